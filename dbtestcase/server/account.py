@@ -1,0 +1,79 @@
+"""Who a server runs as: database servers refuse root, so root gives it to an account that owns little else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dbtestcase.errors import ServerStartFailed
+
+__all__ = ["Account", "reachable", "server_account"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """The user and group that a server's processes and files belong to.
+
+    :ivar switched: whether it is another one than this process's own.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    switched: bool
+
+    @property
+    def popen(self) -> dict[str, Any]:
+        """What ``subprocess`` needs to run a program as this account."""
+        common: dict[str, Any] = {"cwd": "/"}
+        return common | {"user": self.uid, "group": self.gid, "extra_groups": []} if self.switched else common
+
+
+@cache
+def server_account(candidates: tuple[str, ...] = ("postgres", "nobody")) -> Account:
+    """This user; for root, the first of ``candidates`` that this machine has.
+
+    :raises ServerStartFailed: root, and none of them is there.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid != 0:
+        try:
+            return Account(pwd.getpwuid(uid).pw_name, uid, gid, switched=False)
+        except KeyError:  # containers run under numbers that no account has
+            return Account(str(uid), uid, gid, switched=False)
+    for name in candidates:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid, switched=True)
+    raise ServerStartFailed(
+        "A database server refuses to run as root, and there is no account to give it to.",
+        cause=f"this machine has none of the accounts {', '.join(candidates)}.",
+        remedy="run the tests as an ordinary user, or add one: useradd --system postgres",
+    )
+
+
+def reachable(path: Path, account: Account) -> bool:
+    """Whether ``account`` may look into every folder on the way to ``path`` and read ``path`` itself."""
+    if not account.switched:
+        return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+    target = path.resolve()
+    for step in (*reversed(target.parents), target):
+        try:
+            info = step.stat()
+        except OSError:
+            return False
+        needed = 0o5 if step == target and stat.S_ISDIR(info.st_mode) else 0o4 if step == target else 0o1
+        if info.st_uid == account.uid:
+            needed <<= 6
+        elif info.st_gid == account.gid:
+            needed <<= 3
+        if info.st_mode & needed != needed:
+            return False
+    return True

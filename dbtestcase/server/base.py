@@ -1,0 +1,198 @@
+"""A disposable server whose data are a folder: copied from the cache, or initialised; what every kind has in common."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from dbtestcase.errors import ServerError, ServerStartFailed
+from dbtestcase.progress import say
+from dbtestcase.server import Server
+from dbtestcase.server.account import Account
+from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache
+from dbtestcase.server.folders import RunFolder, is_full, room_in, run_places, sweep
+from dbtestcase.server.process import WatcherProcess
+from dbtestcase.server.programs import Programs
+
+__all__ = ["MIB", "ClusterServer", "start_in_room"]
+
+MIB = 1024 * 1024
+ROOM = 128 * MIB  # for what the tests write
+START_SECONDS = 60.0
+
+_Made = TypeVar("_Made", bound=Server)
+
+
+def start_in_room(
+    title: str, account: Account, cache: ClusterCache | None, initialised: int, make: Callable[[Path], _Made]
+) -> _Made:
+    """Start a server in the first place that has room for it.
+
+    :param title: what the server is called.
+    :param initialised: the size of its data when there is nothing in it, in bytes.
+    :raises ServerError: there is no room, or nothing can be written.
+    """
+    cached = cache.find() if cache else None
+    needed = (cached.size if cached else initialised) + ROOM
+    places = run_places(account)
+    sweep(places)
+    full = []
+    for place in places:
+        if room_in(place) < needed:
+            full.append(place)
+            continue
+        try:
+            server = make(place)
+        except OSError as error:
+            if not is_full(error):
+                raise ServerError(
+                    f"The data of a disposable {title} cannot be written to {place}: {error}.",
+                    cause=f"a file system that is read-only, or a limit of uid {os.geteuid()} (open files, disk "
+                    "quota).",
+                    remedy="set TMPDIR to a folder that this user may write to.",
+                ) from error
+            full.append(place)
+            continue
+        if full:
+            lacking = ", ".join(f"{each} ({room_in(each) // MIB} MiB free)" for each in full)
+            say(f"the server's data is in {place}: there is no room for {needed // MIB} MiB in {lacking}")
+        return server
+    free = ", ".join(f"{place}: {room_in(place) // MIB} MiB" for place in places) or "no folder can be written"
+    raise ServerError(
+        f"There is no room for the data of a disposable {title} ({needed // MIB} MiB are needed; free: {free}).",
+        cause="RAM and temp folders are full, perhaps with what killed programs left.",
+        remedy="make room, or set TMPDIR to a folder on a larger disk (docker run --shm-size=1g makes RAM).",
+    )
+
+
+class ClusterServer(Server):
+    """See :class:`dbtestcase.server.Server`.
+
+    :raises OSError: the data cannot be written to ``place``.
+    :raises ServerStartFailed: the server does not start.
+    """
+
+    title: ClassVar[str]
+    """What it is called."""
+    ready: ClassVar[str]
+    """What it says when it accepts connections."""
+    remedy: ClassVar[str]
+    """What to do where it does not start."""
+    stop_signal: ClassVar[int]
+    """The signal that ends it at once."""
+
+    def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
+        self.version = programs.version
+        self._programs, self._account, self._place, self._cache = programs, account, place, cache
+        folder = RunFolder.create(place, account)
+        try:
+            self._watcher = WatcherProcess(folder, account)
+        except BaseException:
+            folder.remove()
+            raise
+        finally:
+            folder.let_go()
+        self._folder = folder.path
+        self.data = folder.path / "data"
+        self._unsaved = self._closed = False
+        try:
+            self._start()
+        except BaseException:
+            self._watcher.close()
+            raise
+
+    def _start(self) -> None:
+        cluster = self._fill()
+        log = self._launch()
+        if log is not None and cluster is not None and self._cache is not None:
+            # The copy may be bad in a way that the sizes do not show; it is if a new cluster does start.
+            shutil.rmtree(self.data)
+            self._initialise()
+            new_log = self._launch()
+            if new_log is None:
+                self._cache.discard(cluster, (log.strip().splitlines() or ["it does not start"])[-1])
+            log = new_log
+        if log is not None:
+            raise self._failed(f"does not start on {self.data}", log)
+
+    def _fill(self) -> CachedCluster | None:
+        """Make the data folder; the cached cluster that it was copied from, if it was."""
+        cache = self._cache
+        while cache is not None:
+            with cache.reading():
+                cluster = cache.find()
+                reason = ""
+                if cluster is not None:
+                    try:
+                        cache.copy(cluster, self.data, *self._owner)
+                        return cluster
+                    except BrokenCluster as broken:
+                        reason = str(broken)
+            if cluster is not None:
+                shutil.rmtree(self.data)
+                cache.discard(cluster, reason)
+                continue
+            with cache.changing():
+                if cache.find() is None:
+                    self._initialise()
+                    cache.publish_base(self.data)
+                    return None
+        self._initialise()
+        return None
+
+    @property
+    def _owner(self) -> tuple[int, int]:
+        return (self._account.uid, self._account.gid) if self._account.switched else (-1, -1)
+
+    @abstractmethod
+    def _initialise(self) -> None:
+        """Make the data folder."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """The server's command, once its configuration is written."""
+
+    @abstractmethod
+    def _environment(self) -> dict[str, str]:
+        """The variables that its programs see."""
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                command, capture_output=True, text=True, check=False, env=self._environment(), **self._account.popen
+            )
+        except OSError as error:
+            raise self._failed("cannot be initialised", f"{command[0]}: {error}") from error
+
+    def _launch(self) -> str | None:
+        """Start the server on its data; ``None`` when it accepts connections, else what it said."""
+        command = self._command()
+        self._watcher.order(
+            "start", command=command, env=self._environment(), ready=self.ready, signal=self.stop_signal
+        )
+        event = self._watcher.event(START_SECONDS)
+        if event is None:
+            raise self._failed(f"did not accept connections within {START_SECONDS:.0f} s", "")
+        return None if event["event"] == "ready" else str(event["log"])
+
+    def _failed(self, what: str, log: str) -> ServerStartFailed:
+        said = "\n".join(log.strip().splitlines()[-5:])
+        return ServerStartFailed(
+            f"{self.title} {self.version} ({self._programs.bin}, from {self._programs.source}) {what}.",
+            cause=f"the server said:\n{said}" if said else "it said nothing; the machine may be overloaded.",
+            remedy=self.remedy,
+        )
+
+    # -- ending
+
+    def wait(self) -> str:
+        """Wait until the server ends of itself; what it said."""
+        while (event := self._watcher.event(None)) is not None:
+            if event["event"] == "ended":
+                return str(event["log"])
+        return ""

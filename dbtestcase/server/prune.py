@@ -1,0 +1,82 @@
+"""``python -m dbtestcase prune``: everything that this library keeps on the machine, removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dbtestcase.errors import ServerError
+from dbtestcase.server.cache import cache_folders
+from dbtestcase.server.folders import RAM, locked, private_folder, sweep, temp_places
+from dbtestcase.server.staying import end_staying
+from dbtestcase.settings import Settings
+
+__all__ = ["prune"]
+
+
+def prune(settings: Settings) -> list[str]:
+    """Remove what runs have left: servers with kept rows, the data of killed runs, cached clusters, unused programs.
+
+    :returns: what was removed, a phrase for each.
+    :raises ServerError: something cannot be removed.
+    """
+    places = _places()
+    try:
+        removed = [f"server with the rows of failing tests: {path}" for path in end_staying(places)]
+        removed += [f"data that a killed run left: {path}" for path in sweep(places)]
+        for folder in cache_folders(settings):
+            removed += _prune_cache(folder)
+        bases = [base for place in places if (base := _base(place)) is not None]
+        if not any(_in_use(base) for base in bases):
+            removed += [f"copied programs: {path}" for base in bases for path in _remove_programs(base)]
+        for base in bases:
+            _remove_if_empty(base)
+    except OSError as error:
+        raise ServerError(
+            f"{error.filename} cannot be removed: {error.strerror}.",
+            cause=f"it belongs to another user than uid {os.geteuid()}.",
+            remedy="run this as the user who ran the tests.",
+        ) from error
+    return removed
+
+
+def _places() -> list[Path]:
+    """Every place where something of ours may be."""
+    return [RAM, *temp_places()]
+
+
+def _base(place: Path) -> Path | None:
+    try:
+        return private_folder(place, create=False)
+    except ServerError:  # somebody else's: not ours to remove
+        return None
+
+
+def _prune_cache(root: Path) -> Iterator[str]:
+    for folder in sorted(root.glob("*-*/lock")):
+        with locked(folder):  # waits for a run that copies from it now
+            size = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())
+            shutil.rmtree(folder.parent)
+        yield f"cached clusters: {folder.parent} ({size // 1_000_000} MB)"
+    _remove_if_empty(root)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # absent, or something is in it
+        return
+
+
+def _in_use(base: Path) -> bool:
+    """Whether a run's folder is there; what dead runs left was swept before."""
+    return any(base.glob("*.lock"))
+
+
+def _remove_programs(base: Path) -> Iterator[Path]:
+    for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
+        shutil.rmtree(path)
+        yield path
+    (base / "programs-being-copied").unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""What the environment says: every ``DBTESTCASE_*`` variable, read once and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from dbtestcase.errors import ConfigurationError
+
+__all__ = ["Settings", "read_settings"]
+
+Keep = Literal["never", "fail"]
+Sql = Literal["fail", "all", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says.
+
+    :ivar url: where the server is (``DBTESTCASE_URL``); ``None`` for a disposable PostgreSQL.
+    :ivar postgres_bin: the folder of the server's programs (``DBTESTCASE_POSTGRES_BIN``); ``None`` to look for them.
+    :ivar cache: where the stopped clusters are kept between runs (``DBTESTCASE_CACHE``); ``None`` for no cache.
+    :ivar cache_is_chosen: whether somebody chose that folder, so that a failure to write there is an error.
+        The default below the home folder gives way to the temp folder, for users that have no home.
+    :ivar keep: whether the rows of a failing test are kept in a database of their own (``DBTESTCASE_KEEP``).
+    :ivar sql: which tests show their statements: failing ones, all, or none (``DBTESTCASE_SQL``).
+    """
+
+    url: str | None = None
+    postgres_bin: Path | None = None
+    cache: Path | None = None
+    cache_is_chosen: bool = False
+    keep: Keep = "never"
+    sql: Sql = "fail"
+
+    @property
+    def server_url(self) -> URL | None:
+        """``url`` parsed, if it names a server; a URL without a host (``postgresql+psycopg://``) asks for a kind."""
+        if self.url is None:
+            return None
+        url = make_url(self.url)
+        named = url.host or url.database or url.query
+        return url if named else None
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the variables; one that is set to the empty string counts as not set.
+
+    :param environ: the variables; those of the process by default.
+    :raises ConfigurationError: a variable holds something that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    cache, chosen = _cache(environ)
+    return Settings(
+        url=_url(environ),
+        postgres_bin=_postgres_bin(environ),
+        cache=cache,
+        cache_is_chosen=chosen,
+        keep=cast(Keep, _one_of(environ, "DBTESTCASE_KEEP", ("never", "fail"))),
+        sql=cast(Sql, _one_of(environ, "DBTESTCASE_SQL", ("fail", "all", "off"))),
+    )
+
+
+def _url(environ: Mapping[str, str]) -> str | None:
+    text = environ.get("DBTESTCASE_URL", "").strip()
+    if not text:
+        return None
+    try:
+        make_url(text)
+    except (ArgumentError, ValueError):
+        # the text is not shown: it may hold a password, and what cannot be parsed cannot be masked
+        raise ConfigurationError(
+            "DBTESTCASE_URL is not a database URL.",
+            cause="it does not have the form driver://user:password@host:port/database.",
+            remedy="write something like postgresql+psycopg://user@localhost:5432/blog, or unset it: "
+            "then a disposable PostgreSQL starts by itself.",
+        ) from None
+    return text
+
+
+def _postgres_bin(environ: Mapping[str, str]) -> Path | None:
+    text = environ.get("DBTESTCASE_POSTGRES_BIN", "").strip()
+    if not text:
+        return None
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"DBTESTCASE_POSTGRES_BIN names {text!r}, which is not a folder.",
+            cause="it was removed or mistyped, or this user may not look into the folders above it.",
+            remedy="give the folder that holds initdb and postgres, such as /usr/lib/postgresql/17/bin, or unset it.",
+        )
+    return folder.absolute()
+
+
+def _cache(environ: Mapping[str, str]) -> tuple[Path | None, bool]:
+    text = environ.get("DBTESTCASE_CACHE", "").strip()
+    if text.lower() == "off":
+        return None, True
+    if text:
+        return Path(text).expanduser().absolute(), True
+    xdg = environ.get("XDG_CACHE_HOME", "").strip()
+    if xdg and os.path.isabs(xdg):  # the XDG specification: relative ones are to be ignored
+        return Path(xdg) / "dbtestcase", True
+    home = environ.get("HOME", "").strip()
+    try:
+        return (Path(home) if home else Path.home()) / ".cache" / "dbtestcase", False
+    except RuntimeError:  # a user without an entry among the accounts, as containers have them
+        return Path("/nonexistent/.cache/dbtestcase"), False
+
+
+def _one_of(environ: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:
+    text = environ.get(name, "").strip().lower()
+    if not text:
+        return values[0]
+    if text not in values:
+        raise ConfigurationError(
+            f"{name} is {environ[name]!r}, which means nothing.",
+            cause="it was mistyped.",
+            remedy=f"use one of {', '.join(values)}, or unset it (then it is {values[0]}).",
+        )
+    return text
