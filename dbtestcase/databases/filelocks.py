@@ -1,0 +1,73 @@
+"""Locks on files: held while this process lives, whatever way it ends; a forked process does not inherit them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["FileLock"]
+
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class FileLock:
+    """An exclusive lock on a file that is made for the purpose.
+
+    :param path: the file; its folder must be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock.
+
+        :param wait: whether to wait for another process that holds it, without a limit.
+        :returns: ``False`` where another holds it and ``wait`` is false.
+        :raises OSError: the file cannot be made.
+        """
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except BaseException:
+                os.close(descriptor)
+                raise
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                    self._descriptor = descriptor
+                    _held.add(self)
+                    return True
+            os.close(descriptor)  # the last holder has removed the file that we have locked: lock the new one
+
+    def release(self, *, remove: bool = False) -> None:
+        """Give the lock back; with ``remove`` the file goes as well."""
+        if self._descriptor < 0:
+            return
+        if remove:
+            with suppress(FileNotFoundError):
+                self.path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        _held.discard(self)
+
+    def _let_go(self) -> None:
+        # Closing the copy of the descriptor leaves the lock with the parent, and with nobody else.
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _forked() -> None:
+    for lock in list(_held):
+        lock._let_go()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

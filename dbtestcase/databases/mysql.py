@@ -1,0 +1,167 @@
+"""MySQL and MariaDB: databases made once and used again by later runs, leased by named locks.
+
+There is no way to clone a database, so what was made stays, and a run whose fingerprint is known creates no tables.  At
+the end its owner compares definitions, counters and rows with what was made: a database that is the same is marked
+clean.  One that is not, or whose owner was killed before it could look, is compared by the next who wants it, and made
+anew where it differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+
+from sqlalchemy import URL
+
+from dbtestcase.databases.mysql_admin import Admin, build_url, quoted
+from dbtestcase.databases.mysql_content import Content, read_content, restore
+from dbtestcase.databases.mysql_existing import LentDatabase, refuse_without_transactions
+from dbtestcase.databases.mysql_register import Register
+from dbtestcase.databases.names import LIBRARY_VERSION
+from dbtestcase.databases.registry import Backend, Database, Request
+from dbtestcase.errors import DatabaseError
+from dbtestcase.progress import doing
+
+__all__ = ["BACKEND", "MySQLBackend", "MySQLDatabase"]
+
+
+class MySQLBackend(Backend):
+    """Makes, leases and keeps databases on a MySQL or MariaDB server."""
+
+    def create(self, request: Request) -> Database:
+        admin = Admin(request.server_url)
+        try:
+            return MySQLDatabase(admin, request)
+        except BaseException:
+            admin.close()
+            raise
+
+    def existing(self, request: Request) -> Database:
+        return LentDatabase(request)
+
+    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
+        admin = Admin(server_url)
+        try:
+            registers = Register.all_on(admin)
+            return sorted(name for register in registers for name in register.drop_unused(all_of_them=templates))
+        finally:
+            admin.close()
+
+
+class MySQLDatabase(Database):
+    """A database of our own, leased to this process; kept at its end if it is as it was made."""
+
+    def __init__(self, admin: Admin, request: Request) -> None:
+        self._admin = admin
+        self._request = request
+        self._kept = request.settings.cache is not None
+        self._register = Register(admin, request.base)
+        self._closed = False
+        self._charset = _charset(admin, request.server_url)
+        self._key = self._make_key()
+        if not (self._kept and self._take_one()):
+            self._build_one()
+        try:
+            if request.transactional:
+                refuse_without_transactions(self.name, self._content.engines)
+        except BaseException:
+            self._register.drop(self.name)
+            raise
+
+    def _make_key(self) -> str:
+        parts = (self._request.recipe.fingerprint(), self._admin.version, self._admin.user, LIBRARY_VERSION)
+        return hashlib.sha256("\0".join(parts + self._charset).encode()).hexdigest()
+
+    def _named(self, name: str) -> None:
+        self.url = self._request.server_url.set(database=name)
+
+    def _take_one(self) -> bool:
+        """Lease a database that an earlier run made, if there is one that nobody uses."""
+        for name in self._register.ready(self._key):
+            if not self._admin.lock(name):
+                continue
+            found = self._register.read(name)  # now that nobody else can change it
+            if found is not None:
+                content, clean = found
+                if clean or self._restored(name, content):
+                    self._content = content
+                    self._register.write(name, self._key, content, "in use")
+                    self._named(name)
+                    return True
+                self._register.drop(name)
+            self._admin.unlock(name)
+        return False
+
+    def _restored(self, name: str, content: Content) -> bool:
+        """Whether the database is as it was made, once its counters are set back."""
+        try:
+            self._admin.end_connections(name)
+            return restore(self._admin, name, content)
+        except DatabaseError:  # such as one that somebody has dropped
+            return False
+
+    def _build_one(self) -> None:
+        for _ in self._register.drop_unused():
+            pass
+        name = self._register.new_name(self._key)
+        self._admin.lock(name)
+        self._named(name)
+        self._build()
+        self.made_template = self._kept
+
+    def _build(self) -> None:
+        name = self.name
+        self._register.write(name, self._key, None, "building")
+        try:
+            charset, collation = self._charset
+            self._admin.run(f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset} COLLATE {collation}")
+            with doing(f"making the tables of {self._request.recipe.label}"):
+                self._request.recipe.build(build_url(self._request.server_url, name))
+            self._content = read_content(self._admin, name)
+        except BaseException:
+            with suppress(DatabaseError):
+                self._register.drop(name)
+            raise
+        self._register.write(name, self._key, self._content, "in use" if self._kept else "once")
+
+    def reclone(self) -> None:
+        if self._admin.inherited:
+            raise DatabaseError(
+                f"The database {self.name!r} belongs to process {self._admin.pid}, not to {os.getpid()}.",
+                cause="a process forked from a test used the test's database object.",
+                remedy="let the forked process connect to Database.url, or make a database of its own.",
+            )
+        if not self._restored(self.name, self._content):
+            self._register.drop(self.name)
+            self._build()
+
+    def close(self) -> None:
+        if self._closed or self._admin.inherited:
+            return
+        self._closed = True
+        try:
+            if not self._kept:
+                self._register.drop(self.name)
+            elif self._restored(self.name, self._content):
+                self._register.write(self.name, self._key, self._content, "clean")
+            else:
+                self._register.drop(self.name)
+            self._admin.unlock(self.name)  # the server notices a closed connection later than the next run looks
+        finally:
+            self._admin.close()
+
+
+def _charset(admin: Admin, url: URL) -> tuple[str, str]:
+    """Character set and collation: those of the database that the URL names, as in production, else UTF-8's."""
+    rows = admin.rows(
+        "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA"
+        " WHERE SCHEMA_NAME = %s",
+        (url.database or "",),
+    )
+    if rows:
+        return str(rows[0][0]), str(rows[0][1])
+    return "utf8mb4", "utf8mb4_unicode_ci"
+
+
+BACKEND = MySQLBackend()

@@ -1,0 +1,199 @@
+"""One connection to a MySQL or MariaDB server, beside the test databases: it makes and drops them, and holds leases."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import socket
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import URL
+
+from dbtestcase.errors import CannotCreateDatabase, DatabaseError, MissingExtra, ServerUnreachable
+
+__all__ = ["Admin", "build_url", "quoted"]
+
+CONNECT_TIMEOUT = 5  # seconds
+PATIENCE = 60  # seconds to wait for what another connection has locked
+DENIED = {1044, 1142, 1227, 1370}  # the server's numbers for what a user may not do
+
+_SYNCHRONOUS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mysqlconnector": "mysql.connector"}
+
+
+def build_url(url: URL, database: str | None) -> URL:
+    """``url`` with a synchronous driver (its own where it is one) and another database, or none."""
+    driver = url.drivername.partition("+")[2]
+    if driver not in _SYNCHRONOUS:
+        found = [name for name, module in _SYNCHRONOUS.items() if importlib.util.find_spec(module.partition(".")[0])]
+        if not found:
+            raise MissingExtra("pymysql", "mysql", "Making databases on MySQL and MariaDB")
+        driver = found[0]
+    return url._replace(drivername=f"{url.get_backend_name()}+{driver}", database=database)
+
+
+def quoted(name: str) -> str:
+    """An identifier, as a statement without parameters takes it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+class Admin:
+    """A connection in autocommit mode.
+
+    :param database: the database to use; by default none.
+    :raises ServerUnreachable: nobody answers at ``url``, or the user is refused.
+    """
+
+    def __init__(self, url: URL, database: str | None = None) -> None:
+        self.url = url
+        self.pid = os.getpid()
+        target = build_url(url, database)
+        dialect_class: Any = target.get_dialect()
+        self._dbapi: Any = _imported(dialect_class, target)
+        positional, options = dialect_class(dbapi=self._dbapi).create_connect_args(target)
+        options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        if target.get_driver_name() == "pymysql" and "unix_socket" in options and "ssl" not in options:
+            options["ssl_disabled"] = True  # PyMySQL would read the machine's certificates, which takes 20 to 60 ms
+        try:
+            if "unix_socket" in options:
+                with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves its socket open where this fails
+                    probe.connect(str(options["unix_socket"]))
+            self._connection = self._dbapi.connect(*positional, **options)
+        except (self._dbapi.Error, OSError) as error:
+            raise _unreachable(url, error) from error
+        _connected.add(self)
+        autocommit = getattr(self._connection, "autocommit", None)
+        if callable(autocommit):
+            autocommit(True)
+        else:
+            self._connection.autocommit = True
+        # The lease must outlive every idle time; what others have locked must not be waited for for ever.
+        ((self.version, self.user),) = self.rows("SELECT VERSION(), CURRENT_USER()")
+        self.run(
+            f"SET SESSION wait_timeout = 31536000, lock_wait_timeout = {PATIENCE}, sql_mode = 'NO_BACKSLASH_ESCAPES'"
+        )
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that connected: the connection is not to be used."""
+        return self.pid != os.getpid()
+
+    def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query with ``%s`` parameters, or of one without any, as it stands.
+
+        :raises CannotCreateDatabase: the user may not do it.
+        :raises DatabaseError: it fails for another reason.
+        """
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(query, parameters) if parameters else cursor.execute(query)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        except self._dbapi.Error as error:
+            raise self._translated(query, error) from error
+        finally:
+            cursor.close()
+
+    run = rows
+
+    def _translated(self, statement: str, error: Exception) -> DatabaseError:
+        number, text = _parts(error)
+        if number in DENIED:
+            return CannotCreateDatabase(
+                f"The user {self.user} may not do what a test database needs on {self.url.render_as_string()}:"
+                f" {text} ({statement.split('(')[0].strip()[:100]}).",
+                cause="it has no rights on databases that begin with the base name.",
+                remedy=f"let an administrator run GRANT ALL PRIVILEGES ON `{self.url.database or 'test'}\\_%`.* TO the"
+                ' user; or write database = "existing" in the test class, to use the database that the URL names.',
+            )
+        return DatabaseError(
+            f"The server at {self.url.render_as_string()} refuses {statement.split('(')[0].strip()[:100]!r}: {text}.",
+            cause="a connection of another program has locked what is needed, or the server's disk is full.",
+            remedy="mend what the server says and run again.",
+        )
+
+    def lock(self, name: str, *, wait: int = 0) -> bool:
+        """Take the lock that stands for a database; it ends with this connection.
+
+        :param wait: seconds to wait for another connection that holds it.
+        """
+        ((taken,),) = self.rows("SELECT GET_LOCK(%s, %s)", (lock_name(name), wait))
+        return bool(taken)
+
+    def unlock(self, name: str) -> None:
+        """Give the lock back."""
+        self.rows("SELECT RELEASE_LOCK(%s)", (lock_name(name),))
+
+    def end_connections(self, database: str) -> None:
+        """End the other connections that use a database."""
+        for (number,) in self.rows(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()", (database,)
+        ):
+            try:
+                self.run(f"KILL {int(number)}")
+            except CannotCreateDatabase:
+                raise
+            except DatabaseError:
+                continue  # it has ended by itself
+
+    def close(self) -> None:
+        """Close the connection; nothing happens in a forked process, whose parent still needs it."""
+        if not self.inherited:
+            self._connection.close()
+
+    def _disarm(self) -> None:
+        # As for PostgreSQL: a forked process must neither write to its parent's session nor keep it alive.
+        descriptor = _descriptor(self._connection)
+        if descriptor is not None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, descriptor, inheritable=False)
+            os.close(nowhere)
+
+
+def lock_name(name: str) -> str:
+    """At most 64 characters, whatever the database's name is."""
+    return "dbtestcase_" + hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def _imported(dialect_class: Any, url: URL) -> Any:
+    try:
+        return dialect_class.import_dbapi()
+    except ImportError as error:
+        raise MissingExtra(error.name or "pymysql", "mysql", f"A URL such as {url.render_as_string()}") from error
+
+
+def _descriptor(connection: Any) -> int | None:
+    """The socket's descriptor; PyMySQL and mysqlclient keep it in different places."""
+    wire = getattr(connection, "_sock", None)
+    if wire is not None:
+        return int(wire.fileno())
+    fileno = getattr(connection, "fileno", None)
+    return int(fileno()) if callable(fileno) else None
+
+
+def _parts(error: Exception) -> tuple[int, str]:
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    return number, str(error.args[1]) if len(error.args) > 1 else str(error)
+
+
+def _unreachable(url: URL, error: Exception) -> ServerUnreachable:
+    host = url.host or url.query.get("unix_socket") or "the local socket"
+    return ServerUnreachable(
+        f"The {url.get_backend_name()} server at host {host}, port {url.port or 3306} cannot be reached for database"
+        f" {url.database!r} ({url.render_as_string()}): {_parts(error)[1]}",
+        cause="it does not run, the host, the port or the user is wrong, or a firewall lies between.",
+        remedy="start it or correct the URL; where the URL names no host a disposable server is started.",
+    )
+
+
+_connected: weakref.WeakSet[Admin] = weakref.WeakSet()
+
+
+def _disarm_inherited() -> None:
+    for admin in list(_connected):
+        admin._disarm()
+    _connected.clear()
+
+
+os.register_at_fork(after_in_child=_disarm_inherited)

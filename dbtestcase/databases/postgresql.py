@@ -1,0 +1,240 @@
+"""PostgreSQL: databases cloned from templates, leased by advisory locks.
+
+What tells a template, a database in use and a leftover apart is in :mod:`dbtestcase.databases.postgresql_catalog`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL
+
+from dbtestcase.databases import postgresql_catalog as catalogs
+from dbtestcase.databases.names import database_name, kept_name, template_name
+from dbtestcase.databases.postgresql_admin import Admin, build_url
+from dbtestcase.databases.postgresql_catalog import Catalog
+from dbtestcase.databases.postgresql_existing import LentDatabase
+from dbtestcase.databases.registry import Backend, Database, Request
+from dbtestcase.errors import CannotCreateDatabase, DatabaseError
+from dbtestcase.progress import doing
+from dbtestcase.recipes import DerivedRecipe, Recipe
+
+__all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
+
+
+class PostgreSQLBackend(Backend):
+    """Makes, leases and drops databases on a PostgreSQL server (13 or later)."""
+
+    def create(self, request: Request) -> Database:
+        admin = Admin(request.server_url)
+        try:
+            database = PostgreSQLDatabase(admin, request)
+        except BaseException:
+            admin.close()
+            raise
+        try:
+            for leftover in database.catalog.leftovers():
+                catalogs.drop_unless_in_use(admin, leftover)
+            for kept in catalogs.outdated_kept(database.catalog):
+                catalogs.drop_unless_connected(admin, kept)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def existing(self, request: Request) -> Database:
+        return LentDatabase(request)
+
+    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
+        admin = Admin(server_url)
+        try:
+            catalog = catalogs.look(admin, database_name("prune"))
+            doomed = [*catalog.leftovers(), *catalog.kept(), *(catalog.templates() if templates else ())]
+            return sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name))
+        finally:
+            admin.close()
+
+
+class PostgreSQLDatabase(Database):
+    """A database cloned from a template (or built directly), leased to this process."""
+
+    def __init__(self, admin: Admin, request: Request) -> None:
+        self._admin = admin
+        self._request = request
+        self._closed = False
+        self.url = request.server_url.set(database=database_name(request.base))
+        self._template: str | None = None
+        if request.settings.cache is not None:
+            self._template = self._template_of(request.recipe)
+        self.catalog: Catalog = catalogs.look(admin, self.name)
+        try:
+            self._make()
+            if self._template is not None and not request.disposable:
+                catalogs.note_use(admin, self._template, self.catalog)
+        except BaseException:
+            self._abandon(self.name)
+            raise
+        # A disposable server is thrown away as a whole.
+        self._dropped_at_end = not request.disposable
+
+    def _abandon(self, name: str) -> None:
+        """Drop what could not be completed; where the connection is lost, the next run does."""
+        with suppress(psycopg.OperationalError):
+            catalogs.drop(self._admin, name)
+
+    def _make(self) -> None:
+        if self._template is not None:
+            self._clone(self.name, self._request.recipe)
+            return
+        self._create(self.name, None)
+        with doing(f"making the database of {self._request.recipe.label}"):
+            self._request.recipe.build(build_url(self._request.server_url, self.name))
+
+    def _template_of(self, recipe: Recipe) -> str:
+        return template_name(recipe.fingerprint(), self._admin.version_name, self._admin.user)
+
+    def _clone(self, name: str, recipe: Recipe) -> None:
+        """Make a database from the template of ``recipe``, which is built where it is not there."""
+        template = self._template_of(recipe)
+        if not self.catalog.has_template(template):
+            self._build_template(template, recipe)
+        while True:
+            try:
+                self._create(name, template)
+                return
+            except psycopg.errors.InvalidCatalogName:  # dropped by another process since we looked
+                self._build_template(template, recipe)
+
+    def _build_template(self, template: str, recipe: Recipe) -> None:
+        """Build the template, unless another process has done so while this one waited for the lock."""
+        with catalogs.build_lock(self._admin, template, recipe.label):
+            name = database_name(self._request.base)
+            self.catalog = catalogs.look(self._admin, name)
+            if self.catalog.has_template(template):
+                return
+            catalogs.drop(self._admin, template)
+            try:
+                self._build(name, recipe)
+                catalogs.end_connections(self._admin, name)
+                catalogs.write_template_note(self._admin, name, recipe.label)
+                self._admin.execute("ALTER DATABASE {name} RENAME TO {template}", name=name, template=template)
+            except BaseException:
+                self._abandon(name)
+                raise
+            self.made_template = True
+            self.catalog = catalogs.look(self._admin, self.name)
+            for old in catalogs.outdated(self.catalog, template):
+                catalogs.drop_unless_in_use(self._admin, old)
+
+    def _build(self, name: str, recipe: Recipe) -> None:
+        """Make what is to become a template; what another template holds already is cloned from it."""
+        if isinstance(recipe, DerivedRecipe):
+            self._clone(name, recipe.inner)
+            make = recipe.complete
+        else:
+            self._create(name, None)
+            make = recipe.build
+        with doing(f"making the template database of {recipe.label}"):
+            make(build_url(self._request.server_url, name))
+
+    def _create(self, name: str, template: str | None) -> None:
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" TEMPLATE {}" + self._strategy()).format(sql.Identifier(template))
+        statement += sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(catalogs.MARK_LIMIT))
+        try:
+            try:
+                self._admin.run(statement)
+            except psycopg.errors.ObjectInUse:
+                if template is None:
+                    raise
+                catalogs.end_connections(self._admin, template)  # somebody has opened it up to look inside
+                self._admin.run(statement)
+        except psycopg.errors.InvalidCatalogName:
+            raise
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise self._cannot_create(error) from error
+        except psycopg.DatabaseError as error:
+            raise DatabaseError(
+                f"The database {name!r} could not be made on {self._request.server_url.render_as_string()}: {error}",
+                cause=f"somebody is connected to {template or 'template1'}, which is copied, or the disk is full.",
+                remedy="mend what the server says and run again.",
+            ) from error
+        self._admin.execute("COMMENT ON DATABASE {name} IS {comment}", name=name, comment=sql.Literal(catalogs.LEASED))
+
+    def _strategy(self) -> LiteralString:
+        if self._admin.version < 150000:
+            return ""
+        # Copying files needs two checkpoints, which cost little only where nothing is written through to a disk.
+        return " STRATEGY WAL_LOG" if self.catalog.fsync else " STRATEGY FILE_COPY"
+
+    def _cannot_create(self, error: psycopg.Error) -> CannotCreateDatabase:
+        role, url = self._admin.user, self._request.server_url
+        return CannotCreateDatabase(
+            f"The role {role!r} may not create databases on {url.render_as_string()}: {error}.",
+            cause="it was created without CREATEDB.",
+            remedy=f'let an administrator run ALTER ROLE "{role}" CREATEDB; or write database = "existing" in the test'
+            " class, to use the database that the URL names.",
+        )
+
+    def reclone(self) -> None:
+        if self._admin.inherited:
+            raise DatabaseError(
+                f"The database {self.name!r} belongs to process {self._admin.pid}, not to {os.getpid()}.",
+                cause="a process forked from a test used the test's database object.",
+                remedy="let the forked process connect to Database.url, or make a database of its own.",
+            )
+        catalogs.drop(self._admin, self.name)
+        self._make()
+
+    def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
+        return keep_rows(self._request, self._admin, test, fill)
+
+    def become_kept(self, test: str) -> URL:
+        """Give the database another name and leave it behind; to be closed all the same."""
+        name = kept_name(self._request.base, test)
+        catalogs.end_connections(self._admin, self.name)
+        catalogs.write_kept_note(self._admin, self.name, test)
+        self._admin.execute("ALTER DATABASE {name} RENAME TO {kept}", name=self.name, kept=name)
+        self._dropped_at_end = False
+        self._admin.execute("ALTER DATABASE {kept} ALLOW_CONNECTIONS true", kept=name)
+        return build_url(self._request.server_url, name)
+
+    def close(self) -> None:
+        if self._closed or self._admin.inherited:
+            return
+        self._closed = True
+        try:
+            if self._dropped_at_end:
+                self._admin.reconnect()
+                catalogs.drop(self._admin, self.name)
+        finally:
+            self._admin.close()
+
+
+def keep_rows(request: Request, holder: Admin, test: str, fill: Callable[[URL], None]) -> URL:
+    """See :meth:`Database.keep`.
+
+    :param holder: holds the lease of what is kept for as long as the run goes on.
+    """
+    admin = Admin(request.server_url)
+    try:
+        database = PostgreSQLDatabase(admin, replace(request, disposable=False))
+        try:
+            fill(build_url(database.url, database.name))
+            url = database.become_kept(test)
+        finally:
+            database.close()
+    finally:
+        admin.close()
+    catalogs.look(holder, str(url.database))
+    return url
+
+
+BACKEND = PostgreSQLBackend()

@@ -1,0 +1,177 @@
+"""One connection to a PostgreSQL server, beside the test databases: it makes and drops them and holds their leases.
+
+It speaks psycopg whatever driver the application uses, and costs no SQLAlchemy engine.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import Conninfo
+from sqlalchemy import URL
+
+from dbtestcase.errors import ServerUnreachable
+
+__all__ = ["Admin", "build_url", "connection_arguments"]
+
+CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
+
+#: Options of other drivers' URLs that libpq knows by another name.
+_RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout", "application_name": "application_name"}
+
+
+def build_url(url: URL, database: str) -> URL:
+    """``url`` for psycopg (synchronous) and another database; options that only other drivers know are left out."""
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
+    query: dict[str, Any] = {}
+    for name, value in url.query.items():
+        if name == "unix_sock" and isinstance(value, str):  # a file, where libpq wants its folder and number
+            value, _, port = value.partition("/.s.PGSQL.")
+            query["port"] = port or "5432"
+        name = _RENAMED.get(name, name)
+        if name == "sslmode" and value in ("true", "True", "1"):
+            value = "require"
+        if name in known and name != "dbname":
+            query[name] = value
+    return url.set(drivername="postgresql+psycopg", database=database, query=query)
+
+
+def connection_arguments(url: URL, database: str) -> dict[str, Any]:
+    """What ``psycopg.connect`` takes to reach ``database`` on the server of ``url``."""
+    target = build_url(url, database)
+    arguments: dict[str, Any] = dict(target.get_dialect()().create_connect_args(target)[1])
+    arguments.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    arguments.setdefault("application_name", "dbtestcase")
+    return arguments
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Known by its attribute to the sandboxes, which may watch the very database that it is connected to."""
+
+    dbtestcase_own = True
+
+
+class Admin:
+    """A connection in autocommit mode.
+
+    :param url: the server, with any driver.
+    :param database: the database to connect to; by default ``postgres``, or the URL's where that is refused.
+    :raises ServerUnreachable: nobody answers at ``url``, or the role is refused.
+    """
+
+    def __init__(self, url: URL, database: str | None = None) -> None:
+        self.url = url
+        # Not the named database first, where there is a choice: a connection would keep others from dropping it.
+        self._databases = (database,) if database else tuple(dict.fromkeys(("postgres", url.database or "postgres")))
+        self.pid = os.getpid()
+        self._connection = self._connect()
+        _inherited.add(self)
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        first: psycopg.Error | None = None
+        for database in self._databases:
+            try:
+                connection = _Connection.connect(**connection_arguments(self.url, database), autocommit=True)
+                # A server may be set to end idle sessions and long statements; the leases must outlive both.
+                idle = "; SET idle_session_timeout = 0" if connection.info.server_version >= 140000 else ""
+                connection.execute(f"SET statement_timeout = 0; SET lock_timeout = 0{idle}".encode())
+                return connection
+            except psycopg.errors.ConnectionTimeout as error:
+                raise _unreachable(self.url, error) from error
+            except psycopg.OperationalError as error:
+                first = first or error
+        assert first is not None
+        raise _unreachable(self.url, first) from first
+
+    @property
+    def version(self) -> int:
+        """The server's version as a number, such as 150018."""
+        return self._connection.info.server_version
+
+    @property
+    def version_name(self) -> str:
+        """The server's version as it writes it, such as ``15.18 (Debian 15.18-0+deb12u1)``."""
+        return self._connection.info.parameter_status("server_version") or str(self.version)
+
+    @property
+    def user(self) -> str:
+        """The role that is connected."""
+        return self._connection.info.user
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed or lost, and its locks with it."""
+        return self._connection.closed
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that connected: the connection is not to be used."""
+        return self.pid != os.getpid()
+
+    def reconnect(self) -> None:
+        """Connect again where the connection was lost; its locks are lost with it.
+
+        :raises ServerUnreachable: nobody answers any more.
+        """
+        if self._connection.closed:
+            self._connection = self._connect()
+
+    def execute(self, statement: LiteralString, **parts: str | int | sql.Composable) -> None:
+        """Run a statement; a ``str`` fills ``{name}`` as an identifier, ``sql.Literal`` as a value."""
+        self._connection.execute(_filled(statement, parts))
+
+    def run(self, statement: str | sql.Composed) -> None:
+        """Run a statement as it stands."""
+        self._connection.execute(statement.encode() if isinstance(statement, str) else statement)
+
+    def rows(self, query: LiteralString, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query with ``%(name)s`` parameters."""
+        return self._connection.execute(query, parameters).fetchall()
+
+    def close(self) -> None:
+        """Close the connection; nothing happens in a forked process, whose parent still needs it."""
+        if not self.inherited:
+            self._connection.close()
+
+    def _disarm(self) -> None:
+        # The forked process holds the same socket.  Pointing its descriptor elsewhere keeps it from writing to its
+        # parent's server session, and lets that session (and its locks) end when the parent ends.
+        if not self._connection.closed:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self._connection.fileno(), inheritable=False)
+            os.close(nowhere)
+
+
+def _filled(statement: LiteralString, parts: dict[str, Any]) -> sql.Composed:
+    quoted = {name: sql.Identifier(part) if isinstance(part, str) else part for name, part in parts.items()}
+    return sql.SQL(statement).format(**quoted)
+
+
+_inherited: weakref.WeakSet[Admin] = weakref.WeakSet()
+
+
+def _disarm_inherited() -> None:
+    for admin in list(_inherited):
+        admin._disarm()
+    _inherited.clear()
+
+
+os.register_at_fork(after_in_child=_disarm_inherited)
+
+
+def _unreachable(url: URL, error: psycopg.Error) -> ServerUnreachable:
+    host = url.host or url.query.get("host") or "the local socket"
+    port = url.port or url.query.get("port") or 5432
+    reason = " ".join(str(error).split())
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return ServerUnreachable(
+        f"The PostgreSQL server at host {host}, port {port} cannot be reached for database {url.database!r}"
+        f" ({url.render_as_string()}): {reason}",
+        cause="it does not run, the host, the port or the role is wrong, or a firewall lies between.",
+        remedy="start it or correct the URL; where no URL is given a disposable server is started.",
+    )

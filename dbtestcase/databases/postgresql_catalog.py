@@ -1,0 +1,223 @@
+"""What a PostgreSQL server knows of our databases: marks, leases, templates and when they were used; and dropping.
+
+A database of ours has a name of our shape *and* a mark: a connection limit that nobody else would choose, from its
+first moment (``CREATE DATABASE`` and ``COMMENT`` are two statements, and a process may die between them), and a
+comment that says the same for people.  Its owner holds an advisory lock from before the database is there until after
+it is gone.
+
+A template begins as such a database.  When it is complete it is closed to connections, its comment is changed, and it
+is renamed, last: nothing but a complete template ever has a template's name and that comment.
+
+A kept database (the rows of a failing test) begins as such a database
+too, and is renamed last.  The run that made it holds its lease until it ends; then it stays for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dbtestcase.databases.names import is_database_name, is_kept_name, is_template_name, lock_key
+from dbtestcase.databases.postgresql_admin import Admin, connection_arguments
+from dbtestcase.errors import DatabaseError
+from dbtestcase.progress import doing
+
+__all__ = ["LEASED", "MARK_LIMIT", "Catalog", "build_lock", "drop", "drop_unless_in_use", "look", "note_use"]
+__all__ += ["drop_unless_connected", "end_connections", "outdated", "outdated_kept", "write_kept_note"]
+__all__ += ["write_template_note"]
+
+MARK_LIMIT = 1_146_242_131  # as a limit of connections: none at all
+LEASED = "dbtestcase: in use while its owner holds an advisory lock; a leftover otherwise"
+TEMPLATE = "dbtestcase: template "
+KEPT = "dbtestcase: rows of a failing test "
+LEASE_LOCKS, BUILD_LOCKS = 1_146_242_132, 1_146_242_133  # the first of an advisory lock's two numbers
+KEPT_OF_RECIPE, KEPT_IN_ALL = 3, 12
+USE_NOTED_EVERY = 3600  # seconds
+KEPT_SECONDS, KEPT_ROWS = 24 * 3600, 10  # how long the rows of failing tests stay, and how many of them, between runs
+
+# The lease is taken in the same round trip.  Databases are read before locks (the statement's snapshot is older than
+# what pg_locks shows), so that a database that is seen without its lock has no owner.
+_LOOK = """
+SELECT pg_advisory_lock(%(lease_class)s, %(lease)s)::text,
+       current_setting('fsync'),
+       ARRAY(SELECT objid::bigint FROM pg_locks
+             WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %(lease_class)s::int::oid),
+       (SELECT coalesce(json_agg(json_build_array(datname, datconnlimit, comment)), '[]')
+        FROM (SELECT datname, datconnlimit, datdba, shobj_description(oid, 'pg_database') AS comment
+              FROM pg_database) AS d
+        WHERE pg_has_role(datdba, 'USAGE')
+          AND (comment LIKE 'dbtestcase: %%' OR datconnlimit = %(mark)s))
+"""
+
+
+@dataclass
+class Catalog:
+    """Our databases on the server.
+
+    .. attribute:: fsync
+
+       Whether the server writes through to the disk.
+    """
+
+    fsync: bool
+    _leases: set[int]
+    _comments: dict[str, str | None]
+
+    def has_template(self, name: str) -> bool:
+        """Whether the template is there and complete."""
+        return is_template_name(name) and (self._comments.get(name) or "").startswith(TEMPLATE)
+
+    def leftovers(self) -> list[str]:
+        """Marked databases whose owner is gone."""
+        return [name for name in self._comments if is_database_name(name) and not self._is_leased(name)]
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """What is noted of the rows of failing tests that runs before have kept."""
+        return {
+            name: self._note(name, KEPT)
+            for name, comment in self._comments.items()
+            if is_kept_name(name) and (comment or "").startswith(KEPT) and not self._is_leased(name)
+        }
+
+    def templates(self) -> dict[str, dict[str, Any]]:
+        """What is noted of each complete template."""
+        return {name: self._note(name) for name in self._comments if self.has_template(name)}
+
+    def _is_leased(self, name: str) -> bool:
+        return lock_key(name) & 0xFFFFFFFF in self._leases
+
+    def _note(self, name: str, kind: str = TEMPLATE) -> dict[str, Any]:
+        try:
+            note = json.loads((self._comments[name] or "").removeprefix(kind))
+        except ValueError:
+            return {}
+        return note if isinstance(note, dict) else {}
+
+
+def look(admin: Admin, lease: str) -> Catalog:
+    """Read the catalog, and take the lease of the database ``lease`` for this connection."""
+    parameters = {"lease_class": LEASE_LOCKS, "lease": lock_key(lease), "mark": MARK_LIMIT}
+    _, fsync, leases, databases = admin.rows(_LOOK, parameters)[0]
+    return Catalog(fsync == "on", set(leases), {name: comment for name, _limit, comment in databases})
+
+
+@contextmanager
+def build_lock(admin: Admin, template: str, label: str) -> Iterator[None]:
+    """Hold the lock under which a template is built; of several processes one builds, the others wait for it."""
+    key = {"kind": BUILD_LOCKS, "key": lock_key(template)}
+    with doing(f"waiting for another process that makes the template database of {label}"):
+        admin.rows("SELECT pg_advisory_lock(%(kind)s, %(key)s)::text", key)
+    try:
+        yield
+    finally:
+        if not admin.closed:  # otherwise the lock is gone with the connection
+            admin.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", key)
+
+
+def write_template_note(admin: Admin, template: str, label: str) -> None:
+    """Write the comment that makes a template complete."""
+    note = TEMPLATE + json.dumps({"label": label, "used": int(time.time())})
+    admin.execute("COMMENT ON DATABASE {name} IS {note}", name=template, note=sql.Literal(note))
+
+
+def write_kept_note(admin: Admin, name: str, test: str) -> None:
+    """Write the comment that says of which test the rows are."""
+    note = KEPT + json.dumps({"test": test, "kept": int(time.time())})
+    admin.execute("COMMENT ON DATABASE {name} IS {note}", name=name, note=sql.Literal(note))
+
+
+def outdated_kept(catalog: Catalog) -> list[str]:
+    """The kept rows to drop: those of a day ago, and all but the newest."""
+    notes = {name: float(note.get("kept", 0)) for name, note in catalog.kept().items()}
+    newest = sorted(notes, key=lambda name: notes[name], reverse=True)
+    now = time.time()
+    return [name for number, name in enumerate(newest) if number >= KEPT_ROWS or now - notes[name] > KEPT_SECONDS]
+
+
+def note_use(admin: Admin, template: str, catalog: Catalog) -> None:
+    """Note that a template was used; not more often than once in an hour."""
+    note = catalog.templates().get(template, {})
+    if time.time() - float(note.get("used", 0)) > USE_NOTED_EVERY:
+        try:
+            write_template_note(admin, template, str(note.get("label", "")))
+        except (psycopg.errors.InternalError, psycopg.errors.InvalidCatalogName):
+            return  # another process noted it at the same moment, or has dropped it
+
+
+def outdated(catalog: Catalog, current: str) -> list[str]:
+    """The templates to drop once ``current`` was added: all but those used last, of its recipe and of all recipes."""
+    notes = catalog.templates()
+    newest = sorted(notes, key=lambda name: (name == current, notes[name].get("used", 0)), reverse=True)
+    same = [name for name in newest if notes[name].get("label") == notes.get(current, {}).get("label")]
+    return list(dict.fromkeys(same[KEPT_OF_RECIPE:] + newest[KEPT_IN_ALL:]))
+
+
+_USERS = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = %(name)s),
+       ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = %(name)s)
+"""
+_END_CONNECTIONS = """
+DO $$ BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {name};
+    FOR attempt IN 1..25 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {name});
+        PERFORM pg_sleep(0.002);
+    END LOOP;
+END $$
+"""
+
+
+def end_connections(admin: Admin, name: str) -> None:
+    """Refuse new connections to a database, end those that are there, and wait (50 ms at most) until they are gone."""
+    # DROP DATABASE and RENAME, when they meet a connection that is just ending, look again only after 100 ms.
+    admin.execute("ALTER DATABASE {name} ALLOW_CONNECTIONS false", name=name)
+    admin.execute(_END_CONNECTIONS, name=sql.Literal(name))
+
+
+def drop(admin: Admin, name: str) -> None:
+    """Drop a database whoever uses it: connections are refused and ended, prepared transactions rolled back.
+
+    :raises DatabaseError: it cannot be dropped, such as one with a replication slot.
+    """
+    in_use, prepared = admin.rows(_USERS, {"name": name})[0]
+    try:
+        if prepared:
+            _roll_back_prepared(admin, name, prepared)
+        if in_use or prepared:
+            end_connections(admin, name)
+        admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
+    except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as error:
+        raise DatabaseError(
+            f"The database {name!r} cannot be dropped: {error}",
+            cause="a replication slot, a subscription or another role's connection uses it.",
+            remedy=f"end what uses it; the next run, or python -m dbtestcase prune, drops {name!r} then.",
+        ) from error
+
+
+def _roll_back_prepared(admin: Admin, name: str, prepared: list[str]) -> None:
+    with psycopg.connect(**connection_arguments(admin.url, name), autocommit=True) as connection:
+        for gid in prepared:
+            connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+
+
+def drop_unless_in_use(admin: Admin, name: str) -> bool:
+    """Drop what no living process owns; ``False`` where another process is at it at this moment, or may use it."""
+    try:
+        drop(admin, name)
+    except (DatabaseError, psycopg.errors.InvalidCatalogName, psycopg.errors.InternalError):
+        return False
+    return True
+
+
+def drop_unless_connected(admin: Admin, name: str) -> bool:
+    """Drop a database, unless somebody looks at it."""
+    connected, prepared = admin.rows(_USERS, {"name": name})[0]
+    return not (connected or prepared) and drop_unless_in_use(admin, name)

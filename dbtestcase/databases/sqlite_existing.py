@@ -1,0 +1,107 @@
+"""A SQLite file that is only lent: guarded, leased, emptied and built anew, and left empty."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from contextlib import closing
+
+from sqlalchemy import Connection
+
+from dbtestcase.databases import sqlite_files as files
+from dbtestcase.databases.filelocks import FileLock
+from dbtestcase.databases.guard import MARK_TABLE, check_safe
+from dbtestcase.databases.registry import Database, Request, create_in
+from dbtestcase.errors import DatabaseError, ServerUnreachable
+from dbtestcase.progress import doing
+
+__all__ = ["LentFile"]
+
+_OBJECTS = (
+    "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
+)
+
+
+class LentFile(Database):
+    """The file that the URL names.
+
+    Its lease is a lock on a file elsewhere: closing a second descriptor of the database's own file would take SQLite's
+    locks from it.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._owner = os.getpid()
+        self.url = request.server_url
+        self.built = False
+        self._changed = False
+        self._file = files.file_of(self.url)
+        self._was_there = self._file.exists()
+        digest = hashlib.sha256(os.fsencode(self._file.resolve())).hexdigest()[:32]
+        self._lock = FileLock(files.private_folder() / f"{digest}.lent")
+        self._check()
+        with doing(f"waiting for another run that uses {self._file}"):
+            self._lock.acquire(wait=True)
+        try:
+            self._check()  # the run that we waited for may have changed what is there
+            if not request.transactional:
+                self.reclone()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        if not self._file.parent.is_dir():
+            raise ServerUnreachable(
+                f"The database {self._file} ({self.url.render_as_string()}) cannot be made: there is no such folder.",
+                cause="the path in the URL is wrong; a relative one begins at the current folder.",
+                remedy="correct it: four slashes begin an absolute path (sqlite:////home/ada/shop_test.db).",
+            )
+        if not self._file.exists():
+            return
+        try:
+            with closing(files.open_uri(self.url, mode="ro")) as connection:
+                names = [name for _, name, _ in connection.execute(_OBJECTS)]
+        except sqlite3.Error as error:
+            raise DatabaseError(
+                f"The file {self._file} ({self.url.render_as_string()}) cannot be read: {error}.",
+                cause="it is no SQLite database, or another program is in the middle of a transaction.",
+                remedy="name another file in the URL.",
+            ) from error
+        check_safe(self.url.render_as_string(), self._file.stem, relations=names, marked=MARK_TABLE in names)
+
+    def create_in(self, connection: Connection) -> None:
+        if self.built:
+            super().create_in(connection)
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")  # until the transaction ends
+        found = connection.exec_driver_sql(_OBJECTS).all()
+        quote = connection.dialect.identifier_preparer.quote_identifier
+        # A virtual table takes the tables that it keeps its data in with it, and forbids to drop them by name.
+        for kind, name, _ in sorted(
+            found, key=lambda row: (row[0] == "table", "VIRTUAL" not in (row[2] or "").upper())
+        ):
+            connection.exec_driver_sql(f"DROP {kind} IF EXISTS {quote(name)}")
+        create_in(self._request.recipe, connection)
+
+    def reclone(self) -> None:
+        self._changed = True
+        with closing(files.open_uri(self.url)) as connection:
+            files.replace_content(connection, None, self.name)
+            connection.execute(f"CREATE TABLE {MARK_TABLE} (made_at TEXT DEFAULT CURRENT_TIMESTAMP)")
+        self._request.recipe.build(files.build_url(self.url))
+        self.built = True
+
+    def close(self) -> None:
+        if self._owner != os.getpid():
+            return
+        try:
+            if self._changed:
+                self._changed = False
+                if self._was_there:
+                    with closing(files.open_uri(self.url)) as connection:
+                        files.replace_content(connection, None, self.name)
+                else:
+                    files.remove(self._file)
+        finally:
+            self._lock.release(remove=True)

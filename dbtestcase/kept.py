@@ -1,0 +1,87 @@
+"""``DBTESTCASE_KEEP=fail``: the rows of a failing test are left in a database of their own, and a note says where."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL
+
+from . import scopes
+from .keeping import Kept, copy_rows, fetcher
+from .runs import ClassRun
+
+if TYPE_CHECKING:
+    from .cases import DatabaseTest
+
+__all__ = ["MOST_KEPT", "keep_rows"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+MOST_KEPT = 10
+"""How many failures of one process keep their rows."""
+
+
+class _Count:
+    """How many failures of this process have kept their rows."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+
+@contextlib.contextmanager
+def _counting() -> Iterator[_Count]:
+    yield _Count()
+
+
+def keep_rows(test: DatabaseTest, run: ClassRun) -> str:
+    """Copy what a failing test sees now to a database of its own; call it while the test's rows are still there.
+
+    :returns: a note for the failure: where the rows are, or why they were not kept.  It raises nothing: the test's own
+        failure is what matters.
+    """
+    try:
+        return _keep(test, run)
+    except Exception as error:
+        return f"The rows of this test were not kept: {type(error).__name__}: {error}"
+
+
+def _keep(test: DatabaseTest, run: ClassRun) -> str:
+    database = run.isolation.database
+    kind = database.url.get_backend_name()
+    if kind != "postgresql":
+        return f"The rows of this test were not kept: DBTESTCASE_KEEP=fail works on PostgreSQL, not on {kind}."
+    count = scopes.enter("run", "failures that kept their rows", _counting)
+    if count.kept >= MOST_KEPT:
+        return f"The rows of this test were not kept: {MOST_KEPT} failures of this run have kept theirs."
+    copied: list[Kept] = []
+
+    def fill(target: URL) -> None:
+        with run.isolation.reading() as connection:
+            copied.append(copy_rows(fetcher(connection), target))
+
+    url = database.keep(test.id(), fill)
+    count.kept += 1
+    return "\n".join(_note(url, copied[0], hours=test._stay(run.settings), password=_password_of(type(test), url)))
+
+
+def _note(url: URL, kept: Kept, *, hours: int, password: str) -> Iterator[str]:
+    yield f"The rows of this test are kept ({kept.rows} in all):"
+    yield f"    {url.render_as_string()}"
+    plain = url.set(drivername="postgresql", password=None).render_as_string()
+    yield f"    psql {shlex.quote(plain)}"
+    if password:
+        yield f"    The password is that of {password}."
+    if kept.missing:
+        yield f"    Not among them is what the test made itself: {', '.join(kept.missing)}."
+    until = f"The server stays for {hours} hours, or until" if hours else "They stay for a day, or until"
+    yield f"    {until} python -m dbtestcase prune."
+
+
+def _password_of(cls: Any, url: URL) -> str:
+    """Where the password of the URL comes from."""
+    if url.password is None:
+        return ""
+    return f"{cls.__qualname__}.url" if cls.url is not None else "DBTESTCASE_URL"

@@ -1,0 +1,210 @@
+"""Which connections of an application's pools are in use, since where and since when; which may go on to the next test.
+
+A connection stays in its pool from one test to the next, because a new one costs ten times what a test costs.  But what
+a test sets in the server's session must not reach the next test: a connection for which it ran ``SET``, ``LISTEN``,
+``CREATE TEMPORARY TABLE`` and the like, or that it used as a driver's connection, is replaced when asked for again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sqlite3
+import threading
+import weakref
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any
+
+from sqlalchemy import Engine, event, exc
+from sqlalchemy.pool import Pool
+
+from dbtestcase.origins import Origin, find_origin
+
+__all__ = ["Lending", "Lendings", "Trait", "traits"]
+
+_KEY = "dbtestcase_lending"
+
+
+class Trait(Flag):
+    """What a statement's text says about what it leaves behind beside rows."""
+
+    NONE = 0
+    SESSION = auto()  # something in the server's session
+    NEXTVAL = auto()  # a sequence moved by its name
+    SETVAL = auto()
+
+
+_SESSION = re.compile(
+    r"^\s*(?:set(?!\s+(?:local|transaction|constraints)\b)|reset|listen|unlisten|load|prepare|deallocate|declare|discard"
+    r"|create\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp(?:orary)?|do)\b"
+    r"|;\s*(?:set|reset|listen|load|prepare|declare|create\s+temp)"
+    r"|\bset_config\b|\bpg_(?:try_)?advisory_lock|\binto\s+temp|\bpg_temp\b|\bdblink_connect",
+    re.IGNORECASE,
+)
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+@functools.lru_cache(maxsize=4096)
+def traits(statement: str) -> Trait:
+    """What one statement (or a string of several) may leave behind."""
+    text = _COMMENTS.sub(" ", statement)
+    lowered = text.lower()
+    found = Trait.SESSION if _SESSION.search(text) else Trait.NONE
+    if "nextval" in lowered and not lowered.lstrip().startswith("insert"):
+        found |= Trait.NEXTVAL
+    if "setval" in lowered:
+        found |= Trait.SETVAL
+    return found
+
+
+@dataclass(eq=False)
+class Lending:
+    """One connection of a pool.
+
+    ``pid``: the server's process.  ``origin``: the line that checked it out last.  ``thread``: who uses it, ``None``
+    while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
+    test that used it last only.  ``gone``: ended on the server's side.
+    """
+
+    pid: int
+    own: bool
+    asynchronous: bool
+    origin: Origin | None = None
+    thread: int | None = None
+    test: int = 0
+    spoiled: bool = False
+    gone: bool = False
+    raw: weakref.ref[Any] | None = field(default=None, repr=False)
+    fairy: weakref.ref[Any] | None = field(default=None, repr=False)
+    by_engine: bool = False
+
+    def fairy_in_use(self) -> Any:
+        """SQLAlchemy's handle on the connection, while somebody has it."""
+        return self.fairy() if self.fairy is not None and self.thread is not None else None
+
+
+class Lendings:
+    """Listens to the pools of the engines that are led to the test database."""
+
+    def __init__(self) -> None:
+        self.test = 0
+        self.traits = Trait.NONE
+        self._all: weakref.WeakSet[Lending] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def watch(self, engine: Engine, pool: Pool, *, own: bool = False) -> None:
+        """Listen to a pool, and to the statements of its engine.
+
+        :param own: the engine is the test's own: what its sessions leave open is nobody's fault.
+        """
+        asynchronous = engine.dialect.is_async
+
+        def checkout(connection: Any, record: Any, fairy: Any) -> None:
+            self._checkout(connection, record, fairy, own=own, asynchronous=asynchronous)
+
+        event.listen(pool, "checkout", checkout)
+        event.listen(pool, "checkin", self._checkin)
+        event.listen(engine, "before_cursor_execute", self._execute)
+        event.listen(engine, "engine_connect", self._by_engine)
+
+    def unwatch(self, engine: Engine) -> None:
+        """Stop listening to an engine's statements (its pool goes away by itself)."""
+        for name, listener in (("before_cursor_execute", self._execute), ("engine_connect", self._by_engine)):
+            if event.contains(engine, name, listener):
+                event.remove(engine, name, listener)
+
+    def begin_test(self) -> None:
+        """A test begins: what is checked out from now on is its own."""
+        self.test += 1
+        self.traits = Trait.NONE
+
+    def known(self) -> list[Lending]:
+        """The connections that are open, as far as is known here."""
+        with self._lock:
+            return [lending for lending in self._all if not lending.gone]
+
+    def retire(self, pids: Collection[int] | None = None) -> None:
+        """Connections with these pids (``None``: all) have ended on the server's side: they are handed out no more."""
+        for lending in self.known():
+            if pids is None or lending.pid in pids:
+                lending.gone = True
+                fairy = lending.fairy_in_use()
+                if fairy is not None and lending.thread == threading.get_ident() and not lending.asynchronous:
+                    # On our side as well, else its pool would complain when the session is closed at last.
+                    fairy.invalidate()
+
+    def roll_back_own(self) -> None:
+        """End the transactions that the test's own sessions left open."""
+        for lending in self.known():
+            fairy = lending.fairy_in_use()
+            if lending.own and not lending.asynchronous and fairy is not None and fairy.dbapi_connection is not None:
+                fairy.dbapi_connection.rollback()
+
+    def abandon(self) -> None:
+        """Close what the pools of an event loop that has ended still hold, where the driver can do so outside of it."""
+        for lending in self.known():
+            if lending.asynchronous:
+                lending.gone = True
+                wire = getattr(lending.raw() if lending.raw is not None else None, "pgconn", None)
+                if wire is not None:
+                    wire.finish()
+
+    # -- events
+
+    def _checkout(self, connection: Any, record: Any, fairy: Any, *, own: bool, asynchronous: bool) -> None:
+        lending: Lending | None = record.info.get(_KEY)
+        if lending is None:
+            raw = record.driver_connection
+            lending = record.info[_KEY] = Lending(_server_pid(connection, raw), own, asynchronous)
+            with contextlib.suppress(TypeError):  # a driver's class without weak references
+                lending.raw = weakref.ref(raw)
+            with self._lock:
+                self._all.add(lending)
+        elif lending.gone or (lending.spoiled and lending.test != self.test):
+            raise exc.DisconnectionError("this connection belonged to an earlier test")
+        lending.test = self.test
+        lending.origin = find_origin(2)
+        lending.fairy = weakref.ref(fairy)
+        lending.by_engine = False
+        lending.thread = threading.get_ident()
+
+    def _checkin(self, connection: Any, record: Any) -> None:
+        lending: Lending | None = record.info.get(_KEY)
+        if lending is not None:
+            lending.thread = None
+            lending.spoiled |= not lending.by_engine  # raw_connection(): nobody saw its statements
+
+    def _by_engine(self, connection: Any, *_: Any) -> None:
+        lending = connection.info.get(_KEY)
+        if lending is not None:
+            lending.by_engine = True
+
+    def _execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        found = traits(statement)
+        if found:
+            self.traits |= found
+            lending = connection.info.get(_KEY)
+            if Trait.SESSION in found and lending is not None:
+                lending.spoiled = True
+
+
+def _server_pid(connection: Any, raw: Any) -> int:
+    """The server's process of a connection, asked of the driver where it knows."""
+    if isinstance(raw, sqlite3.Connection) or "sqlite" in type(raw).__module__:
+        return id(raw)  # there is no server: a number that no other connection of this process has
+    if hasattr(raw, "thread_id"):  # PyMySQL, mysqlclient, aiomysql, asyncmy
+        return int(raw.thread_id())
+    info = getattr(raw, "info", None)
+    pid = getattr(info, "backend_pid", None)
+    if pid is None and hasattr(raw, "get_server_pid"):  # asyncpg
+        pid = raw.get_server_pid()
+    if pid is None:
+        cursor = connection.cursor()
+        cursor.execute("select pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+        cursor.close()
+        connection.rollback()
+    return int(pid)

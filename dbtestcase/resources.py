@@ -1,0 +1,129 @@
+"""Which server and which database a class uses: composed from its attributes, made once in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, TypeVar
+
+from sqlalchemy import URL, make_url
+
+from . import scopes
+from .databases import Database, Lending, test_database
+from .engines import sync_engine_of
+from .recipes import Recipe
+from .server import Server, disposable_server
+from .server.staying import STAY_HOURS
+from .settings import Settings
+
+__all__ = ["Resources"]
+
+_T = TypeVar("_T")
+
+
+class Resources:
+    """The part of a test case that finds its database."""
+
+    url: ClassVar[str | URL | None] = None
+    """Where the server is.  Default: ``$DBTESTCASE_URL``, else a disposable PostgreSQL."""
+
+    database: ClassVar[str] = "create"
+    """``"create"``: a database of our own beside the one that the URL names.  ``"existing"``: exactly that one."""
+
+    @classmethod
+    def _recipe(cls) -> Recipe:
+        """What the database is made from."""
+        raise NotImplementedError
+
+    @classmethod
+    def _configured_url(cls, settings: Settings) -> URL | None:
+        given = cls.url if cls.url is not None else settings.url
+        return make_url(given) if given is not None else None
+
+    @classmethod
+    def _server_url(cls, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
+        """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
+        configured = cls._configured_url(settings)
+        kind = configured.get_backend_name() if configured is not None else "postgresql"
+        driver = _driver(configured, kind, engines)
+        if kind == "sqlite" or (configured is not None and (configured.host or "host" in configured.query)):
+            assert configured is not None
+            return configured.set(drivername=driver), False
+        if configured is not None and ("unix_socket" in configured.query or "service" in configured.query):
+            return configured.set(drivername=driver), False
+        url = cls._server(settings, kind).url.set(drivername=driver)
+        return url.update_query_dict(configured.query if configured is not None else {}), True
+
+    @classmethod
+    def _open_database(cls, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
+        recipe = cls._recipe()
+        configured = cls._configured_url(settings)
+        base = (configured.database if configured is not None else None) or "test"
+        key = ("database", str(server_url), cls.database, base, recipe.fingerprint(), transactional)
+
+        def make() -> Database:
+            return test_database(
+                server_url,
+                recipe,
+                base=base,
+                settings=settings,
+                mode=cls.database,  # type: ignore[arg-type]
+                disposable=disposable,
+                transactional=transactional,
+            )
+
+        if cls.database == "existing":
+            return cls._lending(server_url).take(key, make)
+        # one database serves the sandboxed and the committing classes: neither leaves anything in it
+        database = scopes.enter("run", key[:-1], make)
+        if disposable and database.made_template:
+            database.made_template = False
+            cls._server(settings, server_url.get_backend_name()).persist()
+        return database
+
+    @classmethod
+    def _lending(cls, server_url: URL) -> Lending:
+        """The use that this process makes of an existing database."""
+        return scopes.enter("run", ("lending", str(server_url)), Lending)
+
+    @classmethod
+    def _enter_on(
+        cls,
+        database: Database,
+        server_url: URL,
+        key: tuple[Hashable, ...],
+        factory: Callable[[], AbstractContextManager[_T]],
+    ) -> _T:
+        """Something that works on a database, made once for all classes that use it."""
+        if cls.database == "existing":
+            made: _T = cls._lending(server_url).enter(key, factory)
+            return made
+        return scopes.enter("run", (*key, id(database)), factory)
+
+    @classmethod
+    def _stay(cls, settings: Settings) -> int:
+        """Let the disposable server go on after the run, because rows are kept on it.
+
+        :returns: for how many hours; 0 where the server is not ours.
+        """
+        _, disposable = cls._server_url(settings, [])
+        if not disposable:
+            return 0
+        cls._server(settings, "postgresql").stay()
+        return STAY_HOURS
+
+    @classmethod
+    def _server(cls, settings: Settings, kind: str) -> Server:
+        """The disposable server of this process."""
+        return scopes.enter("run", ("server", kind), lambda: disposable_server(settings, kind=kind))
+
+
+def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:
+    """The driver of the wire: the application's, else what the URL says."""
+    for engine in engines:
+        dialect = sync_engine_of(engine).dialect
+        if dialect.name == kind:
+            return f"{dialect.name}+{dialect.driver}"
+    if configured is not None and ("+" in configured.drivername or kind != "postgresql"):
+        return configured.drivername
+    return f"{kind}+psycopg"

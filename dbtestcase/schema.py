@@ -1,0 +1,174 @@
+"""Tables from ``MetaData``: how they are made in an empty database, and the fingerprint of what is made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import sqlalchemy
+from sqlalchemy import URL, Connection, MetaData, Table, event, schema
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql.ddl import ExecutableDDLElement
+
+from dbtestcase import sources
+from dbtestcase.descriptions import digest_of, python_defaults, schema_names
+from dbtestcase.errors import SchemaError
+
+__all__ = ["MetadataRecipe"]
+
+
+class MetadataRecipe:
+    """Makes the tables of ``metadata`` and loads the reference rows.
+
+    :param metadata: one ``MetaData`` or several, made in this order.
+    :param base_data: called with a ``Session`` once the tables are there; what it adds is committed.
+    :param label: a short name for messages; by default the names of the first tables.
+    :param dialect: the name of the dialect that the fingerprint's DDL is compiled for.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData | Sequence[MetaData],
+        base_data: Callable[[Session], object] | None = None,
+        *,
+        label: str = "",
+        dialect: str = "postgresql",
+    ) -> None:
+        self.metadata: tuple[MetaData, ...] = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
+        self.base_data = base_data
+        self._label = label
+        self._dialect = dialect
+
+    @property
+    def label(self) -> str:
+        """A short name for messages, such as ``blog.models``."""
+        if self._label:
+            return self._label
+        names = [table.fullname for metadata in self.metadata for table in metadata.tables.values()]
+        more = f", … ({len(names)} tables)" if len(names) > 3 else ""
+        return f"metadata of {', '.join(names[:3]) or 'no tables'}{more}"
+
+    def fingerprint(self) -> str:
+        """A hex digest of the compiled DDL, the listeners and the base-data hook (see :mod:`dbtestcase.sources`).
+
+        :raises SchemaError: a table cannot be compiled; the message names it.
+        """
+        parts = [sqlalchemy.__version__, *(digest_of(metadata, self._dialect) for metadata in self.metadata)]
+        if self.base_data is not None:
+            # Defaults that Python fills in are part of what the base data become.
+            parts += [text for metadata in self.metadata for text in python_defaults(metadata)]
+            parts.append(sources.digest_of(self.base_data))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def build(self, url: URL) -> None:
+        """Make the tables and load the reference rows in the empty database at ``url``, committed for real.
+
+        :raises SchemaError: a table cannot be created; the message names it and the statement.
+        """
+        engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+        try:
+            with engine.connect() as connection:
+                self._create_tables(connection)
+                connection.commit()
+                if self.base_data is not None:
+                    with Session(connection) as session:
+                        self._load(session)
+                        session.commit()
+        finally:
+            engine.dispose()
+
+    def create_in(self, connection: Connection) -> None:
+        """The same inside the transaction of ``connection``, which is neither committed nor rolled back.
+
+        :raises SchemaError: a table cannot be created; the message names it and the statement.
+        """
+        self._create_tables(connection)
+        if self.base_data is not None:
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                self._load(session)
+                session.commit()
+
+    def _load(self, session: Session) -> None:
+        assert self.base_data is not None
+        try:
+            self.base_data(session)
+            session.flush()
+        except Exception as error:
+            error.add_note(f"dbtestcase: raised while the base data of {self.label} were loaded")
+            raise
+
+    def _create_tables(self, connection: Connection) -> None:
+        for metadata in self.metadata:
+            with _Watch(connection, metadata) as watch:
+                try:
+                    metadata.create_all(connection)
+                except SQLAlchemyError as error:
+                    raise _schema_error(self.label, watch.last, error) from error
+
+
+#: Where a schema is a database of its own: one of that name may be anybody's, and is neither made nor filled.
+_SCHEMAS_ARE_DATABASES = frozenset({"mysql", "mariadb", "sqlite"})
+
+
+class _Watch:
+    """Sees every DDL element before it is executed: makes the schema that it needs, and remembers it for an error.
+
+    Not a ``before_create`` listener: those of the model make their schemas themselves, at whatever moment they choose.
+    """
+
+    def __init__(self, connection: Connection, metadata: MetaData) -> None:
+        self.connection = connection
+        self.last: object = None
+        self._wanted = set(schema_names(metadata))
+
+    def __enter__(self) -> _Watch:
+        event.listen(self.connection, "before_execute", self._before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(self.connection, "before_execute", self._before)
+
+    def _before(self, _connection: Connection, element: object, *_: object) -> None:
+        if isinstance(element, ExecutableDDLElement):
+            name = getattr(getattr(element, "element", None), "schema", None)
+            if isinstance(name, str) and name in self._wanted:
+                self._make_schema(name)
+            self.last = element
+
+    def _make_schema(self, name: str) -> None:
+        self._wanted.discard(name)
+        inspector = sqlalchemy.inspect(self.connection)
+        there = set(inspector.get_schema_names())
+        if self.connection.dialect.name in _SCHEMAS_ARE_DATABASES:
+            there &= {inspector.default_schema_name, "main", "temp"}
+            if name not in there:
+                raise SchemaError(
+                    f"The model makes something in the schema {name!r}, which is another database than the test's.",
+                    cause=f"on {self.connection.dialect.name} a schema is a database, which a test does not own.",
+                    remedy="leave out schema= in the model, or map it with schema_translate_map.",
+                )
+        if name not in there:
+            self.connection.execute(schema.CreateSchema(name))
+
+
+def _schema_error(label: str, last: object, error: SQLAlchemyError) -> SchemaError:
+    element = getattr(last, "element", None)
+    statement = getattr(error, "statement", None) or ""
+    if isinstance(element, Table):
+        made = f"the table {element.fullname}"
+    elif isinstance(element, SchemaItem) and getattr(element, "table", None) is not None:
+        made = f"{getattr(element, 'name', None) or 'an unnamed part'} of the table {element.table.fullname}"  # type: ignore[attr-defined]
+    elif isinstance(element, str) or getattr(element, "name", None):
+        made = str(getattr(element, "name", element))
+    else:
+        made = "the tables"
+    reason = str(getattr(error, "orig", None) or error).strip()
+    sent = f" Statement: {' '.join(statement.split())}" if statement else ""
+    return SchemaError(
+        f"Creating {made} failed ({label}): {reason}.{sent}",
+        cause="the model says something that this server cannot make, or an extension that it needs is missing.",
+        remedy="correct the model; create what it needs in a before_create listener of the MetaData.",
+    )
