@@ -1,0 +1,41 @@
+"""asyncpg: a wire over SQLAlchemy's adapted connection, in a loop of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..parameters import Rows
+from .portal import PortalWire
+
+__all__ = ["AsyncpgWire"]
+
+
+class AsyncpgWire(PortalWire):
+    """The wire of a sandbox that speaks asyncpg."""
+
+    @property
+    def _asyncpg(self) -> Any:
+        return self.connection.real._connection
+
+    def send(self, command: str) -> Rows:
+        portal = self.connection.portal
+        if command.lstrip().partition(" ")[0].upper() in ("SELECT", "WITH"):
+            return [tuple(row) for row in portal.run(self._asyncpg.fetch(command))]
+        portal.run(self._asyncpg.execute(command))
+        return []
+
+    def in_transaction(self) -> bool:
+        return bool(self._asyncpg.is_in_transaction())
+
+    def failed(self, error: BaseException) -> None:
+        if getattr(error, "sqlstate", None) is not None:  # an error of the server's, not of an argument's encoding
+            self.broken = True
+
+    def forget_plans(self) -> None:
+        cache = self.connection.real._prepared_statement_cache
+        if cache is not None:
+            cache.clear()
+        self.connection.portal.run(self._asyncpg.reload_schema_state())
+
+    def lock_holders(self) -> str:
+        return ""

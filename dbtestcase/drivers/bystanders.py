@@ -1,0 +1,140 @@
+"""Real connections that a driver makes by itself while a sandbox runs: they may read, but not write.
+
+``psycopg.connect()`` goes past SQLAlchemy, and so past the sandbox.  What such a connection wrote would be committed
+for real and be there in the next test, so its writes are refused, by name and before they are sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from ..errors import SandboxEscape
+from ..rules import COMMITTING
+from ..sandbox import Sandbox
+from ..statements import Statement, classify
+
+__all__ = ["harness_connections", "watching"]
+
+Refuse = Callable[[Statement], None]
+
+_harness: ContextVar[bool] = ContextVar("dbtestcase_harness_connections", default=False)
+
+
+@contextlib.contextmanager
+def harness_connections() -> Iterator[None]:
+    """Connections that are made meanwhile are the harness's own."""
+    token = _harness.set(True)
+    try:
+        yield
+    finally:
+        _harness.reset(token)
+
+
+@contextlib.contextmanager
+def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[None]:
+    """Watch the connections to the sandbox's database that psycopg and psycopg2 make by themselves.
+
+    :param is_target: whether a real DBAPI connection has reached the sandbox's database.
+    """
+
+    def refuse(statement: Statement) -> None:
+        if statement.writes:
+            text = " ".join(statement.text.split())[:200]
+            raise sandbox.note(
+                SandboxEscape(
+                    f"A real connection to the test database was about to write: {text!r}; it was not sent.",
+                    cause="a connection that the driver made by itself (psycopg.connect()), past the sandbox",
+                    remedy="connect through a SQLAlchemy engine, also for engine.raw_connection(), or " + COMMITTING,
+                )
+            )
+
+    def watched(connection: Any) -> bool:
+        return not _harness.get() and is_target(connection)
+
+    from .psycopg import watching_connections
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watching_connections(watched, refuse))
+        if "psycopg2" in sys.modules:
+            stack.enter_context(_watching_psycopg2(watched, refuse))
+        yield
+
+
+_psycopg2_watchers: list[tuple[Callable[[Any], bool], Refuse]] = []
+
+
+@contextlib.contextmanager
+def _watching_psycopg2(watched: Callable[[Any], bool], refuse: Refuse) -> Iterator[None]:
+    import psycopg2
+
+    original = psycopg2._connect
+
+    def connect(dsn: str, connection_factory: Any = None, **kwargs: Any) -> Any:
+        from psycopg2 import extensions
+
+        factory = connection_factory or extensions.connection
+        for each, its_refuse in _psycopg2_watchers:
+            if isinstance(factory, type):
+                factory = _watched_connection(factory, each, its_refuse)
+        return original(dsn, connection_factory=factory, **kwargs)
+
+    if not hasattr(original, "_dbtestcase"):
+        connect._dbtestcase = True  # type: ignore[attr-defined]
+        psycopg2._connect = connect
+    watcher = (watched, refuse)
+    _psycopg2_watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _psycopg2_watchers.remove(watcher)
+
+
+def _watched_connection(base: Any, watched: Callable[[Any], bool], refuse: Refuse) -> Any:
+    class Watched(base):  # type: ignore[misc]
+        def cursor(self, *args: Any, **kwargs: Any) -> Any:
+            if watched(self):
+                from psycopg2 import extensions
+
+                factory = kwargs.get("cursor_factory") or self.cursor_factory or extensions.cursor
+                kwargs["cursor_factory"] = _watched_cursor(factory, refuse)
+            return super().cursor(*args, **kwargs)
+
+    Watched.__name__ = base.__name__
+    return Watched
+
+
+@functools.cache
+def _watched_cursor(base: Hashable, refuse: Refuse) -> Any:
+    inherited: Any = base
+    if not isinstance(inherited, type):
+        return inherited
+
+    class Watched(inherited):  # type: ignore[misc]
+        def execute(self, query: Any, *args: Any) -> Any:
+            refuse(classify(_text(query, self)))
+            return super().execute(query, *args)
+
+        def executemany(self, query: Any, *args: Any) -> Any:
+            refuse(classify(_text(query, self)))
+            return super().executemany(query, *args)
+
+        def copy_expert(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            refuse(classify(_text(query, self)))
+            return super().copy_expert(query, *args, **kwargs)
+
+        def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+            refuse(classify(f"COPY {table} FROM STDIN"))
+            return super().copy_from(file, table, *args, **kwargs)
+
+    return Watched
+
+
+def _text(query: Any, cursor: Any) -> str:
+    if isinstance(query, bytes):
+        return query.decode(errors="replace")
+    return query if isinstance(query, str) else str(query.as_string(cursor))

@@ -1,0 +1,381 @@
+"""Any other DBAPI driver: virtual connections as proxies over one physical connection.
+
+What a driver adds to PEP 249 lives in a subclass of :class:`ProxyWire` and of :class:`ProxyConnection` in a module of
+its own; this module knows only the standard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Dialect
+
+from ..errors import SandboxBusy, SandboxEscape
+from ..parameters import Flow, Rows
+from ..rules import COMMITTING, Rules
+from ..sandbox import Client, Sandbox
+from ..statements import Kind, Statement, classify, with_parameter_names
+
+__all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire"]
+
+_CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
+
+
+class ProxyWire:
+    """The physical connection of a sandbox, opened by a SQLAlchemy dialect.
+
+    :param dialect: the dialect whose driver is used.
+    :param connection: what ``dialect.connect()`` returned, in the driver's autocommit mode.
+    """
+
+    def __init__(self, dialect: Dialect, connection: Any, rules: Rules) -> None:
+        self.driver: str = dialect.driver
+        self.dialect = dialect
+        self.connection = connection
+        self.rules = rules
+        self.broken = False  # a statement failed and the server waits for a rollback
+        self.ended_by = ""
+        """The statement that ended the outer transaction, if one did."""
+        self._begun = False
+        self.lock = threading.RLock()
+
+    @property
+    def proxy_class(self) -> type[ProxyConnection]:
+        """The class of the virtual connections."""
+        return ProxyConnection
+
+    @property
+    def async_proxy_class(self) -> type[ProxyConnection]:
+        """The class of the virtual connections of async engines."""
+        return self.proxy_class
+
+    @property
+    def drivers(self) -> frozenset[str]:
+        """The drivers whose engines can be led here."""
+        return frozenset({self.driver})
+
+    def run(self, *statements: str) -> Rows:
+        rows: Rows = []
+        for statement in self.rules.outer(*statements):
+            rows = self.send(statement) or rows
+        self.broken = False
+        self._begun = statements != (self.rules.end,)
+        return rows
+
+    def send(self, command: str) -> Rows:
+        """Run one command of the sandbox's own."""
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute(command)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        finally:
+            cursor.close()
+
+    def aborted(self) -> bool:
+        return self.broken
+
+    def in_transaction(self) -> bool:
+        return self._begun and not self.ended_by
+
+    def forget_plans(self) -> None:
+        """Nothing is prepared by a driver that is not known."""
+
+    def reset(self) -> None:
+        """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
+
+    def settle(self) -> None:
+        """Nothing can be in the middle of something."""
+
+    def error(self, name: str, message: str) -> Exception:
+        module: Any = self.dialect.loaded_dbapi
+        cls: type[Exception] = getattr(getattr(module, "errors", module), name, None) or module.OperationalError
+        return cls(message)
+
+    def failed(self, error: BaseException) -> None:
+        """A statement failed."""
+        if self.rules.error_aborts:
+            self.broken = True
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """Whether a statement waited too long for a lock."""
+        return getattr(error, "pgcode", None) == "55P03" or getattr(error, "sqlstate", None) == "55P03"
+
+    def lock_holders(self) -> str:
+        """Who holds the lock, for the message; empty where that cannot be found out."""
+        return ""
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def connect(
+        self,
+        sandbox: Sandbox,
+        *,
+        own: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        dialect: Dialect | None = None,
+    ) -> ProxyConnection:
+        """A new virtual connection.
+
+        :param parameters: what the application's engine would have given to the driver's ``connect()``.
+        :param dialect: that engine's dialect.
+        """
+        made = self.async_proxy_class if dialect is not None and dialect.is_async else self.proxy_class
+        connection = made(self, sandbox, sandbox.client(own=own))
+        connection.dialect = dialect or self.dialect
+        connection.configure(parameters or {})
+        return connection
+
+
+class ProxyConnection:
+    """A connection of the application over the sandbox's wire; what is not standard goes to the physical one."""
+
+    dialect: Dialect
+
+    def __init__(self, wire: ProxyWire, sandbox: Sandbox, client: Client) -> None:
+        self._wire = wire
+        self._sandbox = sandbox
+        self._client = client
+        self._closed = False
+        weakref.finalize(self, sandbox.abandon, client).atexit = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire.connection, name)
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        """Take over what the arguments of the driver's ``connect()`` say about the connection's own behaviour."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> ProxyCursor:
+        """A new cursor of the physical connection, which takes turns with the others."""
+        self._check_open()
+        with self._turn():
+            return self._cursor(self._wire.connection.cursor(*args, **kwargs))
+
+    def _cursor(self, real: Any) -> ProxyCursor:
+        return ProxyCursor(self, real)
+
+    def commit(self) -> None:
+        """Keep this connection's work until the test ends."""
+        self._check_open()
+        turns = self._sandbox.turns
+        turns.acquire(self._client.turn)
+        try:
+            if self._sandbox.commit_at_once(self._client):
+                return
+            if self._sandbox.status(self._client) == "failed":
+                self._drive(self._sandbox.rollback(self._client))
+            else:
+                self._drive(self._sandbox.commit(self._client))
+        finally:
+            turns.release()
+
+    def rollback(self) -> None:
+        """Undo this connection's work."""
+        self._check_open()
+        self._rollback()
+
+    def close(self) -> None:
+        """Roll back and close; the wire stays open."""
+        if not self._closed:
+            self._rollback()
+            self._closed = True
+
+    def _rollback(self) -> None:
+        try:
+            with self._turn():
+                self._drive(self._sandbox.rollback(self._client))
+        except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
+            self._sandbox.abandon(self._client)
+
+    def set_autocommit(self, value: bool) -> None:
+        """Let each statement commit by itself, or not; to be called by the driver's own spelling of it."""
+        if value != self._client.autocommit:
+            if self._client.active and not self._client.each_statement:
+                raise self._wire.error("ProgrammingError", "autocommit cannot be changed inside a transaction")
+            self._client.autocommit = value
+
+    def refuse_two_phase(self, *args: object, **kwargs: object) -> None:
+        """``tpc_begin`` and its family.
+
+        :raises SandboxEscape: always.
+        """
+        raise self._sandbox.note(
+            SandboxEscape(
+                "A two-phase transaction would outlive the transaction that the test runs in; nothing was sent.",
+                cause="tpc_begin() or create_engine(..., twophase=True)",
+                remedy=COMMITTING,
+            )
+        )
+
+    tpc_begin = tpc_prepare = tpc_commit = tpc_rollback = tpc_recover = refuse_two_phase
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, exc_type: object, *exc: object) -> None:
+        if exc_type is None:
+            self.commit()
+        else:
+            self.rollback()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._wire.error("InterfaceError", "connection already closed")
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        turns = self._sandbox.turns
+        turns.acquire(self._client.turn)
+        try:
+            yield
+        finally:
+            turns.release()
+
+    def _drive(self, flow: Flow) -> None:
+        """Run a flow of the sandbox."""
+        try:
+            command = next(flow)
+            while True:
+                try:
+                    rows = self._wire.send(command)
+                except Exception as error:
+                    self._wire.failed(error)
+                    command = flow.throw(error)
+                else:
+                    if command.lstrip()[:11].upper() == "ROLLBACK TO":
+                        self._wire.broken = False
+                    command = flow.send(rows)
+        except StopIteration:
+            return
+
+    def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        """Run a statement of the application; ``call`` sends it (``None`` for its text as it is)."""
+        self._check_open()
+        statement = self._classify(text)
+        if "?" in statement.settings:
+            statement = with_parameter_names(statement, parameters)
+        sandbox, client = self._sandbox, self._client
+        sandbox.turns.acquire(client.turn)
+        try:
+            replacement = None
+            command = sandbox.at_once(client, statement)
+            if command:
+                self._wire.send(command)
+            elif command is None:
+                if statement.kind in _CONTROL:
+                    return self._drive(sandbox.savepoint(client, statement))
+                self._drive(sandbox.before(client, statement))
+                replacement = sandbox.rules.replace(statement)
+            try:
+                result = call(replacement)
+            except Exception as error:
+                self._wire.failed(error)
+                if not sandbox.rules.error_aborts:
+                    self._drive(sandbox.failed(client, partly=many or self._keeps_part(statement)))
+                self._explain(error)
+                raise
+            finally:
+                if client.each_statement and self._wire.broken:
+                    self._drive(sandbox._recover(client))
+            rowcount = -1 if many else getattr(real, "rowcount", -1)
+            if not sandbox.is_over(client, statement, rowcount):
+                self._drive(sandbox.after(client, statement, rowcount))
+            return result
+        finally:
+            sandbox.turns.release()
+
+    def _explain(self, error: Exception) -> None:
+        """Add to a driver's error what the sandbox knows of it.
+
+        :raises SandboxTimeout: it is about a lock that is held outside the sandbox.
+        """
+        self._sandbox.rules.annotate(error)
+        if self._wire.is_lock_timeout(error):
+            raise self._sandbox.lock_timeout(error, self._wire.lock_holders()) from error
+
+    def _keeps_part(self, statement: Statement) -> bool:
+        """Whether the statement, when it fails, keeps the rows that it has written already."""
+        return False
+
+    def _classify(self, text: Any) -> Statement:
+        if isinstance(text, bytes):
+            text = text.decode(errors="replace")
+        return classify(text if isinstance(text, str) else str(text))
+
+
+class ProxyCursor:
+    """A cursor over a cursor of the physical connection."""
+
+    def __init__(self, connection: ProxyConnection, real: Any) -> None:
+        object.__setattr__(self, "connection", connection)
+        object.__setattr__(self, "_real", real)
+
+    connection: ProxyConnection
+    _real: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._real, name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def execute(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement, inside the sandbox."""
+        return self._returned(
+            self.connection._run(
+                operation,
+                lambda replacement: self._real.execute(replacement or operation, *args, **kwargs),
+                self._real,
+                parameters=args[0] if args else next(iter(kwargs.values()), None),
+            )
+        )
+
+    def executemany(self, operation: Any, parameters: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a statement for each set of parameters, inside the sandbox."""
+        return self._returned(
+            self.connection._run(
+                operation,
+                lambda replacement: self._real.executemany(replacement or operation, parameters, *args, **kwargs),
+                self._real,
+                many=True,
+            )
+        )
+
+    def callproc(self, name: str, *args: Any) -> Any:
+        """Call a procedure, inside the sandbox."""
+        return self.connection._run(f"CALL {name}()", lambda _: self._real.callproc(name, *args), self._real)
+
+    def fetchone(self) -> Any:
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fetch("fetchmany", *args, **kwargs)
+
+    def fetchall(self) -> Any:
+        return self._fetch("fetchall")
+
+    def close(self) -> None:
+        self._real.close()
+
+    async def _async_soft_close(self) -> None:
+        """An async engine over a synchronous wire: the rows must outlive this."""
+
+    def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._real, name)(*args, **kwargs)
+
+    def _returned(self, result: Any) -> Any:
+        return self if result is self._real else result

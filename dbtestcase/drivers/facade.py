@@ -1,0 +1,149 @@
+"""Async drivers over their synchronous twins: aiosqlite over ``sqlite3``, aiomysql and asyncmy over PyMySQL.
+
+The twins share their types and errors, so one physical connection serves async code and sync code in one transaction,
+needs no event loop, and outlives any.  A virtual connection looks like the one that SQLAlchemy adapts to the DBAPI; a
+statement blocks the loop while it runs, as it does with psycopg.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Dialect
+
+from ..errors import SandboxEscape
+from ..rules import COMMITTING
+from .dbapi import ProxyConnection, ProxyCursor
+
+__all__ = ["TWINS", "AsyncFacade"]
+
+TWINS = {"aiosqlite": "pysqlite", "aiomysql": "pymysql", "asyncmy": "pymysql"}
+"""The synchronous driver that the wire speaks for each."""
+
+
+class AsyncFacade(ProxyConnection):
+    """What SQLAlchemy's adapted connections have beside the DBAPI's methods."""
+
+    dialect: Dialect
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        from sqlalchemy.util import await_only
+
+        from .portal import _in_greenlet
+
+        turns = self._sandbox.turns
+        if _in_greenlet():
+            await_only(turns.acquire_async(self._client.turn))
+        else:
+            turns.acquire(self._client.turn)
+        try:
+            yield
+        finally:
+            turns.release()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile."""
+        kwargs.pop("server_side", None)
+        return super().cursor(*args, **kwargs)
+
+    def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        try:
+            return super()._run(text, call, real, many=many, parameters=parameters)
+        except Exception as error:
+            own = self._translated(error)
+            if own is error:
+                raise
+            raise own from error
+
+    def _translated(self, error: Exception) -> Exception:
+        """The error of the async driver, where that has errors of its own (asyncmy)."""
+        module: Any = self.dialect.loaded_dbapi
+        theirs: Any = self._wire.dialect.loaded_dbapi
+        if isinstance(error, module.Error) or not isinstance(error, theirs.Error):
+            return error
+        cls: type[Exception] = getattr(module, type(error).__name__, module.Error)
+        return cls(*error.args)
+
+    @property
+    def _connection(self) -> Any:
+        return _DriverConnection(self)
+
+    driver_connection = _connection
+
+    def await_(self, awaitable: Any) -> Any:
+        """Await something, as the adapted connection does."""
+        from sqlalchemy.util import await_only
+
+        return await_only(awaitable)
+
+    def run_async(self, function: Callable[[Any], Any]) -> Any:
+        """Call an async function with the driver's connection."""
+        return self.await_(function(self._connection))
+
+    def terminate(self) -> None:
+        """Close without waiting."""
+        self.close()
+
+
+class _DriverConnection:
+    """The driver's own connection: its coroutines are the virtual connection's methods."""
+
+    def __init__(self, virtual: AsyncFacade) -> None:
+        self._virtual = virtual
+
+    def __getattr__(self, name: str) -> Any:
+        virtual = self._virtual
+        if name not in _COROUTINES:
+            raise virtual._sandbox.note(
+                SandboxEscape(
+                    f"{name} of the driver's own connection ({virtual.dialect.driver}) would bypass the sandbox; "
+                    "nothing was sent.",
+                    cause="get_raw_connection().driver_connection, or run_async()",
+                    remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
+                )
+            )
+
+        async def method(*args: Any, **kwargs: Any) -> Any:
+            turns = virtual._sandbox.turns
+            await turns.acquire_async(virtual._client.turn)  # not to block the loop: the others go on meanwhile
+            turns.release()
+            result = getattr(virtual, name)(*args, **kwargs)
+            return _AsyncCursor(result) if isinstance(result, ProxyCursor) else result
+
+        return method
+
+
+_COROUTINES = {
+    *("execute", "executemany", "executescript", "commit", "rollback", "ping", "autocommit", "begin"),
+    *("create_function", "create_aggregate", "create_collation", "close"),
+}
+
+
+class _AsyncCursor:
+    """A cursor of the driver's own: its rows are there already."""
+
+    def __init__(self, cursor: ProxyCursor) -> None:
+        self._cursor = cursor
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._cursor, name)
+        if name not in ("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany"):
+            return found
+
+        async def method(*args: Any, **kwargs: Any) -> Any:
+            return found(*args, **kwargs)
+
+        return method
+
+    async def __aenter__(self) -> _AsyncCursor:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._cursor.close()
+
+    async def __aiter__(self) -> Any:
+        while (row := self._cursor.fetchone()) is not None:
+            yield row

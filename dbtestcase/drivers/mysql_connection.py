@@ -1,0 +1,247 @@
+"""The virtual connections and cursors of MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import SandboxEscape
+from ..rules import COMMITTING
+from ..statements import Kind, Statement
+from . import mysql_statements as words
+from .dbapi import ProxyConnection, ProxyCursor
+from .facade import AsyncFacade
+
+__all__ = ["AsyncMySQLConnection", "MySQLConnection"]
+
+
+class Behaviour(ProxyConnection):
+    """The part of a virtual connection that is the same for all drivers."""
+
+    _wire: Any
+    _level = ""
+    _cursor_class: Any = None
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        self._cursor_class = parameters.get("cursorclass")
+        self.set_autocommit(bool(parameters.get("autocommit", False)))
+        if parameters.get("init_command"):
+            with contextlib.closing(self.cursor()) as cursor:
+                cursor.execute(parameters["init_command"])
+        if parameters.get("sql_mode"):
+            with contextlib.closing(self.cursor()) as cursor:
+                cursor.execute("SET SESSION sql_mode = %s", (parameters["sql_mode"],))
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with super()._turn(), self._wire.lock:
+            if self._wire.pending is not None and self._wire.verify():
+                self._sandbox.stack.clear()
+            yield
+
+    def _classify(self, text: Any) -> Statement:
+        return words.read(text.decode(errors="replace") if isinstance(text, (bytes, bytearray)) else str(text))
+
+    def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        text = text.decode(errors="replace") if isinstance(text, (bytes, bytearray)) else str(text)
+        statement = self._classify(text)
+        if self._is_done_without(statement):
+            return 0
+        wire = self._wire
+
+        def contained(replacement: str | None) -> Any:
+            if statement.kind is Kind.WRITE and words.runs_procedures(text):
+                wire.probe(real, text)
+            if self._level and words.asks_isolation_level(text):
+                replacement = f"SELECT '{self._level}'"
+            result = call(replacement)
+            if statement.kind is Kind.WRITE:
+                marks = len(self._sandbox._scopes)
+                wire.temporary += [(name, marks) for name in words.temporary_tables(text)]
+            return result
+
+        result = super()._run(text, contained, real, many=many, parameters=parameters)
+        if wire.ended_by and not self._sandbox.wire.in_transaction():
+            self._sandbox.stack.clear()
+        return result
+
+    def _is_done_without(self, statement: Statement) -> bool:
+        """Whether nothing is to be sent for it."""
+        client = self._client
+        if statement.kind is Kind.CHARACTERISTICS:
+            # no other transaction runs beside this one: every level gives the same result
+            self._level = words.isolation_level(statement.text) or self._level
+            return True
+        if statement.kind is Kind.TRANSACTION:
+            # SQLAlchemy sends COMMIT after it has set the isolation level
+            return bool(words.control_word(statement.text)) and not client.active
+        if statement.kind is Kind.SAVEPOINT and client.each_statement:
+            return True  # the server takes it, and forgets it at once
+        if statement.kind in (Kind.RELEASE, Kind.ROLLBACK_TO) and client.each_statement:
+            name, message = self._sandbox.rules.no_savepoint
+            raise self._wire.error(name, message.format(statement.label))
+        if "character_set_client" in statement.settings and not client.parameters.session:
+            return words.sets_charset(statement.text, self._wire.charset)  # every dialect sends it when it connects
+        if statement.kind is not Kind.READ:
+            return False
+        setting = words.settings_of(statement.text)
+        if setting.autocommit is None or setting.escapes or setting.names:
+            return False
+        self.set_autocommit(False)
+        return True
+
+    # -- what the drivers add
+
+    def autocommit(self, value: Any) -> Any:
+        """Let each statement commit by itself, or not; a transaction that is open is committed first."""
+        if bool(value) != self._client.autocommit:
+            if self._client.active:
+                self.commit()
+            self._client.autocommit = bool(value)
+
+    def set_autocommit(self, value: bool) -> None:
+        self._client.autocommit = value
+
+    def get_autocommit(self) -> bool:
+        return self._client.autocommit
+
+    def begin(self) -> Any:
+        """Begin a transaction, also in autocommit mode; one that is open is committed."""
+        self.commit()
+        self._client.block = 1
+
+    def commit(self) -> Any:
+        super().commit()
+        self._client.block = 0
+
+    def rollback(self) -> Any:
+        try:
+            super().rollback()
+        finally:
+            self._client.block = 0
+
+    def refuse(self, what: str) -> SandboxEscape:
+        """The error for a method that would change what all connections of the sandbox share."""
+        return self._sandbox.note(
+            SandboxEscape(
+                f"{what} would change the session that all connections of the sandbox share; it was not called.",
+                cause="one physical connection carries them all",
+                remedy=COMMITTING,
+            )
+        )  # type: ignore[return-value]
+
+    def select_db(self, database: Any) -> None:
+        """Refused, unless the database is the one in use.
+
+        :raises SandboxEscape: it is another one.
+        """
+        name = database.decode() if isinstance(database, bytes) else str(database)
+        if name != self._wire.send("SELECT DATABASE()")[0][0]:
+            raise self.refuse(f"select_db({name!r})")
+
+    def change_user(self, *args: Any, **kwargs: Any) -> None:
+        """Refused.
+
+        :raises SandboxEscape: always.
+        """
+        raise self.refuse("change_user()")
+
+
+class MySQLConnection(Behaviour):
+    """Looks like a connection of PyMySQL or mysqlclient."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._wire.connection)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._wire.connection, name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def one_at_a_time(*args: Any, **kwargs: Any) -> Any:
+            with self._wire.lock:  # mysqlclient refuses a second thread, whatever it asks
+                return found(*args, **kwargs)
+
+        return one_at_a_time
+
+    def cursor(self, cursor: Any = None, *args: Any, **kwargs: Any) -> Any:
+        cursor = cursor or kwargs.pop("cursorclass", None) or self._cursor_class
+        return super().cursor(self._buffered(cursor), *args, **kwargs) if cursor else super().cursor(*args, **kwargs)
+
+    def _buffered(self, cursor: type) -> type:
+        """The class that fetches at once in place of one that streams: nobody else could use the wire meanwhile.
+
+        :raises SandboxEscape: a class of the application's own that streams.
+        """
+        if not any("SSCursor" in base.__name__ for base in cursor.__mro__):
+            return cursor
+        module = importlib.import_module(f"{type(self._wire.connection).__module__.partition('.')[0]}.cursors")
+        found = getattr(module, cursor.__name__.removeprefix("SS"), None)
+        if cursor.__module__ != module.__name__ or found is None:
+            raise self.refuse(f"cursor({cursor.__name__})")
+        return found  # type: ignore[no-any-return]
+
+    def query(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement without a cursor."""
+        real = self._wire.connection
+        return self._run(sql, lambda new: real.query(new or sql, *args, **kwargs), real)
+
+    def ping(self, *args: Any, **kwargs: Any) -> Any:
+        """Whether the server answers; never a new connection."""
+        with self._turn():
+            real = self._wire.connection
+            return real.ping(reconnect=False) if self._wire.driver == "pymysql" else real.ping()
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not been closed."""
+        return not self._closed
+
+    def set_charset(self, charset: str, *args: Any) -> None:
+        self.set_character_set(charset)
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """``SET NAMES`` for this connection."""
+        with contextlib.closing(self.cursor()) as cursor:
+            cursor.execute(f"SET NAMES {charset}" + (f" COLLATE {collation}" if collation else ""))
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()  # as both drivers do
+
+    def _cursor(self, real: Any) -> ProxyCursor:
+        return _Cursor(self, real)
+
+
+class _Cursor(ProxyCursor):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._real)
+
+    def close(self) -> None:
+        wire: Any = self.connection._wire
+        if wire.pending is not None and wire.pending[0] is self._real:
+            with self.connection._turn():
+                pass  # what the procedure has left is looked at now
+        with wire.lock:
+            super().close()
+
+    def nextset(self) -> Any:
+        """Go on to the next result of a procedure."""
+        with self.connection._wire.lock:
+            return self._real.nextset()
+
+
+class AsyncMySQLConnection(MySQLConnection, AsyncFacade):
+    """Looks like SQLAlchemy's adapted connections of aiomysql and asyncmy."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return AsyncMySQLConnection
+
+    def cursor(self, cursor: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().cursor()  # SQLAlchemy names a class of its own where it wants to stream

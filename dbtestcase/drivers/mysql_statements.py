@@ -1,0 +1,274 @@
+"""What MySQL and MariaDB read out of a string of SQL, above all which statements commit by themselves; no I/O.
+
+The list of those that do is the other way round: what is not known to leave the transaction alone is refused.  Sources:
+"Statements That Cause an Implicit Commit" in the manuals of MySQL and of MariaDB.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..statements import Kind, Statement, classify, split
+
+__all__ = ["Setting", "committing_part", "control_word", "neutral", "read", "runs_procedures", "settings_of"]
+__all__ += ["asks_isolation_level", "isolation_level", "sets_charset", "temporary_tables"]
+
+_TOKEN = re.compile(
+    r"""
+    (?P<string>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")
+  | (?P<ident>`[^`]*`)
+  | (?P<line>--(?=[\s\x00-\x1f]|$)[^\n]*|\#[^\n]*)
+  | (?P<dashes>--)
+  | (?P<executed>/\*M?!\d*)
+  | (?P<comment>/\*.*?(?:\*/|$))
+  | (?P<end>\*/)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_PLAIN_TOKEN = re.compile(_TOKEN.pattern.replace(r"|\\.", "").replace(r"\\]", "]"), re.VERBOSE | re.DOTALL)
+_SPECIAL = re.compile(r"['\"`#]|--|/\*")
+_WORDS = re.compile(r"[A-Za-z_]\w*")
+
+#: First words of statements that leave the transaction alone, and what they are to the sandbox.
+_HARMLESS = {
+    **dict.fromkeys(("select", "with", "values", "table", "show", "describe", "desc", "explain", "help"), None),
+    **dict.fromkeys(("insert", "update", "delete", "replace", "savepoint", "release", "rollback", "set"), None),
+    **dict.fromkeys(("call", "execute", "handler", "load", "import"), Kind.WRITE),
+    **dict.fromkeys(("checksum", "deallocate", "diagnostics", "do", "get", "kill", "prepare", "resignal"), Kind.READ),
+    **dict.fromkeys(("signal", "unlock"), Kind.READ),
+}
+_TEMPORARY = re.compile(
+    r"(create(?:\s+or\s+replace)?|drop)\s+temporary\s+table\s+(?:if\s+(?:not\s+)?exists\s+)?(`[^`]+`|[\w$.]+)",
+    re.IGNORECASE,
+)
+_DROP_PREPARE = re.compile(r"drop\s+prepare\b", re.IGNORECASE)
+_LOAD_ROWS = re.compile(r"load\s+(?:data|xml)\b", re.IGNORECASE)
+_ANALYZE_STATEMENT = re.compile(
+    r"analyze\s+(?:format\s*=\s*\w+\s+)?(?:select|with|insert|update|delete|replace)\b", re.I
+)
+_SET_STATEMENT = re.compile(r"set\s+statement\s+.*?\sfor\s+(.*)$", re.IGNORECASE | re.DOTALL)
+_CHARACTERISTICS = re.compile(r"set\s+(?:session\s+|local\s+)?transaction\b", re.IGNORECASE)
+_LEVEL = re.compile(r"isolation\s+level\s+([a-z]+(?:\s+(?:un)?committed|\s+read)?)", re.IGNORECASE)
+_ASKS_LEVEL = re.compile(r"\s*select\s+@@(?:session\.)?(?:tx|transaction)_isolation\s*;?\s*", re.IGNORECASE)
+_SET_SPECIAL = re.compile(r"set\s+(password|default\s+role|role|resource\s+group)\b", re.IGNORECASE)
+_SET_NAMES = re.compile(r"set\s+(?:names|character\s+set|charset)\b", re.IGNORECASE)
+_ASSIGNMENT = re.compile(
+    r"\s*(?:(?P<scope>global|persist_only|persist|session|local)\s+"
+    r"|@@(?:(?P<at>global|persist_only|persist|session|local)\s*\.\s*)?)?(?P<user>@)?(?P<name>`[^`]+`|'[^']*'|[\w$.]+)\s*:?=",
+    re.IGNORECASE,
+)
+_VARIABLE = re.compile(r"(?<!@)@(\w+)\s*:=|\binto\s+@(\w+)", re.IGNORECASE)
+_CONTROL = re.compile(r"(commit|rollback)(?:\s+work)?(?:\s+and\s+no\s+chain)?(?:\s+no\s+release)?$", re.IGNORECASE)
+_PREPARED = re.compile(
+    r"(?:prepare\s+\S+\s+from|execute\s+immediate)\s+(['\"])(.*?)\1\s*(?:using\b.*)?;?\s*$", re.IGNORECASE | re.DOTALL
+)
+_NAMES = ("character_set_client", "character_set_connection", "character_set_results", "collation_connection")
+
+
+def read(text: str) -> Statement:
+    """:func:`~dbtestcase.statements.classify`, by the lexical rules of MySQL."""
+    return _read(text) if len(text) < 20_000 else _read.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(text: str) -> Statement:
+    bare = neutral(text)
+    statement = classify(bare)
+    parts = list(split(bare))
+    if len(parts) == 1:
+        statement = _one(parts[0], statement)
+    elif any(_is_call(part) for part in parts):
+        statement = replace(statement, kind=Kind.WRITE, counts=False)
+    elif statement.kind is Kind.SCHEMA:
+        statement = replace(statement, kind=Kind.WRITE)
+    names = tuple(dict.fromkeys(name for part in parts for name in (*settings_of(part).names, *_assigned(part))))
+    if statement.kind in (Kind.SETTING, Kind.CONSTRAINTS) and not names:
+        statement = replace(statement, kind=Kind.READ)
+    return replace(statement, text=text, settings=names, local=False, rewrite=None)
+
+
+def _assigned(part: str) -> Iterator[str]:
+    """The users' variables that a query sets: ``SELECT @x := 1``, ``SELECT 1 INTO @x``."""
+    if "@" in part:
+        for assigned, into in _VARIABLE.findall(part):
+            yield f"@{(assigned or into).lower()}"
+
+
+def _one(part: str, statement: Statement) -> Statement:
+    word = _first_word(part)
+    if statement.kind is Kind.TRANSACTION:
+        return statement
+    if statement.kind is Kind.RELEASE and part.split()[1].lower() != "savepoint":
+        return replace(statement, kind=Kind.READ)  # other servers do without the word; this one says what it misses
+    if word == "set":
+        inner = _SET_STATEMENT.match(part)
+        if inner is not None:
+            return classify(inner[1])
+        if _CHARACTERISTICS.match(part):
+            return replace(statement, kind=Kind.CHARACTERISTICS, settings=())
+        return replace(statement, kind=Kind.SETTING)
+    if _TEMPORARY.match(part):
+        return replace(statement, kind=Kind.WRITE, counts=False)
+    if word == "analyze" and _ANALYZE_STATEMENT.match(part):
+        return replace(statement, kind=Kind.READ if "select" in part.lower() else Kind.WRITE)
+    kind = _HARMLESS.get(word)
+    if kind is not None:
+        calls = frozenset(each.lower() for each in re.findall(r"(\w+)\s*\(", part)) if word == "do" else statement.calls
+        return replace(statement, kind=kind, calls=calls)
+    return statement
+
+
+def _first_word(part: str) -> str:
+    match = _WORDS.search(part)
+    return match[0].lower() if match else ""
+
+
+def _is_call(part: str) -> bool:
+    return _first_word(part) in ("call", "execute")
+
+
+def runs_procedures(text: str) -> bool:
+    """Whether it runs code on the server that may commit."""
+    lowered = text.lower()
+    return ("call" in lowered or "execute" in lowered) and any(_is_call(part) for part in split(neutral(text)))
+
+
+def neutral(text: str, *, backslashes: bool = True) -> str:
+    """The text without what only MySQL reads its way: strings emptied, comments gone, executed ones laid open.
+
+    :param backslashes: whether a backslash escapes in strings (not with the SQL mode ``NO_BACKSLASH_ESCAPES``).
+    """
+    if not _SPECIAL.search(text):
+        return text
+    pattern = _TOKEN if backslashes else _PLAIN_TOKEN
+    return pattern.sub(lambda match: _NEUTRAL[str(match.lastgroup)] or match[0], text)
+
+
+_NEUTRAL = {"string": "''", "ident": "", "line": " ", "dashes": "- -", "executed": " ", "comment": " ", "end": " "}
+
+
+def committing_part(text: str) -> str:
+    """The statement in ``text`` that would commit the transaction, or leave it otherwise; empty if there is none."""
+    return _committing(text) if len(text) < 20_000 else _committing.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _committing(text: str) -> str:
+    readings = {neutral(text)}
+    if "\\" in text and ";" in text:  # whether a backslash escapes is a setting of the session
+        readings.add(neutral(text, backslashes=False))
+    for reading in sorted(readings):
+        for part in split(reading):
+            if not _leaves_alone(part):
+                return " ".join(part.split())[:200]
+    inner = prepared_text(text)
+    return committing_part(inner) if inner is not None else ""
+
+
+def _leaves_alone(part: str) -> bool:
+    word = _first_word(part)
+    if word in ("create", "drop"):
+        return bool(_TEMPORARY.match(part) or _DROP_PREPARE.match(part))
+    if word == "load":
+        return bool(_LOAD_ROWS.match(part))
+    if word == "analyze":
+        return bool(_ANALYZE_STATEMENT.match(part))
+    if word == "set":
+        inner = _SET_STATEMENT.match(part)
+        return _leaves_alone(inner[1]) if inner is not None else not settings_of(part).escapes
+    if word in ("begin", "start", "commit", "xa", "end", "abort"):
+        return True  # control of transactions has an error of its own
+    return word in _HARMLESS and word != "import"
+
+
+def prepared_text(text: str) -> str | None:
+    """The statement that ``PREPARE … FROM '…'`` or ``EXECUTE IMMEDIATE '…'`` names."""
+    match = _PREPARED.search(text)
+    return match[2].replace("\\'", "'").replace("''", "'") if match is not None else None
+
+
+def temporary_tables(text: str) -> Iterator[str]:
+    """The temporary tables that it makes, quoted as they were."""
+    if "temporary" in text.lower():
+        for part in split(neutral(text)):
+            match = _TEMPORARY.match(part)
+            if match is not None and match[1].lower() != "drop":
+                yield match[2]
+
+
+def isolation_level(text: str) -> str:
+    """The level that ``SET [SESSION] TRANSACTION`` names, as the server's variable has it: ``READ-COMMITTED``."""
+    match = _LEVEL.search(text)
+    return "-".join(match[1].upper().split()) if match else ""
+
+
+def asks_isolation_level(text: str) -> bool:
+    """Whether it is the query by which SQLAlchemy asks for the level."""
+    return "_isolation" in text and _ASKS_LEVEL.fullmatch(text) is not None
+
+
+def sets_charset(text: str, charset: str) -> bool:
+    """Whether it is ``SET NAMES`` with this character set, and nothing more."""
+    return re.fullmatch(rf"\s*set\s+names\s+'?{re.escape(charset)}'?\s*;?\s*", text, re.IGNORECASE) is not None
+
+
+def control_word(text: str) -> str:
+    """``commit`` or ``rollback`` if that is the whole statement, else nothing."""
+    match = _CONTROL.match(neutral(text).strip().rstrip(";").rstrip())
+    return match[1].lower() if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a ``SET`` changes.
+
+    ``names`` are variables of the session (those of users begin with ``@``); ``autocommit`` the value that it is to
+    have; ``escapes`` says that something outlives the session, or commits.
+    """
+
+    names: tuple[str, ...] = ()
+    autocommit: str | None = None
+    escapes: bool = False
+
+
+@functools.lru_cache(maxsize=1024)
+def settings_of(part: str) -> Setting:
+    """Take a ``SET`` apart; anything else changes nothing."""
+    part = part.strip().rstrip(";")
+    if _first_word(part) != "set" or _CHARACTERISTICS.match(part) or _SET_STATEMENT.match(part):
+        return Setting()
+    if _SET_NAMES.match(part):
+        return Setting(_NAMES)
+    special = _SET_SPECIAL.match(part)
+    if special is not None:
+        return Setting(escapes=special[1].lower() != "role")
+    names: list[str] = []
+    autocommit = None
+    for piece in _top_level_pieces(part.split(None, 1)[1] if len(part.split(None, 1)) > 1 else ""):
+        match = _ASSIGNMENT.match(piece)
+        if match is None:
+            continue
+        name = match["name"].strip("`'").lower()
+        scope = (match["scope"] or match["at"] or "").lower()
+        if scope in ("global", "persist", "persist_only"):
+            return Setting(escapes=True)
+        if name == "autocommit" and not match["user"]:
+            autocommit = piece[match.end() :].strip().lower()
+            if autocommit not in ("0", "off", "false"):
+                return Setting(autocommit=autocommit, escapes=True)
+        else:
+            names.append(f"@{name}" if match["user"] else name)
+    return Setting(tuple(dict.fromkeys(names)), autocommit)
+
+
+def _top_level_pieces(text: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            yield text[start:position]
+            start = position + 1
+    yield text[start:]

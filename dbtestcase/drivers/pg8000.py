@@ -1,0 +1,64 @@
+"""pg8000: what its connections and errors are like, beyond PEP 249."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..parameters import Rows
+from ..statements import Kind
+from .dbapi import ProxyConnection, ProxyWire
+
+__all__ = ["Pg8000Wire"]
+
+_LOCK_TIMEOUT = "55P03"
+
+
+class Pg8000Wire(ProxyWire):
+    """The wire of a sandbox that speaks pg8000."""
+
+    @property
+    def proxy_class(self) -> type[ProxyConnection]:
+        return _Connection
+
+    def send(self, command: str) -> Rows:
+        rows: Rows = []
+        for part in command.split(";") if command.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")) else [command]:
+            rows = super().send(part)  # an extended query takes one statement at a time
+        return rows
+
+    def in_transaction(self) -> bool:
+        return bool(self.connection._in_transaction)
+
+    def aborted(self) -> bool:
+        return bool(self.connection._transaction_status == b"E")
+
+    def failed(self, error: BaseException) -> None:
+        """The connection knows by itself."""
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        details = error.args[0] if error.args else None
+        return isinstance(details, dict) and details.get("C") == _LOCK_TIMEOUT
+
+
+class _Connection(ProxyConnection):
+    _level = ""
+
+    @property
+    def autocommit(self) -> bool:
+        return self._client.autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.set_autocommit(bool(value))
+
+    def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        statement = self._classify(text)
+        if statement.kind is Kind.CHARACTERISTICS and "session" in str(text).lower():
+            # no other transaction runs beside this one: every level gives the same result
+            self._level = str(text).lower().partition("isolation level ")[2] or self._level
+            return None
+        if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.active:
+            return None  # SQLAlchemy sends it after it has set the isolation level
+        if self._level and str(text).lower().strip() == "show transaction isolation level":
+            return super()._run(text, lambda _: call(f"SELECT '{self._level}'"), real)
+        return super()._run(text, call, real, many=many, parameters=parameters)

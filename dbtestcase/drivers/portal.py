@@ -1,0 +1,318 @@
+"""Async drivers on a wire that sync code can use too: the connection lives in an event loop of its own, on a thread.
+
+SQLAlchemy adapts every async driver to the DBAPI by switching greenlets.  Here the adapted connection runs in a private
+loop, and a blocking facade of it is what the virtual connections share.  So nothing depends on the loop of a test, a
+sync session works beside an async one, and a statement blocks the loop that runs it, as it does with psycopg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from sqlalchemy import URL, Dialect
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from ..errors import SandboxEscape
+from ..rules import COMMITTING, Rules
+from .dbapi import ProxyConnection, ProxyWire
+
+__all__ = ["BlockingConnection", "Portal", "PortalWire", "open_portal_wire"]
+
+
+class Portal:
+    """An event loop on a thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the caller is in the portal's own thread, which must not wait for itself."""
+        return threading.current_thread() is self._thread
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the portal's loop and wait for its result."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of SQLAlchemy's adapters, which await by switching greenlets."""
+        return self.run(greenlet_spawn(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class BlockingConnection:
+    """An adapted connection whose methods block until they are done."""
+
+    def __init__(self, portal: Portal, real: Any) -> None:
+        self.portal = portal
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        return _BlockingCursor(self.portal, self.portal.call(self.real.cursor, *args, **kwargs))
+
+    def commit(self) -> None:
+        self.portal.call(self.real.commit)
+
+    def rollback(self) -> None:
+        self.portal.call(self.real.rollback)
+
+    def close(self) -> None:
+        self.portal.call(self.real.close)
+
+    def ping(self, *args: Any) -> Any:
+        return self.portal.call(self.real.ping, *args)
+
+
+class _BlockingCursor:
+    def __init__(self, portal: Portal, real: Any) -> None:
+        object.__setattr__(self, "_portal", portal)
+        object.__setattr__(self, "_cursor_", real)
+
+    _portal: Portal
+    _cursor_: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor_, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._cursor_, name, value)
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return self._portal.call(self._cursor_.execute, *args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._portal.call(self._cursor_.executemany, *args, **kwargs)
+
+    def nextset(self) -> Any:
+        return self._portal.call(self._cursor_.nextset)
+
+    def setinputsizes(self, *args: Any) -> Any:
+        return self._portal.call(self._cursor_.setinputsizes, *args)
+
+    def fetchone(self) -> Any:
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fetch("fetchmany", *args, **kwargs)
+
+    def fetchall(self) -> Any:
+        return self._fetch("fetchall")
+
+    def close(self) -> None:
+        self._portal.call(self._cursor_.close)
+
+    async def _async_soft_close(self) -> None:
+        close = getattr(self._cursor_, "_async_soft_close", None)
+        if close is not None:
+            self._portal.run(close())
+
+    def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(self._cursor_, name)
+        if getattr(self._cursor_, "server_side", False):
+            return self._portal.call(method, *args, **kwargs)
+        return method(*args, **kwargs)  # the rows are there already
+
+
+class PortalWire(ProxyWire):
+    """The wire of a sandbox that speaks an async driver."""
+
+    connection: BlockingConnection
+
+    @property
+    def proxy_class(self) -> type[ProxyConnection]:
+        return PortalConnection
+
+    def close(self) -> None:
+        portal = self.connection.portal
+        try:
+            self.connection.close()
+        finally:
+            portal.close()
+
+
+class PortalConnection(ProxyConnection):
+    """A virtual connection that looks like SQLAlchemy's adapted one, in async code and in sync code."""
+
+    blocking = False
+    """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.blocking and not _in_greenlet():
+            # a lazy load outside of SQLAlchemy's greenlet: it would work here, and not in production
+            await_only(self._sandbox.turns.acquire_async(self._client.turn))
+        return super().cursor(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        turns = self._sandbox.turns
+        if _in_greenlet():
+            await_only(turns.acquire_async(self._client.turn))
+        else:
+            turns.acquire(self._client.turn)
+        try:
+            yield
+        finally:
+            turns.release()
+
+    @property
+    def _connection(self) -> Any:
+        return _DriverConnection(self)
+
+    driver_connection = _connection
+
+    def await_(self, awaitable: Any) -> Any:
+        """Await something of the driver; in SQLAlchemy 2.0 the dialect does this when it connects."""
+        return self._wire.connection.portal.run(awaitable)
+
+    def run_async(self, function: Callable[[Any], Any]) -> Any:
+        """Call an async function with the driver's connection."""
+        return self.await_(function(self._connection))
+
+    def ping(self, *args: Any) -> Any:
+        with self._turn():
+            return None
+
+    def terminate(self) -> None:
+        """Close without waiting."""
+        self.close()
+
+    def set_isolation_level(self, level: str) -> None:
+        """Accepted: no other transaction runs beside this one; ``autocommit`` is followed."""
+        if self._sandbox.status(self._client) != "idle":
+            self.rollback()
+        self.set_autocommit(level == "autocommit")
+        self.__dict__["isolation_level"] = level
+
+    @property
+    def isolation_level(self) -> Any:
+        return self.__dict__.get("isolation_level")
+
+    @property
+    def autocommit(self) -> bool:
+        return self._client.autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.set_autocommit(bool(value))
+
+    @property
+    def readonly(self) -> bool:
+        return self._client.read_only
+
+    @readonly.setter
+    def readonly(self, value: bool) -> None:
+        self._client.read_only = bool(value)
+
+    @property
+    def deferrable(self) -> bool:
+        return bool(self.__dict__.get("deferrable"))
+
+    @deferrable.setter
+    def deferrable(self, value: bool) -> None:
+        self.__dict__["deferrable"] = value
+
+
+_ALLOWED = {
+    *("set_type_codec", "set_builtin_type_codec", "reset_type_codec", "reload_schema_state", "create_function"),
+    *("get_server_version", "get_server_pid", "get_settings", "is_closed", "is_in_transaction", "add_log_listener"),
+    *("remove_log_listener", "add_query_logger", "remove_query_logger", "create_collation"),
+}
+
+
+class _DriverConnection:
+    """The driver's own connection, as far as it can be contained."""
+
+    def __init__(self, connection: PortalConnection) -> None:
+        self._virtual = connection
+
+    def __getattr__(self, name: str) -> Any:
+        wire: Any = self._virtual._wire
+        real = getattr(wire.connection.real._connection, name)
+        if name in _ALLOWED:
+            if not asyncio.iscoroutinefunction(real):
+                return real
+
+            async def allowed(*args: Any, **kwargs: Any) -> Any:
+                portal = wire.connection.portal
+                called = real(*args, **kwargs)
+                return await called if portal.runs_here else portal.run(called)
+
+            return allowed
+        if name in ("execute", "fetch", "fetchrow", "fetchval", "executemany") and wire.driver == "asyncpg":
+            return self._contained(name, real)
+        if not callable(real):
+            return real
+        raise self._virtual._sandbox.note(
+            SandboxEscape(
+                f"{name}() of the driver's own connection ({wire.driver}) would bypass the sandbox; nothing was sent.",
+                cause="get_raw_connection().driver_connection, or run_async()",
+                remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
+            )
+        )
+
+    def _contained(self, name: str, real: Any) -> Any:
+        virtual = self._virtual
+
+        async def contained(query: str, *args: Any, **kwargs: Any) -> Any:
+            await virtual._sandbox.turns.acquire_async(virtual._client.turn)
+            virtual._sandbox.turns.release()
+            portal = virtual._wire.connection.portal
+            # the adapter begins a transaction with its first statement; before that the driver commits each by itself
+            alone = not virtual._client.active
+            try:
+                result = virtual._run(query, lambda new: portal.run(real(new or query, *args, **kwargs)), None)
+            except BaseException:
+                if alone:
+                    virtual.rollback()
+                raise
+            if alone:
+                virtual.commit()
+            return result
+
+        return contained
+
+
+def open_portal_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[PortalWire]) -> PortalWire:
+    """Connect with an async driver, in a loop of its own."""
+    portal = Portal(f"dbtestcase {dialect.driver}")
+    try:
+        args, parameters = dialect.create_connect_args(url)
+        real = portal.call(dialect.connect, *args, **parameters)
+        portal.call(dialect.set_isolation_level, real, "AUTOCOMMIT")
+        on_connect = dialect.on_connect()
+        if on_connect is not None:
+            portal.call(on_connect, real)
+    except BaseException:
+        portal.close()
+        raise
+    return wire_class(dialect, BlockingConnection(portal, real), rules)
+
+
+def _in_greenlet() -> bool:
+    import greenlet
+
+    current = greenlet.getcurrent()
+    return bool(
+        getattr(current, "__sqlalchemy_greenlet_provider__", False)
+        or getattr(current, "_sqlalchemy_greenlet_provider", False)
+        or type(current).__name__ == "_AsyncIoGreenlet"
+    )

@@ -1,0 +1,162 @@
+"""What ``sqlite3`` adds to PEP 249: factories, functions in Python, ``ATTACH``, backups, blobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import SandboxEscape
+from ..rules import COMMITTING
+from ..statements import Kind, Statement
+from .dbapi import ProxyConnection
+from .sqlite_flags import NOTHING
+
+if TYPE_CHECKING:
+    from .sqlite import SQLiteWire
+
+__all__ = ["Features"]
+
+
+class Features(ProxyConnection):
+    """The part of a virtual connection that other drivers have not."""
+
+    _wire: SQLiteWire
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._row_factory: Any = None
+        self._text_factory: Any = str
+
+    @property
+    def row_factory(self) -> Any:
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, factory: Any) -> None:
+        self._row_factory = factory
+
+    @property
+    def text_factory(self) -> Any:
+        return self._text_factory
+
+    @text_factory.setter
+    def text_factory(self, factory: Any) -> None:
+        self._text_factory = factory
+        self._wire.mixed_text = True
+
+    def _give_text_factory(self) -> None:
+        if self._wire.mixed_text:
+            self._wire.connection.text_factory = self._text_factory
+
+    def create_function(self, name: str, narg: int, func: Any, **kwargs: Any) -> None:
+        self._register("create_function", name, narg, func, **kwargs)
+
+    def create_aggregate(self, name: str, n_arg: int, aggregate_class: Any) -> None:
+        self._register("create_aggregate", name, n_arg, aggregate_class)
+
+    def create_window_function(self, name: str, num_params: int, aggregate_class: Any, /) -> None:
+        self._register("create_window_function", name, num_params, aggregate_class)
+
+    def create_collation(self, name: str, callback: Any, /) -> None:
+        self._register("create_collation", name, callback)
+
+    def _register(self, how: str, name: str, *args: Any, **kwargs: Any) -> None:
+        """Make a function known, unless it is: SQLite refuses to replace one while a statement runs."""
+        key = ("create_collation" if how == "create_collation" else "function", name.lower(), *args[:-1])
+        value = (how, _essence(args[-1]), *kwargs.items())
+        if self._wire.functions.get(key) != value:
+            getattr(self._wire.connection, how)(name, *args, **kwargs)
+            self._wire.functions[key] = value
+
+    def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+        """Attach a file once, whichever connections do so: here all share one.
+
+        :raises SandboxEscape: the name stands for another file.
+        """
+        parameters = args[0] if args else ()
+        if file == "?" and parameters:
+            file = str(parameters[0])
+        elif file.startswith(":") and file != ":memory:" and isinstance(parameters, Mapping):
+            file = str(parameters.get(file[1:], file))
+        if self._is_attached(file, alias):
+            return NOTHING, ()
+        if not self._wire.in_memory or file in ("", ":memory:") or file.startswith("file:"):
+            return operation, args
+        # what is attached to a database of SQLite's memdb would be looked for in there
+        uri = f"file:{quote(os.path.abspath(file))}?vfs={'win32' if os.name == 'nt' else 'unix'}"
+        return f'ATTACH DATABASE ? AS "{alias}"', ((uri,),)
+
+    def _is_attached(self, file: str, alias: str) -> bool:
+        for _, name, there in self._wire.send("PRAGMA database_list"):
+            if name.lower() != alias:
+                continue
+            wanted = "" if file in ("", ":memory:") else os.path.realpath(file.removeprefix("file:").partition("?")[0])
+            if (there and os.path.realpath(there)) != wanted:
+                raise self._sandbox.note(
+                    SandboxEscape(
+                        f"{file!r} cannot be attached as {alias!r}: another connection has attached "
+                        f"{there or ':memory:'!r} under that name.",
+                        cause="in the sandbox all connections share one, and it knows each name once",
+                        remedy=COMMITTING,
+                    )
+                )
+            return True
+        return False
+
+    def backup(
+        self,
+        target: sqlite3.Connection,
+        *,
+        pages: int = -1,
+        progress: Callable[[int, int, int], object] | None = None,
+        name: str = "main",
+        sleep: float = 0.25,
+    ) -> None:
+        """Copy the database as this connection sees it; SQLite itself would wait for the outer transaction's end."""
+        if isinstance(target, ProxyConnection):
+            raise self._sandbox.note(
+                SandboxEscape(
+                    "A backup into the test database would replace it, outside of any transaction; it was not begun.",
+                    cause="Connection.backup() with a connection of the sandbox as its target",
+                    remedy=COMMITTING,
+                )
+            )
+        with self._turn():
+            content = self._wire.connection.serialize(name=name)
+        with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+            copy.deserialize(content)
+            copy.backup(target, pages=pages, progress=progress, sleep=sleep)
+
+    def deserialize(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: it replaces the database outside of any transaction.
+
+        :raises SandboxEscape: always.
+        """
+        raise self._sandbox.note(
+            SandboxEscape(
+                "Connection.deserialize() would replace the test database, outside of any transaction.",
+                cause="code that restores a database",
+                remedy=COMMITTING,
+            )
+        )
+
+    def blobopen(self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main") -> Any:
+        kind = Kind.READ if readonly else Kind.WRITE
+        statement = Statement(kind, f"blobopen {table}.{column}")
+        with self._turn():
+            self._drive(self._sandbox.before(self._client, statement))
+            blob = self._wire.connection.blobopen(table, column, row, readonly=readonly, name=name)
+            self._drive(self._sandbox.after(self._client, statement, -1))
+        return blob
+
+
+def _essence(function: Any) -> Any:
+    """What makes two functions the same: listeners define theirs anew for each connection."""
+    code = getattr(function, "__code__", None)
+    if code is None or function.__closure__ or function.__defaults__ or function.__kwdefaults__:
+        return function
+    return code

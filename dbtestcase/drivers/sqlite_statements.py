@@ -1,0 +1,203 @@
+"""What SQLite and Python's ``sqlite3`` read out of a string of SQL: decisions only, no I/O."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..parameters import Rows
+from ..rules import Rules, register
+from ..statements import Kind, Statement, classify
+
+__all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
+
+_LEAD = r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+_FIRST = re.compile(rf"{_LEAD}([A-Za-z]+)", re.DOTALL)
+_DML = {"insert", "update", "delete", "replace"}
+_OR_ROLLBACK = re.compile(rf"({_LEAD}(?:insert|update)\s+or\s+)rollback\b", re.IGNORECASE | re.DOTALL)
+_OR_FAIL = re.compile(rf"{_LEAD}(?:insert|update)\s+or\s+fail\b", re.IGNORECASE | re.DOTALL)
+_PRAGMA = re.compile(
+    rf"{_LEAD}pragma\s+(?:(?P<schema>\w+|\"[^\"]*\")\s*\.\s*)?(?P<name>\w+)\s*(?:=\s*(?P<equals>[^;]+)|\((?P<call>[^;)]*)\))?\s*;?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_CONTROL = re.compile(
+    rf"{_LEAD}(begin|commit|end|rollback)(?:\s+(deferred|immediate|exclusive))?(?:\s+transaction(?:\s+\w+)?)?\s*;?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_ATTACH = re.compile(
+    rf"{_LEAD}attach\s+(?:database\s+)?(?P<file>\S+|'[^']*')\s+as\s+(?P<alias>\"[^\"]+\"|'[^']+'|\w+)\s*;?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+#: Flags of one connection, which can be changed at any time and do not belong to the database.
+FLAGS = frozenset(
+    {
+        "case_sensitive_like",
+        "cell_size_check",
+        "defer_foreign_keys",
+        "ignore_check_constraints",
+        "legacy_alter_table",
+        "query_only",
+        "read_uncommitted",
+        "recursive_triggers",
+        "reverse_unordered_selects",
+        "trusted_schema",
+        "writable_schema",
+    }
+)
+#: What SQLite refuses inside a transaction, or would do to the file of a database that is thrown away.
+POINTLESS = frozenset(
+    {
+        "auto_vacuum",
+        "encoding",
+        "journal_mode",
+        "journal_size_limit",
+        "locking_mode",
+        "page_size",
+        "secure_delete",
+        "synchronous",
+        "temp_store",
+        "temp_store_directory",
+        "wal_autocheckpoint",
+        "wal_checkpoint",
+    }
+)
+#: Those that write into the database itself.
+WRITING = frozenset({"application_id", "incremental_vacuum", "optimize", "schema_version", "user_version"})
+
+
+class SQLiteRules(Rules):
+    """SQLite 3.35 and later: savepoints as they are, DDL in transactions, one writer at a time."""
+
+    name = "sqlite"
+    begin = "BEGIN"
+    end = "ROLLBACK"
+    connects_early = True  # PRAGMA foreign_keys
+    one_writer = True
+    counters_roll_back = True
+    no_savepoint = ("OperationalError", "no such savepoint: {}")
+    # a statement that finds no row fires no trigger, but for BEFORE INSERT and those of views, whose rows do not count
+    trigger_counts = (
+        "WITH t AS (SELECT tbl_name IN (SELECT name FROM sqlite_master WHERE type = 'view') AS view FROM sqlite_master"
+        " WHERE type = 'trigger' UNION ALL SELECT 1 FROM sqlite_temp_master WHERE type = 'trigger')"
+        " SELECT count(*), coalesce(sum(view), 0), coalesce(sum(view), 0) FROM t"
+    )
+    any_case = True
+    relations = (
+        "WITH k AS (SELECT m.name AS child, f.\"table\" AS parent, on_update || ' ' || on_delete AS rules"
+        " FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table')"
+        " SELECT type, name, '' FROM sqlite_master WHERE type IN ('table', 'view')"
+        " UNION ALL SELECT 'trigger', tbl_name, '' FROM sqlite_master WHERE type = 'trigger'"
+        " UNION ALL SELECT 'trigger', tbl_name, '' FROM sqlite_temp_master WHERE type = 'trigger'"
+        " UNION ALL SELECT 'cascade', parent, child FROM k WHERE rules LIKE '%CASCADE%' OR rules LIKE '%SET %'"
+        " UNION ALL SELECT 'check', child, parent FROM k UNION ALL SELECT 'check', parent, child FROM k"
+    )
+    # sqlite_master keeps the words of the table's CREATE statement; nothing else says what is deferred
+    deferred_names = (
+        "SELECT coalesce(group_concat(name), '') FROM sqlite_master WHERE type = 'table'"
+        " AND sql LIKE '%deferrable%initially%deferred%'"
+    )
+
+    def check_deferred(self, names: str) -> list[str]:
+        return ["PRAGMA foreign_key_check"]
+
+    def __init__(self) -> None:
+        self.known_violations: frozenset[tuple[object, ...]] = frozenset()
+        """Rows without a parent that were in the database before any test."""
+
+    def violation(self, rows: Rows) -> str:
+        return "FOREIGN KEY constraint failed" if any(row not in self.known_violations for row in rows) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pragma:
+    """A ``PRAGMA`` statement; ``value`` is ``None`` where it only asks."""
+
+    name: str
+    value: str | None
+    does: Literal["asks", "flags", "foreign_keys", "pointless", "writes"]
+
+
+def read(text: str) -> Statement:
+    """:func:`~dbtestcase.statements.classify` with what only SQLite has."""
+    return _read(text) if len(text) < 20_000 else _read.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=2048)
+def _read(text: str) -> Statement:
+    statement = classify(text)
+    word = _first_word(text)
+    if word in ("attach", "detach", "explain"):
+        return replace(statement, kind=Kind.READ)
+    if word in ("analyze", "reindex"):
+        return replace(statement, kind=Kind.WRITE)
+    if word == "pragma":
+        pragma = parse_pragma(text)
+        return replace(statement, kind=Kind.WRITE if pragma is not None and pragma.does == "writes" else Kind.READ)
+    if statement.counts and "returning" in text.lower():
+        return replace(statement, counts=False)  # sqlite3 counts the rows only when they have been fetched
+    match = _OR_ROLLBACK.match(text) if statement.kind is Kind.WRITE else None
+    if match is not None:
+        return replace(statement, rewrite=f"{match[1]}ABORT{text[match.end() :]}")
+    return statement
+
+
+def _first_word(text: str) -> str:
+    match = _FIRST.match(text)
+    return match[1].lower() if match else ""
+
+
+def begins_transaction(text: str) -> bool:
+    """Whether ``sqlite3`` in its legacy mode begins a transaction before the statement."""
+    return _first_word(text) in _DML
+
+
+def keeps_part(text: str) -> bool:
+    """Whether the statement, when it fails, keeps the rows that it has written already."""
+    return _OR_FAIL.match(text) is not None
+
+
+def control_word(text: str) -> str:
+    """``begin``, ``begin immediate``, ``commit`` or ``rollback`` if that is the whole statement, else nothing."""
+    match = _CONTROL.match(text)
+    if match is None:
+        return ""
+    word = match[1].lower()
+    if word == "begin" and (match[2] or "").lower() in ("immediate", "exclusive"):
+        return "begin immediate"
+    return "commit" if word == "end" else word
+
+
+def parse_pragma(text: str) -> Pragma | None:
+    """Take a ``PRAGMA`` apart; ``None`` where it cannot be."""
+    match = _PRAGMA.match(text)
+    if match is None:
+        return None
+    name = match["name"].lower()
+    value = match["equals"] if match["equals"] is not None else match["call"]
+    value = value.strip().strip("'\"") if value is not None else None
+    if name in WRITING and (value is not None or name in ("incremental_vacuum", "optimize")):
+        return Pragma(name, value, "writes")
+    if value is None and name != "wal_checkpoint":
+        return Pragma(name, None, "asks")
+    if name == "foreign_keys":
+        return Pragma(name, value, "foreign_keys")
+    if name in FLAGS:
+        return Pragma(name, value, "flags")
+    return Pragma(name, value, "pointless" if name in POINTLESS else "asks")
+
+
+def is_on(value: str) -> bool:
+    """How SQLite reads a boolean."""
+    return value.lower() in ("1", "on", "yes", "true") or (value.isdigit() and int(value) != 0)
+
+
+def parse_attach(text: str) -> tuple[str, str] | None:
+    """The file (as it was written, ``?`` for a parameter) and the alias of an ``ATTACH``."""
+    match = _ATTACH.match(text)
+    return (match["file"].strip("'\""), match["alias"].strip("'\"").lower()) if match else None
+
+
+register("sqlite", SQLiteRules)

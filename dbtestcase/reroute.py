@@ -1,0 +1,125 @@
+"""An application's real engines pointed at another database for a while: pools, events and options are kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import URL, Engine
+from sqlalchemy.pool import Pool
+
+from dbtestcase.errors import ConfigurationError
+
+__all__ = ["Rerouting"]
+
+# Where a server is and who one is there, in the words of all drivers.  Encryption is between the application and its
+# own server: the test's server is asked for what the test's URL asks for.
+_PLACE = frozenset(
+    """
+    host hostaddr port dbname database db user username password passwd passfile service unix_socket unix_sock dsn
+    read_default_file ssl ssl_ca ssl_cert ssl_key ssl_mode sslmode sslcert sslkey sslpassword sslrootcert sslcrl
+    sslnegotiation channel_binding gssencmode krbsrvname requirepeer require_auth direct_tls
+    """.split()  # noqa: SIM905  (a list of 39 lines is not easier to read)
+)
+
+
+class Rerouting:
+    """Leads engines to the database at ``url`` until they are released.
+
+    :param prepare: called with each new pool, to listen to its events.
+    """
+
+    def __init__(self, url: URL, prepare: Callable[[Engine, Pool], None]) -> None:
+        self._url = url
+        self._prepare = prepare
+        self._led: list[tuple[Engine, Pool, URL]] = []
+
+    @property
+    def count(self) -> int:
+        """How many engines are led; to be given to :meth:`release`."""
+        return len(self._led)
+
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines that are led, in the order in which they were."""
+        return [engine for engine, _, _ in self._led]
+
+    def lead(self, engine: Any) -> None:
+        """Let one engine (or the one inside an ``AsyncEngine``) open its connections to the test database.
+
+        :raises ConfigurationError: connections of it are in use, which would go on writing elsewhere; or it speaks to
+            another kind of database.
+        """
+        engine = getattr(engine, "sync_engine", engine)
+        if any(led is engine or led.pool is engine.pool for led in self.engines):
+            return
+        self._refuse(engine)
+        original, original_url = engine.pool, engine.url
+        url = self._url.set(drivername=engine.url.drivername)
+        pool = original.recreate()
+        pool._creator = _creator(engine, original, url)
+        self._prepare(engine, pool)
+        engine.pool = pool
+        engine.url = url
+        self._led.append((engine, original, original_url))
+
+    def _refuse(self, engine: Engine) -> None:
+        name = engine.url.render_as_string()
+        if engine.url.get_backend_name() != self._url.get_backend_name():
+            raise ConfigurationError(
+                f"The engine {name} cannot be pointed at the test database {self._url.render_as_string()}.",
+                cause="`engines` (or enlist()) names an engine of another kind of database",
+                remedy="leave it out; the engines that use the tables of `metadata` are meant",
+            )
+        checked_out = getattr(engine.pool, "checkedout", lambda: 0)()
+        if checked_out > 0:
+            raise ConfigurationError(
+                f"{checked_out} connection(s) of the engine {name} are in use: they would go on writing in its own"
+                " database while the test class runs.",
+                cause="a session or connection opened before the class began, often while a module is imported",
+                remedy="close it first, or open it when it is needed",
+            )
+
+    def release(self, count: int = 0) -> None:
+        """Give back their own pools and URLs to the engines that were led after the first ``count``."""
+        while len(self._led) > count:
+            engine, original, original_url = self._led.pop()
+            pool, engine.pool, engine.url = engine.pool, original, original_url
+            if not engine.dialect.is_async:  # an asynchronous pool can only be emptied in its own event loop
+                pool.dispose()
+
+
+def _creator(engine: Engine, pool: Pool, url: URL) -> Callable[..., Any]:
+    dialect = engine.dialect
+    args, place = dialect.create_connect_args(url)
+    given = _connect_arguments(pool)
+    parameters = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
+
+    def connect(record: Any = None) -> Any:
+        arguments, chosen = list(args), dict(parameters)
+        for listener in dialect.dispatch.do_connect:
+            if listener(dialect, record, arguments, chosen) is not None:
+                raise ConfigurationError(
+                    f"A do_connect listener of the engine {engine.url.render_as_string()} opened a connection by its"
+                    " own means: nobody knows to which database.",
+                    cause="an application that makes its connections itself",
+                    remedy="let the listener change the arguments that it is given, or switch it off in tests",
+                )
+            # whatever it did to the options may stay, but the place is ours
+            chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
+        return dialect.connect(*arguments, **chosen)
+
+    return connect
+
+
+def _connect_arguments(pool: Pool) -> dict[str, Any]:
+    """What ``create_engine(connect_args=…)`` was given, and what the URL's query said.
+
+    SQLAlchemy keeps them in the closure of the pool's creator only; a creator of the application's own has none.
+    """
+    creator = pool._creator
+    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create":
+        return {}
+    found = inspect.getclosurevars(creator).nonlocals.get("cparams")
+    return dict(found) if isinstance(found, dict) else {}

@@ -1,0 +1,986 @@
+"""The sandbox: many connections of an application over one wire, in one transaction that is never committed.
+
+How it works
+============
+
+A :class:`Sandbox` owns a *wire*: one physical connection in one outer transaction.  Each connection that the
+application opens is a *virtual connection*, known here as a :class:`Client`.  What a client believes to be ``BEGIN …
+COMMIT`` is a savepoint; :mod:`dbtestcase.savepoints` decides which.  A test ends with one ``ROLLBACK TO SAVEPOINT``,
+and everything that any client did is gone, committed or not.
+
+This module is the part between the decisions and the drivers.  Its operations are *flows*: generators that yield SQL
+and receive rows.  A driver runs them, synchronously or asynchronously, so that the logic is written once::
+
+    def execute(self, sql):
+        statement = classify(sql)
+        drive(sandbox.before(client, statement))     # may yield SAVEPOINT …
+        real_cursor.execute(sql)
+        drive(sandbox.after(client, statement, real_cursor.rowcount))
+
+The order of things in one statement:
+
+1. the client waits for its turn (:mod:`dbtestcase.turns`);
+2. a transaction that an error has aborted is rolled back to its savepoint, so that nobody else is poisoned;
+3. what cannot be contained is refused, before it is sent;
+4. the client's savepoint is set, if the top of the stack is not its own, and its ``SET`` parameters are applied;
+5. the statement runs.
+
+Limits
+======
+
+* One connection has one snapshot.  A statement sees what other clients have written and not committed; where that can
+  happen a :exc:`DirtyReadWarning` says so.  Make it an error with ``-W error::dbtestcase.DirtyReadWarning``.
+* No transaction runs beside another: locks, isolation levels, ``NOTIFY``, ``now()`` per transaction and what the
+  server refuses inside a transaction (``VACUUM``, ``CREATE DATABASE``) need ``TruncatingDatabaseTest``.
+* Temporary tables, advisory locks and sequences are those of the one session; they end with the test (a sequence goes
+  on where it was unless ``reset_sequences`` is set).
+
+Questions
+=========
+
+"… cannot be rolled back: … wrote after it began and …"
+    (:exc:`SandboxConflict`)  Transaction A wrote, then B wrote and committed, then A rolled back.  On the server that
+    works because A and B are two connections.  Here B's rows lie above A's in one transaction, and the server can only
+    undo both.  Usually a session was left open: close A before B begins, or test this in ``TruncatingDatabaseTest``.
+
+"The statement 'COMMIT' would end or begin the transaction that the test runs in; it was not sent."
+    (:exc:`SandboxEscape`)  Use the methods of the connection or session, which the sandbox can follow.
+
+"… is in the middle of a COPY, a stream or a pipeline."
+    (:exc:`SandboxBusy`)  The wire carries one answer at a time.  Finish the generator or the ``with`` block first.
+
+"Deadlock: … waits for the unfinished transaction of …"
+    (:exc:`SandboxConflict`)  Two threads or tasks have both written and wait for each other.
+
+"… belongs to …, which has ended."
+    (:exc:`SandboxClosed`)  A thread, a task or a global kept a connection beyond its test.  What it did now would show
+    up in another test, so it is refused.  A session that the test's own thread has left open is no such case: it is
+    rolled back with the test, and as new in the next one.
+
+"… was left with unfinished writes"
+    (:exc:`LeakError`)  A commit was forgotten: in production these rows would be lost.
+
+"… was raised and swallowed"
+    (:exc:`LeakError`)  An ``except Exception`` of the application hid one of the errors above.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from .errors import (
+    DBTestCaseError,
+    DirtyReadWarning,
+    LeakError,
+    SandboxClosed,
+    SandboxConflict,
+    SandboxError,
+    SandboxTimeout,
+)
+from .origins import Origin, find_origin
+from .parameters import Flow, Parameters, ParameterStore, Rows
+from .relations import Relations
+from .rules import COMMITTING, Rules
+from .savepoints import Conflict, Fate, Owner, Stack, Step
+from .statements import Kind, Statement
+from .turns import Turn, Turns
+
+__all__ = ["Client", "Sandbox", "Wire"]
+
+POOLED = -1
+"""The scope of a client that lies in a pool: it belongs to whoever uses it next."""
+
+_READ_ONLY = re.compile(
+    r"(?:\b|_)read[\s_]+(?:only\s*(?:=|to)\s*'?)?(only|write|on|off|true|false|0|1)\b", re.IGNORECASE
+)
+
+_CHECK = "dbtc_check"
+"""The savepoint around a check of the deferred constraints."""
+
+
+class Wire(Protocol):
+    """The physical connection, as the sandbox sees it; made by a module of :mod:`dbtestcase.drivers`."""
+
+    driver: str
+    """SQLAlchemy's name of the driver."""
+
+    def run(self, *statements: str) -> Rows:
+        """Run the harness's own statements, together if the database can; the rows of the last that has any."""
+
+    def aborted(self) -> bool:
+        """Whether the server refuses everything until a rollback."""
+
+    def in_transaction(self) -> bool:
+        """Whether the outer transaction is still there."""
+
+    def reset(self) -> None:
+        """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
+
+    def forget_plans(self) -> None:
+        """The schema was rolled back: plans made for it are not to be used again."""
+
+    def error(self, name: str, message: str) -> Exception:
+        """An error of the driver, by its PEP 249 name or (PostgreSQL) its condition's name."""
+
+    def close(self) -> None:
+        """Close the physical connection."""
+
+
+class Client(Owner):
+    """A virtual connection's part of the sandbox.
+
+    :param own: whether it is the test's own and not the application's.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "autocommit",
+        "block",
+        "checks_deferred",
+        "cursors",
+        "locks",
+        "parameters",
+        "piped",
+        "read_only",
+        "read_only_now",
+        "retired",
+        "scope",
+        "turn",
+        "warned",
+        "where",
+        "writes",
+    )
+
+    def __init__(self, name: str, *, own: bool) -> None:
+        super().__init__(name)
+        self.turn = Turn(name, own)
+        self.autocommit = False
+        self.read_only = False
+        self.read_only_now: bool | None = None  # what SET TRANSACTION says of the running transaction
+        self.piped = False  # in a pipeline, whose statements commit together
+        self.block = 0  # depth of explicit transaction blocks in autocommit mode
+        self.locks = False  # it has locked rows by a SELECT … FOR UPDATE
+        self.checks_deferred = True  # whether constraints are enforced for it at all
+        self.parameters = Parameters()
+        self.cursors: set[str] = set()
+        self.where: Origin | str = ""
+        self.scope = 0
+        self.retired = False  # it has SET something: a pool must not hand it to another test
+        self.warned: set[str] = set()
+        self.writes: dict[str, Statement] = {}
+
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether its transaction is read-only."""
+        return self.read_only if self.read_only_now is None else self.read_only_now
+
+    def characterize(self, text: str) -> None:
+        """Take ``READ ONLY`` and ``READ WRITE`` from a statement that sets a transaction's characteristics."""
+        found = _READ_ONLY.search(text)
+        if found is None:
+            return
+        value = found[1].lower() in ("only", "on", "true", "1")
+        if "session characteristics" in " ".join(text.lower().split()):
+            self.read_only = value
+        else:
+            self.read_only_now = value
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the test's own."""
+        return self.turn.own
+
+    @property
+    def each_statement(self) -> bool:
+        """Whether each statement commits by itself."""
+        return self.autocommit and not self.block
+
+    def end(self) -> None:
+        super().end()
+        self.read_only_now = None
+        self.locks = False
+        self.where = ""
+        self.turn.waited_out = False
+        self.cursors.clear()
+        self.warned.clear()
+        self.writes.clear()
+
+    def __str__(self) -> str:
+        return f"{self.name} (began at {self.where})" if self.where else self.name
+
+
+class Scope:
+    """A mark in the outer transaction: what happens after it is undone together."""
+
+    def __init__(self, number: int, label: str, name: str) -> None:
+        self.number = number
+        self.label = label
+        self.name = name
+        self.wrote = False
+
+
+class Sandbox:
+    """One outer transaction and the clients in it.
+
+    :param wire: the physical connection, on which no transaction is open.
+    :param rules: the dialect's rules.
+    """
+
+    def __init__(self, wire: Wire, rules: Rules) -> None:
+        self.wire = wire
+        self.rules = rules
+        self.stack = Stack()
+        self.turns = Turns(self._unfinished_turns, self._is_alone)
+        self.raised: list[SandboxError] = []
+        self.statements = 0
+        self._parameters = ParameterStore(rules.read_settings, rules.write_settings)
+        self._numbers = itertools.count(1)
+        self._scope_numbers = itertools.count(1)
+        self._scopes: list[Scope] = []
+        self._labels: dict[int, str] = {}
+        self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self._locking: set[Client] = set()
+        self._abandoned: list[Client] = []
+        self._current: Client | None = None
+        self._late: Client | None = None
+        """Whose statement commits by itself and has not yet: a driver does not always tell when it is over."""
+        self._schema_changed = False
+        self._locks_taken = False
+        self._deferred: str | None = None
+        self._deferral_set = False
+        self._volatile: frozenset[str] | None = None
+        self._volatile_views: tuple[str, ...] = ()
+        self._triggers: tuple[int, ...] | None = None
+        self._relations: Relations | None = None
+        self._wrote = False
+
+    # -- the outer transaction and its marks
+
+    def begin(self, label: str) -> None:
+        """Begin the outer transaction."""
+        self.wire.reset()
+        self.wire.run(self.rules.begin)
+        self._enter(label, "")
+
+    def mark(self, label: str) -> None:
+        """Set a mark in the outer transaction, to which :meth:`rollback_to_mark` comes back."""
+        name = f"dbtc_mark_{len(self._scopes)}"
+        self._scopes[-1].wrote |= self._wrote
+        self._wrote = False
+        self._settle()
+        self.wire.run(f"SAVEPOINT {name}")
+        self._enter(label, name)
+
+    def rollback_to_mark(self, label: str) -> None:
+        """Undo everything since the last mark, which stays set; ``label`` names what comes next.  One round trip."""
+        scope = self._scopes[-1]
+        statements = [f"ROLLBACK TO SAVEPOINT {scope.name}"] if scope.name else [self.rules.end, self.rules.begin]
+        self._leave(statements)
+        self._scopes.pop()
+        self._enter(label, scope.name)
+
+    def drop_mark(self) -> None:
+        """Undo everything since the last mark and forget the mark."""
+        scope = self._scopes[-1]
+        self._leave([f"ROLLBACK TO SAVEPOINT {scope.name}", f"RELEASE SAVEPOINT {scope.name}"])
+        self._scopes.pop()
+
+    def renew(self, label: str) -> bool:
+        """Begin a new outer transaction below the last mark, if nothing was written before the mark.
+
+        Dead rows are removed by the server only when the transaction that made them has ended.
+
+        :returns: whether it could be done.
+        """
+        if len(self._scopes) != 2 or self._scopes[0].wrote:
+            return False
+        name = self._scopes[-1].name
+        self._leave([self.rules.end, self.rules.begin, f"SAVEPOINT {name}"])
+        self._scopes.pop()
+        self._enter(label, name)
+        return True
+
+    def end(self) -> None:
+        """Roll back the outer transaction; no client can be used any more."""
+        if self.wire.in_transaction():
+            self._leave([self.rules.end])
+        self._scopes.clear()
+
+    def recover(self, labels: Iterable[str]) -> None:
+        """The outer transaction was lost: begin it again, with its marks; rows written below them are gone."""
+        if self.wire.in_transaction():
+            self.wire.run(self.rules.end)
+        self._forget()
+        self._scopes.clear()
+        for i, label in enumerate(labels):
+            if i:
+                self.mark(label)
+            else:
+                self.begin(label)
+
+    def restart(self, *statements: str) -> bool:
+        """Run statements that must not run in a transaction, if nothing was written in the outer one.
+
+        :returns: whether it could be done.
+        """
+        if self._wrote or any(scope.wrote for scope in self._scopes):
+            return False
+        marks = [f"SAVEPOINT {scope.name}" for scope in self._scopes if scope.name]
+        begin = [self.rules.begin, *marks] if self._scopes else []
+        self.wire.run(*([self.rules.end] if begin else []), *statements, *begin)
+        self.stack.clear()
+        return True
+
+    def relabel(self, label: str) -> None:
+        """Say what runs above the last mark from now on."""
+        scope = self._scopes[-1]
+        scope.label = self._labels[scope.number] = label
+
+    def defer_constraints(self) -> None:
+        """Somebody asked for constraints to be checked at the commit only."""
+        self._deferral_set = True
+
+    def pin(self) -> None:
+        """Something was written below the marks that must last: :meth:`renew` would lose it."""
+        self._scopes[0].wrote = True
+
+    @property
+    def label(self) -> str:
+        """What runs in the sandbox now."""
+        return self._scopes[-1].label if self._scopes else ""
+
+    def _enter(self, label: str, name: str) -> None:
+        number = next(self._scope_numbers)
+        self._labels[number] = label
+        self._scopes.append(Scope(number, label, name))
+        self._wrote = False
+
+    def _leave(self, statements: list[str]) -> None:
+        if not self.rules.settings_roll_back:
+            statements += self._parameters.undo()
+        if self._locks_taken and self.rules.undo_session:
+            statements.append(self.rules.undo_session)
+            self._locks_taken = False
+        self.wire.run(*statements)
+        if self._schema_changed:
+            self.wire.forget_plans()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.stack.clear()
+        self._abandoned.clear()
+        self._parameters.clear()
+        if self._schema_changed:
+            self._schema_changed = False
+            self._deferred = self._volatile = self._triggers = self._relations = None
+        self._deferral_set = False
+        self._current = self._late = None
+        self.raised.clear()
+        self.turns.reset()
+        for client in list(self.clients):
+            client.end()
+            client.block = 0
+            if client.parameters.session:
+                client.retired = True
+                client.parameters = self._new_parameters()
+
+    def _settle(self) -> None:
+        """Before a mark: nothing of the stack is to be rolled back any more."""
+        if self.wire.aborted() and self._current is not None:
+            self.wire.run(*self.rules.render(self.stack.fail(self._current)))
+        self.stack.clear()
+        if self._deferral_pending():
+            self.wire.run(*self.rules.check_deferred(self._deferred or ""))
+        for client in list(self.clients):
+            client.end()
+
+    # -- clients
+
+    def client(self, *, own: bool = False, what: str = "connection") -> Client:
+        """A new virtual connection's part."""
+        client = Client(f"{'the test' if own else 'the application'}'s {what} {next(self._numbers)}", own=own)
+        client.scope = self._scopes[-1].number if self._scopes else 0
+        client.parameters = self._new_parameters()
+        self.clients.add(client)
+        return client
+
+    def _new_parameters(self) -> Parameters:
+        return Parameters(lasting=not self.rules.settings_roll_back)
+
+    def checkout(self, client: Client) -> None:
+        """A pool hands a virtual connection to somebody: it belongs to what runs now."""
+        client.scope = self._scopes[-1].number if self._scopes else 0
+
+    def checkin(self, client: Client) -> None:
+        """A virtual connection is back in its pool, which may ping it before it hands it out again."""
+        client.scope = POOLED
+
+    def abandon(self, client: Client) -> None:
+        """Roll back a virtual connection's transaction with the next use of the wire.
+
+        It was garbage collected, or its rollback came in the middle of another statement of the same thread, which is
+        when the collector runs the finalizers of pools.
+        """
+        if client.active:
+            self._abandoned.append(client)
+
+    def is_open(self, client: Client) -> bool:
+        """Whether what the client belongs to still runs."""
+        return any(scope.number == client.scope for scope in self._scopes)
+
+    def _unfinished_turns(self) -> list[Turn]:
+        writers = self.stack.unfinished()
+        turns = [owner.turn for owner in writers if isinstance(owner, Client)]
+        if self._locking:
+            # Row locks hold nobody back on one connection: FOR UPDATE would hand the same row to two threads.
+            turns += [client.turn for client in self._lockers() if client not in writers]
+        return turns
+
+    def _is_alone(self, turn: Turn) -> bool:
+        for entry in self.stack.entries:
+            if entry.wrote and entry.fate is Fate.OPEN and entry.owner.turn is not turn:  # type: ignore[attr-defined]
+                return False
+        return not self._locking
+
+    def _lockers(self) -> list[Client]:
+        self._locking = {client for client in self._locking if client.locks}
+        return list(self._locking)
+
+    # -- what clients do: flows
+
+    def before(self, client: Client, statement: Statement) -> Flow:
+        """The client is about to run a statement, and has its turn.
+
+        :raises SandboxError: it is refused; nothing was sent.
+        """
+        if not self.is_open(client):
+            if client.scope != POOLED or not self._scopes:
+                raise self.note(self._closed(client))
+            self.checkout(client)
+        refusal = self.rules.refuse(statement)
+        if refusal is not None:
+            raise self.note(refusal)
+        if self._late is not None or self._abandoned or self.wire.aborted():
+            yield from self._recover(client)
+        if client.failed:
+            raise self._aborted()
+        kind = statement.kind
+        if statement.cursor and client.each_statement and not statement.holdable:
+            raise self.wire.error("NoActiveSqlTransaction", "DECLARE CURSOR can only be used in transaction blocks")
+        if kind is Kind.CHARACTERISTICS:
+            client.characterize(statement.text)
+        if statement.writes and client.refuses_writes:
+            if not client.each_statement:
+                client.active = client.failed = True
+            raise self.wire.error("ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
+        writes = statement.writes
+        if writes and self.rules.one_writer:
+            self._refuse_second_writer(client)
+        if kind is Kind.READ:
+            if self._volatile is None:
+                yield from self._load_volatile()
+            writes = self._calls_volatile(statement)
+        if self.stack.has_others(client):
+            yield from self._warn_of_dirty_reads(client, statement)
+        if self._locking and (writes or kind is Kind.LOCK):
+            self._warn_of_locks(client)
+        if kind is Kind.LOCK and not client.own and not client.each_statement:
+            client.locks = True
+            self._locking.add(client)
+        if not client.active:
+            client.where = _where()
+            client.parameters.begin()
+        steps = self._steps(self.stack.statement, client, writes=writes)
+        if steps:
+            for sql in self.rules.render(steps):
+                yield sql
+        self._current = client
+        if client.each_statement and not client.piped:
+            self._late = client
+        if writes:
+            self._wrote = True
+            client.writes[statement.text] = statement
+        if self._parameters.used:
+            yield from self._parameters.apply(client.parameters)
+        if statement.settings and self.rules.has_parameters:
+            yield from self._parameters.before(statement.settings)
+        if kind is not Kind.READ or statement.calls:
+            if kind is Kind.SCHEMA:
+                self._schema_changed = True
+                self._deferred = self._volatile = self._triggers = self._relations = None
+            elif kind is Kind.CONSTRAINTS:
+                self._deferral_set = True
+            self._locks_taken |= self.rules.takes_locks(statement)
+
+    def at_once(self, client: Client, statement: Statement) -> str | None:
+        """The common case of :meth:`before`, in little time: a plain statement, nobody else busy.
+
+        :returns: what is to be sent before the statement, perhaps nothing; None if this is not that case.
+        """
+        if (
+            not statement.plain
+            or client.failed
+            or client.autocommit
+            or client.read_only
+            or client.read_only_now
+            or self._late is not None
+            or self.rules.refuses_plain
+            or self._abandoned
+            or self._locking
+            or self._parameters.used
+            or client.scope != self._scopes[-1].number
+            or not self.stack.is_clear(client)
+            or self.wire.aborted()
+        ):
+            return None
+        writes = statement.kind is Kind.WRITE
+        if writes:
+            self._wrote = True
+            client.writes[statement.text] = statement
+        elif self._volatile is None or self._calls_volatile(statement):
+            return None
+        if writes or statement.calls:
+            self._locks_taken |= self.rules.takes_locks(statement)
+        if not client.active:
+            client.where = _where()
+            client.parameters.begin()
+        self._current = client
+        steps = self.stack.statement(client, writes=writes)
+        return self.rules.render(steps)[0] if steps else ""
+
+    def is_over(self, client: Client, statement: Statement, rowcount: int) -> bool:
+        """Whether :meth:`after` would do nothing."""
+        return statement.plain and not client.each_statement and not (rowcount == 0 and statement.counts)
+
+    def after(self, client: Client, statement: Statement, rowcount: int) -> Flow:
+        """The statement has run."""
+        if rowcount == 0 and statement.counts and self.stack.entries:
+            yield from self._unwrite(client, statement)
+        if statement.settings and self.rules.has_parameters:
+            yield from self._parameters.after(client.parameters, statement.settings, local=statement.local)
+        if statement.cursor and self.stack.entries:
+            self.stack.hold(client)
+            client.cursors.add(statement.cursor)
+        if client.each_statement:
+            yield from self.commit(client)
+
+    def failed(self, client: Client, *, partly: bool) -> Flow:
+        """A statement failed on a server that undoes the statement and lets its transaction go on.
+
+        :param partly: some of its rows may have been written all the same.
+        """
+        if self.stack.entries and not partly:
+            self.stack.unwrite(client)
+        if client.each_statement:
+            yield from self.commit(client)
+
+    def savepoint(self, client: Client, statement: Statement) -> Flow:
+        """``SAVEPOINT``, ``RELEASE`` and ``ROLLBACK TO`` of the application: mostly bookkeeping, no round trip."""
+        if not self.is_open(client):
+            raise self.note(self._closed(client))
+        yield from self._recover(client)
+        label, kind = statement.label, statement.kind
+        if client.each_statement:
+            raise self.wire.error("NoActiveSqlTransaction", f"{kind.value} can only be used in transaction blocks")
+        if client.failed and kind is not Kind.ROLLBACK_TO:
+            raise self._aborted()
+        if kind is Kind.SAVEPOINT:
+            if not client.active:
+                client.where = _where()
+                client.parameters.begin()
+            if self.rules.savepoints_replace and label in client.labels:
+                self.stack.forget(client, label)
+            self.stack.savepoint(client, label)
+            client.parameters.savepoint()
+            return
+        if label not in client.labels:
+            if self.rules.error_aborts:
+                client.failed = client.active = True
+            name, message = self.rules.no_savepoint
+            raise self.wire.error(name, message.format(label))
+        depth = len(client.labels) - client.labels[::-1].index(label)
+        if kind is Kind.RELEASE:
+            self.stack.release(client, label)
+            client.parameters.release(depth)
+            return
+        try:
+            yield from self._send(self._steps(self.stack.rollback_to, client, label))
+        finally:
+            client.parameters.rollback(depth)
+            self._parameters.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
+            self.turns.changed()
+
+    def commit_at_once(self, client: Client) -> bool:
+        """Commit where nothing need be sent for it: the common case of :meth:`commit`, in little time.
+
+        :returns: whether it is done.
+        """
+        if (
+            not client.active
+            or client.failed
+            or client.cursors
+            or self._late is not None
+            or self._abandoned
+            or self._parameters.used
+            or client.scope != self._scopes[-1].number
+            or (self.rules.deferred_names and (self._deferred != "" or self._deferral_set))
+            or self.stack.waiting()
+            or self.wire.aborted()
+        ):
+            return False
+        self.stack.commit(client)
+        client.end()
+        client.parameters.commit()
+        self.turns.changed()
+        return True
+
+    def commit(self, client: Client) -> Flow:
+        """The client commits: kept until the test ends.
+
+        :raises SandboxConflict: rows of a rollback that waited below would be kept with it.
+        """
+        if not self.is_open(client):
+            if client.active:
+                raise self.note(self._closed(client))
+            return
+        yield from self._recover(client)
+        if client.active and not client.failed and self._wrote:
+            yield from self._check_deferred(client)
+        had_local = bool(client.parameters.local)
+        cursors = list(client.cursors)
+        failed = client.failed
+        try:
+            yield from self._send(self._steps(self.stack.commit, client))
+        finally:
+            client.end()
+            if failed:
+                client.parameters.rollback()
+            client.parameters.commit()
+            if had_local:
+                self._parameters.invalidate()
+            self.turns.changed()
+        if cursors:
+            yield from self._close_cursors(cursors)
+
+    def rollback(self, client: Client) -> Flow:
+        """The client rolls back: its own work undone, nobody else's.
+
+        :raises SandboxConflict: another transaction's committed rows lie above.
+        """
+        if not self.is_open(client):
+            client.end()
+            return
+        yield from self._recover(client)
+        cursors = list(client.cursors)
+        try:
+            yield from self._send(self._steps(self.stack.rollback, client))
+        finally:
+            client.end()
+            client.parameters.rollback()
+            client.parameters.commit()
+            self._parameters.invalidate()
+            self.turns.changed()
+        if cursors:  # a rollback closes only those whose savepoint was still there
+            yield from self._close_cursors(cursors)
+
+    def status(self, client: Client) -> str:
+        """``idle``, ``active`` or ``failed``: what the client believes of its transaction."""
+        if client.each_statement:
+            return "idle"
+        if client.failed or (self._current is client and client.active and self.wire.aborted()):
+            return "failed"
+        return "active" if client.active else "idle"
+
+    def recover_for(self, client: Client) -> Flow:
+        """Before something that sees no new rows, such as ``FETCH``: undo another client's failure."""
+        if not self.is_open(client):
+            raise self.note(self._closed(client))
+        if self._current is not client:
+            yield from self._recover(client)
+        if client.failed:
+            raise self._aborted()
+        if client.active and not self.stack.waiting():
+            # should it fail, that must not be somebody else's loss
+            yield from self._send(self._steps(self.stack.statement, client, writes=False))
+            self._current = client
+
+    def _recover(self, client: Client) -> Flow:
+        """Roll back what an error has aborted, to the savepoint of whoever caused it."""
+        del client
+        late, self._late = self._late, None
+        if self.wire.aborted() and self._current is not None:
+            culprit = self._current
+            yield from self._send(self.stack.fail(culprit))
+            if culprit.each_statement:
+                yield from self._send(self.stack.rollback(culprit))
+                culprit.end()
+        elif late is not None and late.active:
+            yield from self.commit(late)
+        while self._abandoned:
+            yield from self._send(self._steps(self.stack.rollback, self._abandoned.pop()))
+
+    def _send(self, steps: list[Step]) -> Flow:
+        if steps:
+            if self.rules.settings_roll_back:
+                self._parameters.invalidate()
+            for sql in self.rules.render(steps):
+                yield sql
+
+    def _check_deferred(self, client: Client) -> Flow:
+        if not self.rules.deferred_names or not client.checks_deferred or client not in self.stack.unfinished():
+            return
+        if self._deferred is None:
+            rows = yield self.rules.deferred_names
+            self._deferred = str(rows[0][0])
+        if not (self._deferred or self._deferral_set):
+            return
+        others = [c for c in (*self.stack.unfinished(), *self.stack.waiting()) if c is not client]
+        guarded = self.rules.error_aborts
+        try:
+            for sql in self.rules.check_deferred(self._deferred):
+                # the top of the stack may be somebody else's, who has nothing to do with a failure
+                rows = yield f"SAVEPOINT {_CHECK};{sql};RELEASE SAVEPOINT {_CHECK}" if guarded else sql
+                if violation := self.rules.violation(rows):
+                    raise self.wire.error("IntegrityError", violation)
+        except Exception as error:
+            if guarded:  # elsewhere a commit that fails leaves the transaction open
+                yield f"ROLLBACK TO SAVEPOINT {_CHECK};RELEASE SAVEPOINT {_CHECK}"
+                raised = len(self.raised)
+                try:
+                    yield from self.rollback(client)
+                except SandboxConflict:
+                    if not others:
+                        raise
+                    del self.raised[raised:]  # what is said below is nearer to the cause
+            if others:
+                raise self.note(
+                    SandboxConflict(
+                        f"The commit of {client} fails a deferred constraint, but {_and(others)} has unfinished "
+                        f"writes too: {error}",
+                        cause="deferred constraints are checked for the whole wire; whose rows fail cannot be told",
+                        remedy="commit or close the other transaction first, or " + COMMITTING,
+                    )
+                ) from error
+            raise
+        self.stack.seal()
+
+    def _deferral_pending(self) -> bool:
+        if not self.rules.deferred_names:
+            return False
+        if self._deferred is None:
+            self._deferred = str(self.wire.run(self.rules.deferred_names)[0][0])
+        return bool(self._deferred or self._deferral_set)
+
+    def _load_volatile(self) -> Flow:
+        self._volatile, self._volatile_views = self.rules.writing_functions, ()
+        if self.rules.volatile_functions:
+            rows = yield self.rules.volatile_functions
+            self._volatile |= {str(name) for name, is_view in rows if is_view in ("f", False)}
+            self._volatile_views = tuple(str(name) for name, is_view in rows if is_view not in ("f", False))
+
+    def _calls_volatile(self, statement: Statement) -> bool:
+        """Whether a read may write: by a function, perhaps one that hides in a view."""
+        if statement.calls and not statement.calls.isdisjoint(self._volatile or ()):
+            return True
+        return bool(self._volatile_views) and any(name in statement.text for name in self._volatile_views)
+
+    def _unwrite(self, client: Client, statement: Statement) -> Flow:
+        """No row was written: the entry need not stand in anyone's way, unless a trigger or rule may have written."""
+        entry = self.stack.entries[-1]
+        if entry.owner is not client or not entry.first_write:
+            return
+        if self._triggers is None:
+            if not self.rules.trigger_counts:
+                return
+            rows = yield self.rules.trigger_counts
+            self._triggers = tuple(int(str(number)) for number in rows[0])
+        if self._volatile is None:
+            yield from self._load_volatile()
+        command = statement.text.lstrip()[:6].lower()
+        if command in ("insert", "update", "delete"):
+            risk = self._triggers[("insert", "update", "delete").index(command)]
+        else:
+            risk = sum(self._triggers)
+        hidden = any(name in statement.text for name in (*(self._volatile or ()), *self._volatile_views))
+        if not risk and not hidden:
+            self.stack.unwrite(client)
+
+    def _refuse_second_writer(self, client: Client) -> None:
+        for other in self.stack.unfinished():
+            if other is not client and isinstance(other, Client) and not (other.own or client.own):
+                error = self.wire.error("OperationalError", "database is locked")
+                error.add_note(f"dbtestcase: {client.name} writes while {other} has unfinished writes")
+                raise error
+
+    def _aborted(self) -> Exception:
+        return self.wire.error(
+            "InFailedSqlTransaction", "current transaction is aborted, commands ignored until end of transaction block"
+        )
+
+    def _close_cursors(self, names: list[str]) -> Flow:
+        listed = ", ".join("'" + n.replace("'", "''") + "'" for n in names)
+        rows = yield f"SELECT name FROM pg_catalog.pg_cursors WHERE name IN ({listed}) AND NOT is_holdable"
+        for (name,) in rows:
+            quoted = str(name).replace('"', '""')
+            yield f'CLOSE "{quoted}"'
+
+    # -- errors and warnings
+
+    def note(self, error: SandboxError) -> SandboxError:
+        """Remember an error that is about to be raised: swallowed, it fails the test at its end."""
+        self.raised.append(error)
+        return error
+
+    def _steps(self, decide: Callable[..., list[Step]], *args: object, **kwargs: object) -> list[Step]:
+        try:
+            return decide(*args, **kwargs)
+        except Conflict as conflict:
+            kept = _and(conflict.kept)
+            raise self.note(
+                SandboxConflict(
+                    f"The transaction of {conflict.rolled_back} cannot be rolled back: {kept} wrote after it and "
+                    "these rows stay.",
+                    cause="two transactions overlap, and the first to write was rolled back; on the one connection of "
+                    "the sandbox the server can only undo both",
+                    remedy="end transactions in the reverse order of their first writes (is a session left open?), or "
+                    + COMMITTING,
+                )
+            ) from None
+
+    def _closed(self, client: Client) -> SandboxClosed:
+        label = self._labels.get(client.scope) or "a test"
+        return SandboxClosed(
+            f"{client.name[0].upper()}{client.name[1:]} belongs to {label}, which has ended.",
+            cause=f"{threading.current_thread().name!r} still runs, or a global kept the connection beyond its test",
+            remedy="join threads and cancel tasks before the test ends; close sessions where they were opened",
+        )
+
+    def _warn_of_dirty_reads(self, client: Client, statement: Statement) -> Flow:
+        """Warn if the statement may see rows that another client has written and not committed."""
+        for other in self.stack.unfinished():
+            if not isinstance(other, Client) or other is client or other.own or other.name in client.warned:
+                continue
+            if self.rules.relations:
+                if self._relations is None:
+                    self._relations = Relations((yield self.rules.relations), any_case=self.rules.any_case)
+                seen = self._relations.seen(statement)
+                written = self._relations.written(other.writes.values())
+                if (seen is not None and not seen) or (seen and written is not None and seen.isdisjoint(written)):
+                    continue
+            self._warn(client, other, "has unfinished writes: it may see rows that production would not show")
+
+    def _warn_of_locks(self, client: Client) -> None:
+        for other in self._lockers():
+            self._warn(client, other, "has locked rows: it may get rows that production would let it wait for, or skip")
+
+    def _warn(self, client: Client, other: Client, what: str) -> None:
+        if other is client or other.own or other.name in client.warned:
+            return
+        client.warned.add(other.name)
+        origin = find_origin()
+        warnings.warn_explicit(
+            f"{client} runs a statement while {other} {what}.",
+            DirtyReadWarning,
+            origin.filename if origin else __file__,
+            origin.lineno if origin else 0,
+            source=client,
+        )
+
+    def lock_timeout(self, error: Exception, holders: str) -> SandboxTimeout:
+        """The error for a statement that waited for a lock held outside the sandbox."""
+        timeout = SandboxTimeout(
+            "A statement waited too long for a lock that is held outside the sandbox: "
+            f"{str(error).splitlines()[0]}\n{holders}",
+            cause="another process or a real connection works on the same database and has not committed",
+            remedy="end its transaction, or let its engine be led into the sandbox (engines = [...])",
+        )
+        self.raised.append(timeout)
+        return timeout
+
+    # -- the end of a test
+
+    def problems(self, test_files: frozenset[str] = frozenset()) -> list[DBTestCaseError]:
+        """What is wrong at the end of a test, before it is rolled back.
+
+        :param test_files: source files of the test: an error of the sandbox that they catch was expected.
+        """
+        found: list[DBTestCaseError] = []
+        label = self.label
+        if not self.wire.in_transaction():
+            by = getattr(self.wire, "ended_by", "")
+            found.append(
+                LeakError(
+                    f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been "
+                    "committed.",
+                    cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that "
+                    "commits by itself)",
+                    remedy="find it in the statements of the test, or " + COMMITTING,
+                )
+            )
+        unfinished = [c for c in self.stack.unfinished() if isinstance(c, Client) and not c.own and c is not self._late]
+        for client in unfinished:
+            found.append(
+                LeakError(
+                    f"{client.name[0].upper()}{client.name[1:]} was left with unfinished writes by {label}; its "
+                    f"transaction began at {client.where or 'an unknown place'}.",
+                    cause="a commit() was forgotten: in production these rows would be lost",
+                    remedy="commit, roll back or close the session or connection where it was opened",
+                )
+            )
+        for error in self.raised:
+            if _was_swallowed(error, test_files):
+                found.append(
+                    LeakError(
+                        f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
+                        cause="an `except Exception` of the application: " + _caught_at(error),
+                        remedy=error.remedy or "see the error",
+                    )
+                )
+        return found
+
+    def deferred_failure(self) -> Exception | None:
+        """Check the deferred constraints for what was never committed."""
+        checked = any(isinstance(c, Client) and c.checks_deferred for c in self.stack.unfinished())
+        if not checked or self.wire.aborted() or not self._deferral_pending():
+            return None
+        try:
+            rows = self.wire.run(*self.rules.check_deferred(self._deferred or ""))
+        except Exception as error:
+            return error
+        violation = self.rules.violation(rows)
+        return self.wire.error("IntegrityError", violation) if violation else None
+
+    def backends(self) -> int:
+        """How many connections there are to the database; 0 where that cannot be known."""
+        if not self.rules.backends or self.wire.aborted():
+            return 0
+        return int(str(self.wire.run(self.rules.backends)[0][1]))
+
+
+def _where() -> Origin | str:
+    """The application's line that is running; empty if there is none.  To write it out takes longer than to find it."""
+    return find_origin(2) or ""
+
+
+def _and(owners: Iterable[Owner]) -> str:
+    return " and ".join(dict.fromkeys(str(owner) for owner in owners)) or "another transaction"
+
+
+def _was_swallowed(error: SandboxError, test_files: frozenset[str]) -> bool:
+    """Whether the error was caught by something else than the test itself (assertRaises strips its traceback off)."""
+    if error.__traceback__ is None:
+        return False
+    frame = error.__traceback__.tb_frame  # the outermost frame that it passed through: where it was caught
+    return not frame.f_globals.get("__unittest") and frame.f_code.co_filename not in test_files
+
+
+def _caught_at(error: SandboxError) -> str:
+    summary = traceback.extract_tb(error.__traceback__, limit=1)
+    return f"{summary[0].filename}:{summary[0].lineno}" if summary else "unknown place"
