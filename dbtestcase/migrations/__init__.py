@@ -1,0 +1,7 @@
+"""Alembic: upgrade, fingerprint, compare, walk.  The only package that imports alembic, and only when it migrates."""
+
+from __future__ import annotations
+
+from dbtestcase.migrations.recipe import MigrationRecipe
+
+__all__ = ["MigrationRecipe"]

@@ -1,0 +1,50 @@
+"""How a revision turns one enum into another."""
+
+from __future__ import annotations
+
+import re
+
+from dbtestcase.migrations.naming import execute, qualified, quoted
+from dbtestcase.migrations.snapshot import Item, Snapshot
+
+__all__ = ["alter_enum"]
+
+
+def alter_enum(enum: Item, before: str, after: str, migrated: Snapshot) -> list[str]:
+    """Lines of Python: ``ADD VALUE`` where values are only added, else the type made anew."""
+    name = qualified(enum)
+    old, new = _values(before), _values(after)
+    if [value for value in new if value in old] == old:
+        lines = ["with op.get_context().autocommit_block():"]
+        for position, value in enumerate(new):
+            if value not in old:
+                place = f" AFTER {new[position - 1]}" if position else f" BEFORE {old[0]}" if old else ""
+                lines.append("    " + execute(f"ALTER TYPE {name} ADD VALUE {value}{place}"))
+        return ["\n".join(lines)]
+    old_name = f"{enum.name}_old"
+    lines = [
+        f"# {enum} has {before}, the models say {after}",
+        execute(f"ALTER TYPE {name} RENAME TO {quoted(old_name)}"),
+        execute(f"CREATE TYPE {name} AS ENUM ({after})"),
+    ]
+    written = f"{quoted(enum.schema)}.{quoted(enum.name)}"
+    for item, definition in migrated.items():
+        if item.kind == "column" and re.match(re.escape(written) + r"(\[\])?( |$)", definition):
+            table, column = qualified(item), quoted(item.part)
+            array = "[]" if definition.startswith(f"{written}[]") else ""
+            default = definition.partition(" DEFAULT ")[2]
+            if default:  # it is of the old type, and cannot be cast by itself
+                lines.append(execute(f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"))
+            lines.append(
+                execute(
+                    f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {name}{array} "
+                    f"USING {column}::text{array}::{name}{array}"
+                )
+            )
+            if default:
+                lines.append(execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {default}"))
+    return [*lines, execute(f"DROP TYPE {qualified(enum, old_name)}")]
+
+
+def _values(definition: str) -> list[str]:
+    return re.findall(r"'(?:[^']|'')*'", definition)

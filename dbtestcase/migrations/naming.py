@@ -1,0 +1,31 @@
+"""Names of a PostgreSQL schema as SQL text, quoted where they must be, and SQL as the Python of a revision."""
+
+from __future__ import annotations
+
+from sqlalchemy.dialects import postgresql
+
+from dbtestcase.migrations.snapshot import Item
+
+__all__ = ["execute", "qualified", "quoted"]
+
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+
+def quoted(name: str) -> str:
+    """The name, in quotes where it is a reserved word or has characters that need them."""
+    return _preparer.quote(name)
+
+
+def qualified(item: Item, name: str | None = None) -> str:
+    """The item's name (or that of its neighbour ``name``) with its schema, unless that is ``public``."""
+    own = item.name if name is None else name
+    text = own if own.endswith(")") else quoted(own)  # a routine comes with its arguments, as the server wrote it
+    return text if item.kind == "schema" or item.schema in ("", "public") else f"{quoted(item.schema)}.{text}"
+
+
+def execute(statement: str) -> str:
+    """``op.execute(…)`` as Python, on several lines where the statement has several."""
+    statement = statement.strip().removesuffix(";")
+    if "\n" in statement:
+        return f'op.execute(\n    """\n{statement}\n    """\n)'
+    return f"op.execute({statement!r})"

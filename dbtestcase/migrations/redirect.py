@@ -1,0 +1,173 @@
+"""Leads the engine that env.py makes, or imports, to the database that is to be migrated.
+
+env.py is the user's own and stays as it is.  It may read its URL from the ini, the environment, ``-x`` or the
+application's settings, it may import the application's ready-made engine, pooled or with a ``creator=``, sync or async.
+What all of these have in common is that a connection is asked for with ``Engine.connect`` or ``Engine.raw_connection``,
+and that is where they are led, while the environment runs and no longer.  The engines themselves are not touched: one
+that an application module makes while env.py imports it must not go on pointing to a template database.
+
+An engine keeps its dialect, its driver, its events and the session settings in its ``connect_args``; only host, port,
+role and database are ours.  Inside a sandbox there is one wire, which speaks one driver: an engine of another driver is
+replaced there, connection by connection, by one that speaks the wire's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
+from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
+
+from dbtestcase.errors import MigrationError
+
+__all__ = ["Target", "as_target", "is_led", "lead"]
+
+_MARK = "dbtestcase.migrating"
+_lock = threading.RLock()  # alembic.context is one per process
+
+
+@dataclass(frozen=True)
+class Target:
+    """The database that is to be migrated.
+
+    :param url: where it is.
+    :param contained: it is seen through a sandbox, which answers ``do_connect`` for engines of the URL's driver.
+    :param engine: a synchronous engine to it, for environments that use another driver inside a sandbox, or where a
+        URL cannot name the database (SQLite in memory).
+    """
+
+    url: URL
+    contained: bool = False
+    engine: Engine | None = None
+
+
+def as_target(target: Target | URL | Engine) -> Target:
+    """Let a URL or an engine stand for a real database."""
+    if isinstance(target, Engine):
+        return Target(target.url, engine=target)
+    return target if isinstance(target, Target) else Target(target)
+
+
+def is_led(connection: Connection) -> bool:
+    """Whether a connection of env.py goes to the database that is to be migrated."""
+    return bool(connection.info.get(_MARK))
+
+
+@contextmanager
+def lead(target: Target) -> Iterator[Engine]:
+    """Lead every engine of the target's kind for as long as the block lasts.
+
+    Other kinds of database pass: an environment may read its settings from an SQLite file.
+    Yields an engine to the target, for an environment that wants a ready connection.
+    """
+    with _lock:
+        redirection = _Redirection(target)
+        connect, raw_connection = Engine.connect, Engine.raw_connection
+        event.listen(Engine, "do_connect", redirection.do_connect, insert=True)
+        try:
+            setattr(Engine, "connect", lambda engine: redirection.connect(engine, connect))  # noqa: B010
+            setattr(Engine, "raw_connection", lambda engine: redirection.raw(engine, raw_connection))  # noqa: B010
+            yield redirection.own
+        finally:
+            setattr(Engine, "connect", connect)  # noqa: B010
+            setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
+            event.remove(Engine, "do_connect", redirection.do_connect)
+            redirection.close()
+
+
+class _Redirection:
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._backend = target.url.get_backend_name()
+        self._pools: WeakKeyDictionary[Pool, NullPool] = WeakKeyDictionary()
+        self._opening = threading.local()
+        self.own = target.engine or create_engine(target.url, poolclass=NullPool)
+
+    def connect(self, engine: Engine, original: Callable[[Engine], Connection]) -> Connection:
+        if self._leave(engine):
+            return original(engine)
+        if not self._replace(engine):
+            return original(engine)  # which asks for a raw connection, below
+        connection = original(self.own)
+        connection.info[_MARK] = True
+        options = engine.get_execution_options()
+        return connection.execution_options(**options) if options else connection
+
+    def raw(self, engine: Engine, original: Callable[[Engine], PoolProxiedConnection]) -> PoolProxiedConnection:
+        if self._leave(engine):
+            return original(engine)
+        connection = original(self.own) if self._replace(engine) else self._pool(engine).connect()
+        connection.info[_MARK] = True
+        return connection
+
+    def close(self) -> None:
+        if self.own is not self._target.engine:
+            self.own.dispose()
+
+    def _leave(self, engine: Engine) -> bool:
+        return engine is self.own or engine.dialect.name != self._backend
+
+    def _replace(self, engine: Engine) -> bool:
+        if self._target.engine is not None and not self._target.contained:
+            return True
+        return self._target.contained and engine.dialect.driver != self._target.url.get_driver_name()
+
+    def _pool(self, engine: Engine) -> NullPool:
+        """A pool of our own with the engine's events: its own may hold connections to another database."""
+        theirs = engine.pool
+        ours = self._pools.get(theirs)
+        if ours is None:
+            creator: Callable[..., Any] = theirs._creator
+            if getattr(creator, "__module__", "") != "sqlalchemy.engine.create":  # creator=, which knows its own way
+                dialect = engine.dialect
+                creator = lambda: self._open(dialect, None, {})  # noqa: E731
+            ours = NullPool(creator, dialect=engine.dialect, _dispatch=theirs.dispatch)
+            self._pools[theirs] = ours
+        return ours
+
+    def do_connect(self, dialect: Dialect, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        if dialect.name != self._backend or getattr(self._opening, "now", False):
+            return None
+        if self._target.engine is not None and not self._target.contained:
+            return None
+        return self._open(dialect, record, parameters)
+
+    def _open(self, dialect: Dialect, record: Any, theirs: Mapping[str, Any]) -> Any:
+        arguments, parameters = dialect.create_connect_args(_for_driver(self._target.url, dialect))
+        arguments, parameters = list(arguments), {**_session_settings(theirs), **parameters}
+        if not self._target.contained:
+            return dialect.connect(*arguments, **parameters)
+        self._opening.now = True
+        try:
+            for listener in dialect.dispatch.do_connect:
+                connection = listener(dialect, record, arguments, parameters)
+                if connection is not None:
+                    return connection
+        finally:
+            self._opening.now = False
+        raise MigrationError(
+            f"env.py's engine ({dialect.name}+{dialect.driver}) would leave the sandbox.",
+            cause="No sandbox answers for the test database at this moment.",
+            remedy="Migrate inside a test or in setUpTestData, not before or after.",
+        )
+
+
+def _for_driver(url: URL, dialect: Dialect) -> URL:
+    """The same database by the name of another driver; pg8000 has its own way to say where a socket is."""
+    url = url.set(drivername=f"{dialect.name}+{dialect.driver}")
+    socket = url.query.get("host")
+    if dialect.driver == "pg8000" and isinstance(socket, str) and socket.startswith("/"):
+        port = url.query.get("port", url.port or 5432)
+        path = f"{socket}/.s.PGSQL.{port}"
+        return url.difference_update_query(["host", "port"]).update_query_dict({"unix_sock": path})
+    return url
+
+
+def _session_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``connect_args`` say of the session itself (a search path, a lock timeout), not of the way to the server."""
+    return {name: parameters[name] for name in ("options", "server_settings", "init_command") if name in parameters}

@@ -1,0 +1,127 @@
+"""What to write in ``downgrade()`` for what it left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dbtestcase.migrations.naming import execute, qualified, quoted
+from dbtestcase.migrations.snapshot import Difference, Item
+
+__all__ = ["operations"]
+
+# What depends on others goes first.
+_ORDER = (
+    "trigger",
+    "rule",
+    "policy",
+    "view",
+    "materialized view",
+    "foreign key",
+    "index",
+    "check constraint",
+    "unique constraint",
+    "exclusion constraint",
+    "primary key",
+    "column",
+    "table",
+    "foreign table",
+    "function",
+    "procedure",
+    "aggregate",
+    "sequence",
+    "type",
+    "domain",
+    "enum",
+    "range",
+    "statistics",
+    "event trigger",
+    "schema",
+    "extension",
+)
+_CONSTRAINTS = {
+    "foreign key": "foreignkey",
+    "check constraint": "check",
+    "unique constraint": "unique",
+    "exclusion constraint": "unique",
+    "primary key": "primary",
+}
+_DROP = {
+    "view": "VIEW",
+    "materialized view": "MATERIALIZED VIEW",
+    "foreign table": "FOREIGN TABLE",
+    "function": "FUNCTION",
+    "procedure": "PROCEDURE",
+    "aggregate": "AGGREGATE",
+    "sequence": "SEQUENCE",
+    "type": "TYPE",
+    "domain": "DOMAIN",
+    "enum": "TYPE",
+    "range": "TYPE",
+    "statistics": "STATISTICS",
+    "event trigger": "EVENT TRIGGER",
+    "schema": "SCHEMA",
+    "extension": "EXTENSION",
+}
+
+
+def operations(differences: Iterable[Difference]) -> list[str]:
+    """Lines of Python, in the order in which they can run; for what merely changed, only a hint."""
+    found = sorted(differences, key=lambda difference: _rank(difference))
+    return [line for difference in found if (line := _operation(difference))]
+
+
+def _rank(difference: Difference) -> tuple[int, str]:
+    kind = difference.item.kind
+    rank = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+    # What is missing is made in the opposite order, after everything that is left over is gone.
+    return (rank if difference.before is None else 3 * len(_ORDER) - rank, str(difference.item))
+
+
+def _operation(difference: Difference) -> str:
+    if difference.before is None:
+        return _drop(difference.item)
+    if difference.after is None:
+        return _create(difference.item, difference.before)
+    return ""
+
+
+def _drop(item: Item) -> str:
+    schema = f", schema={item.schema!r}" if item.schema not in ("", "public") else ""
+    match item.kind:
+        case "table":
+            return f"op.drop_table({item.name!r}{schema})"
+        case "column":
+            return f"op.drop_column({item.name!r}, {item.part!r}{schema})"
+        case "index":
+            return f"op.drop_index({item.part!r}, table_name={item.name!r}{schema})"
+        case kind if kind in _CONSTRAINTS:
+            return f"op.drop_constraint({item.part!r}, {item.name!r}, type_={_CONSTRAINTS[kind]!r}{schema})"
+        case "trigger" | "rule" | "policy":
+            return execute(f"DROP {item.kind.upper()} {quoted(item.part)} ON {qualified(item)}")
+        case "comment":
+            return ""
+        case "sequence" if item.part:
+            return ""
+        case kind if kind in _DROP:
+            return execute(f"DROP {_DROP[kind]} {qualified(item)}")
+    return ""
+
+
+def _create(item: Item, definition: str) -> str:
+    name = qualified(item)
+    match item.kind:
+        case "index" | "trigger" | "function" | "procedure" | "rule" | "statistics":
+            return execute(definition)
+        case "view" | "materialized view":
+            return execute(f"CREATE {item.kind.upper()} {name} AS {definition}")
+        case "column":
+            return execute(f"ALTER TABLE {name} ADD COLUMN {quoted(item.part)} {definition}")
+        case kind if kind in _CONSTRAINTS:
+            return execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(item.part)} {definition}")
+        case "enum":
+            return execute(f"CREATE TYPE {name} AS ENUM ({definition})")
+        case "schema" | "extension":
+            return execute(f"CREATE {item.kind.upper()} {quoted(item.name)}")
+        case "table":
+            return f"op.create_table({item.name!r}, …)"
+    return ""

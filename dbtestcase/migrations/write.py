@@ -1,0 +1,22 @@
+"""Alembic operations written as Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alembic.autogenerate import render_op_text
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import MigrateOperation
+from sqlalchemy import MetaData
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+
+__all__ = ["written"]
+
+
+def written(context: MigrationContext, operation: MigrateOperation) -> list[str]:
+    """The operation as ``alembic revision --autogenerate`` would write it."""
+    text = render_op_text(AutogenContext(context, MetaData(), autogenerate=False), operation).strip()
+    first, *inner = text.splitlines() or [""]
+    return ["\n".join([first, *(line if line == ")" else f"    {line.strip()}" for line in inner)])] if text else []
