@@ -1,0 +1,70 @@
+"""What a test touched in a database, and how it is put back.
+
+For classes that commit for real: a :class:`Cleaner` knows which rows, sequences and other things a test changed without
+looking at every table, and puts only those back.  It works on a connection of its own and needs no TestCase::
+
+    install(url)                      # once, in the template: bookkeeping and copies of the reference rows
+    with cleaner_for(url, database) as cleaner:
+        ...                           # a test commits whatever it likes
+        report = cleaner.clean()      # all is as it was
+
+What differs from server to server is in a module for each, found by the URL's dialect.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from dbtestcase.cleaning.registry import Cleaner, Reclonable, backend_for, register
+from dbtestcase.cleaning.report import Look, Opened, Report, Session
+
+__all__ = [
+    "Cleaner",
+    "Look",
+    "Opened",
+    "Reclonable",
+    "Report",
+    "Session",
+    "cleaner_for",
+    "install",
+    "register",
+    "uninstall",
+    "version",
+]
+
+
+def install(url: URL) -> None:
+    """Make the bookkeeping in the database at ``url``, whose rows of this moment are the ones to put back.
+
+    Where it is a template, its clones carry the bookkeeping with them.  A second call takes the rows anew.
+
+    :raises CleaningError: the server or the role allows no way of cleaning.
+    """
+    backend_for(url).install(url)
+
+
+def uninstall(url: URL) -> None:
+    """Remove what :func:`install` made, from a database that goes on being used for something else."""
+    backend_for(url).uninstall(url)
+
+
+def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
+    """A cleaner for the database at ``url``; where :func:`install` has not run there, it runs now.
+
+    :param database: what can put the whole database back, for a test that changed the schema itself.
+    :raises CleaningError: the server or the role allows no way of cleaning.
+    """
+    return backend_for(url).connect(url, database)
+
+
+@functools.cache
+def version() -> str:
+    """A digest of this package's own text: what it made in a database by another text is not to be used."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

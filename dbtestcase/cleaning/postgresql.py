@@ -1,0 +1,224 @@
+"""Cleaning on PostgreSQL: what is common to the two ways, and the choice between them.
+
+A superuser gets triggers that note what is touched (:mod:`dbtestcase.cleaning.postgresql_marks`); any other role looks
+at every table (:mod:`dbtestcase.cleaning.postgresql_scan`), because only a superuser may have event triggers and
+``session_replication_role``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg.pq import Conninfo
+from sqlalchemy import URL
+
+from dbtestcase.cleaning.postgresql_connections import Connections, still_there
+from dbtestcase.cleaning.registry import Cleaner, Reclonable
+from dbtestcase.cleaning.report import Look, Opened, Report, Session
+from dbtestcase.errors import CleaningError
+
+__all__ = ["BACKEND", "Attempt", "Connection", "PostgreSQLBackend", "PostgreSQLCleaner", "connect"]
+
+logger = logging.getLogger("dbtestcase.cleaning")
+
+ATTEMPTS = 5
+LOCK_TIMEOUT = "2s"
+APPLICATION = "dbtestcase"
+
+_RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(url: URL) -> Connection:
+    """A connection for the cleaning: in autocommit mode, quiet for our triggers, safe from a role's own settings.
+
+    :raises CleaningError: the database cannot be reached.
+    """
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
+    query = {_RENAMED.get(name, name): value for name, value in url.query.items()}
+    target = url.set(drivername="postgresql+psycopg", query={k: v for k, v in query.items() if k in known})
+    arguments = dict(target.get_dialect()().create_connect_args(target)[1])
+    arguments["application_name"] = APPLICATION
+    try:
+        connection: Connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=0)
+    except psycopg.OperationalError as error:
+        raise CleaningError(
+            f"The cleaning cannot connect to {url.render_as_string()}: {str(error).strip()}.",
+            cause="the server has stopped, or a test dropped the database.",
+            remedy="look into the server's log; leave dropping the test database to dbtestcase.",
+        ) from error
+    connection.execute(
+        f"""set _dbtestcase.cleaning = 'on'; set search_path = pg_catalog; set lock_timeout = '{LOCK_TIMEOUT}';
+            set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set row_security = off;
+            set default_transaction_isolation = 'read committed'; set default_transaction_read_only = off;
+            set synchronous_commit = off; set jit = off""".encode(),
+        prepare=False,
+    )
+    return connection
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one attempt to clean went.
+
+    ``busy``: somebody stands in the way, nothing was done.  ``altered``: the schema was changed (see ``changes``), rows
+    were not put back.  ``clean``: all is as it was, unless it was ``disturbed`` meanwhile.
+    """
+
+    outcome: Literal["busy", "altered", "clean"]
+    report: Report = field(default_factory=Report)
+    changes: tuple[str, ...] = ()
+    disturbed: bool = False
+
+
+class PostgreSQLCleaner(Cleaner):
+    """A cleaner over one connection; a subclass knows what was touched and puts it back."""
+
+    def __init__(self, url: URL, database: Reclonable | None) -> None:
+        self._url = url
+        self._database = database
+        self._kept = False
+        self._open()
+
+    def _open(self) -> None:
+        self._connection = connect(self._url)
+        self._connections = Connections(self._connection)
+
+    @abstractmethod
+    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
+        """Put back what was touched, unless somebody stands in the way."""
+
+    @abstractmethod
+    def _carry_over(self) -> object:
+        """The rows of the class (after :meth:`keep`), to be taken into a database that is made anew."""
+
+    @abstractmethod
+    def _bring_back(self, carried: object) -> None:
+        """Put the rows of the class into the new database."""
+
+    def clean(
+        self,
+        *,
+        expected: Collection[int] = (),
+        lasting: Collection[int] = (),
+        opened: Mapping[int, Opened] | None = None,
+        look: Look = Look.TOUCHED,
+    ) -> Report:
+        report = Report()
+        ended: list[Session] = []
+        for number in range(ATTEMPTS):
+            try:
+                attempt = self._attempt(expected, lasting, look)
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                attempt = Attempt("busy", disturbed=True)
+            except psycopg.Error as error:
+                if self._connection.closed:
+                    self._open()
+                    continue
+                attempt = Attempt("altered", changes=(f"{type(error).__name__}: {str(error).strip()}",))
+            if attempt.outcome == "altered":
+                lost = self._reclone(attempt.changes, expected)
+                report = report.joined(Report(altered=attempt.changes, recloned=True, lost=lost))
+                continue
+            report = report.joined(attempt.report)
+            if attempt.outcome == "clean" and not attempt.disturbed:
+                return report.joined(Report(ended=tuple(ended)))
+            hesitate = number == 0 and not attempt.disturbed
+            ended += self._connections.end(expected, lasting, opened or {}, hesitate=hesitate)
+        raise still_there(ended)
+
+    def _reclone(self, changes: tuple[str, ...], pooled: Collection[int]) -> bool:
+        """Make the database anew, with the rows of the class if there are any; whether those were lost."""
+        if self._database is None:
+            raise CleaningError(
+                f"The test changed the schema of {self._url.database!r}: {', '.join(changes)}.",
+                cause="there is no template from which the database could be made anew.",
+                remedy="let the test undo its change of the schema, or use a database that dbtestcase makes by itself.",
+            )
+        carried, lost = None, False
+        if self._kept:
+            try:
+                carried = self._carry_over()
+            except psycopg.Error:  # the test dropped or changed our own schema as well
+                self._kept, lost = False, True
+        # A database that is only lent to us is emptied and filled, not dropped: then they would live on.
+        self._connections.end_all(pooled)
+        self.close()
+        self._database.reclone()
+        self._open()
+        if self._kept:
+            self._bring_back(carried)
+        return lost
+
+    def others(self) -> list[Session]:
+        return self._connections.others({})
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _copy_out(self, source: str) -> bytes:
+        with self._connection.cursor().copy(f"copy {source} to stdout (format binary)".encode()) as copy:
+            return b"".join(bytes(block) for block in copy)
+
+    def _copy_in(self, table: str, rows: bytes) -> None:
+        with self._connection.cursor().copy(f"copy {table} from stdin (format binary)".encode()) as copy:
+            copy.write(rows)
+
+
+class PostgreSQLBackend:
+    """See :class:`dbtestcase.cleaning.registry.Backend`."""
+
+    def install(self, url: URL) -> None:
+        with connect(url) as connection:
+            if _is_superuser(connection):
+                _marks().install(connection)
+
+    def uninstall(self, url: URL) -> None:
+        with connect(url) as connection:
+            if _is_superuser(connection):
+                _marks().uninstall(connection)
+
+    def connect(self, url: URL, database: Reclonable | None) -> Cleaner:
+        with connect(url) as connection:
+            superuser = _is_superuser(connection)
+            if superuser and not _marks().is_installed(connection):
+                _marks().install(connection)
+        if superuser:
+            cleaner: Cleaner = _marks().MarkedCleaner(url, database)
+            return cleaner
+        _say_once(
+            f"The role {url.username!r} is no superuser of {url.host or url.query.get('host', 'the server')}, so after"
+            " each committing test every table is looked at, and rows are put back in the order of the foreign keys."
+            " With a superuser this takes half a millisecond however many tables there are."
+        )
+        scan = importlib.import_module("dbtestcase.cleaning.postgresql_scan")
+        scanning: Cleaner = scan.ScanningCleaner(url, database)
+        return scanning
+
+
+BACKEND = PostgreSQLBackend()
+
+_said: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        logger.warning(text)
+
+
+def _marks() -> Any:
+    # The two ways build on this module, so they are imported when one of them is chosen.
+    return importlib.import_module("dbtestcase.cleaning.postgresql_marks")
+
+
+def _is_superuser(connection: Connection) -> bool:
+    row = connection.execute(b"select current_setting('is_superuser') = 'on'").fetchone()
+    return row is not None and bool(row[0])

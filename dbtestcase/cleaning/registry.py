@@ -1,0 +1,113 @@
+"""Which module cleans the databases of which dialect; the modules are imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from sqlalchemy import URL
+
+from dbtestcase.cleaning.report import Look, Opened, Report, Session
+from dbtestcase.errors import ConfigurationError
+
+__all__ = ["Backend", "Cleaner", "Reclonable", "backend_for", "register"]
+
+
+class Reclonable(Protocol):
+    """The part of a test database that a cleaner needs."""
+
+    def reclone(self) -> None:
+        """Put the whole database back as it was made, under the same name."""
+
+
+class Cleaner(ABC):
+    """Puts one database back, as often as asked.  A context manager: leaving it closes its connection."""
+
+    @abstractmethod
+    def clean(
+        self,
+        *,
+        expected: Collection[int] = (),
+        lasting: Collection[int] = (),
+        opened: Mapping[int, Opened] | None = None,
+        look: Look = Look.TOUCHED,
+    ) -> Report:
+        """Put back what was changed since the last cleaning; first end the connections that stand in its way.
+
+        Never waits long: who holds a lock that it needs is ended.
+
+        :param expected: the server's pids of connections that may stay open as long as they are idle (those in pools).
+        :param lasting: those of connections that were there before the test: they may hold advisory locks as well.
+        :param opened: where the connections of this process were opened, by the server's pid.
+        :param look: how closely sequences are looked at.
+        :raises CleaningError: not everything could be put back.
+        """
+
+    @abstractmethod
+    def keep(self) -> None:
+        """From now on what there is at this moment is put back: the rows of a class, on top of the reference rows.
+
+        :raises CleaningError: the schema itself was changed.
+        """
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Undo :meth:`keep`: the next cleaning puts back what :func:`install` found."""
+
+    @abstractmethod
+    def others(self) -> list[Session]:
+        """The other connections to the database."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the cleaner's own connection.  Does nothing the second time."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(Protocol):
+    """What the module of a dialect offers as ``BACKEND``."""
+
+    def install(self, url: URL) -> None: ...
+
+    def uninstall(self, url: URL) -> None: ...
+
+    def connect(self, url: URL, database: Reclonable | None) -> Cleaner: ...
+
+
+_modules = {
+    "postgresql": "dbtestcase.cleaning.postgresql",
+    "sqlite": "dbtestcase.cleaning.sqlite",
+    "mysql": "dbtestcase.cleaning.mysql",
+    "mariadb": "dbtestcase.cleaning.mysql",
+}
+
+
+def register(dialect: str, module: str) -> None:
+    """Let ``module`` (which has a :class:`Backend` as ``BACKEND``) clean the databases of a dialect."""
+    _modules[dialect] = module
+
+
+def backend_for(url: URL) -> Backend:
+    """The backend for the dialect of ``url``.
+
+    :raises ConfigurationError: there is none.
+    """
+    dialect = url.get_backend_name()
+    if dialect not in _modules:
+        raise ConfigurationError(
+            f"Committed rows of {dialect} databases cannot be cleaned.",
+            cause=f"only {', '.join(sorted(_modules))} can be so far.",
+            remedy="use DatabaseTest, which never commits.",
+        )
+    backend: Backend = importlib.import_module(_modules[dialect]).BACKEND
+    return backend

@@ -1,0 +1,137 @@
+"""What a cleaning found and did; and which connections stand in its way.  Decisions only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+__all__ = ["Look", "Opened", "Report", "Session", "in_the_way", "may_yet_finish"]
+
+
+class Look(IntEnum):
+    """How closely the sequences of a database are looked at; reading all of them takes time where they are many.
+
+    ``TOUCHED``: those of the tables that a test touched, those that no table uses, and all of them where a statement
+    was rolled back.  It misses a sequence that was moved by its name alone, by ``SELECT nextval('…')``.
+    ``ALL``: it misses only a ``setval(…, false)`` on a sequence whose table was not touched.
+    ``EXACT``: it misses nothing.
+    """
+
+    TOUCHED = 0
+    ALL = 1
+    EXACT = 2
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Where a connection of this process was opened.
+
+    :param where: ``file:line`` (or anything that helps a person to find it).
+    :param thread: the identity of the thread that uses it; ``None`` when it is not in use.
+    :param connection: the driver's connection, where only this process can end it (SQLite).
+    """
+
+    where: str
+    thread: int | None = None
+    connection: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A connection to the test database as its server sees it.
+
+    ``pid``: the server's process.  ``holds``: it has written, or holds locks that the cleaning would have waited for.
+    ``advisory``: it holds advisory locks.  ``opened``: where, for one of this process.
+    """
+
+    pid: int
+    application: str = ""
+    user: str = ""
+    state: str = "idle"
+    query: str = ""
+    holds: bool = False
+    advisory: bool = False
+    opened: Opened | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is in a transaction or runs a statement."""
+        return self.state not in ("idle", "")
+
+    def __str__(self) -> str:
+        name = f"{self.application!r}, " if self.application else ""
+        text = f"connection {self.pid} ({name}{self.state}"
+        if self.advisory:
+            text += ", holds an advisory lock"
+        if self.query:
+            text += f"; {'running' if self.state == 'active' else 'its last statement'}: {_one_line(self.query)}"
+        text += ")"
+        return f"{text}, opened at {self.opened.where}" if self.opened else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What one cleaning did.
+
+    ``restored``: tables.  ``rewound``: sequences.  ``refreshed``: materialized views.  ``altered``: changes of the
+    schema that the test made.  ``recloned``: the database was made anew, so every connection to it is gone.
+    ``lost``: the rows of the class (see ``keep()``) are gone.  ``ended``: connections that the test left behind and
+    that were ended.
+    """
+
+    restored: tuple[str, ...] = ()
+    rewound: tuple[str, ...] = ()
+    refreshed: tuple[str, ...] = ()
+    large_objects: bool = False
+    altered: tuple[str, ...] = ()
+    recloned: bool = False
+    lost: bool = False
+    ended: tuple[Session, ...] = field(default=())
+
+    @property
+    def blocking(self) -> tuple[Session, ...]:
+        """The ended connections for which the cleaning would have had to wait, or that still wrote."""
+        return tuple(session for session in self.ended if session.holds)
+
+    def joined(self, other: Report) -> Report:
+        """This report and that of the cleaning after it, as one."""
+        return replace(
+            self,
+            restored=_union(self.restored, other.restored),
+            rewound=_union(self.rewound, other.rewound),
+            refreshed=_union(self.refreshed, other.refreshed),
+            large_objects=self.large_objects or other.large_objects,
+            altered=_union(self.altered, other.altered),
+            recloned=self.recloned or other.recloned,
+            lost=self.lost or other.lost,
+            ended=self.ended + other.ended,
+        )
+
+
+def in_the_way(sessions: Iterable[Session], expected: Collection[int], lasting: Collection[int]) -> list[Session]:
+    """The sessions that have to be ended before the cleaning.
+
+    One that waits in a pool is expected and may stay, unless it holds a lock that would bother the next test; one that
+    was there before the test may keep it; any other was left behind.
+    """
+    return [s for s in sessions if s.busy or (s.pid not in lasting and (s.advisory or s.pid not in expected))]
+
+
+def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
+    """Whether any of these may end its work by itself in a moment.
+
+    A server's thread rolls back after it has sent its answer, and a closed connection's process takes a moment to go;
+    what this very thread has left open stays as it is.
+    """
+    return any(s.opened is None or s.opened.thread not in (thread, None) for s in sessions)
+
+
+def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(first + second))
+
+
+def _one_line(query: str) -> str:
+    line = " ".join(query.split())
+    return line if len(line) <= 200 else line[:197] + "..."

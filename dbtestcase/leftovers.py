@@ -1,0 +1,65 @@
+"""Sessions that a test leaves open: they are told of the rollback that ended the test.
+
+A global ``scoped_session`` that nobody removes is still in its transaction when the test ends, and holds objects whose
+rows are gone.  On a database whose rows are deleted after each test the next test would find these objects, here it
+would find a connection that is no longer its own.  Told that everything was rolled back, the session is as new.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session
+
+__all__ = ["OpenSessions"]
+
+
+class OpenSessions:
+    """The sessions of the application whose transactions have begun in a sandbox.
+
+    :param key_of: what a connection of SQLAlchemy's is known by; ``None`` where it is not watched.
+    """
+
+    def __init__(self, key_of: Callable[[Connection], Any]) -> None:
+        self._key_of = key_of
+        self._begun: list[tuple[weakref.ref[Session], Any, threading.Thread]] = []
+
+    def __enter__(self) -> OpenSessions:
+        event.listen(Session, "after_begin", self._note)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        event.remove(Session, "after_begin", self._note)
+        self._begun.clear()
+
+    def _note(self, session: Session, transaction: object, connection: Connection) -> None:
+        key = self._key_of(connection)
+        if key is not None:
+            self._begun.append((weakref.ref(session), key, threading.current_thread()))
+
+    def roll_back(self, is_open: Callable[[Any], bool]) -> list[Exception]:
+        """Roll back the sessions that this thread has left in a transaction whose connection is not open any more.
+
+        Another thread may be using its session now; what it does is refused when it asks for the connection.
+
+        :returns: what the application's own listeners raised.
+        """
+        problems: list[Exception] = []
+        kept = []
+        for reference, key, thread in self._begun:
+            session = reference()
+            if session is None or not session.in_transaction():
+                continue
+            if is_open(key):
+                kept.append((reference, key, thread))
+            elif thread is threading.current_thread():
+                try:
+                    session.rollback()
+                except Exception as error:  # a listener of the application's: the test is answerable for it
+                    problems.append(error)
+        self._begun = kept
+        return problems

@@ -1,0 +1,301 @@
+"""How committing tests are kept apart: real connections to a real database, of which only what was touched is put back.
+
+::
+
+    run = TruncatingRun(database, url)        # once per process
+    isolation = TruncatingIsolation(run)
+    isolation.begin_class("bank", [engine])   # the engine's pool opens connections to the test database from now on
+    isolation.begin_test("deposit")
+    ...
+    problems = isolation.end_test(failed=False, test_files=frozenset())
+    isolation.end_class()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Engine, create_engine
+
+from dbtestcase import cleaning
+from dbtestcase.cleaning import Look, Opened, Session
+from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
+from dbtestcase.isolation import Isolation
+from dbtestcase.lendings import Lending, Lendings, Trait
+from dbtestcase.recipes import Recipe
+from dbtestcase.reroute import Rerouting
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from dbtestcase.databases import Database
+
+__all__ = ["CleanedRecipe", "TruncatingIsolation", "TruncatingRun", "truncating_run"]
+
+# The drivers of our own engines where the application's speak only one of the two ways; each is a dependency anyhow.
+_BLOCKING = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "sqlite": "sqlite+pysqlite",
+}
+_ASYNCHRONOUS = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+aiomysql",
+    "mariadb": "mariadb+aiomysql",
+    "sqlite": "sqlite+aiosqlite",
+}
+
+READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
+
+
+class CleanedRecipe:
+    """A recipe whose databases carry the bookkeeping of the cleaning, so that it is made once, in the template."""
+
+    def __init__(self, inner: Recipe) -> None:
+        self.inner = inner
+
+    @property
+    def label(self) -> str:
+        return f"{self.inner.label} (committing)"
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.inner.fingerprint()} {cleaning.version()}".encode()).hexdigest()
+
+    def build(self, url: URL) -> None:
+        self.inner.build(url)
+        self.complete(url)
+
+    def complete(self, url: URL) -> None:
+        """Add the bookkeeping to what ``inner`` makes (see :class:`~dbtestcase.recipes.DerivedRecipe`)."""
+        cleaning.install(url)
+
+
+class TruncatingRun:
+    """What all committing classes of a process that use one database share: its cleaner and its own engines.
+
+    :param database: the database (with ``reclone()``).
+    :param url: its URL, with the driver of :attr:`engine`.
+    :param lent: the database outlives us, so nothing may be left in it.
+    """
+
+    def __init__(self, database: Database, url: URL, *, lent: bool = False) -> None:
+        self._lent = lent
+        self.database = database
+        self.url = url
+        self.lendings = Lendings()
+        self.cleaner = cleaning.cleaner_for(url, database)
+        self.rerouting = Rerouting(url, self.lendings.watch)
+        blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
+        self.engine = create_engine(blocking)
+        self.own_engine = create_engine(blocking)
+        self.lendings.watch(self.engine, self.engine.pool)
+        self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
+        self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
+
+    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        """An asynchronous engine for the application and one for the test's own sessions."""
+        if self._async_engines is None:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            url = self.url
+            if not url.get_dialect().get_async_dialect_cls(url).is_async:
+                url = url.set(drivername=_ASYNCHRONOUS[url.get_backend_name()])
+            self._async_engines = create_async_engine(url), create_async_engine(url)
+            for engine, own in zip(self._async_engines, (False, True), strict=True):
+                self.lendings.watch(engine.sync_engine, engine.pool, own=own)
+        return self._async_engines
+
+    def asynchronous(self) -> list[Engine]:
+        """The engines whose connections belong to an event loop."""
+        own = [engine.sync_engine for engine in self._async_engines or ()]
+        return own + [engine for engine in self.rerouting.engines if engine.dialect.is_async]
+
+    def forget_loop(self) -> None:
+        """Leave behind the connections of an event loop that has ended."""
+        self.lendings.abandon()
+        for engine in self.asynchronous():
+            engine.pool = engine.pool.recreate()
+
+    def close(self) -> None:
+        """Give back all engines and close every connection."""
+        with contextlib.ExitStack() as stack:
+            if self._lent:
+                stack.callback(cleaning.uninstall, self.url)
+            stack.callback(self.cleaner.close)
+            stack.callback(self.engine.dispose)
+            stack.callback(self.own_engine.dispose)
+            stack.callback(self.lendings.abandon)
+            stack.callback(self.release, 0)
+
+    def release(self, count: int) -> None:
+        """Give back the engines that were led after the first ``count``."""
+        for engine in self.rerouting.engines[count:]:
+            self.lendings.unwatch(engine)
+        self.rerouting.release(count)
+
+
+@contextlib.contextmanager
+def truncating_run(database: Database, url: URL, *, lent: bool = False) -> Iterator[TruncatingRun]:
+    """A :class:`TruncatingRun` that is closed at the end."""
+    with contextlib.closing(TruncatingRun(database, url, lent=lent)) as run:
+        yield run
+
+
+class TruncatingIsolation(Isolation):
+    """Real transactions; after each test what it committed is put back.
+
+    :param run: the cleaner and the engines of the process.
+    """
+
+    def __init__(self, run: TruncatingRun) -> None:
+        self.run = run
+        self.engine = run.engine
+        self.own_engine = run.own_engine
+        self._label = ""
+        self._class_floor = 0
+        self._test_floor = 0
+        self._lasting: frozenset[int] = frozenset()
+        self._first = True
+        self._lost = False
+
+    @property
+    def database(self) -> Database:
+        return self.run.database
+
+    @property
+    def needs_rebuild(self) -> bool:
+        return self._lost
+
+    def begin_module(self, label: str) -> None:
+        raise ConfigurationError(
+            f"{label}: enterModule() was called on a committing class.",
+            cause="rows for a whole module live in one outer transaction, and a committing class has none",
+            remedy="make the rows in setUpTestData() of each class, or in load_base_data()",
+        )
+
+    def end_module(self) -> None:
+        """Nothing was begun."""
+
+    def begin_class(self, label: str, engines: Iterable[Any]) -> None:
+        self._label = label
+        if not self._lost:
+            self._class_floor = self.run.rerouting.count
+        self._lost = False
+        self._first = True
+        self._lasting = self._others()
+        self.run.lendings.begin_test()
+        self._clean()  # what was written between the classes
+        for engine in engines:
+            self.run.rerouting.lead(engine)
+
+    def begin_test(self, label: str) -> None:
+        if self._first:
+            self._first = False
+            self.run.lendings.roll_back_own()
+            self.run.cleaner.keep()
+            self._lasting = self._others()
+        self._label = label
+        self._test_floor = self.run.rerouting.count
+        self.run.lendings.begin_test()
+
+    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        self.run.lendings.roll_back_own()
+        ended = self._clean()
+        self.run.forget_loop()
+        self.run.release(self._test_floor)
+        problems: list[Exception] = [_leak(session, self._label) for session in ended if session.holds]
+        for session in ended:
+            if not session.holds:
+                try:
+                    _warn(session, self._label)
+                except LeftoverConnectionWarning as warning:  # python -W error
+                    problems.append(warning)
+        return problems
+
+    def end_class(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.run.release, self._class_floor)
+            self.run.lendings.begin_test()
+            self.run.cleaner.forget()
+            self._clean(Look.EXACT)
+
+    def lead(self, engine: Any) -> None:
+        self.run.rerouting.lead(engine)
+
+    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        return self.run.async_engines()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        with super().reading() as connection:
+            if self.run.url.get_backend_name() == "postgresql":
+                # a transaction that the test has left open may hold a table
+                connection.cursor().execute(f"SET LOCAL lock_timeout = '{READING_PATIENCE}s'")
+            yield connection
+
+    async def close_pools(self) -> None:
+        """Close what the asynchronous pools hold, in the event loop that they belong to and that is about to end."""
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        for engine in self.run.asynchronous():
+            await AsyncEngine(engine).dispose()
+
+    def _others(self) -> frozenset[int]:
+        """The connections that are there now and wait in no pool: the class's own, which a test does not answer for."""
+        pooled = {lending.pid for lending in self.run.lendings.known() if lending.thread is None}
+        return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
+
+    def _clean(self, look: Look | None = None) -> tuple[Session, ...]:
+        lendings = self.run.lendings
+        known = lendings.known()
+        report = self.run.cleaner.clean(
+            expected=[lending.pid for lending in known if lending.thread is None or lending.own],
+            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, lendings.test)},
+            opened={each.pid: _opened(each) for each in known},
+            look=_look(lendings.traits) if look is None else look,
+        )
+        self._lost |= report.lost
+        lendings.retire(None if report.recloned else {session.pid for session in report.ended})
+        return report.ended
+
+
+def _opened(lending: Lending) -> Opened:
+    connection = getattr(lending.fairy_in_use(), "dbapi_connection", None)
+    return Opened(str(lending.origin or "an unknown line"), lending.thread, connection)
+
+
+def _is_lasting(lending: Lending, test: int) -> bool:
+    """Whether a connection has been in use since before the test began."""
+    return lending.thread is not None and lending.test < test
+
+
+def _look(found: Trait) -> Look:
+    if Trait.SETVAL in found:
+        return Look.EXACT
+    return Look.ALL if Trait.NEXTVAL in found else Look.TOUCHED
+
+
+def _leak(session: Session, test: str) -> LeakError:
+    own = session.opened is not None
+    return LeakError(
+        f"{test} left behind a {session}. It held locks or had written, so it was ended and its work rolled back.",
+        cause="a session or connection that was neither committed nor closed"
+        if own
+        else "a thread, a process or a connection of the test's own that was still at work",
+        remedy="close it in the test (with a `with` block, or addCleanup); wait for threads and processes to end",
+    )
+
+
+def _warn(session: Session, test: str) -> None:
+    message = f"{test} left behind a {session}. It was ended."
+    where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
+    if where and line.isdigit():
+        warnings.warn_explicit(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
+    else:
+        warnings.warn(message, LeftoverConnectionWarning, stacklevel=3)
