@@ -1,0 +1,68 @@
+"""The command line: ``python -m dbtestcase doctor | server | prune``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from dbtestcase.errors import DBTestCaseError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the process's exit status: 0 done, 1 something is wrong, 2 not understood."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dbtestcase", description="The server side of tests on real databases."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("doctor", _doctor, "show what a run would use, try it, and say what is missing"),
+        ("server", _server, "keep a disposable PostgreSQL running and print its URL, until Ctrl-C"),
+        ("prune", _prune, "remove the rows of failing tests, what killed runs left and what is cached"),
+    ):
+        commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".").set_defaults(run=run)
+    run_command: Callable[[], int] = parser.parse_args(arguments).run
+    try:
+        return run_command()
+    except DBTestCaseError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _doctor() -> int:
+    from dbtestcase.server.doctor import examine
+
+    return examine(print)
+
+
+def _server() -> int:
+    from dbtestcase.server.keep import keep_running
+    from dbtestcase.settings import read_settings
+
+    return keep_running(read_settings())
+
+
+def _prune() -> int:
+    from dbtestcase.server.prune import prune
+    from dbtestcase.settings import read_settings
+
+    settings = read_settings()
+    removed = prune(settings)
+    if settings.server_url is not None:
+        from dbtestcase import databases
+
+        url = settings.server_url
+        removed += [f"database {name} on {url.render_as_string()}" for name in databases.prune(url)]
+    for thing in removed:
+        print(f"removed {thing}")
+    if not removed:
+        print("nothing to remove")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Assertions about what was sent to the database, and about what is in it.
+
+Counted are the statements that SQLAlchemy sends for the application and the test, of every engine, thread and task,
+sync and async: a SELECT, an INSERT, each batch of an INSERT of many rows.  Not counted are savepoints, commits and
+rollbacks, what dbtestcase sends itself, and what goes through a DBAPI cursor behind SQLAlchemy's back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import TestCase
+
+from sqlalchemy import ColumnElement, Connection, Select, func, inspect, literal_column, select
+from sqlalchemy.orm import Mapper, Session
+
+from .queries import Query, Recording, harness_statements, recording
+
+__unittest = True
+
+__all__ = ["QueryAssertions"]
+
+_SHOWN = 50  # queries in a message
+_SHOWN_ROWS = 5
+
+
+class QueryAssertions(TestCase):
+    """Mixed into the test cases; they say which connections count, and which session reads the rows."""
+
+    def _counts(self, connection: Connection) -> bool:
+        """Whether the statements of a connection are those of the test; a hook."""
+        return True
+
+    def _row_session(self) -> Session:
+        """The sync session that :meth:`assertRowCount` reads with; a hook."""
+        session: Session = self.session  # type: ignore[attr-defined]
+        return session
+
+    def captureQueries(self) -> AbstractContextManager[Recording]:
+        """Give the queries of a block: a sequence with ``statement``, ``parameters``, ``milliseconds`` and ``origin``.
+
+        >>> with self.captureQueries() as queries:                      # doctest: +SKIP
+        ...     publish(post)
+        >>> self.assertIn("UPDATE posts", queries[-1].statement)        # doctest: +SKIP
+        """
+        return recording(self._counts)
+
+    def assertNumQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
+        """Fail unless exactly ``n`` queries are sent: in a block, or while ``function`` runs.
+
+        >>> with self.assertNumQueries(2):                              # doctest: +SKIP
+        ...     await publish(post)
+
+        :returns: a context manager that gives the queries; what ``function`` returns if there is one.
+        """
+        return self._run(self._assert_queries(lambda count: count == n, f"{n}"), function, args, kwargs)
+
+    def assertMaxQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
+        """Fail if more than ``n`` queries are sent; used as :meth:`assertNumQueries`."""
+        return self._run(self._assert_queries(lambda count: count <= n, f"at most {n}"), function, args, kwargs)
+
+    def assertNoRepeatedQueries(
+        self, function: Callable[..., Any] | None = None, /, *args: Any, allowed: int = 1, **kwargs: Any
+    ) -> Any:
+        """Fail if a statement that reads is sent more than ``allowed`` times, whatever its parameters: the N+1 finder.
+
+        The message names the application's line that sent it, and the parameters.  INSERT, UPDATE and DELETE may be
+        repeated: many drivers need one for each row.
+        """
+        return self._run(self._assert_unrepeated(allowed), function, args, kwargs)
+
+    def assertRowCount(
+        self, entity_or_table: Any, n: int, *criteria: ColumnElement[bool], msg: str | None = None
+    ) -> None:
+        """Fail unless there are exactly ``n`` rows, as the test's session sees them; its pending changes are flushed.
+
+        >>> self.assertRowCount(Post, 1, Post.title == "Hello")         # doctest: +SKIP
+
+        :param entity_or_table: a mapped class, an alias or a table.
+        :param criteria: conditions, as for ``where()``.
+        """
+        session = self._row_session()
+        session.flush()  # the application's own statements, so before the harness's
+        rows = select(entity_or_table).where(*criteria)
+        with harness_statements(), session.no_autoflush:
+            # From a subquery: an entity of joined inheritance is more than one table.
+            ones: Select[Any] = rows.with_only_columns(literal_column("1"), maintain_column_froms=True)
+            counted = select(func.count()).select_from(ones.subquery())
+            found = session.scalar(counted)
+            if found == n:
+                return
+            shown = session.connection().execute(rows.limit(_SHOWN_ROWS)).all()
+        name = _name(entity_or_table)
+        message = f"{name} has {_plural(found or 0, 'row')}, not {n}"
+        for word, criterion in zip(["where", *["and"] * len(criteria)], criteria, strict=False):
+            compiled = criterion.compile()
+            message += f" {word} {compiled} {dict(compiled.params)}"
+        lines = [message, *(f"  {dict(row._mapping)}" for row in shown)]
+        if found and found > len(shown):
+            lines.append(f"  … and {found - len(shown)} more")
+        self.fail(self._formatMessage(msg, "\n".join(lines)))
+
+    @contextmanager
+    def _assert_queries(self, satisfied: Callable[[int], bool], expected: str) -> Iterator[Recording]:
+        with self.captureQueries() as queries:
+            yield queries
+        if not satisfied(len(queries)):
+            title = f"{_plural(len(queries), 'query', 'queries')} executed, {expected} expected"
+            self.fail("\n".join([title + (":" if queries else ""), *_listed(queries.queries)]))
+
+    @contextmanager
+    def _assert_unrepeated(self, allowed: int) -> Iterator[Recording]:
+        with self.captureQueries() as queries:
+            yield queries
+        by_statement: dict[str, list[Query]] = defaultdict(list)
+        for query in queries:
+            if query.reads and not query.later_batch:
+                by_statement[query.statement].append(query)
+        repeated = [group for group in by_statement.values() if len(group) > allowed]
+        if repeated:
+            total = _plural(len(repeated), "query was", "queries were")
+            self.fail("\n".join([f"{total} repeated:", *(line for group in repeated for line in _described(group))]))
+
+    @staticmethod
+    def _run(
+        block: AbstractContextManager[Recording], function: Callable[..., Any] | None, args: Any, kwargs: Any
+    ) -> Any:
+        if function is None:
+            return block
+        with block:
+            return function(*args, **kwargs)
+
+
+def _listed(queries: Sequence[Query]) -> Iterator[str]:
+    for number, query in enumerate(queries[:_SHOWN], 1):
+        yield f"{number}. {_one_line(query.statement)}  {_parameters(query)}  [{query.origin or 'no line of yours'}]"
+    if len(queries) > _SHOWN:
+        yield f"… and {len(queries) - _SHOWN} more"
+
+
+def _described(group: Sequence[Query]) -> Iterator[str]:
+    yield f"{len(group)} times: {_one_line(group[0].statement)}"
+    by_origin: dict[str, list[Query]] = defaultdict(list)
+    for query in group:
+        by_origin[str(query.origin or "no line of yours")].append(query)
+    for origin, queries in by_origin.items():
+        parameters = ", ".join(_parameters(query) for query in queries[:_SHOWN_ROWS])
+        more = f", … {len(queries) - _SHOWN_ROWS} more" if len(queries) > _SHOWN_ROWS else ""
+        yield f"  {origin}: {len(queries)} times, with {parameters}{more}"
+    yield "  Likely cause: a relationship that is loaded for each row; add selectinload() or joinedload() to the query."
+
+
+def _one_line(statement: str) -> str:
+    return " ".join(statement.split())
+
+
+def _parameters(query: Query, limit: int = 200) -> str:
+    text = repr(query.parameters)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _plural(count: int, singular: str, plural: str | None = None) -> str:
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def _name(entity_or_table: Any) -> str:
+    inspected = inspect(entity_or_table, raiseerr=False)
+    if isinstance(inspected, Mapper):
+        return inspected.class_.__name__
+    return str(getattr(entity_or_table, "fullname", None) or getattr(entity_or_table, "name", entity_or_table))

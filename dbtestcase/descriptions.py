@@ -1,0 +1,156 @@
+"""What ``create_all`` would make, as text: the same in every process, so that equal models share a template."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from sqlalchemy import URL, MetaData, Table, schema
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.ddl import ExecutableDDLElement
+from sqlalchemy.types import SchemaType
+
+from dbtestcase import sources
+from dbtestcase.errors import SchemaError
+
+__all__ = ["digest_of", "python_defaults", "schema_names"]
+
+# Compiling 500 tables takes 80 ms, and every test class asks again.
+_digests: weakref.WeakKeyDictionary[MetaData, dict[Hashable, str]] = weakref.WeakKeyDictionary()
+
+
+def digest_of(metadata: MetaData, dialect: str) -> str:
+    """A hex digest of everything that ``metadata.create_all()`` makes: schemas, sequences, types, tables, constraints,
+    indexes, comments, and what the ``before_create`` and ``after_create`` listeners do.
+
+    :param dialect: the name of the dialect to compile for.
+    :raises SchemaError: a table cannot be compiled; the message names it.
+    """
+    known = _digests.setdefault(metadata, {})
+    key = (dialect, _shape(metadata))
+    if key not in known:
+        digest = hashlib.sha256()
+        try:
+            for text in _described(metadata, _dialect(dialect)):
+                digest.update(text.encode() + b"\0")
+        except SQLAlchemyError as error:
+            raise SchemaError(
+                f"The model cannot be written as DDL: {error}",
+                cause="a column has no type, a foreign key names a table that no MetaData here holds, or a type belongs"
+                " to another database.",
+                remedy="correct the table that is named.",
+            ) from error
+        known[key] = digest.hexdigest()
+    return known[key]
+
+
+def _shape(metadata: MetaData) -> Hashable:
+    """What changes when a model is changed in a running process, cheaply."""
+    return (
+        tuple(
+            (
+                id(table),
+                tuple(map(id, table.columns)),
+                len(table.constraints),
+                len(table.indexes),
+                len(table.comment or ""),
+            )
+            for table in metadata.tables.values()
+        ),
+        tuple(
+            id(listener) for name in ("before_create", "after_create") for listener in getattr(metadata.dispatch, name)
+        ),
+    )
+
+
+def schema_names(metadata: MetaData) -> list[str]:
+    """The names of the schemas that ``metadata`` makes things in, sorted, without the default one."""
+    names = {table.schema for table in metadata.tables.values()}
+    names |= {sequence.schema for sequence in metadata._sequences.values()}
+    names |= {getattr(kind, "schema", None) for table in metadata.tables.values() for kind in _types(table, None)}
+    return sorted(str(name) for name in names if name)
+
+
+def _dialect(name: str) -> Dialect:
+    return URL.create(name).get_dialect()()
+
+
+def _described(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
+    """Everything that ``create_all`` makes, as text; the same in every process."""
+
+    def compiled(element: ExecutableDDLElement) -> str:
+        return str(element.compile(dialect=dialect))
+
+    yield from schema_names(metadata)
+    for sequence in sorted(metadata._sequences.values(), key=lambda item: (item.schema or "", item.name)):
+        yield compiled(schema.CreateSequence(sequence))
+    yield from _listeners(metadata, dialect)
+    for key in sorted(metadata.tables):
+        table = metadata.tables[key]
+        for foreign_key in table.foreign_keys:
+            _ = foreign_key.column  # says which table is missing, better than the compiler
+        yield from (_type_described(kind, dialect) for kind in _types(table, dialect))
+        yield compiled(schema.CreateTable(table))
+        for constraint in sorted(table.foreign_key_constraints, key=lambda item: str(item.name)):
+            if constraint.use_alter:
+                yield compiled(schema.AddConstraint(constraint, isolate_from_table=False))
+        for index in sorted(table.indexes, key=lambda item: str(item.name)):
+            yield compiled(schema.CreateIndex(index))
+        yield repr(table.comment)
+        yield from (repr((column.name, column.comment)) for column in table.columns if column.comment)
+        yield from _listeners(table, dialect)
+
+
+def _types(table: Table, dialect: Dialect | None) -> Iterator[SchemaType]:
+    """The types of ``table`` that are objects of their own in the database (enums, domains)."""
+    for column in table.columns:
+        kind: Any = column.type if dialect is None else column.type.dialect_impl(dialect)
+        while not isinstance(kind, SchemaType):
+            inner = getattr(kind, "item_type", None) or getattr(kind, "impl", None)
+            if inner is None or inner is kind:
+                break
+            kind = inner
+        if isinstance(kind, SchemaType):
+            yield kind
+
+
+def _type_described(kind: SchemaType, dialect: Dialect) -> str:
+    names = ("schema", "name", "enums", "native_enum", "create_constraint", "length")
+    domain = ("constraint_name", "not_null", "default", "check", "collation")
+    parts = [f"{name}={getattr(kind, name, None)}" for name in names + domain]
+    data_type = getattr(kind, "data_type", None)
+    if data_type is not None:
+        parts.append(str(data_type.compile(dialect=dialect)))
+    return " ".join(parts)
+
+
+def _listeners(target: MetaData | Table, dialect: Dialect) -> Iterator[str]:
+    for name in ("before_create", "after_create"):
+        for listener in getattr(target.dispatch, name):
+            if isinstance(listener, ExecutableDDLElement):
+                statement = getattr(listener, "statement", None)
+                text = statement if isinstance(statement, str) else str(listener.compile(dialect=dialect))
+                condition = getattr(listener, "_ddl_if", None)
+                yield f"{name} {text} {getattr(listener, 'context', '')}"
+                if condition is not None:
+                    yield repr(condition.dialect)
+                    if condition.callable_ is not None:
+                        yield sources.digest_of(condition.callable_)
+            elif isinstance(getattr(listener, "target", None), SchemaType):
+                yield _type_described(listener.target, dialect)
+            else:
+                yield f"{name} {sources.digest_of(listener)}"
+
+
+def python_defaults(metadata: MetaData) -> Iterator[str]:
+    """Defaults that Python fills in: they are part of what the base data become."""
+    for key in sorted(metadata.tables):
+        for column in metadata.tables[key].columns:
+            argument: Any = getattr(column.default, "arg", None)
+            if sources.is_plain(argument):
+                yield f"{column.name}={argument!r}"
+            elif callable(argument):
+                yield f"{column.name}={sources.digest_of(argument)}"

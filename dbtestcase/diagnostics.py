@@ -1,0 +1,186 @@
+"""What a failing test shows: the statements it ran, and what else is known, as notes of its exception.
+
+A runner turns an exception into text the moment it is caught, so the notes have to be there before: the exception is
+met on its way out of ``setUp``, the test method, ``tearDown``, a cleanup or a sub-test.  Notes are part of Python's own
+traceback, and so are shown by unittest, nose2, pytest and all that build on them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO
+from unittest import TestCase
+
+from sqlalchemy import Connection
+
+from .queries import Query, Recording, recording
+
+__unittest = True
+
+__all__ = ["FailureEvidence", "SQLLog", "adding_evidence"]
+
+_SHOWN = 50  # statements of a failing test; the last ones are nearest to the failure
+_STATEMENT_LENGTH, _PARAMETERS_LENGTH = 400, 200  # characters
+
+
+class SQLLog:
+    """The statements of each test of a class: begin it with the class, :meth:`begin_test` with each test.
+
+    :param mode: ``"fail"``: for failing tests; ``"all"``: printed for every test; ``"off"``: nothing is recorded.
+    :param accept: which connections belong to the test.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["fail", "all", "off"] = "fail",
+        accept: Callable[[Connection], bool] = lambda connection: True,
+    ) -> None:
+        self.mode = mode
+        self._accept = accept
+        self._thread = threading.get_ident()
+        self.recording: Recording | None = None
+
+    @contextmanager
+    def recording_class(self) -> Iterator[SQLLog]:
+        """Record until the block ends."""
+        if self.mode == "off":
+            yield self
+            return
+        with recording(self._accept) as self.recording:
+            try:
+                yield self
+            finally:
+                self.recording = None
+
+    def begin_test(self) -> None:
+        """Forget the statements of the test before."""
+        self._thread = threading.get_ident()
+        if self.recording is not None:
+            self.recording.clear()
+
+    def end_test(self, test_id: str, stream: TextIO | None = None) -> None:
+        """Print the test's statements if all are wanted, and forget them.
+
+        :param stream: default: ``sys.stderr``.
+        """
+        if self.mode == "all":
+            print(f"{test_id}\n{self.text(shown=None)}", file=stream or sys.stderr)
+        if self.recording is not None:
+            self.recording.clear()
+
+    def text(self, shown: int | None = _SHOWN) -> str:
+        """The statements so far, numbered, with their time in ms and the application's line.
+
+        :param shown: how many of the last ones; ``None`` for all.
+        """
+        entries = self.recording.entries if self.recording is not None else []
+        if not entries:
+            return "No statements were sent by this test." if self.mode != "off" else ""
+        numbered = _numbered(entries)
+        lines = ["Statements of this test (number, ms, SQL, parameters; the line that sent it):"]
+        left_out = 0 if shown is None or self.mode == "all" else max(len(numbered) - shown, 0)
+        if left_out:
+            lines.append(f"     … {left_out} earlier ones left out; DBTESTCASE_SQL=all shows them")
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for number, query in numbered[left_out:]:
+            lines.append(f"{number:>4} {_time(query)}  {_statement(query)}")
+            lines.append(f"{'':16}{query.origin or 'no line of yours'}{self._other_thread(query, names)}")
+        return "\n".join(lines)
+
+    def _other_thread(self, query: Query, names: dict[int | None, str]) -> str:
+        if query.thread == self._thread:
+            return ""
+        return f", thread {names.get(query.thread, query.thread)}"
+
+
+@contextmanager
+def adding_evidence(evidence: Callable[[BaseException], Iterable[str]]) -> Iterator[None]:
+    """Add notes to the exception that fails a test, once, on its way through this block.
+
+    :param evidence: gives the notes; empty ones are left out.  Not asked for skips, interrupts and sub-tests' signals.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_signal(error) and not getattr(error, "_dbtestcase_evidence", False):
+            error._dbtestcase_evidence = True  # type: ignore[attr-defined]
+            for note in evidence(error):
+                if note:
+                    error.add_note(note)
+        raise
+
+
+class FailureEvidence(TestCase):
+    """Mixed into the test cases: whatever fails a test passes :meth:`_evidence` on its way out."""
+
+    def _evidence(self, error: BaseException) -> Iterable[str]:
+        """Notes for an exception that is about to fail the test; a hook.  The test's rows are still there."""
+        return ()
+
+    def _callSetUp(self) -> None:
+        with adding_evidence(self._evidence):
+            super()._callSetUp()  # type: ignore[misc]
+
+    def _callTestMethod(self, method: Callable[[], Any]) -> None:
+        expected = getattr(self, "__unittest_expecting_failure__", False) or getattr(
+            method, "__unittest_expecting_failure__", False
+        )
+        with adding_evidence(self._no_evidence if expected else self._evidence):
+            super()._callTestMethod(method)  # type: ignore[misc]
+
+    def _callTearDown(self) -> None:
+        with adding_evidence(self._evidence):
+            super()._callTearDown()  # type: ignore[misc]
+
+    def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        with adding_evidence(self._evidence):
+            super()._callCleanup(function, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def subTest(self, *args: Any, **params: Any) -> Iterator[None]:
+        # The exception of a sub-test is caught inside of it, so it never reaches the method's end.
+        with super().subTest(*args, **params), adding_evidence(self._evidence):
+            yield
+
+    def _no_evidence(self, error: BaseException) -> Iterable[str]:
+        return ()
+
+
+def _is_signal(error: BaseException) -> bool:
+    kind = type(error)
+    return (
+        isinstance(error, KeyboardInterrupt | GeneratorExit)
+        or kind.__module__ == "unittest.case"  # SkipTest, _ShouldStop
+        or (kind.__module__ == "builtins" and kind.__name__ in ("Skipped", "XFailed", "Exit"))  # pytest's
+    )
+
+
+def _numbered(entries: list[Query]) -> list[tuple[str, Query]]:
+    numbered, number = [], 0
+    for query in entries:
+        if query.kind == "statement":
+            number += 1
+        numbered.append((f"{number}." if query.kind == "statement" else "", query))
+    return numbered
+
+
+def _time(query: Query) -> str:
+    if query.kind == "transaction":
+        return f"{'':9}"
+    if query.error is not None:
+        return f"{'failed':>9}"
+    return f"{'running':>9}" if query.milliseconds is None else f"{query.milliseconds:9.2f}"
+
+
+def _statement(query: Query) -> str:
+    text = _shortened(" ".join(query.statement.split()), _STATEMENT_LENGTH)
+    if query.error is not None:
+        text = f"{text}  {type(query.error).__name__}"
+    return f"{text}  {_shortened(repr(query.parameters), _PARAMETERS_LENGTH)}" if query.parameters else text
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"

@@ -1,0 +1,174 @@
+"""Factories use the test's session, as they were written, and are afterwards as they were before.
+
+FactoryBoy's and polyfactory's; neither is imported here: who passes a factory has done so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from .errors import ConfigurationError
+from .factoryboy import Binding, is_factory_boy, lead_method, reachable
+from .polyfactories import is_polyfactory, lead
+
+__all__ = ["FactoryManager", "bound"]
+
+Factories = Sequence[type | ModuleType] | ModuleType
+
+
+@contextmanager
+def bound(
+    factories: Factories,
+    session_provider: Callable[[], Session | None],
+    *,
+    async_session_provider: Callable[[], Any] | None = None,
+    run: Callable[[Callable[[], Any]], Any] | None = None,
+) -> Iterator[None]:
+    """Let the factories, and all that they reach, use the provider's session.
+
+    Reached are subclasses, bases, and what ``SubFactory``, ``RelatedFactory``, ``Maybe``, traits and lists name, also
+    as strings.  Persistence stays each factory's own: none, ``flush`` or ``commit``.
+
+    :param factories: FactoryBoy or polyfactory classes, or modules that hold them.
+    :param session_provider: asked whenever a factory needs its session, so bind once for many tests.  ``None`` means
+        that no test is running: then a factory does what it would do unbound.
+    :param async_session_provider: for polyfactory's ``create_async``.
+    :param run: calls what makes instances, with the sync methods of factories: :func:`dbtestcase.blocking.run_blocking`
+        where the session is an async session's own.
+    :raises ConfigurationError: something that is not a factory is listed.
+    """
+    classes = _collect(factories)
+    with ExitStack() as undo:
+        binding = Binding(session_provider, undo, run)
+        for factory in reachable([each for each in classes if not is_polyfactory(each)]):
+            binding.adopt(factory)
+        polyfactories = [each for each in classes if is_polyfactory(each)]
+        lead(polyfactories, session_provider, async_session_provider, undo)
+        if run is not None:
+            for factory in polyfactories:
+                for name in ("create_sync", "create_batch_sync"):
+                    lead_method(factory, name, run, undo)
+        yield
+
+
+class FactoryManager:
+    """The factories by name, on a session: ``manager.PostFactory.create()``.
+
+    What a call gives is in the database afterwards: where the factory's persistence is ``None``, it is flushed at the
+    end, when its post-generation hooks have run.  The classes themselves keep to their own persistence.
+
+    :param session: the session that they use, or a function that gives it.
+    :param factories: FactoryBoy or polyfactory classes, or modules that hold them.
+    :param run: as for :func:`bound`.
+    :raises ConfigurationError: something that is not a factory is listed.
+    """
+
+    def __init__(
+        self,
+        session: Session | Callable[[], Session],
+        factories: Factories,
+        *,
+        run: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        self._session = session
+        self._run = run
+        self._factories = factories
+        self._classes = {factory.__name__: factory for factory in _collect(factories) if not _is_abstract(factory)}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return _Managed(self, self._classes[name])
+        except KeyError:
+            known = ", ".join(sorted(self._classes)) or "none"
+            raise AttributeError(f"no factory is named {name!r}; the factories here are: {known}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._classes]
+
+    def _current(self) -> Session:
+        return self._session() if not isinstance(self._session, Session) and callable(self._session) else self._session
+
+    def _bound(self) -> Any:
+        bindings = [Binding.of(factory) for factory in self._classes.values() if not is_polyfactory(factory)]
+        session = self._current()
+        if bindings and all(binding is not None and binding.session_provider() is session for binding in bindings):
+            return nullcontext()  # in a test: the class has bound them to the same session
+        return bound(self._factories, lambda: session, run=self._run)
+
+
+class _Managed:
+    """A factory whose every method runs with its session bound."""
+
+    def __init__(self, manager: FactoryManager, factory: type) -> None:
+        self._manager = manager
+        self._factory = factory
+
+    def __call__(self, **attributes: Any) -> Any:
+        return self._run(self._factory, attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._factory, name)
+        if not inspect.isroutine(value):
+            return value
+
+        def bound_method(*positional: Any, **attributes: Any) -> Any:
+            return self._run(value, attributes, positional)
+
+        return bound_method
+
+    def __repr__(self) -> str:
+        return f"<{self._factory.__name__} on {self._manager._current()!r}>"
+
+    def _run(self, method: Callable[..., Any], attributes: dict[str, Any], positional: tuple[Any, ...] = ()) -> Any:
+        with self._manager._bound():
+            made = method(*positional, **attributes)
+            if inspect.isawaitable(made):
+                return self._finish(made)
+            self._store(made)
+        return made
+
+    async def _finish(self, making: Awaitable[Any]) -> Any:
+        with self._manager._bound():
+            return await making
+
+    def _store(self, made: Any) -> None:
+        session = self._manager._current()
+        if any(instance in session.new for instance in (made if isinstance(made, list) else [made])):
+            session.flush() if self._manager._run is None else self._manager._run(session.flush)
+
+
+def _is_abstract(factory: Any) -> bool:
+    return bool(factory._meta.abstract) if is_factory_boy(factory) else bool(vars(factory).get("__is_base_factory__"))
+
+
+def _collect(factories: Factories) -> list[type]:
+    classes: list[type] = []
+    for each in [factories] if isinstance(factories, ModuleType) else factories:
+        if isinstance(each, ModuleType):
+            classes += [value for value in vars(each).values() if _is_factory(value) and not _is_librarys(value)]
+        elif _is_factory(each):
+            classes.append(each)
+        else:
+            raise ConfigurationError(
+                f"factories lists {each!r}, which is not a factory.",
+                cause="an instance, a function or a model was listed where a factory class belongs.",
+                remedy="list subclasses of factory.alchemy.SQLAlchemyModelFactory or of polyfactory's "
+                "SQLAlchemyFactory, or modules that hold them.",
+            )
+    return list(dict.fromkeys(classes))
+
+
+def _is_factory(value: object) -> bool:
+    return is_factory_boy(value) or is_polyfactory(value)
+
+
+def _is_librarys(factory: type) -> bool:
+    return factory.__module__.partition(".")[0] in ("factory", "polyfactory")

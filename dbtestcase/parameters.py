@@ -1,0 +1,132 @@
+"""``SET`` belongs to the connection that ran it: the server's parameters, kept apart for many connections on one wire.
+
+Flows are generators that yield SQL and receive its rows; a driver runs them.  They cost nothing until the first
+``SET``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+
+__all__ = ["Flow", "ParameterStore", "Parameters", "Rows", "literal", "read_settings", "write_settings"]
+
+Rows = list[tuple[object, ...]]
+Flow = Generator[str, Rows, None]
+
+
+def literal(value: object) -> str:
+    """A string literal of standard SQL; ``NULL`` for None."""
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+def read_settings(names: Iterable[str]) -> str:
+    """PostgreSQL's query for the values of some parameters."""
+    return "SELECT " + ", ".join(f"current_setting({literal(name)}, true)" for name in names)
+
+
+def write_settings(values: Mapping[str, object]) -> str:
+    """PostgreSQL's statement that sets them."""
+    calls = (f"set_config({literal(n)}, {literal('' if v is None else v)}, false)" for n, v in values.items())
+    return "SELECT " + ", ".join(calls)
+
+
+class Parameters:
+    """What one connection has set.
+
+    :param lasting: whether a rollback leaves it as it is.
+    """
+
+    __slots__ = ("lasting", "local", "saved", "session")
+
+    def __init__(self, *, lasting: bool = False) -> None:
+        self.lasting = lasting
+        self.session: dict[str, object] = {}
+        self.local: dict[str, object] = {}
+        self.saved: list[tuple[dict[str, object], dict[str, object]]] = []
+
+    def begin(self) -> None:
+        """A transaction begins: a rollback comes back to here."""
+        self.saved = [(dict(self.session), {})]
+
+    def savepoint(self) -> None:
+        """So does a rollback to the savepoint that is set now."""
+        self.saved.append((dict(self.session), dict(self.local)))
+
+    def release(self, depth: int) -> None:
+        """The savepoint at ``depth`` (1 for the outermost) is gone."""
+        del self.saved[depth:]
+
+    def rollback(self, depth: int = 0) -> None:
+        """Back to the savepoint at ``depth``, 0 for the transaction's beginning."""
+        if depth < len(self.saved) and not self.lasting:
+            session, local = self.saved[depth]
+            self.session, self.local = dict(session), dict(local)
+            del self.saved[depth + 1 :]
+
+    def commit(self) -> None:
+        """What was ``LOCAL`` ends."""
+        self.local = {}
+        self.saved = []
+
+
+class ParameterStore:
+    """What the wire has set, and on whose behalf.
+
+    :param read: gives the query for the values of some parameters.
+    :param write: gives the statement that sets some.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Iterable[str]], str] = read_settings,
+        write: Callable[[Mapping[str, object]], str] = write_settings,
+    ) -> None:
+        self._read, self._write = read, write
+        self._baseline: dict[str, object] = {}
+        self._applied: Parameters | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether any connection has set anything."""
+        return bool(self._baseline)
+
+    def invalidate(self) -> None:
+        """The server has undone something, perhaps a ``SET`` of ours."""
+        self._applied = None
+
+    def undo(self) -> list[str]:
+        """The statements that take back what a rollback does not."""
+        return [self._write(self._baseline)] if self._baseline else []
+
+    def clear(self) -> None:
+        """The server is back where nothing was set."""
+        self._baseline.clear()
+        self._applied = None
+
+    def apply(self, mine: Parameters) -> Flow:
+        """Give the wire the parameters of the connection that uses it next."""
+        if not self._baseline or self._applied is mine:
+            return
+        yield self._write({n: mine.local.get(n, mine.session.get(n, default)) for n, default in self._baseline.items()})
+        self._applied = mine
+
+    def before(self, names: Iterable[str]) -> Flow:
+        """Remember what the parameters were before the first ``SET`` of them."""
+        new = [n for n in names if n not in self._baseline and n != "*"]
+        if new:
+            rows = yield self._read(new)
+            self._baseline.update(zip(new, rows[0], strict=True))
+
+    def after(self, mine: Parameters, names: Iterable[str], *, local: bool) -> Flow:
+        """Remember what a connection has set."""
+        names = list(self._baseline) if "*" in names else list(names)
+        if names:
+            rows = yield self._read(names)
+            values = dict(zip(names, rows[0], strict=True))
+            if local:
+                mine.local.update(values)
+            else:
+                mine.session.update(values)
+                for name in names:
+                    mine.local.pop(name, None)
+        self._applied = mine

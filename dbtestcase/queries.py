@@ -1,0 +1,234 @@
+"""Which statements the process sends: recorded by SQLAlchemy's events, and only while somebody wants to know.
+
+One pair of listeners on :class:`sqlalchemy.Engine` itself sees every engine of the process, present and future, sync
+and async, in every thread.  Not seen: what is sent by a DBAPI cursor behind SQLAlchemy's back.
+
+>>> with recording() as queries:                                    # doctest: +SKIP
+...     session.scalars(select(Post)).all()
+>>> len(queries), queries[0].statement, str(queries[0].origin)      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, overload
+
+from sqlalchemy import Connection, Engine, event
+
+from .origins import Origin, find_origin
+
+__all__ = ["Query", "Recording", "harness_statements", "recording"]
+
+STATEMENT, SAVEPOINT, TRANSACTION = "statement", "savepoint", "transaction"
+_SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
+_WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
+
+
+class Query:
+    """One statement as it was sent.
+
+    :ivar statement: the SQL, with the driver's placeholders.
+    :ivar parameters: as given to the driver: a tuple or dict, or a list of them if :attr:`executemany`.
+    :ivar kind: ``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK.
+    :ivar origin: the application's line, or ``None`` where only libraries are on the stack.
+    :ivar thread: identifier of the thread that sent it.
+    :ivar error: the driver's exception if the statement failed.
+    :ivar later_batch: whether it goes on where the statement before it ended: many rows are sent in several batches.
+    """
+
+    __slots__ = (
+        "connection",
+        "ended",
+        "error",
+        "executemany",
+        "kind",
+        "later_batch",
+        "origin",
+        "parameters",
+        "started",
+        "statement",
+        "thread",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        statement: str,
+        parameters: Any,
+        executemany: bool,
+        kind: str,
+        origin: Origin | None,
+    ) -> None:
+        self.statement = statement
+        self.parameters = parameters
+        self.executemany = executemany
+        self.kind = kind
+        self.origin = origin
+        self.later_batch = False
+        self.thread = threading.get_ident()
+        self.connection = weakref.ref(connection)
+        self.ended: float | None = None
+        self.error: BaseException | None = None
+        self.started = perf_counter()
+
+    @property
+    def milliseconds(self) -> float | None:
+        """From the sending to the server's answer, in ms; ``None`` if it failed or is still running."""
+        return None if self.ended is None else (self.ended - self.started) * 1000
+
+    @property
+    def running(self) -> bool:
+        """Whether the server has not answered yet."""
+        return self.ended is None and self.error is None
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is not an INSERT, UPDATE, DELETE, MERGE, savepoint or end of a transaction."""
+        return self.kind is STATEMENT and not self.statement.lstrip(" \t\r\n(")[:7].upper().startswith(_WRITES)
+
+    def __repr__(self) -> str:
+        return f"<Query {' '.join(self.statement.split())!r} {self.parameters!r} at {self.origin}>"
+
+
+class Recording(Sequence[Query]):
+    """The queries since the recording began, oldest first: statements only, without savepoints.
+
+    :attr:`entries` has everything, also SAVEPOINT, COMMIT and ROLLBACK.
+    """
+
+    def __init__(self, accept: Callable[[Connection], bool]) -> None:
+        self.accept = accept
+        self.entries: list[Query] = []
+
+    @property
+    def queries(self) -> list[Query]:
+        return [entry for entry in self.entries if entry.kind is STATEMENT]
+
+    def clear(self) -> None:
+        """Forget what was recorded; queries handed out stay as they are."""
+        self.entries = []
+
+    def __len__(self) -> int:
+        return sum(entry.kind is STATEMENT for entry in self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Query: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Query]: ...
+    def __getitem__(self, index: int | slice) -> Query | list[Query]:
+        return self.queries[index]
+
+    def __iter__(self) -> Iterator[Query]:
+        return iter(self.queries)
+
+
+@contextmanager
+def recording(accept: Callable[[Connection], bool] = lambda connection: True) -> Iterator[Recording]:
+    """Record what all threads and tasks of the process send.
+
+    :param accept: which connections count; asked once for each statement.
+    """
+    made = Recording(accept)
+    _begin(made)
+    try:
+        yield made
+    finally:
+        _end(made)
+
+
+@contextmanager
+def harness_statements() -> Iterator[None]:
+    """What this thread or task sends meanwhile is the harness's own: no recording has it."""
+    token = _harness.set(True)
+    try:
+        yield
+    finally:
+        _harness.reset(token)
+
+
+_harness: ContextVar[bool] = ContextVar("dbtestcase_harness_statements", default=False)
+_lock = threading.Lock()
+_active: tuple[Recording, ...] = ()  # replaced, never changed: the listeners read it without the lock
+
+
+def _begin(made: Recording) -> None:
+    global _active
+    with _lock:
+        if not _active:
+            for name, listener in _LISTENERS.items():
+                event.listen(Engine, name, listener)
+        _active += (made,)
+
+
+def _end(made: Recording) -> None:
+    global _active
+    with _lock:
+        _active = tuple(other for other in _active if other is not made)
+        if not _active:
+            for name, listener in _LISTENERS.items():
+                event.remove(Engine, name, listener)
+
+
+def _record(connection: Connection, statement: str, parameters: Any, executemany: bool, kind: str) -> Query | None:
+    if _harness.get():
+        return None
+    interested = [made for made in _active if made.accept(connection)]
+    if not interested:
+        return None
+    query = Query(connection, statement, parameters, executemany, kind, find_origin(3))
+    for made in interested:
+        made.entries.append(query)
+    return query
+
+
+def _before(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    kind = SAVEPOINT if statement[:22].upper().startswith(_SAVEPOINTS) else STATEMENT
+    query = _record(connection, statement, parameters, executemany, kind)
+    if query is not None and context is not None:
+        earlier = getattr(context, "_dbtestcase_query", None)
+        query.later_batch = earlier is not None and earlier.statement == statement
+        context._dbtestcase_query = query
+
+
+def _after(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    query = getattr(context, "_dbtestcase_query", None)
+    if query is not None:
+        query.ended = perf_counter()
+
+
+def _failed(context: Any) -> None:
+    query = getattr(context.execution_context, "_dbtestcase_query", None)
+    if query is not None:
+        query.error = context.original_exception
+
+
+def _commit(connection: Connection) -> None:
+    _mark(connection, "COMMIT")
+
+
+def _rollback(connection: Connection) -> None:
+    _mark(connection, "ROLLBACK")
+
+
+def _mark(connection: Connection, statement: str) -> None:
+    query = _record(connection, statement, (), False, TRANSACTION)
+    if query is not None:
+        query.ended = query.started  # told before it is sent: no time to show
+
+
+_LISTENERS: dict[str, Callable[..., None]] = {
+    "before_cursor_execute": _before,
+    "after_cursor_execute": _after,
+    "handle_error": _failed,
+    "commit": _commit,
+    "rollback": _rollback,
+}

@@ -1,0 +1,71 @@
+"""Sessions that end as they should: committed, rolled back on an error, always closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+__all__ = ["async_session_scope", "session_scope"]
+
+
+@contextmanager
+def session_scope(bind_or_factory: Engine | Connection | Callable[[], Session]) -> Iterator[Session]:
+    """A new session: commit at the end, rollback on an error, always closed.
+
+    >>> with session_scope(engine) as session:                          # doctest: +SKIP
+    ...     session.add(Post(title="Hello"))
+
+    :param bind_or_factory: an engine or connection, or what gives a session when it is called: a ``sessionmaker``, a
+        function, a ``scoped_session`` (its session is removed from the registry at the end).
+    :raises: what the block raises, and what the commit raises.
+    """
+    if isinstance(bind_or_factory, Engine | Connection):
+        session = Session(bind_or_factory)
+        close: Callable[[], None] = session.close
+    else:
+        session = bind_or_factory()
+        close = getattr(bind_or_factory, "remove", session.close)
+    try:
+        yield session
+        session.commit()
+    except BaseException:  # also KeyboardInterrupt: half of the work must not be committed by whoever comes next
+        session.rollback()
+        raise
+    finally:
+        close()
+
+
+@asynccontextmanager
+async def async_session_scope(
+    bind_or_factory: AsyncEngine | AsyncConnection | Callable[[], AsyncSession],
+) -> AsyncIterator[AsyncSession]:
+    """:func:`session_scope` for async engines, and for what gives an ``AsyncSession``.
+
+    Instances stay usable after the commit: the session is made with ``expire_on_commit=False``, unless a factory makes
+    it.
+
+    :raises ImportError: greenlet is not installed (``pip install 'dbtestcase[asyncio]'``).
+    """
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+    if isinstance(bind_or_factory, AsyncEngine | AsyncConnection):
+        session = AsyncSession(bind_or_factory, expire_on_commit=False)
+        close: Callable[[], Any] = session.close
+    else:
+        session = bind_or_factory()
+        close = getattr(bind_or_factory, "remove", session.close)
+    try:
+        yield session
+        await session.commit()
+    except BaseException:  # also CancelledError
+        await session.rollback()
+        raise
+    finally:
+        await close()
