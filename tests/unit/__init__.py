@@ -1,0 +1,1 @@
+"""Decisions: no server, no subprocess."""

@@ -1,0 +1,54 @@
+"""A long start-up says once what it is doing; a short one says nothing."""
+
+import contextlib
+import io
+import threading
+import unittest
+from unittest import mock
+
+from dbtestcase import progress
+
+
+class DoingTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(progress, "_progress", progress._Progress()))
+        self.spoken = threading.Event()
+        real = progress.say
+
+        def say(text: str) -> None:
+            real(text)
+            self.spoken.set()
+
+        self.enterContext(mock.patch.object(progress, "say", say))
+        self.stderr = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+
+    def impatient(self) -> None:
+        self.enterContext(mock.patch.object(progress, "PATIENCE", 0.001))
+
+    def test_a_short_start_says_nothing(self) -> None:
+        with progress.doing("migrating"):
+            pass
+        self.assertEqual(self.stderr.getvalue(), "")
+
+    def test_a_long_one_names_the_innermost_part_in_one_line(self) -> None:
+        with mock.patch.object(progress, "PATIENCE", 0.05), progress.doing("starting"), progress.doing("migrating"):
+            self.assertTrue(self.spoken.wait(10))
+        self.assertEqual(self.stderr.getvalue(), "dbtestcase: migrating ...\n")
+
+    def test_it_is_said_once_in_a_process(self) -> None:
+        self.impatient()
+        for part in ("initialising", "migrating"):
+            with progress.doing(part):
+                self.assertTrue(self.spoken.wait(10))
+        self.assertEqual(self.stderr.getvalue().count("\n"), 1)
+
+    def test_parts_that_follow_each_other_share_the_second(self) -> None:
+        progress._progress.spent = progress.PATIENCE
+        with progress.doing("migrating"):
+            self.assertTrue(self.spoken.wait(10))
+
+    def test_no_thread_is_left_behind(self) -> None:
+        before = threading.enumerate()
+        with progress.doing("migrating"):
+            self.assertGreater(len(threading.enumerate()), len(before))
+        self.assertEqual(threading.enumerate(), before)

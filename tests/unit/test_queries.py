@@ -1,0 +1,280 @@
+"""What is recorded of the statements that a process sends, and what the assertions make of it."""
+
+import asyncio
+import threading
+import unittest
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import create_engine, event, insert, select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.pool import StaticPool
+
+from dbtestcase import origins
+from dbtestcase.assertions import QueryAssertions
+from dbtestcase.queries import harness_statements, recording
+from tests.support.blog_models import Author, Base, Editor, Post, Tag
+
+
+def titles_with_authors(session: Session, *options: Any) -> list[str]:
+    """An application's view."""
+    posts = session.scalars(select(Post).order_by(Post.id).options(*options)).all()
+    return [f"{post.title} by {post.author.name}" for post in posts]  # N + 1
+
+
+LAZY_LINE = titles_with_authors.__code__.co_firstlineno + 3
+
+
+class QueryCase(QueryAssertions):
+    def setUp(self) -> None:
+        self.bind = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        self.addCleanup(self.bind.dispose)
+        Base.metadata.create_all(self.bind)
+        self.session = self.enterContext(Session(self.bind))
+        for number in range(3):
+            self.session.add(Post(title=f"Post {number}", author=Author(name=f"Author {number}")))
+        self.session.commit()
+        self.session.expunge_all()
+
+    def another_engine(self) -> Engine:
+        engine = create_engine("sqlite://")
+        self.addCleanup(engine.dispose)
+        return engine
+
+    def fails(self, pattern: str) -> Any:
+        return self.assertRaisesRegex(self.failureException, pattern)
+
+
+class RecordingTest(QueryCase):
+    def test_a_query_has_its_parameters_its_time_and_the_applications_line(self) -> None:
+        with recording() as queries:
+            titles_with_authors(self.session)
+        self.assertEqual(len(queries), 4)
+        self.assertIn("FROM posts", queries[0].statement)
+        self.assertEqual(queries[1].parameters, (1,))
+        self.assertGreater(queries[0].milliseconds or 0.0, 0.0)
+        self.assertEqual(
+            str(queries[1].origin), f"tests/unit/test_queries.py:{LAZY_LINE} in {queries[1].origin.function}"
+        )
+
+    def test_savepoints_and_ends_of_transactions_are_entries_but_not_queries(self) -> None:
+        with recording() as queries:
+            self.session.execute(text("SELECT 1"))
+            with self.session.begin_nested():
+                self.session.execute(text("SELECT 2"))
+            self.session.commit()
+        self.assertEqual([query.statement for query in queries], ["SELECT 1", "SELECT 2"])
+        kinds = [entry.statement.split()[0] for entry in queries.entries]
+        self.assertEqual(kinds, ["SELECT", "SAVEPOINT", "SELECT", "RELEASE", "COMMIT"])
+
+    def test_a_statement_that_fails_is_recorded_without_a_time(self) -> None:
+        with recording() as queries, self.assertRaises(OperationalError):
+            self.session.execute(text("SELECT nonsense"))
+        self.assertIsNone(queries[0].milliseconds)
+        self.assertFalse(queries[0].running)
+        self.assertRegex(str(queries[0].error), "no such column: nonsense")
+
+    def test_engines_that_were_there_before_and_that_are_made_meanwhile_are_seen(self) -> None:
+        before = self.another_engine()
+        with before.connect() as connection, recording() as queries:
+            connection.execute(text("SELECT 1"))
+            with self.another_engine().connect() as other:
+                other.execute(text("SELECT 2"))
+        self.assertEqual(len(queries), 2)
+
+    def test_listeners_are_there_only_while_somebody_listens(self) -> None:
+        def listeners() -> int:
+            return len(list(self.bind.dispatch.before_cursor_execute))
+
+        self.assertEqual(listeners(), 0)
+        with recording() as outer:
+            with recording() as inner:
+                self.assertEqual(listeners(), 1)
+                self.session.execute(text("SELECT 1"))
+            self.session.execute(text("SELECT 2"))
+            self.assertEqual((len(outer), len(inner)), (2, 1))
+        self.assertEqual(listeners(), 0)
+
+    def test_only_the_connections_that_are_asked_for_count(self) -> None:
+        with recording(lambda connection: connection.engine is self.bind) as queries:
+            self.session.execute(text("SELECT 1"))
+            with self.another_engine().connect() as other:
+                other.execute(text("SELECT 2"))
+        self.assertEqual([query.statement for query in queries], ["SELECT 1"])
+
+    def test_the_harnesss_own_statements_are_not_recorded(self) -> None:
+        with recording() as queries:
+            with harness_statements():
+                self.session.execute(text("SELECT 1"))
+            thread = threading.Thread(target=lambda: self.session.execute(text("SELECT 2")))
+            with harness_statements():
+                thread.start()
+                thread.join()
+        self.assertEqual([query.statement for query in queries], ["SELECT 2"])
+
+    def test_threads_are_seen(self) -> None:
+        def work() -> None:
+            with Session(self.bind) as session:
+                session.execute(text("SELECT 1"))
+
+        with recording() as queries:
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+                thread.join()
+        self.assertEqual(len(queries), 3)
+        self.assertEqual(queries[0].origin.function, "work")
+
+    def test_several_batches_of_one_insert_are_told(self) -> None:
+        with recording() as queries:
+            self.session.execute(
+                insert(Tag).returning(Tag.id).execution_options(insertmanyvalues_page_size=2),
+                [{"name": f"{n}"} for n in range(5)],
+            )
+        self.assertEqual([query.later_batch for query in queries], [False, True, False])
+
+    def test_it_ends_when_the_block_raises(self) -> None:
+        with self.assertRaises(ZeroDivisionError), recording() as queries:
+            raise ZeroDivisionError
+        self.session.execute(text("SELECT 1"))
+        self.assertEqual(len(queries), 0)
+
+    def test_the_application_may_rewrite_statements(self) -> None:
+        """Its own listeners come to the same events."""
+
+        def comment(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
+            return f"{statement} /* mine */", parameters
+
+        event.listen(Engine, "before_cursor_execute", comment, retval=True)
+        self.addCleanup(event.remove, Engine, "before_cursor_execute", comment)
+        with recording() as queries:
+            self.session.execute(text("SELECT 1"))
+        self.assertEqual(queries[0].statement, "SELECT 1 /* mine */")
+
+
+class OriginTest(unittest.TestCase):
+    def test_files_of_libraries_are_passed_by(self) -> None:
+        for name, application in {
+            "/usr/lib/python3.11/site-packages/flask/app.py": False,
+            "/usr/lib/python3/dist-packages/flask/app.py": False,
+            threading.__file__: False,
+            asyncio.__file__: False,
+            Engine.__init__.__code__.co_filename: False,
+            origins.__file__: False,
+            "<string>": False,
+            "<frozen importlib._bootstrap>": False,
+            "<stdin>": True,
+            "/srv/blog/views.py": True,
+            "templates/post.html": True,
+            __file__: True,
+        }.items():
+            with self.subTest(name):
+                self.assertIs(origins._classify(name), application)
+
+    def test_a_stack_of_libraries_has_no_origin(self) -> None:
+        with (
+            mock.patch.dict(origins._is_application, {__file__: False}),
+            mock.patch.object(origins, "_classify", return_value=False),
+            mock.patch.object(origins, "_is_application", {}),
+        ):
+            self.assertIsNone(origins.find_origin())
+
+
+class AsyncRecordingTest(unittest.IsolatedAsyncioTestCase):
+    async def test_the_line_that_awaits_is_found(self) -> None:
+        from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        self.addAsyncCleanup(engine.dispose)
+
+        async def view() -> None:
+            async with AsyncSession(engine) as session:
+                await session.execute(text("SELECT 1"))
+
+        await view()  # connects
+        with recording() as queries:
+            await asyncio.gather(view(), view())
+        self.assertEqual([query.origin.function for query in queries], ["view", "view"])
+        self.assertEqual({query.origin.lineno for query in queries}, {view.__code__.co_firstlineno + 2})
+
+
+class AssertionTest(QueryCase):
+    def test_assert_num_queries(self) -> None:
+        with self.assertNumQueries(4) as queries:
+            titles_with_authors(self.session)
+        self.assertEqual(len(queries), 4)
+        self.session.expunge_all()
+        self.assertEqual(len(self.assertNumQueries(2, titles_with_authors, self.session, selectinload(Post.author))), 3)
+        with self.fails(r"1 query executed, 2 expected:\n1. SELECT 1  \(\)  \[tests/unit/test_queries.py:\d+ in test"):
+            with self.assertNumQueries(2):
+                self.session.execute(text("SELECT 1"))
+        with self.fails(r"^0 queries executed, 1 expected$"), self.assertNumQueries(1):
+            pass
+        with self.fails(r"… and 1 more$"), self.assertNumQueries(0):
+            for _ in range(51):
+                self.session.execute(text("SELECT 1"))
+
+    def test_an_error_in_the_block_is_not_hidden_by_the_count(self) -> None:
+        for block in (self.assertNumQueries(5), self.assertMaxQueries(0), self.assertNoRepeatedQueries()):
+            with self.assertRaises(ZeroDivisionError), block:
+                self.session.execute(text("SELECT 1"))
+                raise ZeroDivisionError
+
+    def test_assert_max_queries(self) -> None:
+        with self.assertMaxQueries(4):
+            titles_with_authors(self.session)
+        with self.fails("1 query executed, at most 0 expected"), self.assertMaxQueries(0):
+            self.session.execute(text("SELECT 1"))
+
+    def test_an_n_plus_one_is_found_with_its_line(self) -> None:
+        with self.fails(
+            rf"(?s)1 query was repeated:\n3 times: SELECT authors.* FROM authors .*"
+            rf"  tests/unit/test_queries.py:{LAZY_LINE} in [^:]+: 3 times, with \(1,\), \(2,\), \(3,\)\n.*selectinload"
+        ):
+            with self.assertNoRepeatedQueries():
+                titles_with_authors(self.session)
+        self.session.expunge_all()
+        with self.assertNoRepeatedQueries():
+            titles_with_authors(self.session, selectinload(Post.author))
+        self.session.expunge_all()
+        with self.assertNoRepeatedQueries(allowed=3):
+            titles_with_authors(self.session)
+
+    def test_writes_may_be_repeated(self) -> None:
+        with self.assertNoRepeatedQueries():
+            for name in "ab":
+                self.session.execute(text("INSERT INTO tags (name) VALUES (:name)"), {"name": name})
+                self.session.execute(text(" update tags SET name = :name"), {"name": name})
+
+    def test_assert_row_count(self) -> None:
+        self.assertRowCount(Post, 3)
+        self.assertRowCount(Post.__table__, 3)
+        self.assertRowCount(Post, 1, Post.title == "Post 1", Post.id > 0)
+        self.assertRowCount(Editor, 0)
+        self.session.add(Editor(name="Eve", desk="News"))
+        self.assertRowCount(Editor, 1)
+        self.assertRowCount(Editor, 1, Author.name == "Eve")
+        with self.fails(
+            r"^Post has 1 row, not 2 where posts.title = :title_1 \{'title_1': 'Post 1'\} "
+            r"and posts.id > :id_1 \{'id_1': 0\}\n  \{'id': 2, 'title': 'Post 1'"
+        ):
+            self.assertRowCount(Post, 2, Post.title == "Post 1", Post.id > 0)
+        with self.fails(r"^tags has 0 rows, not 1$"):
+            self.assertRowCount(Tag.__table__, 1)
+        with self.fails(r"(?s)Tag has 7 rows, not 1\n  .*\n  … and 2 more : because"):
+            self.session.add_all(Tag(name=f"{n}") for n in range(7))
+            self.assertRowCount(Tag, 1, msg="because")
+
+    def test_counting_rows_counts_no_query(self) -> None:
+        self.session.add(Tag(name="sql"))
+        with self.assertNumQueries(1):
+            self.assertRowCount(Tag, 1)
+
+    def test_a_traceback_ends_in_the_test(self) -> None:
+        self.assertTrue(vars(__import__("dbtestcase.assertions").assertions)["__unittest"])
+
+
+if __name__ == "__main__":
+    unittest.main()
