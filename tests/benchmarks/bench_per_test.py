@@ -1,0 +1,156 @@
+"""What a test costs: python -m tests.benchmarks.bench_per_test
+
+1,000 empty tests, and 500 that insert three rows through the ORM and commit, beside Django's TestCase and a
+hand-written recipe (one session joined into an outer transaction), on the same server, over a plain TestCase.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.measure import TIMING, finish, in_turns, print_table, printed_seconds, shared_server, verdict
+from tests.support.runners import write_suite
+
+EMPTY, ROWS, ROUNDS = 1_000, 500, 5
+
+MODELS = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase): pass
+
+class Row(Base):
+    __tablename__ = "rows"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+PROGRAMS = {
+    "timing.py": TIMING,
+    "models.py": MODELS,
+    "plain.py": """
+        import sys, unittest
+        from timing import run
+
+        class Plain(unittest.TestCase):
+            def check(self): pass
+
+        run(Plain, int(sys.argv[2]))
+        """,
+    "ours.py": """
+        import sys
+        from dbtestcase import DatabaseTest
+        from models import Base, Row, Session, create_engine
+        from timing import run
+
+        engine = create_engine("postgresql+psycopg://nowhere/app")
+
+        class Ours(DatabaseTest):
+            metadata = Base.metadata
+            engines = [engine]
+            if sys.argv[1] == "empty":
+                def check(self): pass
+            else:
+                def check(self):
+                    with Session(engine) as session:
+                        session.add_all(Row(name=str(number)) for number in range(3))
+                        session.commit()
+
+        run(Ours, int(sys.argv[2]))
+        """,
+    "recipe.py": """
+        import os, sys, unittest
+        from models import Base, Row, Session, create_engine
+        from timing import run
+
+        engine = create_engine(os.environ["SCRATCH"])
+        Base.metadata.create_all(engine)
+
+        class Recipe(unittest.TestCase):
+            def setUp(self):
+                self.connection = engine.connect()
+                self.transaction = self.connection.begin()
+                self.session = Session(bind=self.connection, join_transaction_mode="create_savepoint")
+            def tearDown(self):
+                self.session.close()
+                self.transaction.rollback()
+                self.connection.close()
+            if sys.argv[1] == "empty":
+                def check(self): pass
+            else:
+                def check(self):
+                    self.session.add_all(Row(name=str(number)) for number in range(3))
+                    self.session.commit()
+
+        run(Recipe, int(sys.argv[2]))
+        """,
+    "django_.py": """
+        import os, sys
+        import django
+        from django.conf import settings
+        from sqlalchemy import make_url
+        url = make_url(os.environ["SCRATCH"])
+        settings.configure(DATABASES={"default": {
+            "ENGINE": "django.db.backends.postgresql", "NAME": url.database, "USER": url.username or "",
+            "HOST": url.query.get("host") or url.host or "", "PORT": url.port or url.query.get("port") or "",
+        }}, INSTALLED_APPS=[], USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.AutoField")
+        django.setup()
+        from django.db import connection, models, transaction
+        from django.test import TestCase
+        from timing import run
+
+        class Row(models.Model):
+            name = models.TextField()
+            class Meta:
+                app_label = "bench"
+                db_table = "django_rows"
+
+        if "django_rows" not in connection.introspection.table_names():
+            with connection.schema_editor() as editor:
+                editor.create_model(Row)
+
+        class Django(TestCase):
+            if sys.argv[1] == "empty":
+                def check(self): pass
+            else:
+                def check(self):
+                    with transaction.atomic():
+                        for number in range(3):
+                            Row.objects.create(name=str(number))
+
+        run(Django, int(sys.argv[2]))
+        """,
+}
+NAMES = {"plain": "unittest.TestCase", "ours": "DatabaseTest", "recipe": "hand-written recipe", "django_": "Django"}
+
+
+def main() -> None:
+    with shared_server() as (server, environment), tempfile.TemporaryDirectory() as name:
+        folder = write_suite(Path(name), PROGRAMS)
+        measure = partial(printed_seconds, folder=folder, env=environment)
+        kept = []
+        for kind, count in (("empty", EMPTY), ("rows", ROWS)):
+            found = in_turns(
+                {
+                    program: partial(measure, [f"{program}.py", "empty" if program == "plain" else kind, str(count)])
+                    for program in NAMES
+                },
+                ROUNDS,
+            )
+            over = {program: (seconds - found["plain"]) / count for program, seconds in found.items()}
+            print_table(
+                f"{count} tests, {kind}; each over a plain TestCase; PostgreSQL {server.version}; median of {ROUNDS}",
+                [
+                    (NAMES[program], seconds, f"{seconds / over['django_']:.2f} of Django's")
+                    for program, seconds in over.items()
+                    if program != "plain"
+                ],
+                "us",
+            )
+            kept.append(verdict("share of Django's", over["ours"] / over["django_"], 0.35 if kind == "empty" else 1.0))
+    finish(kept)
+
+
+if __name__ == "__main__":
+    main()

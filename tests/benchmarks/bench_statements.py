@@ -1,0 +1,176 @@
+"""What a statement costs inside the sandbox: python -m tests.benchmarks.bench_statements
+
+The same work on the same server, on plain connections that commit and in a sandbox: statements in an open transaction,
+and whole transactions of one insert, by the driver itself, through SQLAlchemy Core and through the ORM.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, create_engine, insert, orm, select
+
+from dbtestcase.isolation import sandbox_run
+from tests.benchmarks.measure import finish, in_turns, print_table, shared_server, verdict
+
+COUNT, ROUNDS = 100, 31
+STATEMENT_LIMIT, TRANSACTION_LIMIT = 1.3, 1.4
+
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Row(Base):
+    __tablename__ = "rows"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    name: orm.Mapped[str]
+
+
+SELECT = "SELECT id, name FROM rows WHERE id = %s"
+INSERT = "INSERT INTO rows (name) VALUES (%s)"
+
+
+def driver_selects(engine: Engine) -> None:
+    raw = engine.raw_connection()
+    connection: Any = raw.driver_connection
+    cursor = connection.cursor()
+    for number in range(COUNT):
+        cursor.execute(SELECT, (number,))
+        cursor.fetchall()
+    raw.close()
+
+
+def driver_inserts(engine: Engine) -> None:
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    for _ in range(COUNT):
+        cursor.execute(INSERT, ("name",))
+    raw.commit()
+    raw.close()
+
+
+def core_selects(engine: Engine) -> None:
+    with engine.connect() as connection:
+        for number in range(COUNT):
+            connection.execute(select(Row.id, Row.name).where(Row.id == number)).all()
+
+
+def core_inserts(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for _ in range(COUNT):
+            connection.execute(insert(Row).values(name="name"))
+
+
+def orm_selects(engine: Engine) -> None:
+    with orm.Session(engine) as session:
+        for number in range(COUNT):
+            session.scalars(select(Row).where(Row.id == number)).all()
+
+
+def orm_flushes(engine: Engine) -> None:
+    with orm.Session(engine) as session:
+        for _ in range(COUNT):
+            session.add(Row(name="name"))
+            session.flush()
+        session.commit()
+
+
+def driver_transactions(engine: Engine) -> None:
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    for _ in range(COUNT):
+        cursor.execute(INSERT, ("name",))
+        raw.commit()
+    raw.close()
+
+
+def core_transactions(engine: Engine) -> None:
+    for _ in range(COUNT):
+        with engine.begin() as connection:
+            connection.execute(insert(Row).values(name="name"))
+
+
+def orm_transactions(engine: Engine) -> None:
+    for _ in range(COUNT):
+        with orm.Session(engine) as session:
+            session.add(Row(name="name"))
+            session.commit()
+
+
+STATEMENTS = (driver_selects, driver_inserts, core_selects, core_inserts, orm_selects, orm_flushes)
+TRANSACTIONS = (driver_transactions, core_transactions, orm_transactions)
+
+
+def timed(work: Callable[[Engine], None], engine: Engine, between: Callable[[], None]) -> Callable[[], float]:
+    """Seconds for one pass of ``work``; ``between`` empties the table outside of the clock."""
+
+    def measure() -> float:
+        between()
+        started = time.perf_counter()
+        work(engine)
+        return time.perf_counter() - started
+
+    return measure
+
+
+def compare(driver: str, url: sa.URL) -> list[bool]:
+    """Measure everything with one driver."""
+    plain_url = url.set(drivername=f"postgresql+{driver}", database="scratch")
+    sandbox_url = plain_url.set(database="scratch_sandboxed")
+    plain = create_engine(plain_url)
+    for each in (plain_url, sandbox_url):
+        engine = create_engine(each)
+        Base.metadata.drop_all(engine)
+        Base.metadata.create_all(engine)
+        engine.dispose()
+    with sandbox_run(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
+        run.sandbox.begin("the class")
+        run.sandbox.mark("the test")
+
+        def empty() -> None:
+            with plain.begin() as connection:
+                connection.exec_driver_sql("TRUNCATE rows")
+
+        def next_test() -> None:
+            if not run.sandbox.renew("the test"):
+                run.sandbox.rollback_to_mark("the test")
+
+        variants: dict[str, Callable[[], float]] = {}
+        for work in (*STATEMENTS, *TRANSACTIONS):
+            variants[f"{work.__name__}, plain"] = timed(work, plain, empty)
+            variants[f"{work.__name__}, sandbox"] = timed(work, run.engine, next_test)
+        seconds = in_turns(variants, ROUNDS)
+    plain.dispose()
+    rows, kept = [], []
+    for work in (*STATEMENTS, *TRANSACTIONS):
+        name = work.__name__
+        ratio = seconds[f"{name}, sandbox"] / seconds[f"{name}, plain"]
+        rows += [
+            (f"{name}, plain", seconds[f"{name}, plain"] / COUNT, ""),
+            (f"{name}, sandbox", seconds[f"{name}, sandbox"] / COUNT, f"{ratio:.2f} x"),
+        ]
+    print_table(f"{driver}: one statement, or one transaction of begin, insert and commit", rows, "us")
+    for work in (*STATEMENTS, *TRANSACTIONS):
+        name = work.__name__
+        limit = TRANSACTION_LIMIT if work in TRANSACTIONS else STATEMENT_LIMIT
+        kept.append(verdict(name, seconds[f"{name}, sandbox"] / seconds[f"{name}, plain"], limit))
+    return kept
+
+
+def main() -> None:
+    with shared_server() as (server, _):
+        engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE scratch_sandboxed")
+        engine.dispose()
+        kept = [verdict_ for driver in ("psycopg", "psycopg2") for verdict_ in compare(driver, server.url)]
+    finish(kept)
+
+
+if __name__ == "__main__":
+    main()

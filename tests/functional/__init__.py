@@ -1,0 +1,1 @@
+"""Whole suites, run as a user would run them."""

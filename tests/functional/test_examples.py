@@ -1,0 +1,92 @@
+"""The example applications' own suites pass under every runner, and so does the README's example."""
+
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+from dbtestcase.server import disposable_server
+from dbtestcase.settings import read_settings
+from tests.support.documents import read_page
+from tests.support.requirements import require_module
+from tests.support.runners import PARALLEL_RUNNERS, ROOT, SERIAL_RUNNERS, run_suite, write_suite
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+#: How many tests each has, and what it imports that the library does not bring.
+COUNTS = {
+    "blog": (14, ()),
+    "committing": (11, ()),
+    "fastapi_notes": (7, ("fastapi", "httpx")),
+    "flask_shop": (6, ("flask", "flask_sqlalchemy")),
+    "script": (4, ()),
+    "sqlmodel_heroes": (4, ("sqlmodel",)),
+    "users": (11, ()),
+    "worker": (4, ()),
+}
+
+
+class ExamplesTest(unittest.TestCase):
+    """One test for each example and runner is added below, so that parallel runners can share them out."""
+
+    def test_every_example_is_run(self) -> None:
+        self.assertEqual({path.name for path in EXAMPLES.iterdir() if path.is_dir()}, set(COUNTS))
+
+    def test_the_applications_know_nothing_of_the_library(self) -> None:
+        for path in EXAMPLES.rglob("*.py"):
+            if path.parent.name != "tests":
+                with self.subTest(path.name):
+                    self.assertNotIn("dbtestcase", path.read_text(encoding="utf-8"))
+
+    def test_the_readmes_example(self) -> None:
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory())) / "blog"
+        shutil.copytree(EXAMPLES / "blog" / "blog", folder / "blog")
+        [code] = read_page(ROOT / "README.rst").without_caption
+        write_suite(folder, {"test_readme.py": code})
+        run_suite(folder, "unittest").expect(passed=2)
+
+    def test_nothing_stays_on_a_server_of_ones_own(self) -> None:
+        """A runner that kills its workers leaves databases; the next run drops them, and its own."""
+        with disposable_server(read_settings()) as server:
+            environment = {"DBTESTCASE_URL": server.url.set(database="app").render_as_string(hide_password=False)}
+            for example in ("users", "worker"):
+                for runner in ("unittest-parallel-test", "nose2-mp", "unittest"):
+                    with self.subTest(example, runner=runner):
+                        run_suite(EXAMPLES / example, runner, env=environment).expect(passed=COUNTS[example][0])
+            with psycopg.connect(server.url.set(drivername="postgresql").render_as_string()) as judge:
+                names = judge.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+                self.assertEqual([name for (name,) in names], ["postgres"])
+                others = judge.execute(
+                    "SELECT query FROM pg_stat_activity "
+                    "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                )
+                self.assertEqual(others.fetchall(), [])
+
+
+def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
+    def test(self: unittest.TestCase) -> None:
+        count, modules = COUNTS[example]
+        for module in modules:
+            require_module(module)
+        run_suite(EXAMPLES / example, runner).expect(passed=count)
+
+    test.__doc__ = f"docs/examples/{example} under {runner}."
+    return test
+
+
+def _runners_of(number: int, example: str) -> tuple[str, ...]:
+    """Every runner for one example, and in the long mode for all; else two that differ by example and environment."""
+    if example == "users" or os.environ.get("DBTESTCASE_LONG") == "1":
+        return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
+    number += sys.version_info[1]
+    return SERIAL_RUNNERS[number % len(SERIAL_RUNNERS)], PARALLEL_RUNNERS[number % len(PARALLEL_RUNNERS)]
+
+
+for _number, _example in enumerate(COUNTS):
+    for _runner in _runners_of(_number, _example):
+        setattr(ExamplesTest, f"test_{_example}_under_{_runner.replace('-', '_')}", _test_for(_example, _runner))

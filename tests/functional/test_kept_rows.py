@@ -1,0 +1,329 @@
+"""``DBTESTCASE_KEEP=fail``: the rows of a failing test outlive the run, and nothing else does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unittest
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import make_url
+
+from tests.support.disposable import scratch, seed
+from tests.support.requirements import require_module
+from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, write_suite
+
+# Servers of this suite have a place of their own: prune ends all that it finds.
+SITE = """
+    import os, pathlib
+    from dbtestcase.server import folders
+
+    if "PLACE" in os.environ:
+        folders.RAM = pathlib.Path(os.environ["PLACE"])
+"""
+MODELS = """
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        body: Mapped[str]
+
+    engine = create_engine("postgresql+psycopg://nobody@nowhere.invalid/production")
+
+    def add(body):
+        with Session(engine) as session, session.begin():
+            session.add(Note(body=body))
+"""
+TESTS = """
+    import app
+    from app import Note
+    from dbtestcase import DatabaseTest
+    from sqlalchemy.orm import Session
+
+    class KeptTest(DatabaseTest):
+        metadata = app.Base.metadata
+        engines = [app.engine]
+
+        @classmethod
+        def load_base_data(cls, session):
+            session.add(Note(body="base"))
+
+        @classmethod
+        def setUpTestData(cls):
+            cls.session.add(Note(body="of the class"))
+
+        def test_fails(self):
+            app.add("committed")
+            self.session.add(Note(body="flushed"))
+            self.session.flush()
+            unfinished = Session(app.engine)
+            self.addCleanup(unfinished.close)
+            unfinished.add(Note(body="unfinished"))
+            unfinished.flush()
+            self.fail("as it must")
+
+        def test_passes(self):
+            app.add("of a test that passes")
+"""
+KEPT = ["base", "committed", "flushed", "of the class", "unfinished"]
+LINE = r"(?m)^dbtestcase: PostgreSQL stays for \d+ hours .*python -m dbtestcase prune$"
+
+
+class KeptRowsTestCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.cache = Path(self.enterContext(scratch()))
+        self.place = Path(self.enterContext(scratch()))
+        self.place.chmod(0o755)
+        seed(self.cache)
+        self.addCleanup(self.prune)
+        self.folder = Path(self.enterContext(scratch()))
+        write_suite(self.folder, {"sitecustomize.py": SITE, "app.py": MODELS})
+        self.env = {"DBTESTCASE_CACHE": str(self.cache), "PLACE": str(self.place), "DBTESTCASE_KEEP": "fail"}
+        self.env["PYTHONPATH"] = f"{self.folder}:{Path(__file__).parents[2]}"
+
+    def run_tests(self, tests: str = TESTS, runner: str = "unittest", **env: str) -> Outcome:
+        write_suite(self.folder, {"test_notes.py": tests})
+        return run_suite(self.folder, runner, env=self.env | env)
+
+    def prune(self) -> str:
+        done = run_python(["-W", "error", "-m", "dbtestcase", "prune"], cwd="/", env=self.env)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def commands(self, outcome: Outcome) -> list[str]:
+        """The command lines that the notes of the failures give."""
+        return list(dict.fromkeys(re.findall(r"^E? +(psql .*)$", outcome.output, re.MULTILINE)))
+
+    def ask(self, command: str, query: str = "SELECT body FROM notes ORDER BY 1") -> list[Any]:
+        """What a connection from outside sees at the place that a note names."""
+        with psycopg.connect(shlex.split(command)[1]) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def bodies(self, command: str) -> list[str]:
+        return [body for (body,) in self.ask(command)]
+
+
+class EveryRunnerTest(KeptRowsTestCase):
+    def test_the_rows_of_the_failing_test_outlive_the_run_until_prune(self) -> None:
+        for runner in SERIAL_RUNNERS:
+            with self.subTest(runner):
+                outcome = self.run_tests(runner=runner).expect(passed=1, failed=1)
+                (command,) = self.commands(outcome)
+                self.assertEqual(self.bodies(command), KEPT)
+                databases = "SELECT datname FROM pg_database WHERE datname LIKE '%kept%'"
+                self.assertRegex(str(self.ask(command, databases)), r"^\[\('test_kept_test_fails_[0-9a-f]{6}',\)\]$")
+                self.assertEqual(len(re.findall(LINE, outcome.stderr)), 1, outcome.stderr)
+                ((postmaster,),) = self.ask(command, "SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
+                self.assertRegex(self.prune(), rf"(?m)^removed server with the rows of failing tests: {self.place}")
+                self.assertFalse(Path(f"/proc/{postmaster}").exists())
+                self.assertEqual(list(self.place.iterdir()), [])
+                seed(self.cache)
+
+    def test_each_worker_of_a_parallel_run_keeps_its_own(self) -> None:
+        for runner in sorted(set(PARALLEL_RUNNERS) - {"unittest-parallel-test"}):
+            with self.subTest(runner):
+                more = TESTS + "\n    class OtherTest(KeptTest):\n        pass\n"
+                commands = self.commands(self.run_tests(more, runner).expect(passed=2, failed=2))
+                self.assertEqual([self.bodies(command) for command in commands], [KEPT, KEPT])
+                self.prune()
+                seed(self.cache)
+
+    def test_without_the_variable_nothing_stays(self) -> None:
+        for keep in ("", "never"):
+            outcome = self.run_tests(DBTESTCASE_KEEP=keep).expect(passed=1, failed=1)
+            self.assertEqual(list(self.place.iterdir()), [])
+            self.assertNotIn("kept", outcome.output.replace("KeptTest", ""))
+
+    def test_a_run_that_passes_leaves_nothing(self) -> None:
+        outcome = self.run_tests(TESTS.replace('self.fail("as it must")', "unfinished.rollback()"))
+        outcome.expect(passed=2)
+        self.assertEqual(list(self.place.iterdir()), [])
+        self.assertNotRegex(outcome.stderr, LINE)
+
+    def test_the_next_run_leaves_what_the_last_one_kept(self) -> None:
+        (first,) = self.commands(self.run_tests())
+        (second,) = self.commands(self.run_tests())
+        self.assertEqual((self.bodies(first), self.bodies(second)), (KEPT, KEPT))
+
+
+class EveryClassTest(KeptRowsTestCase):
+    def assertKept(self, tests: str, *rows: str) -> str:
+        """The one test of the suite fails, and its rows are these; the note's command."""
+        outcome = self.run_tests(tests).expect(passed=0, failed=1)
+        (command,) = self.commands(outcome)
+        self.assertEqual(self.bodies(command), list(rows))
+        self.assertNotIn("Not among them", outcome.output)
+        return command
+
+    def test_committing_classes(self) -> None:
+        command = self.assertKept(
+            """
+            import app
+            from dbtestcase import TruncatingDatabaseTest
+
+            class CommittingTest(TruncatingDatabaseTest):
+                metadata = app.Base.metadata
+                engines = [app.engine]
+
+                def test_fails(self):
+                    app.add("committed")
+                    self.fail("as it must")
+            """,
+            "committed",
+        )
+        self.assertEqual(self.ask(command, "SELECT nspname FROM pg_namespace WHERE nspname = '_dbtestcase'"), [])
+
+    def test_a_lock_that_a_committing_test_holds_does_not_hang_it(self) -> None:
+        outcome = self.run_tests(
+            """
+            import app
+            from dbtestcase import TruncatingDatabaseTest
+            from sqlalchemy import text
+
+            class CommittingTest(TruncatingDatabaseTest):
+                metadata = app.Base.metadata
+                engines = [app.engine]
+
+                def test_fails(self):
+                    with app.engine.connect() as connection:
+                        connection.execute(text("LOCK TABLE notes"))
+                        with self.subTest():
+                            self.fail("as it must")
+            """
+        ).expect(passed=0, failed=1)
+        self.assertRegex(outcome.output, r"AssertionError: as it must(?s:.*)rows of this test were not kept: LockNotAv")
+        self.assertEqual(list(self.place.iterdir()), [])
+
+    def test_async_classes_also_in_the_middle_of_the_loop(self) -> None:
+        for driver in ("psycopg", "asyncpg"):
+            require_module(driver)
+            with self.subTest(driver):
+                self.assertKept(
+                    f"""
+                    import app
+                    from app import Note
+                    from dbtestcase import AsyncDatabaseTest
+                    from sqlalchemy.ext.asyncio import create_async_engine
+
+                    class AsyncTest(AsyncDatabaseTest):
+                        metadata = app.Base.metadata
+                        engines = [create_async_engine("postgresql+{driver}://nobody@nowhere.invalid/production")]
+
+                        async def test_fails(self):
+                            self.session.add(Note(body="flushed"))
+                            await self.session.flush()
+                            with self.subTest():
+                                self.fail("as it must")
+                    """,
+                    "flushed",
+                )
+
+    def test_another_driver(self) -> None:
+        require_module("psycopg2")
+        write_suite(self.folder, {"app.py": MODELS.replace("+psycopg", "+psycopg2")})
+        self.assertKept(TESTS.replace("test_passes", "leave_out"), *KEPT)
+
+    def test_a_transaction_in_error_is_as_a_rollback_leaves_it(self) -> None:
+        self.assertKept(
+            """
+            import app
+            from app import Note
+            from dbtestcase import DatabaseTest
+            from sqlalchemy import text
+
+            class ErrorTest(DatabaseTest):
+                metadata = app.Base.metadata
+                engines = [app.engine]
+
+                def test_fails(self):
+                    app.add("committed")
+                    self.session.add(Note(body="flushed"))
+                    self.session.flush()
+                    self.session.execute(text("SELECT 1 / 0"))
+            """,
+            "committed",
+        )
+
+    def test_a_database_that_is_only_lent(self) -> None:
+        (command,) = self.commands(self.run_tests())
+        ((base,),) = self.ask(command, "SELECT datname FROM pg_database WHERE datname ~ '^test_[^k]' LIMIT 1")
+        url = re.sub(r"/test_kept\w+", f"/{base}", shlex.split(command)[1]).replace(
+            "postgresql:", "postgresql+psycopg:"
+        )
+        tests = TESTS.replace("engines =", 'database = "existing"\n        engines =')
+        (lent,) = self.commands(self.run_tests(tests, DBTESTCASE_URL=url).expect(passed=1, failed=1))
+        self.assertEqual(self.bodies(lent), KEPT)
+
+
+class LimitsTest(KeptRowsTestCase):
+    def test_many_failures_keep_the_rows_of_the_first_ten(self) -> None:
+        loop = "for number in range(12):\n                with self.subTest(number):\n                    self.fail"
+        tests = TESTS.replace("self.fail", loop)
+        outcome = self.run_tests(tests)
+        self.assertEqual(len(self.commands(outcome)), 10)
+        self.assertEqual(outcome.output.count("not kept: 10 failures of this run have kept theirs"), 2)
+
+    def test_another_database_says_that_it_cannot(self) -> None:
+        models = MODELS.replace("postgresql+psycopg://nobody@nowhere.invalid/", "sqlite:///")
+        write_suite(self.folder, {"app.py": models})
+        outcome = self.run_tests(DBTESTCASE_URL="sqlite://").expect(passed=1, failed=1)
+        self.assertRegex(outcome.output, r"as it must(?s:.*)not kept: DBTESTCASE_KEEP=fail .* not on sqlite\.")
+
+
+class ServerByUrlTest(KeptRowsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        (command,) = self.commands(self.run_tests(runner="unittest"))
+        self.url = make_url(shlex.split(command)[1]).set(drivername="postgresql+psycopg", database="shop")
+
+    def run_there(self, user: str = "postgres") -> Outcome:
+        url = self.url.set(username=user, password="secret").render_as_string(hide_password=False)
+        return self.run_tests(DBTESTCASE_URL=url)
+
+    def test_the_rows_stay_there_until_prune_and_the_password_is_not_shown(self) -> None:
+        outcome = self.run_there().expect(passed=1, failed=1)
+        (command,) = self.commands(outcome)
+        self.assertEqual(self.bodies(command), KEPT)
+        self.assertIn("/shop_kept_test_fails_", command)
+        self.assertIn("The password is that of DBTESTCASE_URL.", outcome.output)
+        self.assertNotIn("secret", outcome.output)
+        self.assertNotRegex(outcome.stderr, LINE)
+
+    def test_prune_on_that_server_drops_them_and_says_so(self) -> None:
+        url = self.url.set(database="shop").render_as_string()
+        (command,) = self.commands(self.run_there())
+        done = self.prune_databases(url)
+        self.assertRegex(done, r"shop_kept_test_fails_[0-9a-f]{6}")
+        with self.assertRaises(psycopg.OperationalError):
+            self.ask(command)
+
+    def prune_databases(self, url: str) -> str:
+        """Not the command: it would end the server first, which is one that stays."""
+        script = f"import dbtestcase.databases as d, sqlalchemy; print(d.prune(sqlalchemy.make_url({url!r})))"
+        done = run_python(["-W", "error", "-c", script], cwd="/", env=self.env)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def test_a_role_that_may_not_create_databases_is_told_why_and_its_failure_is_seen(self) -> None:
+        admin = self.url.set(drivername="postgresql", database="postgres").render_as_string()
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute("CREATE ROLE plain LOGIN")
+            connection.execute("CREATE DATABASE lent_test OWNER plain")
+        url = self.url.set(username="plain", database="lent_test").render_as_string()
+        tests = TESTS.replace("engines =", 'database = "existing"\n        engines =')
+        outcome = self.run_tests(tests, DBTESTCASE_URL=url).expect(passed=1, failed=1)
+        self.assertRegex(
+            outcome.output,
+            r"AssertionError: as it must(?s:.*)not kept: CannotCreateDatabase: The role 'plain' may not create",
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,1 @@
+"""One module against a real server."""

@@ -1,0 +1,174 @@
+"""``python -m dbtestcase``: doctor, server, prune."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psycopg
+from sqlalchemy import make_url
+
+from dbtestcase.server import prune
+from dbtestcase.settings import Settings
+from tests.support.disposable import owner, scratch, seed, wait_for_end
+from tests.support.runners import inner_environment, run_python
+from tests.support.servers import postgresql_url
+
+
+class CommandLineTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.cache = Path(self.enterContext(scratch()))
+        seed(self.cache)
+        self.temp = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.temp.chmod(0o755)
+        self.env = {"DBTESTCASE_CACHE": str(self.cache), "TMPDIR": str(self.temp)}
+
+    def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_python(["-W", "error", "-m", "dbtestcase", *arguments], cwd="/", env=self.env | env)
+
+
+class UsageTest(CommandLineTest):
+    def test_without_a_command_it_says_which_there_are(self) -> None:
+        done = self.command()
+        self.assertEqual(done.returncode, 2)
+        done = self.command("--help")
+        self.assertEqual(done.returncode, 0)
+        for name in ("doctor", "server", "prune"):
+            self.assertIn(name, done.stdout)
+
+    def test_errors_are_told_without_a_traceback(self) -> None:
+        done = self.command("server", DBTESTCASE_KEEP="always")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr, r"\AConfigurationError: DBTESTCASE_KEEP is 'always'.*\nLikely cause.*\nWhat to do"
+        )
+
+
+class DoctorTest(CommandLineTest):
+    def test_it_shows_what_would_be_used_and_tries_it(self) -> None:
+        done = self.command("doctor")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for pattern in (
+            r"(?m)^server +a disposable PostgreSQL \d+\.\d+$",
+            r"(?m)^programs +/.*\(from .*\)$",
+            rf"(?m)^cache +{self.cache}/\S+ \(no templates yet for this project, \d+ MiB\)$",
+            r"(?m)^data +/\S+ \(\d+ MiB free\)",
+            r"(?m)^tried +started in ",
+            r"(?m)^libraries +SQLAlchemy \d\S*, psycopg \d",
+        ):
+            self.assertRegex(done.stdout, pattern)
+
+    def test_a_missing_extra_comes_with_the_command_that_mends_it(self) -> None:
+        (self.temp / "sitecustomize.py").write_text(
+            "import importlib.util as u\nreal = u.find_spec\n"
+            "u.find_spec = lambda name, *a: None if name == 'alembic' else real(name, *a)\n",
+            encoding="utf-8",
+        )
+        path = inner_environment()["PYTHONPATH"]
+        done = self.command("doctor", PYTHONPATH=f"{self.temp}{os.pathsep}{path}")
+        self.assertRegex(done.stdout, r"(?m)^\[migrations\] missing \(.*\): pip install 'dbtestcase\[migrations\]'$")
+        self.assertEqual(done.returncode, 0)
+
+    def test_what_cannot_be_used_is_told_with_its_remedy_and_the_exit_status(self) -> None:
+        done = self.command("doctor", DBTESTCASE_POSTGRES_BIN=str(self.temp))
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, rf"(?s)ProgramsNotFound: The programs in {self.temp} cannot be used.*What to do:")
+
+    def test_a_server_by_url_is_asked(self) -> None:
+        url = postgresql_url()
+        done = self.command("doctor", DBTESTCASE_URL=url.render_as_string(hide_password=False))
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertRegex(done.stdout, r"answers: PostgreSQL \d+.*, as the role postgres")
+
+    def test_a_server_that_does_not_answer_is_named_without_its_password(self) -> None:
+        done = self.command("doctor", DBTESTCASE_URL="postgresql+psycopg://ada:secret@127.0.0.1:1/blog")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, "ServerUnreachable: Nobody answers at .*127.0.0.1:1/blog")
+        self.assertNotIn("secret", done.stdout + done.stderr)
+
+    def test_a_role_that_may_not_create_databases_is_told_so(self) -> None:
+        url = postgresql_url()
+        query: dict[str, Any] = dict(url.query)
+        with psycopg.connect(**query, user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute("DROP ROLE IF EXISTS doctor_test")
+            connection.execute("CREATE ROLE doctor_test LOGIN")
+            try:
+                done = self.command("doctor", DBTESTCASE_URL=url.set(username="doctor_test").render_as_string())
+            finally:
+                connection.execute("DROP ROLE doctor_test")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("'doctor_test' may not create databases", done.stdout)
+
+
+class ServerTest(CommandLineTest):
+    def test_it_prints_its_url_and_runs_until_it_is_ended(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server"]
+            process = subprocess.Popen(
+                command, env=inner_environment(self.env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            with self.subTest(number.name), process:
+                assert process.stdout is not None and process.stderr is not None
+                url = make_url(process.stdout.readline().strip())
+                query: dict[str, Any] = dict(url.query)
+                psycopg.connect(**query, user=url.username, dbname=url.database).close()
+                process.send_signal(number)
+                self.assertEqual(process.wait(20), 0)
+                self.assertEqual(process.stdout.read(), "")
+                self.assertRegex(process.stderr.read(), r"dbtestcase: .*export DBTESTCASE_URL='postgresql.*'\n\Z")
+                self.assertFalse(Path(str(url.query["host"])).exists())
+
+    def test_a_server_that_ends_of_itself_is_reported(self) -> None:
+        command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server"]
+        process = subprocess.Popen(
+            command, env=inner_environment(self.env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with process:
+            assert process.stdout is not None
+            folder = Path(str(make_url(process.stdout.readline().strip()).query["host"]))
+            postmaster = int((folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+            os.kill(postmaster, signal.SIGTERM)
+            _, stderr = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(stderr, r"(?s)ServerError: The disposable PostgreSQL .* has ended.*shutting down")
+        self.assertFalse(folder.exists())
+
+
+class PruneTest(CommandLineTest):
+    def test_it_removes_the_cache_and_what_a_killed_run_left_and_says_so(self) -> None:
+        # in the temp folder: whoever starts a server meanwhile would sweep the RAM folder first
+        with owner(env=self.env | {"PLACE": str(self.temp)}) as run:
+            os.kill(run.watcher, signal.SIGKILL)
+            wait_for_end(run.server)
+            run.kill(signal.SIGKILL)
+            done = self.command("prune")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(f"removed data that a killed run left: {run.folder}\n", done.stdout)
+        self.assertRegex(done.stdout, rf"(?m)^removed cached clusters: {self.cache}/postgresql-\S+ \(\d+ MB\)$")
+        self.assertFalse(run.folder.exists() or self.cache.exists())
+        self.cache.mkdir()
+        self.assertEqual(self.command("prune").stdout, "nothing to remove\n")
+        self.cache.mkdir(exist_ok=True)
+
+    def test_it_leaves_a_run_that_is_alive_and_its_programs_alone(self) -> None:
+        # in this process, so that the other runs of this machine do not count
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        base = self.temp / f"dbtestcase-{os.geteuid()}"
+        with owner(env=self.env | {"PLACE": str(self.temp)}) as run:
+            (base / "programs-18.6-0000").mkdir()
+            self.assertEqual(prune.prune(Settings()), [])
+            self.assertEqual(len(run.traces()), 4)
+        wait_for_end(run.watcher)
+        self.assertEqual(prune.prune(Settings()), [f"copied programs: {base}/programs-18.6-0000"])
+        self.assertFalse(base.exists())
+
+    def test_leftovers_on_a_server_by_url_go_too(self) -> None:
+        url = postgresql_url()
+        done = self.command("prune", DBTESTCASE_URL=url.render_as_string(hide_password=False))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.cache.mkdir(exist_ok=True)

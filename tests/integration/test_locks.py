@@ -1,0 +1,135 @@
+"""A wait for a lock is described on both sides, while it lasts and on the error that ends it."""
+
+import threading
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from dbtestcase.locks import LockWatch, who_blocks
+from dbtestcase.queries import recording
+from tests.support.postgresql import PostgreSQLTestCase
+
+CREATE = "CREATE TABLE IF NOT EXISTS posts (id int PRIMARY KEY, title text)"
+
+
+class LockTest(PostgreSQLTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(self.database("locks"))
+        self.target = self.url.set(database="locks")
+        self.ask(f"{CREATE}; INSERT INTO posts VALUES (1, 'a'), (2, 'b')", self.target)
+
+    def engine(self, name: str, options: str = "") -> Engine:
+        engine = create_engine(
+            self.target.set(drivername="postgresql+psycopg"),
+            poolclass=NullPool,
+            connect_args={"application_name": name, "options": options},
+        )
+        self.addCleanup(engine.dispose)
+        return engine
+
+    def wait_until(self, described: Any) -> str:
+        with self.connection(self.target) as connection:
+            for _ in range(200):
+                text_ = described()
+                if text_:
+                    return str(text_)
+                connection.execute("SELECT pg_sleep(0.05)")
+        self.fail("nobody waits")
+
+    def test_nobody_waits(self) -> None:
+        self.assertEqual(who_blocks(self.target), "")
+
+    def test_both_sides_are_named(self) -> None:
+        holder, waiter = self.engine("the test"), self.engine("the worker")
+
+        def work() -> None:
+            with waiter.begin() as connection:
+                connection.execute(text("UPDATE posts SET title = 'theirs' WHERE id = 1"))
+
+        with holder.begin() as connection:
+            connection.execute(text("UPDATE posts SET title = 'mine'  WHERE id = 1"))
+            thread = threading.Thread(target=work)
+            thread.start()
+            described = self.wait_until(lambda: who_blocks(self.target))
+        thread.join()
+        self.assertRegex(
+            described,
+            r"^backend \d+ \(the worker\) has waited \d+\.\d s for a ShareLock on a row of posts:\n"
+            r"    UPDATE posts SET title = 'theirs' WHERE id = 1\n"
+            r"  backend \d+ \(the test\) holds it, idle in transaction for \d+\.\d s; its last statement:\n"
+            r"    UPDATE posts SET title = 'mine' WHERE id = 1$",
+        )
+
+    def test_a_wait_for_a_table_names_the_table(self) -> None:
+        with self.engine("the test").begin() as connection:
+            connection.execute(text("LOCK TABLE posts"))
+            thread = threading.Thread(target=lambda: self.ask("SELECT * FROM posts", self.target))
+            thread.start()
+            described = self.wait_until(lambda: who_blocks(self.target))
+        thread.join()
+        self.assertIn("for a AccessShareLock on relation posts:", described)
+
+    def test_a_lock_timeout_names_both_sides_and_their_lines(self) -> None:
+        holder, waiter = self.engine("the test"), self.engine("the worker", "-c lock_timeout=1500ms")
+        errors = []
+
+        def work() -> None:
+            try:
+                with waiter.begin() as connection:
+                    connection.execute(text("UPDATE posts SET title = 'theirs' WHERE id = 1"))
+            except OperationalError as error:
+                errors.append(error)
+
+        with recording() as queries, LockWatch(self.target, queries, after=0.1) as watch:
+            with holder.begin() as connection:
+                connection.execute(text("UPDATE posts SET title = 'mine' WHERE id = 1"))
+                thread = threading.Thread(target=work, name="worker")
+                thread.start()
+                thread.join()  # a deadlock that the server cannot see
+            self.assertEqual(watch.report, "", "a report belongs to one error")
+        ((note,),) = (error.__notes__ for error in errors)
+        self.assertRegex(note, r"test_locks.py:\d+ in work, thread worker\n")
+        self.assertRegex(
+            note, r"test_locks.py:\d+ in test_a_lock_timeout_names_both_sides_and_their_lines, thread Main"
+        )
+        self.assertEqual(len([query for query in queries if "pg_blocking_pids" in query.statement]), 0)
+
+    def test_a_deadlock_names_both_sides(self) -> None:
+        first, second = (self.engine(name, "-c deadlock_timeout=1s") for name in ("first", "second"))
+        ready, errors = threading.Barrier(2), []
+
+        def work(engine: Engine, mine: int, theirs: int) -> None:
+            try:
+                with engine.begin() as connection:
+                    connection.execute(text("UPDATE posts SET title = '' WHERE id = :id"), {"id": mine})
+                    ready.wait()
+                    connection.execute(text("UPDATE posts SET title = '' WHERE id = :id"), {"id": theirs})
+            except OperationalError as error:
+                errors.append(error)
+
+        with recording() as queries, LockWatch(self.target, queries, after=0.1):
+            threads = [threading.Thread(target=work, args=arguments) for arguments in ((first, 1, 2), (second, 2, 1))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        ((note,),) = (error.__notes__ for error in errors)
+        self.assertRegex(note, r"\(first\) has waited")
+        self.assertRegex(note, r"\(second\) has waited")
+
+    def test_other_errors_get_no_note(self) -> None:
+        with recording() as queries, LockWatch(self.target, queries):
+            with self.engine("test").begin() as connection, self.assertRaises(Exception) as raised:
+                connection.execute(text("SELECT nonsense"))
+        self.assertFalse(hasattr(raised.exception, "__notes__"))
+
+    def test_a_password_is_not_shown_and_nothing_is_left_behind(self) -> None:
+        before = threading.active_count()
+        with recording() as queries, LockWatch(self.target, queries, after=0.01):
+            with self.engine("test").begin() as connection:
+                connection.execute(text("SELECT pg_sleep(0.3)"))
+        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(self.ask("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'dbtestcase lock%'"), [])

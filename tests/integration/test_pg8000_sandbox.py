@@ -1,0 +1,79 @@
+"""DatabaseTest with pg8000, the driver that has no libpq: contained like the others."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from dbtestcase import DatabaseTest, SandboxEscape
+from tests.support.inner import InnerRuns
+from tests.support.requirements import require_module
+
+metadata = sa.MetaData()
+author = sa.Table(
+    "author", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text, unique=True)
+)
+
+
+class Pg8000Test(InnerRuns):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        require_module("pg8000")
+
+    def run_contained(self, do: Any, rows: int, **options: Any) -> None:
+        engine = sa.create_engine("postgresql+pg8000://nobody@localhost:1/shop", **options)
+        self.addCleanup(engine.dispose)
+
+        class Case(DatabaseTest):
+            url = "postgresql+pg8000://"
+            engines = [engine]
+
+            def count(self) -> Any:
+                with engine.connect() as connection:
+                    return connection.scalar(sa.select(sa.func.count()).select_from(author))
+
+            def test_1(self) -> None:
+                do(self, engine)
+                self.assertEqual(self.count(), rows)
+
+            def test_2(self) -> None:
+                self.assertEqual(self.count(), 0)
+
+        Case.metadata = metadata
+        self.assertPassed(Case, tests=2)
+
+    def test_transactions_savepoints_and_errors_are_contained(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            with engine.begin() as connection:
+                connection.execute(author.insert().values(name="Ada"))
+            with engine.connect() as connection, test.assertRaises(sa.exc.IntegrityError):
+                connection.execute(author.insert().values(name="Ada"))
+            with Session(engine) as session:
+                session.execute(author.insert().values(name="Bob"))
+                with session.begin_nested():
+                    session.execute(author.insert().values(name="Cid"))
+                session.commit()
+                session.execute(author.insert().values(name="lost"))
+
+        self.run_contained(do, rows=3)
+
+    def test_autocommit_isolation_levels_and_ddl_are_contained(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(author.insert().values(name="Ada"))
+            with engine.begin() as connection:
+                connection.execute(text("CREATE TABLE extra (id int)"))
+                connection.execute(author.insert(), [{"name": "Bob"}, {"name": "Cid"}])
+
+        self.run_contained(do, rows=3, isolation_level="REPEATABLE READ")
+
+    def test_commit_as_text_is_refused(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            with engine.connect() as connection:
+                connection.execute(author.insert().values(name="Ada"))
+                with test.assertRaises(SandboxEscape):
+                    connection.execute(text("COMMIT"))
+
+        self.run_contained(do, rows=0)

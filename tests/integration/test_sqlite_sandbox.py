@@ -1,0 +1,587 @@
+"""DatabaseTest on SQLite, in memory and in a file: every door of ``sqlite3``, judged by the next test."""
+
+import sqlite3
+import sys
+import tempfile
+import threading
+import warnings
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+
+from dbtestcase import DatabaseTest, SandboxEscape
+from tests.support.inner import InnerRuns
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Author(Base):
+    __tablename__ = "author"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Post(Base):
+    __tablename__ = "post"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int | None] = mapped_column(sa.ForeignKey("author.id"))
+    reviewer_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("author.id", deferrable=True, initially="DEFERRED", name="reviewer")
+    )
+
+
+ADD = text("INSERT INTO author (name) VALUES ('Ada')")
+
+
+class Judged(DatabaseTest):
+    """Each test is followed by one that looks at what it left."""
+
+    metadata = Base.metadata
+    app: ClassVar[sa.Engine]
+
+    def names(self) -> list[str]:
+        with self.app.connect() as connection:
+            return list(connection.scalars(text("SELECT name FROM author ORDER BY id")))
+
+
+class _SQLite(InnerRuns):
+    """The contract, for a database in memory and for one in a file."""
+
+    __test__ = False
+
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def engine(self, **options: Any) -> sa.Engine:
+        """An application's engine, to a database of its own that must stay untouched."""
+        engine = sa.create_engine(self.url(), **options)
+        self.addCleanup(engine.dispose)
+        return engine
+
+    def case(self, **attributes: Any) -> type[Judged]:
+        app = attributes.setdefault("app", self.engine())
+        attributes.setdefault("engines", [app])
+        return type("Case", (Judged,), {"url": self.url(), "__module__": __name__, **attributes})
+
+    def assertContained(self, do: Any, *, rows: int, **attributes: Any) -> None:
+        """``do`` is a test after which so many authors are there, and none in the next one."""
+
+        def test_1(test: Any) -> None:
+            do(test)
+            test.assertEqual(len(test.names()), rows)
+
+        def test_2(test: Any) -> None:
+            test.assertEqual(test.names(), [])
+
+        self.assertPassed(self.case(test_1=test_1, test_2=test_2, test_3=test_2, **attributes), tests=3)
+
+    # -- doors
+
+    def test_a_committed_session_is_seen_by_other_sessions_and_gone_in_the_next_test(self) -> None:
+        def do(test: Any) -> None:
+            with Session(test.app) as session:
+                session.add(Author(name="Ada"))
+                session.commit()
+
+        self.assertContained(do, rows=1)
+
+    def test_a_session_that_is_closed_without_commit_leaves_nothing(self) -> None:
+        def do(test: Any) -> None:
+            with Session(test.app) as session:
+                session.add(Author(name="Ada"))
+                session.flush()
+
+        self.assertContained(do, rows=0)
+
+    def test_engine_begin_commits_and_rolls_back_as_in_production(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+            with test.assertRaises(ZeroDivisionError), test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
+                raise ZeroDivisionError
+
+        self.assertContained(do, rows=1)
+
+    def test_scoped_sessions_are_contained(self) -> None:
+        def do(test: Any) -> None:
+            sessions = scoped_session(sessionmaker(test.app))
+            sessions.add(Author(name="Ada"))
+            sessions.commit()
+            sessions.remove()
+
+        self.assertContained(do, rows=1)
+
+    def test_autocommit_by_option_and_by_engine_is_contained(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(ADD)
+                connection.rollback()
+            with test.app.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
+
+        self.assertContained(do, rows=2)
+
+    def test_the_raw_connection_of_sqlite3_is_contained(self) -> None:
+        def do(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (name) VALUES (?)", ("Ada",))
+                test.assertTrue(raw.in_transaction)
+                raw.commit()
+                test.assertFalse(raw.in_transaction)
+                raw.executemany("INSERT INTO author (name) VALUES (?)", [("Bob",), ("Cid",)])
+                raw.rollback()
+
+        self.assertContained(do, rows=1)
+
+    def test_with_connection_commits_or_rolls_back(self) -> None:
+        def do(test: Any) -> None:
+            with closing(test.app.raw_connection()) as fairy:
+                raw = fairy.driver_connection
+                with raw:
+                    raw.execute("INSERT INTO author (name) VALUES ('Ada')")
+                with test.assertRaises(ZeroDivisionError), raw:
+                    raw.execute("INSERT INTO author (name) VALUES ('Bob')")
+                    raise ZeroDivisionError
+
+        self.assertContained(do, rows=1)
+
+    def test_executescript_commits_first_and_follows_begin_and_commit(self) -> None:
+        def do(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (name) VALUES ('Ada')")
+                raw.executescript(
+                    "BEGIN; INSERT INTO author (name) VALUES ('Bob; not two'); ROLLBACK;"
+                    "INSERT INTO author (name) VALUES ('Cid');"
+                    "CREATE TRIGGER t AFTER INSERT ON author BEGIN UPDATE author SET name = 'x' WHERE 0; END;"
+                )
+                raw.rollback()
+
+        self.assertContained(do, rows=2)
+
+    def test_ddl_is_undone(self) -> None:
+        def test_1(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(text("CREATE TABLE extra (x)"))
+                connection.execute(text("ALTER TABLE author ADD COLUMN born INTEGER"))
+                connection.execute(text("PRAGMA user_version = 7"))
+            with test.app.connect() as connection:
+                connection.execute(text("SELECT x FROM extra"))
+
+        def test_2(test: Any) -> None:
+            with test.app.connect() as connection:
+                test.assertEqual(connection.scalar(text("PRAGMA user_version")), 0)
+                test.assertEqual(len(connection.execute(text("PRAGMA table_info(author)")).all()), 2)
+                with test.assertRaisesRegex(sa.exc.OperationalError, "no such table: extra"):
+                    connection.execute(text("SELECT x FROM extra"))
+
+        self.assertPassed(self.case(test_1=test_1, test_2=test_2), tests=2)
+
+    def test_temporary_tables_and_counters_end_with_the_test(self) -> None:
+        metadata = sa.MetaData()
+        sa.Table("counted", metadata, sa.Column("id", sa.Integer, primary_key=True), sqlite_autoincrement=True)
+
+        def check(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(text("CREATE TEMPORARY TABLE scratch (id INTEGER)"))
+                inserted = connection.execute(text("INSERT INTO counted DEFAULT VALUES"))
+                test.assertEqual(inserted.lastrowid, 1)
+
+        self.assertPassed(self.case(test_1=check, test_2=check, metadata=metadata, reset_sequences=True), tests=2)
+
+    def test_an_engine_made_in_the_middle_of_a_test_is_led_by_its_url(self) -> None:
+        def do(test: Any) -> None:
+            engine = sa.create_engine(test.database_url)
+            with engine.begin() as connection:
+                connection.execute(ADD)
+            engine.dispose()
+
+        self.assertContained(do, rows=1)
+
+    def test_threads_are_contained(self) -> None:
+        def do(test: Any) -> None:
+            def work(number: int) -> None:
+                with Session(test.app) as session:
+                    session.add(Author(name=f"author {number}"))
+                    session.commit()
+
+            threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        self.assertContained(do, rows=4)
+
+    def test_the_database_that_the_url_names_is_never_touched(self) -> None:
+        app = self.engine()
+        with app.begin() as connection:
+            connection.execute(text("CREATE TABLE mine (x)"))
+
+            def do(test: Any) -> None:
+                with test.app.begin() as inner:
+                    inner.execute(ADD)
+
+        self.assertContained(do, rows=1, app=app)
+        with app.connect() as connection:
+            self.assertEqual(connection.scalars(text("SELECT name FROM sqlite_master")).all(), ["mine"])
+
+    # -- transactions as in production
+
+    def test_ddl_before_the_first_insert_is_not_undone_by_a_rollback_in_the_legacy_mode(self) -> None:
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("CREATE TABLE extra (x)")
+                raw.rollback()
+                raw.execute("SELECT x FROM extra")
+                raw.execute("INSERT INTO extra VALUES (1)")
+                raw.execute("CREATE TABLE late (x)")
+                raw.rollback()
+                with test.assertRaises(sqlite3.OperationalError):
+                    raw.execute("SELECT x FROM late")
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_the_documented_recipe_with_begin_as_text_works(self) -> None:
+        app = self.engine()
+
+        @event.listens_for(app, "connect")
+        def connect(connection: Any, record: Any) -> None:
+            connection.isolation_level = None
+
+        @event.listens_for(app, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+        def do(test: Any) -> None:
+            with Session(test.app) as session:
+                session.add(Author(name="Ada"))
+                session.flush()
+                with test.assertRaises(ZeroDivisionError), session.begin_nested():
+                    session.add(Author(name="Bob"))
+                    session.flush()
+                    raise ZeroDivisionError
+                session.commit()
+            with Session(test.app) as session:
+                session.execute(text("CREATE TABLE extra (x)"))
+                session.rollback()
+                with test.assertRaises(sa.exc.OperationalError):
+                    session.execute(text("SELECT x FROM extra"))
+
+        self.assertContained(do, rows=1, app=app)
+
+    @staticmethod
+    def _nested(test: Any) -> None:
+        with Session(test.app) as session:
+            session.add(Author(name="Ada"))
+            session.flush()
+            with session.begin_nested():
+                session.add(Author(name="Bob"))
+            session.rollback()
+
+    def test_a_released_savepoint_is_undone_with_its_transaction(self) -> None:
+        self.assertContained(self._nested, rows=0)
+
+    def test_the_new_autocommit_attribute_is_followed(self) -> None:
+        if sys.version_info < (3, 12):
+            return
+        app = self.engine(connect_args={"autocommit": False})
+
+        def do(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                test.assertTrue(raw.in_transaction)
+                raw.execute("CREATE TABLE extra (x)")
+                raw.rollback()
+                with test.assertRaises(sqlite3.OperationalError):
+                    raw.execute("SELECT x FROM extra")
+                raw.execute("INSERT INTO author (name) VALUES ('Ada')")
+                raw.commit()
+
+        self.assertContained(do, rows=1, app=app)
+
+    def test_an_error_undoes_its_statement_only(self) -> None:
+        def do(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (name) VALUES ('Ada')")
+                with test.assertRaises(sqlite3.IntegrityError):
+                    raw.execute("INSERT INTO author (name) VALUES ('Bob'), ('Ada')")
+                raw.execute("INSERT INTO author (name) VALUES ('Cid')")
+                raw.commit()
+
+        self.assertContained(do, rows=2)
+
+    def test_or_rollback_undoes_the_transaction_of_its_connection_only(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (name) VALUES ('Bob')")
+                with test.assertRaises(sqlite3.IntegrityError):
+                    raw.execute("INSERT OR ROLLBACK INTO author (name) VALUES ('Ada')")
+                test.assertFalse(raw.in_transaction)
+                raw.commit()
+
+        self.assertContained(do, rows=1)
+
+    def test_a_rollback_conflict_in_the_schema_is_named_and_the_database_made_again(self) -> None:
+        def test_1(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(text("CREATE TABLE strict (x UNIQUE ON CONFLICT ROLLBACK)"))
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (name) VALUES ('Ada')")
+                raw.execute("INSERT INTO strict VALUES (1)")
+                with suppress(sqlite3.IntegrityError):
+                    raw.execute("INSERT INTO strict VALUES (1)")
+
+        def test_2(test: Any) -> None:
+            test.assertEqual(test.names(), [])
+
+        self.assertFailed(
+            self.case(test_1=test_1, test_2=test_2, test_3=test_2),
+            pattern="ended the outer transaction by 'INSERT INTO strict VALUES",
+            tests=3,
+        )
+
+    def test_deferred_foreign_keys_are_checked_at_the_commit(self) -> None:
+        app = self.foreign_keys(self.engine())
+
+        def do(test: Any) -> None:
+            with Session(test.app) as session:
+                session.add(Post(id=1, reviewer_id=7))
+                session.flush()
+                with test.assertRaisesRegex(sa.exc.IntegrityError, "FOREIGN KEY constraint failed"):
+                    session.commit()
+                session.rollback()
+                session.add(Post(id=2, reviewer_id=7))
+                session.flush()
+                session.add(Author(id=7, name="Ada"))
+                session.commit()
+
+        self.assertContained(do, rows=1, app=app)
+
+    def test_what_was_never_committed_is_checked_at_the_end_of_the_test(self) -> None:
+        app = self.foreign_keys(self.engine())
+
+        def test_1(test: Any) -> None:
+            test.app.connect().close()
+            test.session.add(Post(id=1, reviewer_id=7))
+            test.session.flush()
+
+        self.assertFailed(self.case(test_1=test_1, app=app), pattern="FOREIGN KEY constraint failed")
+
+    # -- what belongs to a connection
+
+    def foreign_keys(self, engine: sa.Engine) -> sa.Engine:
+        @event.listens_for(engine, "connect")
+        def connect(connection: Any, record: Any) -> None:
+            if isinstance(connection, sqlite3.Connection):
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.create_function("double", 1, lambda x: 2 * x)
+                connection.row_factory = sqlite3.Row
+
+        return engine
+
+    def test_foreign_keys_are_enforced_if_the_application_turns_them_on(self) -> None:
+        def refused(test: Any) -> None:
+            with test.assertRaisesRegex(sa.exc.IntegrityError, "FOREIGN KEY"), test.app.begin() as connection:
+                connection.execute(text("INSERT INTO post (author_id) VALUES (7)"))
+            with test.assertRaisesRegex(sa.exc.IntegrityError, "FOREIGN KEY"):
+                test.session.add(Post(author_id=7))
+                test.session.flush()
+            test.session.rollback()
+
+        def data(cls: Any) -> None:
+            cls.session.add(Author(name="Ada"))
+
+        case = self.case(
+            test_1=refused, test_2=refused, app=self.foreign_keys(self.engine()), setUpTestData=classmethod(data)
+        )
+        self.assertPassed(case, tests=2)
+
+    def test_foreign_keys_are_not_enforced_if_it_does_not(self) -> None:
+        def accepted(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO post (author_id) VALUES (7)"))
+
+        self.assertPassed(self.case(test_1=accepted, test_2=accepted), tests=2)
+
+    def test_two_engines_differ_in_their_foreign_keys(self) -> None:
+        if sys.version_info < (3, 12):
+            return  # one setting for all there: said in the documentation
+        strict, lax = self.foreign_keys(self.engine()), self.engine()
+
+        def test_1(test: Any) -> None:
+            for _ in range(2):
+                with lax.begin() as connection:
+                    connection.execute(text("INSERT INTO post (author_id) VALUES (7)"))
+                with test.assertRaises(sa.exc.IntegrityError), strict.begin() as connection:
+                    connection.execute(text("INSERT INTO post (author_id) VALUES (7)"))
+
+        self.assertPassed(self.case(test_1=test_1, app=strict, engines=[strict, lax]), tests=1)
+
+    def test_functions_and_factories_of_connect_events_work_on_every_virtual_connection(self) -> None:
+        def test_1(test: Any) -> None:
+            with test.app.connect() as first, test.app.connect() as second:
+                rows = first.execute(text("SELECT double(4) UNION SELECT double(5)"))
+                test.assertEqual(second.scalar(text("SELECT double(21)")), 42)
+                test.assertEqual(rows.scalars().all(), [8, 10])
+            with closing(test.app.raw_connection()) as raw:
+                row = raw.execute("SELECT 1 AS one").fetchone()
+                test.assertEqual(row["one"], 1)
+
+        self.assertPassed(self.case(test_1=test_1, app=self.foreign_keys(self.engine())), tests=1)
+
+    def test_flags_of_one_connection_are_not_those_of_another(self) -> None:
+        def test_1(test: Any) -> None:
+            test.app.dispose()
+            with closing(test.app.raw_connection()) as one, closing(test.engine.raw_connection()) as two:
+                one.execute("PRAGMA query_only = ON")
+                test.assertEqual(two.execute("PRAGMA query_only").fetchone(), (0,))
+                test.assertEqual(one.execute("PRAGMA query_only").fetchone(), (1,))
+                two.execute("INSERT INTO author (name) VALUES ('Ada')")
+                two.commit()
+                with test.assertRaises(sqlite3.OperationalError):
+                    one.execute("INSERT INTO author (name) VALUES ('Bob')")
+                one.execute("PRAGMA query_only = OFF")
+                one.driver_connection.text_factory = bytes
+                test.assertEqual(one.execute("SELECT name FROM author").fetchone(), (b"Ada",))
+                test.assertEqual(two.execute("SELECT name FROM author").fetchone(), ("Ada",))
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_total_changes_counts_what_the_connection_itself_did(self) -> None:
+        def test_1(test: Any) -> None:
+            with test.engine.begin() as connection:
+                connection.execute(ADD)
+            with closing(test.app.raw_connection()) as raw:
+                before = raw.total_changes
+                cursor = raw.execute("INSERT INTO author (name) VALUES ('Bob'), ('Cid')")
+                test.assertEqual((raw.total_changes - before, cursor.rowcount, cursor.lastrowid), (2, 2, 3))
+                raw.commit()
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_a_backup_is_made_of_what_the_connection_sees(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+            with closing(test.app.raw_connection()) as raw, closing(sqlite3.connect(":memory:")) as copy:
+                raw.backup(copy)
+                test.assertEqual(copy.execute("SELECT name FROM author").fetchall(), [("Ada",)])
+
+        self.assertContained(do, rows=1)
+
+    def test_a_backup_into_the_test_database_is_refused(self) -> None:
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw, test.assertRaisesRegex(SandboxEscape, "A backup into"):
+                raw.backup(raw.driver_connection)
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_attached_databases_are_contained_and_attached_once(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            other = Path(folder) / "other.db"
+            with closing(sqlite3.connect(other)) as connection:
+                connection.execute("CREATE TABLE thing (x)")
+            app = self.engine()
+
+            @event.listens_for(app, "connect")
+            def connect(connection: Any, record: Any) -> None:
+                connection.execute("ATTACH DATABASE ? AS shelf", (str(other),))
+
+            def test_1(test: Any) -> None:
+                with test.app.connect() as one:
+                    one.execute(text("INSERT INTO shelf.thing VALUES (1)"))
+                    one.commit()
+                with test.app.connect() as one, test.app.connect() as two:
+                    test.assertEqual(two.scalar(text("SELECT count(*) FROM shelf.thing")), 1)
+                    del one
+
+            def test_2(test: Any) -> None:
+                with test.app.connect() as one:
+                    test.assertEqual(one.scalar(text("SELECT count(*) FROM shelf.thing")), 0)
+
+            self.assertPassed(self.case(test_1=test_1, test_2=test_2, app=app), tests=2)
+            with closing(sqlite3.connect(other)) as connection:
+                self.assertEqual(connection.execute("SELECT * FROM thing").fetchall(), [])
+
+    def test_several_statements_in_one_string_are_refused_as_sqlite3_does(self) -> None:
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                for script in ("SELECT 1; COMMIT", "INSERT INTO author (name) VALUES ('Ada'); SELECT 1"):
+                    with test.assertRaisesRegex((sqlite3.Warning, sqlite3.ProgrammingError), "one statement at a time"):
+                        raw.execute(script)
+            test.assertEqual(test.names(), [])
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_a_streamed_result_goes_on_while_another_session_commits(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('a'), ('b'), ('c')"))
+            with closing(test.app.raw_connection()) as raw:
+                cursor = raw.execute("SELECT name FROM author ORDER BY id")
+                test.assertEqual(next(cursor), ("a",))
+                with test.engine.begin() as connection:
+                    connection.execute(ADD)
+                test.assertEqual(cursor.fetchmany(2), [("b",), ("c",)])
+
+        self.assertContained(do, rows=4)
+
+
+class MemoryTest(_SQLite):
+    __test__ = True
+
+    def url(self) -> str:
+        return "sqlite://"
+
+
+class FileTest(_SQLite):
+    __test__ = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/shop.db"
+
+    def test_a_second_writer_finds_the_database_locked(self) -> None:
+        def test_1(test: Any) -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Session(test.app) as one, Session(test.app) as two:
+                    one.add(Author(name="Ada"))
+                    one.flush()
+                    two.add(Author(name="Bob"))
+                    with test.assertRaisesRegex(sa.exc.OperationalError, "database is locked"):
+                        two.flush()
+                    two.rollback()
+                    one.commit()
+                    two.add(Author(name="Bob"))
+                    two.commit()
+            test.assertEqual(test.names(), ["Ada", "Bob"])
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_a_second_connection_sees_nothing_of_a_test(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+            with closing(sqlite3.connect(sa.make_url(test.database_url).database)) as judge:
+                test.assertEqual(judge.execute("SELECT * FROM author").fetchall(), [])
+
+        self.assertContained(do, rows=1)
+
+
+del _SQLite
