@@ -1,0 +1,1 @@
+"""A small blog: authors publish posts, readers comment on them."""

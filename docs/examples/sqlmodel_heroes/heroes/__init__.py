@@ -1,0 +1,1 @@
+"""Heroes and their teams, with SQLModel."""

@@ -1,0 +1,34 @@
+"""SQLModel's tables are in its own metadata; its engine is a SQLAlchemy engine."""
+
+from heroes import services
+from heroes.models import Hero, Team
+from sqlmodel import SQLModel
+
+from dbtestcase import DatabaseTest
+
+
+class HeroesTest(DatabaseTest):
+    metadata = SQLModel.metadata
+    engines = [services.engine]
+
+    @classmethod
+    def setUpTestData(cls):
+        cls.team = Team(name="Preventers")
+        cls.session.add_all([cls.team, Hero(name="Deadpond", team=cls.team)])
+
+    def test_a_hero_joins_a_team(self):
+        services.recruit("Rusty-Man", "Preventers", age=48)
+        self.assertEqual(services.members("Preventers"), ["Deadpond", "Rusty-Man"])
+        self.assertRowCount(Team, 1)
+
+    def test_a_new_team_is_made(self):
+        services.recruit("Spider-Boy", "Z-Force")
+        self.assertRowCount(Team, 2)
+
+    def test_heroes_outlive_their_team(self):
+        services.dissolve("Preventers")
+        self.assertRowCount(Hero, 1, Hero.team_id.is_(None))
+
+    def test_no_test_sees_the_changes_of_another(self):
+        self.assertEqual(services.members("Preventers"), ["Deadpond"])
+        self.assertEqual([hero.name for hero in self.team.heroes], ["Deadpond"])
