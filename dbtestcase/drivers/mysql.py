@@ -162,6 +162,10 @@ class Containment:
 class MySQLWire(Containment, ProxyWire):
     """The wire of a sandbox that speaks PyMySQL or mysqlclient."""
 
+    def send(self, command: str) -> Rows:
+        with self.lock:
+            return super().send(command)
+
     @property
     def proxy_class(self) -> type[ProxyConnection]:
         return MySQLConnection

@@ -53,6 +53,10 @@ class Behaviour(ProxyConnection):
         wire = self._wire
 
         def contained(replacement: str | None) -> Any:
+            with wire.lock:
+                return send(replacement)
+
+        def send(replacement: str | None) -> Any:
             if statement.kind is Kind.WRITE and words.runs_procedures(text):
                 wire.probe(real, text)
             if self._level and words.asks_isolation_level(text):

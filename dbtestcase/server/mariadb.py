@@ -28,6 +28,9 @@ __all__ = ["MariaDBServer", "find_mariadb", "start"]
 OLDEST = (10, 5)
 INITIALISED_SIZE = 24 * MIB
 STOP_SECONDS = 30.0
+_HELPERS = ("mariadb-install-db", "my_print_defaults")
+"""What else is needed to initialise a server; distributions keep the second in a package of the client's."""
+
 _FOLDERS = (
     "/usr/sbin",
     "/usr/local/sbin",
@@ -99,13 +102,14 @@ def find_mariadb() -> Programs:
         if found is None:
             continue
         version, reason = _version(found)
-        if shutil.which("mariadb-install-db", path=path) is None:
-            reason = "its mariadb-install-db is missing"
+        for helper in _HELPERS:
+            if not reason and shutil.which(helper, path=path) is None:
+                reason = f"its {helper} is missing"
         if not reason:
             return Programs(Path(found).resolve().parent, version, "PATH or the system's packages")
         reasons.append(f"{found}: {reason}")
     raise ProgramsNotFound(
-        "No MariaDB programs (mariadbd, mariadb-install-db) were found on this machine.",
+        f"No MariaDB programs (mariadbd, {', '.join(_HELPERS)}) were found on this machine.",
         cause="PATH, /usr/sbin and the like were looked through"
         + (f"; rejected: {'; '.join(reasons)}." if reasons else "."),
         remedy="apt-get install mariadb-server (Debian, Ubuntu), dnf install mariadb-server (Fedora), brew install "

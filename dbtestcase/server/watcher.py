@@ -139,6 +139,7 @@ class Watcher:
         self.output = -1
         self.log: deque[str] = deque(maxlen=100)
         self.pending = b""
+        self.received = b""
         self.ready_text = ""
         self.stop_signal = int(signal.SIGQUIT)
         self.stay_seconds = 0.0
@@ -270,7 +271,6 @@ class Watcher:
                 patience = POLL_SECONDS
         else:
             patience = POLL_SECONDS
-        received = b""
         watched = -1
         while os.getppid() == self.owner:
             if self.output != watched:
@@ -283,17 +283,36 @@ class Watcher:
                 if descriptor == self.output:
                     self.read_output()
                 elif descriptor == 0:
-                    block = os.read(0, 1 << 16)
-                    if not block:
+                    if not self.follow_orders():
                         return
-                    *orders, received = (received + block).split(b"\n")
-                    for order in map(json.loads, orders):
-                        if order["do"] == "stop":
-                            return
-                        does = {"start": self.start, "run": self.run, "finish": self.finish, "stay": self.stay}
-                        does[order["do"]](order)
                 else:
-                    return  # the owner's process has ended
+                    return self.follow_last_orders()  # the owner's process has ended
+        self.follow_last_orders()
+
+    def follow_orders(self) -> bool:
+        """Do what the input says; whether there may be more to come."""
+        orders = self.read_orders()
+        does = {"start": self.start, "run": self.run, "finish": self.finish, "stay": self.stay}
+        for order in orders:
+            if order["do"] == "stop":
+                return False
+            does[order["do"]](order)
+        return bool(orders) or bool(self.received)
+
+    def follow_last_orders(self) -> None:
+        """An owner that was killed may have asked for its server to stay, just before."""
+        os.set_blocking(0, False)
+        with contextlib.suppress(BlockingIOError):
+            while orders := self.read_orders():
+                for order in orders:
+                    if order["do"] == "stay":
+                        self.stay(order)
+
+    def read_orders(self) -> list[dict[str, Any]]:
+        """The orders that have come; none at the end of the input, or where one is not complete."""
+        block = os.read(0, 1 << 16)
+        *lines, self.received = (self.received + block).split(b"\n") if block else (b"",)
+        return [json.loads(line) for line in lines]
 
     def linger(self) -> None:
         """Where the server is to stay: wait until somebody asks for its end, the time is up, or it ends of itself."""

@@ -47,6 +47,9 @@ class LeakMatrix:
         super().setUpClass()  # type: ignore[misc]
         require_module(cls.driver)
         server = postgresql_url()
+        gc.collect()
+        gc.freeze()  # the many collections below are to look at what the doors make, not at all modules
+        cls.addClassCleanup(gc.unfreeze)
         with connect(server, autocommit=True) as admin:
             for side in ("sandboxed", "real"):
                 name = f"verify_{cls.__name__.lower()}_{side}"

@@ -122,6 +122,20 @@ class WithoutProgramsTest(unittest.TestCase):
         ):
             mariadb.find_mariadb()
 
+    def test_a_server_without_the_programs_that_it_is_initialised_with_is_named(self) -> None:
+        """Some packages hold the server alone, and its mariadb-install-db needs one of the client's programs."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        for name in ("mariadbd", "mariadb-install-db"):
+            (folder / name).write_text("#!/bin/sh\necho 'mariadbd  Ver 10.11.6-MariaDB for Linux on x86_64'\n")
+            (folder / name).chmod(0o755)
+        with (
+            mock.patch.dict(os.environ, {"PATH": str(folder)}),
+            mock.patch.object(mariadb, "_FOLDERS", ()),
+            mock.patch.object(mariadb.glob, "glob", return_value=[]),
+            self.assertRaisesRegex(ProgramsNotFound, "mariadbd: its my_print_defaults is missing"),
+        ):
+            mariadb.find_mariadb()
+
     def test_a_server_that_does_not_start_says_why(self) -> None:
         require_mariadb()
         with (

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import unittest
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import psycopg
 from dbtestcase.server.folders import sweep
 from dbtestcase.server.staying import end_oldest, end_staying
 from tests.support.disposable import Owner, owner, scratch, wait_for_end
+from tests.support.runners import inner_environment
 
 CLOSE = "server.stay(); server.close(); say('closed'); signal.pause()"
 
@@ -48,6 +52,24 @@ class StayingServersTest(unittest.TestCase):
                 self.assertEqual(sweep([self.place]), [])
                 self.assertEqual(list(end_staying([self.place])), [run.folder])
                 self.assertAllGone(run)
+
+    def test_what_an_owner_asked_for_just_before_its_end_is_not_lost(self) -> None:
+        """The watcher may notice the end before it has read the order."""
+        script = """
+            from dbtestcase.server.watcher import Watcher
+            watcher = Watcher(1, "", "", -1, -1)  # lives, and is not the owner any more
+            watcher.watch()
+            print(watcher.stay_seconds)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            input='{"do": "stay", "seconds": 5}\n',
+            env=inner_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.stdout.strip(), done.stderr), ("5", ""))
 
     def test_closing_waits_until_it_can_be_ended_and_leaves_it(self) -> None:
         with self.owner(CLOSE) as run:
