@@ -101,18 +101,23 @@ def publish(source: str, pointer: str, note: dict[str, Any]) -> None:
 
 
 def sweep_cache(cache: str) -> None:
-    """Remove, under the lock, what no pointer names: earlier clusters, and what a killed process left half-written."""
+    """Remove, under the lock, what no pointer names: earlier clusters, and what a killed process left half-written.
+
+    A pointer goes when it was not used for long, or when the folder of its project is gone.
+    """
     names = os.listdir(cache)
     named = set()
     for name in names:
         if name.endswith(".json"):
             path = os.path.join(cache, name)
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                if time.time() - os.stat(path).st_mtime > UNUSED_SECONDS:
+                with open(path, encoding="utf-8") as stream:
+                    note = json.load(stream)
+                unused = time.time() - os.stat(path).st_mtime > UNUSED_SECONDS
+                if unused or (name.startswith("project-") and not os.path.isdir(note.get("project", cache))):
                     os.unlink(path)
                 else:
-                    with open(path, encoding="utf-8") as stream:
-                        named.add(json.load(stream)["folder"])
+                    named.add(note["folder"])
     for name in names:
         path = os.path.join(cache, name)
         if name.endswith(".json.new"):

@@ -136,6 +136,17 @@ class ClusterCacheTest(unittest.TestCase):
         self.assertEqual(left, {"base", "base.json", "lock"})
         self.assertFalse(other.exists())
 
+    def test_the_cluster_of_a_project_that_is_gone_is_removed_when_another_is_written(self) -> None:
+        self.seed()
+        for name, project in (("project-0001", self.root / "gone"), ("project-0002", self.root)):
+            (self.folder() / name).mkdir()
+            note = {"folder": name, "project": str(project)}
+            (self.folder() / f"{name}.json").write_text(json.dumps(note), encoding="utf-8")
+        (self.folder() / "base.json").unlink()
+        self.run_once()
+        left = {path.name for path in self.folder().glob("project-*")}
+        self.assertEqual(left, {"project-0002", "project-0002.json"})
+
     def test_a_chosen_folder_that_cannot_be_written_is_an_error_that_names_it(self) -> None:
         occupied = self.root / "occupied"
         occupied.touch()
