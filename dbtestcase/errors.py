@@ -177,7 +177,7 @@ class SandboxTimeout(SandboxError):
 
 
 class SandboxClosed(SandboxError):
-    """The connection belongs to a test that has ended."""
+    """The connection belongs to a test that has ended, or to the process that this one was forked from."""
 
 
 class LeakError(DBTestCaseError):

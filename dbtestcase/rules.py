@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .errors import SandboxEscape
-from .parameters import Rows, read_settings, write_settings
+from .parameters import Rows, literal, read_settings, write_settings
 from .savepoints import Step
 from .statements import Kind, Statement
 
@@ -26,6 +26,10 @@ class Rules:
     """Whether ``SET`` is kept apart for each connection."""
     settings_roll_back = True
     """Whether a rollback takes back a ``SET``."""
+    ending_settings: frozenset[str] = frozenset()
+    """Settings that let the server end a session whose transaction lasts long: the outer one lasts a class."""
+    no_end = ""
+    """SQL that switches them off."""
     begin = "BEGIN"
     end = "ROLLBACK"
     connects_early = False
@@ -133,6 +137,11 @@ class PostgreSQLRules(Rules):
     refuses_plain = False
     error_aborts = True
     has_parameters = True
+    ending_settings = frozenset(("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"))
+    no_end = (
+        "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings "
+        f"WHERE setting <> '0' AND name IN ({', '.join(map(literal, sorted(ending_settings)))})"
+    )
 
     def render(self, steps: list[Step]) -> list[str]:
         return [";".join(f"{verb.value} {name}" for verb, name in steps)] if steps else []

@@ -510,7 +510,7 @@ class Sandbox:
         if self._parameters.used:
             yield from self._parameters.apply(client.parameters)
         if statement.settings and self.rules.has_parameters:
-            yield from self._parameters.before(statement.settings)
+            yield from self._parameters.before(self._kept_settings(statement))
         if kind is not Kind.READ or statement.calls:
             if kind is Kind.SCHEMA:
                 self._schema_changed = True
@@ -518,6 +518,10 @@ class Sandbox:
             elif kind is Kind.CONSTRAINTS:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
+
+    def _kept_settings(self, statement: Statement) -> list[str]:
+        """The settings that the application changes, without those that would end the one session of all."""
+        return [name for name in statement.settings if name not in self.rules.ending_settings]
 
     def at_once(self, client: Client, statement: Statement) -> str | None:
         """The common case of :meth:`before`, in little time: a plain statement, nobody else busy.
@@ -564,7 +568,10 @@ class Sandbox:
         if rowcount == 0 and statement.counts and self.stack.entries:
             yield from self._unwrite(client, statement)
         if statement.settings and self.rules.has_parameters:
-            yield from self._parameters.after(client.parameters, statement.settings, local=statement.local)
+            settings = self._kept_settings(statement)
+            if len(settings) < len(statement.settings) or "*" in settings:
+                yield self.rules.no_end
+            yield from self._parameters.after(client.parameters, settings, local=statement.local)
         if statement.cursor and self.stack.entries:
             self.stack.hold(client)
             client.cursors.add(statement.cursor)

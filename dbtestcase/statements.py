@@ -142,7 +142,9 @@ _SET = re.compile(rf"(set|reset)\s+(?:(session|local|global)\s+)?{_NAME}", re.IG
 _SET_CONFIG = re.compile(r"set_config\s*\(\s*(?:'([^']+)'|(\S))", re.IGNORECASE)
 _CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
 _SETTING = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
-_COMMON = {"search_path", "timezone", "role", "statement_timeout", "lock_timeout", "work_mem", "datestyle"}
+_COMMON = {"search_path", "timezone", "role", "statement_timeout", "lock_timeout", "work_mem", "datestyle"} | {
+    *("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"),
+}
 _SPECIAL_SETTINGS = {
     "time": ("timezone",),
     "names": ("client_encoding",),

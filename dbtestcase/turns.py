@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 
-from .errors import SandboxBusy, SandboxConflict, SandboxTimeout
+from .errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 
 __all__ = ["PATIENCE", "Actor", "Turns", "current_actor"]
 
@@ -82,6 +84,10 @@ class Turns:
     :param alone: whether there is none of these but perhaps the one given.
     """
 
+    _clock = staticmethod(time.monotonic)  # kept here: tests that freeze the time replace the module's
+    inherited_from = 0
+    """The pid of the process that the wire belongs to, if this one was forked from it."""
+
     def __init__(self, unfinished: Callable[[], Iterable[Turn]], alone: Callable[[Turn], bool]) -> None:
         self._unfinished = unfinished
         self._alone = alone
@@ -94,6 +100,7 @@ class Turns:
         self._holding: Actor | None = None
         self._occupant: Turn | None = None
         self._occupying: Actor | None = None
+        _all.add(self)
 
     def acquire(self, turn: Turn) -> None:
         """Wait for the wire and take it.
@@ -179,6 +186,16 @@ class Turns:
             self._holder = self._holding = self._occupant = self._occupying = None
             self._wake_all()
 
+    def forked(self) -> None:
+        """This process was forked from the wire's: two processes cannot share a connection."""
+        self.inherited_from = self.inherited_from or os.getppid()
+        self._lock = threading.Lock()  # a thread that is not here may have held it
+        self._changed = threading.Condition(self._lock)
+        self._threads = 0
+        self._sleepers.clear()
+        self._waiting.clear()
+        self._holder = _PARENT
+
     def _wake_all(self) -> None:
         if self._threads:
             self._changed.notify_all()
@@ -205,6 +222,15 @@ class Turns:
 
     def _obstacle(self, turn: Turn, actor: Actor, *, blocking: bool) -> Turn | None:
         """Who is in the way.  ``blocking``: waiting stops everything else on this thread."""
+        if self.inherited_from:
+            raise SandboxClosed(
+                f"{turn.name[0].upper()}{turn.name[1:]} belongs to process {self.inherited_from}, from which process "
+                f"{os.getpid()} was forked; nothing was sent.",
+                cause="os.fork() or multiprocessing in the middle of a test: the child has inherited the application's "
+                "engines, and two processes cannot share the one connection of the sandbox",
+                remedy="use TruncatingDatabaseTest, where the child can have real connections of its own, or start "
+                "the child before the test class begins",
+            )
         holder, holding = self._holder, self._holding
         if holder is None and self._occupant is not turn:
             holder, holding = self._occupant, self._occupying
@@ -247,7 +273,7 @@ class Turns:
     def _remaining(self, obstacle: Turn, deadlines: dict[int, float]) -> float:
         """Seconds left to wait for ``obstacle``; 0 once it has been waited for in vain."""
         busy = obstacle is self._holder or obstacle is self._occupant
-        now = time.monotonic()
+        now = self._clock()
         deadline = deadlines.setdefault(id(obstacle) * 2 + busy, now + (WIRE_TIMEOUT if busy else PATIENCE))
         if now < deadline:
             return deadline - now
@@ -265,3 +291,15 @@ class Turns:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+_PARENT = Turn("the process that this one was forked from", own=False)
+_all: weakref.WeakSet[Turns] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for turns in list(_all):
+        turns.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

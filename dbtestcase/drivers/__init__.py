@@ -87,6 +87,11 @@ def _make_dialect(url: URL) -> Dialect:
     return dialect
 
 
+def _prepare(wire: Any, rules: Rules) -> None:
+    """Settings that only the wire needs: a role or database may have others."""
+    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end)
+
+
 @contextlib.contextmanager
 def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from psycopg.conninfo import make_conninfo
@@ -95,8 +100,9 @@ def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
     _, parameters = dialect.create_connect_args(url)
     parameters.pop("context", None)
-    wire = PsycopgWire(make_conninfo("", **{k: str(v) for k, v in parameters.items()}), lock_timeout=LOCK_TIMEOUT)
+    wire = PsycopgWire(make_conninfo("", **{k: str(v) for k, v in parameters.items()}))
     with contextlib.closing(wire):
+        _prepare(wire, rules)
         yield wire
 
 
@@ -108,7 +114,7 @@ def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     connection: Any = dialect.connect(*args, **parameters)
     connection.autocommit = True
     wire = Psycopg2Wire(dialect, connection, rules)
-    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}")
+    _prepare(wire, rules)
     with contextlib.closing(wire), unwrapping():
         yield wire
 
@@ -124,7 +130,7 @@ def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     connection: Any = dialect.connect(*args, **parameters)
     connection.autocommit = True
     with contextlib.closing(Pg8000Wire(dialect, connection, rules)) as wire:
-        wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}")
+        _prepare(wire, rules)
         yield wire
 
 
@@ -134,7 +140,7 @@ def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .portal import open_portal_wire
 
     with contextlib.closing(open_portal_wire(dialect, url, rules, AsyncpgWire)) as wire:
-        wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}")
+        _prepare(wire, rules)
         yield wire
 
 

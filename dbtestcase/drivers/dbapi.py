@@ -185,6 +185,8 @@ class ProxyConnection:
             self._closed = True
 
     def _rollback(self) -> None:
+        if self._sandbox.turns.inherited_from:
+            return  # it is the other process's; a pool rolls back whatever it is given back
         try:
             with self._turn():
                 self._drive(self._sandbox.rollback(self._client))

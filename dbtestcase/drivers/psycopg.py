@@ -81,18 +81,16 @@ class PsycopgWire:
     """The physical connection of a sandbox.
 
     :param conninfo: libpq's connection string.
-    :param lock_timeout: seconds that a statement waits for a lock held outside the sandbox.
     :raises psycopg.OperationalError: nobody answers.
     """
 
     driver = "psycopg"
 
-    def __init__(self, conninfo: str, *, lock_timeout: float = 5.0, **parameters: Any) -> None:
+    def __init__(self, conninfo: str, **parameters: Any) -> None:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
-        self.run(f"SET lock_timeout = {int(lock_timeout * 1000)}")
 
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
@@ -407,8 +405,8 @@ class _Virtual:
         yield from self._drive(self._sandbox.savepoint(self._client, statement))
 
     def _is_over(self) -> bool:
-        """Whether the wire is closed: pools that outlive it return their connections all the same."""
-        if self.pgconn.status == ConnStatus.OK:
+        """Whether the wire is closed, or another process's: pools return their connections all the same."""
+        if self.pgconn.status == ConnStatus.OK and not self._sandbox.turns.inherited_from:
             return False
         self._client.end()
         return True

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import threading
+import time
 import unittest
 import warnings
 from typing import Any
+from unittest import mock
 
 import psycopg
 import sqlalchemy as sa
@@ -231,6 +234,66 @@ class _Doors(SandboxTestCase):
         self.sandbox.rollback_to_mark("the next test")
         with self.engine.connect() as connection:
             self.assertEqual(self.setting(connection), "")
+
+    def test_what_would_end_the_one_session_is_not_kept(self) -> None:
+        """The outer transaction lasts as long as a class, and is idle whenever a test is busy with something else."""
+        names = ["idle_in_transaction_session_timeout"]
+        if self.judge.info.server_version >= 170000:
+            names.append("transaction_timeout")
+        for name in names:
+            for text, parameters in (
+                (f"SET {name} = '20ms'", ()),
+                (f"SET LOCAL {name} = '20ms'", ()),
+                ("SELECT set_config(%s, '20ms', false)", (name,)),
+            ):
+                with self.subTest(text), self.engine.begin() as connection:
+                    connection.exec_driver_sql(text, parameters)
+                    time.sleep(0.06)  # the time itself is what is tested
+                    self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 1)
+        self.put(1)
+
+    def test_a_forked_process_is_refused_and_spoils_nothing(self) -> None:
+        self.put(1)
+        with self.engine.connect() as connection:
+            rows = connection.exec_driver_sql(self.ROWS)
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                with os.fdopen(writing, "w") as output:
+                    for use in (lambda: self.put(2), lambda: connection.exec_driver_sql("SELECT 1"), connection.commit):
+                        try:
+                            use()
+                        except BaseException as error:
+                            output.write(f"{type(error).__name__}: {error}\n")
+                    connection.rollback()
+                    connection.close()
+                    gc.collect()
+                os._exit(0)
+            os.close(writing)
+            with os.fdopen(reading) as output:
+                said = output.read()
+            os.waitpid(pid, 0)
+            self.assertEqual(len(rows.all()), 2)
+        self.assertEqual(said.count("SandboxClosed"), 3, said)
+        self.assertIn(f"belongs to process {os.getpid()}, from which process {pid} was forked", said)
+        self.put(3)
+        self.assertEqual(len(self.rows()), 3)
+
+    def test_a_frozen_clock_hangs_nobody(self) -> None:
+        """Libraries that freeze the time replace the functions of the module ``time``."""
+        self.expected_problems = ["unfinished writes"]
+        now = time.monotonic()
+        first = self.engine.connect()
+        self.left_open.append(first)
+        first.exec_driver_sql("INSERT INTO item VALUES (1, 'unfinished')")
+        with (
+            mock.patch.object(time, "monotonic", lambda: now),
+            self.assertWarns(DirtyReadWarning),
+        ):
+            other = threading.Thread(target=self.rows)
+            other.start()
+            other.join(20)
+        self.assertFalse(other.is_alive())
 
     def test_set_local_ends_with_the_applications_transaction(self) -> None:
         for text in ("SET LOCAL app.x = 'on'", "SELECT set_config('app.x', 'on', true)"):
