@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dbtestcase.errors import ServerError
@@ -76,7 +77,21 @@ def _in_use(base: Path) -> bool:
 
 
 def _remove_programs(base: Path) -> Iterator[Path]:
+    kept = False
     for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
-        shutil.rmtree(path)
-        yield path
-    (base / "programs-being-copied").unlink(missing_ok=True)
+        if _is_run(path):
+            kept = True
+        else:
+            shutil.rmtree(path)
+            yield path
+    if not kept:
+        (base / "programs-being-copied").unlink(missing_ok=True)
+
+
+def _is_run(programs: Path) -> bool:
+    """Whether a process runs from there, perhaps a server whose data lie where nobody looked; Linux tells."""
+    for link in Path("/proc").glob("[0-9]*/exe"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.readlink(link).startswith(f"{programs}{os.sep}"):
+                return True
+    return False

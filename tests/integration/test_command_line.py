@@ -1,6 +1,7 @@
 """``python -m dbtestcase``: doctor, server, prune."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,8 +165,21 @@ class PruneTest(CommandLineTest):
             self.assertEqual(prune.prune(Settings()), [])
             self.assertEqual(len(run.traces()), 4)
         wait_for_end(run.watcher)
-        self.assertEqual(prune.prune(Settings()), [f"copied programs: {base}/programs-18.6-0000"])
+        copied = [f"copied programs: {path}" for path in sorted(base.glob("programs-[0-9]*"))]
+        self.assertIn(f"copied programs: {base}/programs-18.6-0000", copied)
+        self.assertEqual(prune.prune(Settings()), copied)
         self.assertFalse(base.exists())
+
+    def test_it_leaves_programs_alone_that_somebody_runs_from_a_place_unknown(self) -> None:
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        programs = self.temp / f"dbtestcase-{os.geteuid()}" / "programs-18.6-0000"
+        programs.mkdir(mode=0o700, parents=True)
+        programs.parent.chmod(0o700)
+        shutil.copy("/bin/sleep", programs)
+        with subprocess.Popen([programs / "sleep", "60"]) as process:
+            self.assertEqual(prune.prune(Settings()), [])
+            process.kill()
+        self.assertEqual(prune.prune(Settings()), [f"copied programs: {programs}"])
 
     def test_leftovers_on_a_server_by_url_go_too(self) -> None:
         url = postgresql_url()

@@ -70,10 +70,11 @@ class ServerAccountsTest(unittest.TestCase):
         self.assertEqual(len(list(self.temp.glob("dbtestcase-0/programs-[0-9]*"))), 1)
 
     def test_an_ordinary_user_without_a_home(self) -> None:
+        python, library = self.python_for_all(), self.library()
         for home in (None, "/proc/nowhere"):
             with self.subTest(home):
                 env: dict[str, str | None] = {"HOME": home, "XDG_CACHE_HOME": None, "DBTESTCASE_CACHE": None}
-                done = self.run_owner(*setpriv(65534), python=self.python_for_all(), env=env | self.library())
+                done = self.run_owner(*setpriv(65534), python=python, env=env | library)
                 self.assertRegex(
                     done.stderr, r"\Adbtestcase: \S+ cannot be written \(.*\): clusters are cached in \S+\n"
                 )

@@ -83,6 +83,10 @@ class StayingServersTest(unittest.TestCase):
             run.line()
             self.assertEqual(list(end_staying([self.place])), [])
             self.assertRuns(run)
+            os.kill(run.watcher, signal.SIGTERM)
+            wait_for_end(run.server)
+            run.kill(signal.SIGKILL)
+            self.assertAllGone(run)
 
     def test_it_ends_when_its_time_is_up(self) -> None:
         with self.owner("server._watcher.order('stay', seconds=0.2); os._exit(0)") as run:
