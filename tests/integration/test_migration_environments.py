@@ -267,7 +267,10 @@ class UrlTest(EnvironmentTestCase):
 
     def test_migrating_another_kind_of_database_is_refused(self) -> None:
         project = self.project()
-        project.reads_url("sqlalchemy.create_engine('sqlite://')")
+        engine = sa.create_engine("sqlite://")
+        self.addCleanup(engine.dispose)
+        sys.modules["sqlite_shop"] = mock.Mock(engine=engine)
+        project.reads_url("__import__('sqlite_shop').engine")
         with self.assertRaisesRegex(MigrationError, r"does not go to the test database \(sqlite://\)"):
             self.build(project)
         self.expect_tables()
