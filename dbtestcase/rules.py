@@ -104,8 +104,6 @@ class Rules:
     writing_functions: frozenset[str] = frozenset()
     trigger_counts = ""
     """SQL for three numbers: triggers and rules that may write when an INSERT, UPDATE or DELETE changes no row."""
-    backends = ""
-    """SQL for the number of connections to this database."""
     undo_session = ""
     """SQL that takes back what a rollback does not: locks of the server's session."""
     counters_roll_back = False
@@ -188,10 +186,6 @@ class PostgreSQLRules(Rules):
         "r AS (SELECT count(*) AS n FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND oid >= 16384) "
         "SELECT n + (SELECT count(*) FROM t WHERE bits & 4 > 0), n + (SELECT count(*) FROM t WHERE bits & 16 > 0), "
         "n + (SELECT count(*) FROM t WHERE bits & 8 > 0) FROM r"
-    )
-    backends = (
-        "SELECT pg_catalog.pg_stat_clear_snapshot(), pg_catalog.pg_stat_get_db_numbackends("
-        "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))"
     )
     undo_session = "SELECT pg_catalog.pg_advisory_unlock_all()"
     sequences = (

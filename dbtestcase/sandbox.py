@@ -964,12 +964,6 @@ class Sandbox:
         violation = self.rules.violation(rows)
         return self.wire.error("IntegrityError", violation) if violation else None
 
-    def backends(self) -> int:
-        """How many connections there are to the database; 0 where that cannot be known."""
-        if not self.rules.backends or self.wire.aborted():
-            return 0
-        return int(str(self.wire.run(self.rules.backends)[0][1]))
-
 
 def _where() -> Origin | str:
     """The application's line that is running; empty if there is none.  To write it out takes longer than to find it."""

@@ -122,10 +122,14 @@ def in_the_way(sessions: Iterable[Session], expected: Collection[int], lasting: 
 def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
     """Whether any of these may end its work by itself in a moment.
 
-    A server's thread rolls back after it has sent its answer, and a closed connection's process takes a moment to go;
-    what this very thread has left open stays as it is.
+    A server's thread rolls back after it has sent its answer, or looks busy for a moment more, as one that is back in
+    its pool may; a closed connection's process takes a moment to go; what this very thread has left open stays as it is.
     """
-    return any(s.opened is None or s.opened.thread not in (thread, None) for s in sessions)
+    for session in sessions:
+        user = session.opened.thread if session.opened is not None else 0
+        if user != thread and (user is not None or session.state == "active"):
+            return True
+    return False
 
 
 def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine
 from dbtestcase.isolation import sandbox_run
 from tests.support.doors import DOORS, ends_of, play
 from tests.support.requirements import require_module
+from tests.support.sandboxes import count_clients
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
@@ -103,7 +104,7 @@ class LeakMatrix:
             virtually = play(DOORS[name][0], self.engine, end), self.rows(self.engine)
         judged = self.judged()
         problems = sandbox.problems()
-        backends = sandbox.backends()
+        clients = count_clients(self.judge)
         self.run_.wire.settle()
         sandbox.rollback_to_mark("the next test")
         next_test = self.rows(self.engine)
@@ -113,7 +114,7 @@ class LeakMatrix:
         self.assertEqual(self.judged(), BASE, "a second connection sees something afterwards")
         self.assertEqual(next_test, BASE, "the next test sees something")
         self.assertEqual([str(problem) for problem in problems], [])
-        self.assertEqual(backends, 2, "one connection for the sandbox and one for the judge")
+        self.assertEqual(clients, 2, "one connection for the sandbox and one for the judge")
 
 
 def _add_cases(cls: type[Any]) -> type[Any]:

@@ -417,7 +417,7 @@ class _Doors(SandboxTestCase):
     def test_the_one_connection_is_all_that_there_is(self) -> None:
         engines = [create_engine(self.url) for _ in range(5)]
         connections = [engine.connect() for engine in engines for _ in range(3)]
-        self.assertEqual(self.sandbox.backends(), 2, "the sandbox's and the judge's")
+        self.assertEqual(self.clients(), 2, "the sandbox's and the judge's")
         for connection in connections:
             connection.close()
         for engine in engines:

@@ -15,7 +15,16 @@ from tests.support.requirements import require_module
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-__all__ = ["SandboxTestCase"]
+__all__ = ["SandboxTestCase", "count_clients"]
+
+
+def count_clients(judge: psycopg.Connection[Any]) -> int:
+    """How many connections the server has to the judge's database; its own workers, such as autovacuum's, not counted."""
+    row = judge.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 class SandboxTestCase(unittest.TestCase):
@@ -97,6 +106,10 @@ class SandboxTestCase(unittest.TestCase):
             return [tuple(row) for row in self.judge.execute(self.ROWS.encode()).fetchall()]
         except psycopg.errors.LockNotAvailable:
             return self.BASE  # a schema change locks the table: nobody sees anything
+
+    def clients(self) -> int:
+        """How many connections the server has to the database, the judge's among them."""
+        return count_clients(self.judge)
 
     def put(self, number: int, name: str = "put") -> None:
         """A committed row of the application."""

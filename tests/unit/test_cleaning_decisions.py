@@ -31,6 +31,11 @@ class InTheWayTest(unittest.TestCase):
         self.assertTrue(may_yet_finish([unknown], thread=7))
         self.assertFalse(may_yet_finish([], thread=7))
 
+    def test_one_that_is_back_in_its_pool_may_look_busy_for_a_moment(self) -> None:
+        pooled = Opened("a", None)
+        self.assertTrue(may_yet_finish([Session(pid=1, state="active", opened=pooled)], thread=7))
+        self.assertFalse(may_yet_finish([Session(pid=1, state="idle in transaction", opened=pooled)], thread=7))
+
 
 class ReportTest(unittest.TestCase):
     def test_two_reports_become_one(self) -> None:
