@@ -122,8 +122,8 @@ def in_the_way(sessions: Iterable[Session], expected: Collection[int], lasting: 
 def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
     """Whether any of these may end its work by itself in a moment.
 
-    A server's thread rolls back after it has sent its answer, or looks busy for a moment more, as one that is back in
-    its pool may; a closed connection's process takes a moment to go; what this very thread has left open stays as it is.
+    A server's thread rolls back after it has sent its answer, or looks busy for a moment more, also when its connection
+    is back in a pool; a closed connection's process takes a moment to go; what this very thread has left open stays.
     """
     for session in sessions:
         user = session.opened.thread if session.opened is not None else 0

@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dbtestcase.server import disposable_server
+from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RAM
-from dbtestcase.server.programs import find_programs
+from dbtestcase.server.programs import find_programs, programs_for
 from dbtestcase.settings import read_settings
 from tests.support.runners import inner_environment
 
@@ -143,7 +144,7 @@ def write_program(folder: Path, name: str, script: str) -> None:
 
 def wrap_programs(folder: Path, before: Mapping[str, str] | None = None) -> Path:
     """Put scripts that run the real programs into ``folder``, after what ``before`` says for each of them."""
-    real = find_programs(read_settings()).bin
+    real = programs_for(server_account(), find_programs(read_settings())).bin  # where the server's account can run them
     for name in ("postgres", "initdb"):
         write_program(folder, name, f'{(before or {}).get(name, ":")}\nexec {real}/{name} "$@"')
     return folder

@@ -19,7 +19,7 @@ __all__ = ["SandboxTestCase", "count_clients"]
 
 
 def count_clients(judge: psycopg.Connection[Any]) -> int:
-    """How many connections the server has to the judge's database; its own workers, such as autovacuum's, not counted."""
+    """How many connections the server has to the judge's database, without workers such as autovacuum's."""
     row = judge.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
     ).fetchone()
