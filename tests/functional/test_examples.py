@@ -80,11 +80,12 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 
 
 def _runners_of(number: int, example: str) -> tuple[str, ...]:
-    """Every runner for one example, and in the long mode for all; else two that differ by example and environment."""
-    if example == "users" or os.environ.get("DBTESTCASE_LONG") == "1":
+    """In the long mode every runner for every example; else two of them, which differ by example and environment."""
+    if os.environ.get("DBTESTCASE_LONG") == "1":
         return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
     number += sys.version_info[1]
-    return SERIAL_RUNNERS[number % len(SERIAL_RUNNERS)], PARALLEL_RUNNERS[number % len(PARALLEL_RUNNERS)]
+    serial = SERIAL_RUNNERS if example == "users" else (SERIAL_RUNNERS[number % len(SERIAL_RUNNERS)],)
+    return (*serial, PARALLEL_RUNNERS[number % len(PARALLEL_RUNNERS)])
 
 
 for _number, _example in enumerate(COUNTS):
