@@ -2,11 +2,13 @@
 
 A global ``scoped_session`` that nobody removes is still in its transaction when the test ends, and holds objects whose
 rows are gone.  On a database whose rows are deleted after each test the next test would find these objects, here it
-would find a connection that is no longer its own.  Told that everything was rolled back, the session is as new.
+would find a connection that is no longer its own.  Told that everything was rolled back, the session is as new.  The
+same goes for the sessions of a pool's threads, which wait for the next test's work.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -42,9 +44,10 @@ class OpenSessions:
             self._begun.append((weakref.ref(session), key, threading.current_thread()))
 
     def roll_back(self, is_open: Callable[[Any], bool]) -> list[Exception]:
-        """Roll back the sessions that this thread has left in a transaction whose connection is not open any more.
+        """Roll back the sessions that were left in a transaction whose connection is not open any more.
 
-        Another thread may be using its session now; what it does is refused when it asks for the connection.
+        Those of this thread, and of threads that wait for work in a pool.  Any other thread may be using its session
+        now; what it does is refused when it asks for the connection.
 
         :returns: what the application's own listeners raised.
         """
@@ -56,10 +59,25 @@ class OpenSessions:
                 continue
             if is_open(key):
                 kept.append((reference, key, thread))
-            elif thread is threading.current_thread():
+            elif thread is threading.current_thread() or _waits_for_work(thread):
                 try:
                     session.rollback()
                 except Exception as error:  # a listener of the application's: the test is answerable for it
                     problems.append(error)
         self._begun = kept
         return problems
+
+
+_POOLS = ("threading", "queue", "concurrent.futures", "multiprocessing.pool", "anyio")
+"""The modules whose code is all that a thread of a pool runs while it has nothing to do."""
+
+
+def _waits_for_work(thread: threading.Thread) -> bool:
+    """Whether a thread is one of a pool's that has nothing to do: no code but the pool's own is on its stack."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if not any(name == pool or name.startswith(f"{pool}.") for pool in _POOLS):
+            return False
+        frame = frame.f_back
+    return True

@@ -108,6 +108,8 @@ class Rules:
     """SQL that takes back what a rollback does not: locks of the server's session."""
     counters_roll_back = False
     """Whether a rollback sets back the counters that new ids come from."""
+    bloated = ""
+    """SQL for the SQL that removes the dead rows of rolled-back tests; NULL if there are few."""
     sequences = ""
     """SQL that gives SQL, which gives each sequence's oid, value and whether it was called."""
 
@@ -188,6 +190,10 @@ class PostgreSQLRules(Rules):
         "n + (SELECT count(*) FROM t WHERE bits & 8 > 0) FROM r"
     )
     undo_session = "SELECT pg_catalog.pg_advisory_unlock_all()"
+    bloated = (
+        "SELECT 'VACUUM (SKIP_LOCKED) ' || string_agg(format('%I.%I', schemaname, relname), ', ') "
+        "FROM pg_catalog.pg_stat_user_tables WHERE n_dead_tup > 500"
+    )
     sequences = (
         "SELECT coalesce(string_agg(format('SELECT %s::oid, last_value, is_called FROM %s', oid, oid::regclass), "
         "' UNION ALL '), '') FROM pg_catalog.pg_class WHERE relkind = 'S' AND relpersistence <> 't'"

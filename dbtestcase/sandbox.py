@@ -54,8 +54,8 @@ Questions
 
 "… belongs to …, which has ended."
     (:exc:`SandboxClosed`)  A thread, a task or a global kept a connection beyond its test.  What it did now would show
-    up in another test, so it is refused.  A session that the test's own thread has left open is no such case: it is
-    rolled back with the test, and as new in the next one.
+    up in another test, so it is refused.  A session that the test's own thread has left open, or a pool's thread that
+    waits for work, is no such case: it is rolled back with the test, and as new in the next one.
 
 "… was left with unfinished writes"
     (:exc:`LeakError`)  A commit was forgotten: in production these rows would be lost.

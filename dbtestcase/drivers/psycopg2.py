@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+from ..errors import SandboxEscape
+from ..rules import COMMITTING
 from ..statements import classify
 from .bystanders import harness_connections
 from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
@@ -328,6 +330,19 @@ class _Connection(ProxyConnection):
 
     def get_transaction_status(self) -> int:
         return {"idle": 0, "active": 2, "failed": 3}[self._sandbox.status(self._client)]
+
+    def lobject(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: it looks for the transaction of the physical connection.
+
+        :raises SandboxEscape: always.
+        """
+        raise self._sandbox.note(
+            SandboxEscape(
+                "lobject() would open a large object in a transaction of its own; it was not called.",
+                cause="psycopg2's own interface to large objects, which the sandbox cannot follow",
+                remedy="use the server's functions (lo_from_bytea(), lo_get(), lo_put()), or " + COMMITTING,
+            )
+        )
 
     def cancel(self) -> None:
         self._wire.connection.cancel()

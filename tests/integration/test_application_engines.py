@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy as sa
@@ -216,6 +217,30 @@ class LeftOpenTest(InnerRuns):
             test_2 = test_1
 
         self.assertPassed(Inner, tests=2)
+
+    def test_a_session_that_a_pools_thread_keeps_is_as_new_in_the_next_test(self) -> None:
+        engine = unreachable("psycopg")
+        registry = scoped_session(sessionmaker(engine))
+        executor = ThreadPoolExecutor(1)
+        self.addCleanup(executor.shutdown)
+
+        def names() -> list[str]:
+            registry.add(Item(name=f"item {registry.query(Item).count()}"))
+            registry.commit()
+            return [*registry.scalars(sa.select(Item.name))]  # and keeps its transaction
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+            engines = [engine]
+
+            def test_1(self) -> None:
+                self.assertEqual(executor.submit(names).result(), ["item 0"])
+                self.assertEqual(executor.submit(names).result(), ["item 0", "item 1"])
+
+            test_2 = test_3 = test_1
+
+        self.assertPassed(Inner, Inner, tests=6)
+        executor.submit(registry.remove).result()
 
     def test_a_thread_that_goes_on_with_its_session_is_refused(self) -> None:
         engine = unreachable("psycopg")

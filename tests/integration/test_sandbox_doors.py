@@ -487,6 +487,13 @@ class PsycopgDoorsTest(_Doors):
 class Psycopg2DoorsTest(_Doors):
     driver = "psycopg2"
 
+    def test_large_objects_by_the_drivers_own_interface_are_refused(self) -> None:
+        with contextlib.closing(self.engine.raw_connection()) as raw:
+            with self.assertRaisesRegex(SandboxEscape, "lo_from_bytea"):
+                raw.driver_connection.lobject(0, "wb")
+            raw.cursor().execute("SELECT lo_from_bytea(0, 'contained')")
+            raw.commit()
+
     def test_errors_carry_the_servers_codes(self) -> None:
         with contextlib.closing(self.engine.raw_connection()) as raw:
             cursor = raw.cursor()
