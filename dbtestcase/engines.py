@@ -18,10 +18,11 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
+from .connections import Client
 from .drivers import connect_virtual
 from .drivers.bystanders import watching
 from .errors import ConfigurationError, SandboxEscape
-from .sandbox import Client, Sandbox
+from .sandbox import Sandbox
 from .targets import Target, target_of_arguments, target_of_connection
 
 __all__ = ["Switchboard", "blocking_engine", "initialize_dialect", "resolve_engines", "sync_engine_of"]

@@ -100,7 +100,8 @@ class Rules:
         return ""
 
     volatile_functions = ""
-    """SQL for the names of the functions of users that may write, each with whether it is a view that calls one."""
+    """SQL for names with their kind: a ``function`` of users that may write, a ``view`` that calls one, a function or
+    procedure whose parameters or result are a server-side ``cursor``."""
     writing_functions: frozenset[str] = frozenset()
     trigger_counts = ""
     """SQL for three numbers: triggers and rules that may write when an INSERT, UPDATE or DELETE changes no row."""
@@ -172,8 +173,9 @@ class PostgreSQLRules(Rules):
         "ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND r.ev_type = '1'), "
         "v AS (SELECT d.ev_class FROM d JOIN f ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = f.oid "
         "UNION SELECT d.ev_class FROM d JOIN v ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.ev_class) "
-        "SELECT DISTINCT proname, false FROM f UNION ALL SELECT c.relname, true FROM v "
-        "JOIN pg_catalog.pg_class c ON c.oid = v.ev_class"
+        "SELECT DISTINCT proname, 'function' FROM f UNION ALL SELECT c.relname, 'view' FROM v "
+        "JOIN pg_catalog.pg_class c ON c.oid = v.ev_class UNION ALL SELECT proname, 'cursor' FROM pg_catalog.pg_proc "
+        "WHERE 'refcursor'::regtype = ANY (coalesce(proallargtypes, proargtypes) || prorettype) AND oid >= 16384"
     )
     writing_functions = frozenset(
         (

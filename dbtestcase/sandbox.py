@@ -67,163 +67,27 @@ Questions
 from __future__ import annotations
 
 import itertools
-import re
 import threading
-import traceback
-import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from .errors import (
-    DBTestCaseError,
-    DirtyReadWarning,
-    LeakError,
-    SandboxClosed,
-    SandboxConflict,
-    SandboxError,
-    SandboxTimeout,
-)
+from .catalog import Catalog
+from .connections import POOLED, Client, Scope, Wire
+from .cursors import close_cursors, find_cursors, free_cursor_name
+from .dirty_reads import warn_of_dirty_reads, warn_of_locks
+from .errors import DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
 from .origins import Origin, find_origin
-from .parameters import Flow, Parameters, ParameterStore, Rows
-from .relations import Relations
+from .parameters import Flow, Parameters, ParameterStore
+from .reports import find_problems
 from .rules import COMMITTING, Rules
 from .savepoints import Conflict, Fate, Owner, Stack, Step
 from .statements import Kind, Statement
 from .turns import Turn, Turns
 
-__all__ = ["Client", "Sandbox", "Wire"]
-
-POOLED = -1
-"""The scope of a client that lies in a pool: it belongs to whoever uses it next."""
-
-_READ_ONLY = re.compile(
-    r"(?:\b|_)read[\s_]+(?:only\s*(?:=|to)\s*'?)?(only|write|on|off|true|false|0|1)\b", re.IGNORECASE
-)
+__all__ = ["Sandbox"]
 
 _CHECK = "dbtc_check"
 """The savepoint around a check of the deferred constraints."""
-
-
-class Wire(Protocol):
-    """The physical connection, as the sandbox sees it; made by a module of :mod:`dbtestcase.drivers`."""
-
-    driver: str
-    """SQLAlchemy's name of the driver."""
-
-    def run(self, *statements: str) -> Rows:
-        """Run the harness's own statements, together if the database can; the rows of the last that has any."""
-
-    def aborted(self) -> bool:
-        """Whether the server refuses everything until a rollback."""
-
-    def in_transaction(self) -> bool:
-        """Whether the outer transaction is still there."""
-
-    def reset(self) -> None:
-        """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
-
-    def forget_plans(self) -> None:
-        """The schema was rolled back: plans made for it are not to be used again."""
-
-    def error(self, name: str, message: str) -> Exception:
-        """An error of the driver, by its PEP 249 name or (PostgreSQL) its condition's name."""
-
-    def close(self) -> None:
-        """Close the physical connection."""
-
-
-class Client(Owner):
-    """A virtual connection's part of the sandbox.
-
-    :param own: whether it is the test's own and not the application's.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "autocommit",
-        "block",
-        "checks_deferred",
-        "cursors",
-        "locks",
-        "parameters",
-        "piped",
-        "read_only",
-        "read_only_now",
-        "retired",
-        "scope",
-        "turn",
-        "warned",
-        "where",
-        "writes",
-    )
-
-    def __init__(self, name: str, *, own: bool) -> None:
-        super().__init__(name)
-        self.turn = Turn(name, own)
-        self.autocommit = False
-        self.read_only = False
-        self.read_only_now: bool | None = None  # what SET TRANSACTION says of the running transaction
-        self.piped = False  # in a pipeline, whose statements commit together
-        self.block = 0  # depth of explicit transaction blocks in autocommit mode
-        self.locks = False  # it has locked rows by a SELECT … FOR UPDATE
-        self.checks_deferred = True  # whether constraints are enforced for it at all
-        self.parameters = Parameters()
-        self.cursors: set[str] = set()
-        self.where: Origin | str = ""
-        self.scope = 0
-        self.retired = False  # it has SET something: a pool must not hand it to another test
-        self.warned: set[str] = set()
-        self.writes: dict[str, Statement] = {}
-
-    @property
-    def refuses_writes(self) -> bool:
-        """Whether its transaction is read-only."""
-        return self.read_only if self.read_only_now is None else self.read_only_now
-
-    def characterize(self, text: str) -> None:
-        """Take ``READ ONLY`` and ``READ WRITE`` from a statement that sets a transaction's characteristics."""
-        found = _READ_ONLY.search(text)
-        if found is None:
-            return
-        value = found[1].lower() in ("only", "on", "true", "1")
-        if "session characteristics" in " ".join(text.lower().split()):
-            self.read_only = value
-        else:
-            self.read_only_now = value
-
-    @property
-    def own(self) -> bool:
-        """Whether it is the test's own."""
-        return self.turn.own
-
-    @property
-    def each_statement(self) -> bool:
-        """Whether each statement commits by itself."""
-        return self.autocommit and not self.block
-
-    def end(self) -> None:
-        super().end()
-        self.read_only_now = None
-        self.locks = False
-        self.where = ""
-        self.turn.waited_out = False
-        self.cursors.clear()
-        self.warned.clear()
-        self.writes.clear()
-
-    def __str__(self) -> str:
-        return f"{self.name} (began at {self.where})" if self.where else self.name
-
-
-class Scope:
-    """A mark in the outer transaction: what happens after it is undone together."""
-
-    def __init__(self, number: int, label: str, name: str) -> None:
-        self.number = number
-        self.label = label
-        self.name = name
-        self.wrote = False
 
 
 class Sandbox:
@@ -236,6 +100,7 @@ class Sandbox:
     def __init__(self, wire: Wire, rules: Rules) -> None:
         self.wire = wire
         self.rules = rules
+        self.catalog = Catalog(rules)
         self.stack = Stack()
         self.turns = Turns(self._unfinished_turns, self._is_alone)
         self.raised: list[SandboxError] = []
@@ -253,12 +118,7 @@ class Sandbox:
         """Whose statement commits by itself and has not yet: a driver does not always tell when it is over."""
         self._schema_changed = False
         self._locks_taken = False
-        self._deferred: str | None = None
         self._deferral_set = False
-        self._volatile: frozenset[str] | None = None
-        self._volatile_views: tuple[str, ...] = ()
-        self._triggers: tuple[int, ...] | None = None
-        self._relations: Relations | None = None
         self._wrote = False
 
     # -- the outer transaction and its marks
@@ -379,7 +239,7 @@ class Sandbox:
         self._parameters.clear()
         if self._schema_changed:
             self._schema_changed = False
-            self._deferred = self._volatile = self._triggers = self._relations = None
+            self.catalog.forget()
         self._deferral_set = False
         self._current = self._late = None
         self.raised.clear()
@@ -397,7 +257,7 @@ class Sandbox:
             self.wire.run(*self.rules.render(self.stack.fail(self._current)))
         self.stack.clear()
         if self._deferral_pending():
-            self.wire.run(*self.rules.check_deferred(self._deferred or ""))
+            self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
         for client in list(self.clients):
             client.end()
 
@@ -483,14 +343,15 @@ class Sandbox:
         writes = statement.writes
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
+        if statement.cursor:
+            yield from self._noting(free_cursor_name(client, statement.cursor, self.clients))
         if kind is Kind.READ:
-            if self._volatile is None:
-                yield from self._load_volatile()
-            writes = self._calls_volatile(statement)
+            yield from self.catalog.load_functions()
+            writes = self.catalog.may_write(statement)
         if self.stack.has_others(client):
-            yield from self._warn_of_dirty_reads(client, statement)
+            yield from warn_of_dirty_reads(client, statement, self.stack.unfinished(), self.catalog)
         if self._locking and (writes or kind is Kind.LOCK):
-            self._warn_of_locks(client)
+            warn_of_locks(client, self._lockers())
         if kind is Kind.LOCK and not client.own and not client.each_statement:
             client.locks = True
             self._locking.add(client)
@@ -514,7 +375,7 @@ class Sandbox:
         if kind is not Kind.READ or statement.calls:
             if kind is Kind.SCHEMA:
                 self._schema_changed = True
-                self._deferred = self._volatile = self._triggers = self._relations = None
+                self.catalog.forget()
             elif kind is Kind.CONSTRAINTS:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
@@ -548,7 +409,7 @@ class Sandbox:
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        elif self._volatile is None or self._calls_volatile(statement):
+        elif self.catalog.functions is None or self.catalog.may_write(statement):
             return None
         if writes or statement.calls:
             self._locks_taken |= self.rules.takes_locks(statement)
@@ -561,7 +422,12 @@ class Sandbox:
 
     def is_over(self, client: Client, statement: Statement, rowcount: int) -> bool:
         """Whether :meth:`after` would do nothing."""
-        return statement.plain and not client.each_statement and not (rowcount == 0 and statement.counts)
+        return (
+            statement.plain
+            and not client.each_statement
+            and not (rowcount == 0 and statement.counts)
+            and not (statement.calls and self.catalog.opens_cursors(statement))
+        )
 
     def after(self, client: Client, statement: Statement, rowcount: int) -> Flow:
         """The statement has run."""
@@ -574,7 +440,10 @@ class Sandbox:
             yield from self._parameters.after(client.parameters, settings, local=statement.local)
         if statement.cursor and self.stack.entries:
             self.stack.hold(client)
-            client.cursors.add(statement.cursor)
+            client.cursors[statement.cursor] = client.depth
+        elif statement.calls and self.catalog.opens_cursors(statement):
+            self.stack.hold(client)
+            yield from find_cursors(client, self.clients)
         if client.each_statement:
             yield from self.commit(client)
 
@@ -616,13 +485,20 @@ class Sandbox:
         if kind is Kind.RELEASE:
             self.stack.release(client, label)
             client.parameters.release(depth)
+            for name in client.cursors_above(depth):
+                client.cursors[name] = depth - 1
             return
+        cursors = client.cursors_above(depth)
+        for name in cursors:
+            del client.cursors[name]
         try:
             yield from self._send(self._steps(self.stack.rollback_to, client, label))
         finally:
             client.parameters.rollback(depth)
             self._parameters.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
             self.turns.changed()
+        if cursors:
+            yield from close_cursors(cursors, holdable=True)
 
     def commit_at_once(self, client: Client) -> bool:
         """Commit where nothing need be sent for it: the common case of :meth:`commit`, in little time.
@@ -637,7 +513,7 @@ class Sandbox:
             or self._abandoned
             or self._parameters.used
             or client.scope != self._scopes[-1].number
-            or (self.rules.deferred_names and (self._deferred != "" or self._deferral_set))
+            or (self.rules.deferred_names and (self.catalog.deferred != "" or self._deferral_set))
             or self.stack.waiting()
             or self.wire.aborted()
         ):
@@ -674,7 +550,7 @@ class Sandbox:
                 self._parameters.invalidate()
             self.turns.changed()
         if cursors:
-            yield from self._close_cursors(cursors)
+            yield from close_cursors(cursors)
 
     def rollback(self, client: Client) -> Flow:
         """The client rolls back: its own work undone, nobody else's.
@@ -694,8 +570,8 @@ class Sandbox:
             client.parameters.commit()
             self._parameters.invalidate()
             self.turns.changed()
-        if cursors:  # a rollback closes only those whose savepoint was still there
-            yield from self._close_cursors(cursors)
+        if cursors:
+            yield from close_cursors(cursors, holdable=True)
 
     def status(self, client: Client) -> str:
         """``idle``, ``active`` or ``failed``: what the client believes of its transaction."""
@@ -743,15 +619,13 @@ class Sandbox:
     def _check_deferred(self, client: Client) -> Flow:
         if not self.rules.deferred_names or not client.checks_deferred or client not in self.stack.unfinished():
             return
-        if self._deferred is None:
-            rows = yield self.rules.deferred_names
-            self._deferred = str(rows[0][0])
-        if not (self._deferred or self._deferral_set):
+        yield from self.catalog.load_deferred()
+        if not (self.catalog.deferred or self._deferral_set):
             return
         others = [c for c in (*self.stack.unfinished(), *self.stack.waiting()) if c is not client]
         guarded = self.rules.error_aborts
         try:
-            for sql in self.rules.check_deferred(self._deferred):
+            for sql in self.rules.check_deferred(self.catalog.deferred or ""):
                 # the top of the stack may be somebody else's, who has nothing to do with a failure
                 rows = yield f"SAVEPOINT {_CHECK};{sql};RELEASE SAVEPOINT {_CHECK}" if guarded else sql
                 if violation := self.rules.violation(rows):
@@ -781,42 +655,25 @@ class Sandbox:
     def _deferral_pending(self) -> bool:
         if not self.rules.deferred_names:
             return False
-        if self._deferred is None:
-            self._deferred = str(self.wire.run(self.rules.deferred_names)[0][0])
-        return bool(self._deferred or self._deferral_set)
+        self._run(self.catalog.load_deferred())
+        return bool(self.catalog.deferred or self._deferral_set)
 
-    def _load_volatile(self) -> Flow:
-        self._volatile, self._volatile_views = self.rules.writing_functions, ()
-        if self.rules.volatile_functions:
-            rows = yield self.rules.volatile_functions
-            self._volatile |= {str(name) for name, is_view in rows if is_view in ("f", False)}
-            self._volatile_views = tuple(str(name) for name, is_view in rows if is_view not in ("f", False))
-
-    def _calls_volatile(self, statement: Statement) -> bool:
-        """Whether a read may write: by a function, perhaps one that hides in a view."""
-        if statement.calls and not statement.calls.isdisjoint(self._volatile or ()):
-            return True
-        return bool(self._volatile_views) and any(name in statement.text for name in self._volatile_views)
+    def _run(self, flow: Flow) -> None:
+        """Run a flow on the wire, where nobody has a turn."""
+        try:
+            command = next(flow)
+            while True:
+                command = flow.send(self.wire.run(command))
+        except StopIteration:
+            return
 
     def _unwrite(self, client: Client, statement: Statement) -> Flow:
         """No row was written: the entry need not stand in anyone's way, unless a trigger or rule may have written."""
         entry = self.stack.entries[-1]
         if entry.owner is not client or not entry.first_write:
             return
-        if self._triggers is None:
-            if not self.rules.trigger_counts:
-                return
-            rows = yield self.rules.trigger_counts
-            self._triggers = tuple(int(str(number)) for number in rows[0])
-        if self._volatile is None:
-            yield from self._load_volatile()
-        command = statement.text.lstrip()[:6].lower()
-        if command in ("insert", "update", "delete"):
-            risk = self._triggers[("insert", "update", "delete").index(command)]
-        else:
-            risk = sum(self._triggers)
-        hidden = any(name in statement.text for name in (*(self._volatile or ()), *self._volatile_views))
-        if not risk and not hidden:
+        yield from self.catalog.load_triggers()
+        if not self.catalog.may_write_without_rows(statement):
             self.stack.unwrite(client)
 
     def _refuse_second_writer(self, client: Client) -> None:
@@ -831,19 +688,18 @@ class Sandbox:
             "InFailedSqlTransaction", "current transaction is aborted, commands ignored until end of transaction block"
         )
 
-    def _close_cursors(self, names: list[str]) -> Flow:
-        listed = ", ".join("'" + n.replace("'", "''") + "'" for n in names)
-        rows = yield f"SELECT name FROM pg_catalog.pg_cursors WHERE name IN ({listed}) AND NOT is_holdable"
-        for (name,) in rows:
-            quoted = str(name).replace('"', '""')
-            yield f'CLOSE "{quoted}"'
-
-    # -- errors and warnings
+    # -- errors
 
     def note(self, error: SandboxError) -> SandboxError:
         """Remember an error that is about to be raised: swallowed, it fails the test at its end."""
         self.raised.append(error)
         return error
+
+    def _noting(self, flow: Flow) -> Flow:
+        try:
+            yield from flow
+        except SandboxError as error:
+            raise self.note(error) from None
 
     def _steps(self, decide: Callable[..., list[Step]], *args: object, **kwargs: object) -> list[Step]:
         try:
@@ -869,37 +725,6 @@ class Sandbox:
             remedy="join threads and cancel tasks before the test ends; close sessions where they were opened",
         )
 
-    def _warn_of_dirty_reads(self, client: Client, statement: Statement) -> Flow:
-        """Warn if the statement may see rows that another client has written and not committed."""
-        for other in self.stack.unfinished():
-            if not isinstance(other, Client) or other is client or other.own or other.name in client.warned:
-                continue
-            if self.rules.relations:
-                if self._relations is None:
-                    self._relations = Relations((yield self.rules.relations), any_case=self.rules.any_case)
-                seen = self._relations.seen(statement)
-                written = self._relations.written(other.writes.values())
-                if (seen is not None and not seen) or (seen and written is not None and seen.isdisjoint(written)):
-                    continue
-            self._warn(client, other, "has unfinished writes: it may see rows that production would not show")
-
-    def _warn_of_locks(self, client: Client) -> None:
-        for other in self._lockers():
-            self._warn(client, other, "has locked rows: it may get rows that production would let it wait for, or skip")
-
-    def _warn(self, client: Client, other: Client, what: str) -> None:
-        if other is client or other.own or other.name in client.warned:
-            return
-        client.warned.add(other.name)
-        origin = find_origin()
-        warnings.warn_explicit(
-            f"{client} runs a statement while {other} {what}.",
-            DirtyReadWarning,
-            origin.filename if origin else __file__,
-            origin.lineno if origin else 0,
-            source=client,
-        )
-
     def lock_timeout(self, error: Exception, holders: str) -> SandboxTimeout:
         """The error for a statement that waited for a lock held outside the sandbox."""
         timeout = SandboxTimeout(
@@ -918,39 +743,13 @@ class Sandbox:
 
         :param test_files: source files of the test: an error of the sandbox that they catch was expected.
         """
-        found: list[DBTestCaseError] = []
-        label = self.label
-        if not self.wire.in_transaction():
-            by = getattr(self.wire, "ended_by", "")
-            found.append(
-                LeakError(
-                    f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been "
-                    "committed.",
-                    cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that "
-                    "commits by itself)",
-                    remedy="find it in the statements of the test, or " + COMMITTING,
-                )
-            )
-        unfinished = [c for c in self.stack.unfinished() if isinstance(c, Client) and not c.own and c is not self._late]
-        for client in unfinished:
-            found.append(
-                LeakError(
-                    f"{client.name[0].upper()}{client.name[1:]} was left with unfinished writes by {label}; its "
-                    f"transaction began at {client.where or 'an unknown place'}.",
-                    cause="a commit() was forgotten: in production these rows would be lost",
-                    remedy="commit, roll back or close the session or connection where it was opened",
-                )
-            )
-        for error in self.raised:
-            if _was_swallowed(error, test_files):
-                found.append(
-                    LeakError(
-                        f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
-                        cause="an `except Exception` of the application: " + _caught_at(error),
-                        remedy=error.remedy or "see the error",
-                    )
-                )
-        return found
+        return find_problems(
+            self.label,
+            self.wire,
+            [c for c in self.stack.unfinished() if isinstance(c, Client) and not c.own and c is not self._late],
+            self.raised,
+            test_files,
+        )
 
     def deferred_failure(self) -> Exception | None:
         """Check the deferred constraints for what was never committed."""
@@ -958,7 +757,7 @@ class Sandbox:
         if not checked or self.wire.aborted() or not self._deferral_pending():
             return None
         try:
-            rows = self.wire.run(*self.rules.check_deferred(self._deferred or ""))
+            rows = self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
         except Exception as error:
             return error
         violation = self.rules.violation(rows)
@@ -972,16 +771,3 @@ def _where() -> Origin | str:
 
 def _and(owners: Iterable[Owner]) -> str:
     return " and ".join(dict.fromkeys(str(owner) for owner in owners)) or "another transaction"
-
-
-def _was_swallowed(error: SandboxError, test_files: frozenset[str]) -> bool:
-    """Whether the error was caught by something else than the test itself (assertRaises strips its traceback off)."""
-    if error.__traceback__ is None:
-        return False
-    frame = error.__traceback__.tb_frame  # the outermost frame that it passed through: where it was caught
-    return not frame.f_globals.get("__unittest") and frame.f_code.co_filename not in test_files
-
-
-def _caught_at(error: SandboxError) -> str:
-    summary = traceback.extract_tb(error.__traceback__, limit=1)
-    return f"{summary[0].filename}:{summary[0].lineno}" if summary else "unknown place"

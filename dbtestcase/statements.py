@@ -42,9 +42,9 @@ class Statement:
 
     ``text`` is the string itself; ``label`` the name of the application's savepoint; ``settings`` the names of the
     server's settings that it changes (``*`` for all); ``local`` says that they end with the transaction; ``calls`` are
-    the functions that a read calls; ``cursor`` the server-side cursor that it declares (``holdable``: one that
-    outlives its transaction); ``counts`` says that the number
-    of rows in the server's answer is everything that it wrote; ``rewrite`` is what to send in its place;
+    the functions that a read calls, or the procedure; ``cursor`` the server-side cursor that it declares (``holdable``:
+    one that outlives its transaction); ``counts`` says that the number of rows in the server's answer is everything
+    that it wrote; ``rewrite`` is what to send in its place;
     ``plain`` says that it reads or writes rows and does nothing of the rest.
     """
 
@@ -137,6 +137,7 @@ _SAVEPOINT = re.compile(rf"savepoint\s+{_NAME}$", re.IGNORECASE)
 _RELEASE = re.compile(rf"release\s+(?:savepoint\s+)?{_NAME}$", re.IGNORECASE)
 _ROLLBACK_TO = re.compile(rf"rollback\s+(?:work\s+|transaction\s+)?to\s+(?:savepoint\s+)?{_NAME}$", re.IGNORECASE)
 _DECLARE = re.compile(rf"declare\s+{_NAME}\s", re.IGNORECASE)
+_CALLED = re.compile(rf'call\s+(?:(?:"[^"]*"|`[^`]*`|[\w$]+)\s*\.\s*)*{_NAME}\s*\(', re.IGNORECASE)
 _HOLD = re.compile(r"\bwith\s+hold\s+for\b", re.IGNORECASE)
 _SET = re.compile(rf"(set|reset)\s+(?:(session|local|global)\s+)?{_NAME}", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"set_config\s*\(\s*(?:'([^']+)'|(\S))", re.IGNORECASE)
@@ -306,7 +307,8 @@ def _one(text: str) -> Statement:
     if word in _NEUTRAL:
         return Statement(Kind.READ if word not in ("discard", "analyze", "analyse") else Kind.WRITE, text)
     if word in _DML:
-        return Statement(Kind.WRITE, text)
+        called = _CALLED.match(bare) if word == "call" else None
+        return Statement(Kind.WRITE, text, calls=frozenset([_folded(*called.groups())] if called else ()))
     rewrite = None
     if word in ("create", "drop", "reindex") and _CONCURRENTLY.search(bare):
         words = re.match(

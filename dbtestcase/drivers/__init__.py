@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
+from ..connections import Wire
 from ..errors import ServerUnreachable
 from ..rules import Rules, rules_for
-from ..sandbox import Sandbox, Wire
+from ..sandbox import Sandbox
 from .facade import TWINS
 
 __all__ = ["LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]

@@ -14,10 +14,11 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
+from ..connections import Client
 from ..errors import SandboxBusy, SandboxEscape
 from ..parameters import Flow, Rows
 from ..rules import COMMITTING, Rules
-from ..sandbox import Client, Sandbox
+from ..sandbox import Sandbox
 from ..statements import Kind, Statement, classify, with_parameter_names
 
 __all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire"]

@@ -26,7 +26,7 @@ class MySQLRules(Rules):
     no_savepoint = ("OperationalError", "SAVEPOINT {} does not exist")
     undo_session = "DO RELEASE_ALL_LOCKS()"
     volatile_functions = (
-        "SELECT LOWER(ROUTINE_NAME), 0 FROM information_schema.ROUTINES"
+        "SELECT LOWER(ROUTINE_NAME), 'function' FROM information_schema.ROUTINES"
         " WHERE ROUTINE_SCHEMA = DATABASE() AND ROUTINE_TYPE = 'FUNCTION'"
     )
     # an UPDATE that finds a row and changes nothing fires the row's triggers all the same

@@ -19,10 +19,11 @@ from psycopg import generators, sql, waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
+from ..connections import Client
 from ..errors import ConfigurationError, SandboxBusy, SandboxEscape
 from ..parameters import Flow, Rows
 from ..rules import COMMITTING
-from ..sandbox import Client, Sandbox
+from ..sandbox import Sandbox
 from ..statements import Kind, Statement, classify, with_parameter_names
 
 __all__ = ["HOOKS", "PsycopgWire", "VirtualAsyncConnection", "VirtualConnection", "check_hooks"]
@@ -728,6 +729,8 @@ class _CursorGenerators:
         # psycopg asks the wire's transaction, but it is the virtual one that the cursor has ended with
         status = self._conn.status
         if status == "active" or (status == "idle" and self._withhold):  # type: ignore[attr-defined]
+            # an error of somebody else would let psycopg pass over it
+            yield from self._conn._drive(self._conn._sandbox.recover_for(self._conn._client))
             yield from super()._close_gen()  # type: ignore[misc]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from ..errors import SandboxEscape
+from ..parameters import literal
 from ..rules import COMMITTING
 from ..statements import classify
 from .bystanders import harness_connections
@@ -122,8 +123,10 @@ class _Cursor(ProxyCursor):
                         except Exception as error:
                             connection._explain(error)
                             raise
-                        if statement.counts and real.rowcount == 0:
-                            connection._drive(sandbox.after(client, statement, 0))
+                        if (statement.counts or statement.calls) and not sandbox.is_over(
+                            client, statement, real.rowcount
+                        ):
+                            connection._drive(sandbox.after(client, statement, real.rowcount))
                         return
                 finally:
                     sandbox.turns.release()
@@ -232,8 +235,11 @@ class _NamedCursor(_Cursor):
     def close(self) -> None:
         connection = self.connection
         if self._declared and not self._real.closed and not connection._closed:
-            if connection._sandbox.status(connection._client) == "active" and self.name in connection._client.cursors:
-                self._ask(f"CLOSE {self._quoted}")
+            status = connection._sandbox.status(connection._client)
+            if status == "active" or (status == "idle" and self.withhold):
+                self._ask(f"SELECT 1 FROM pg_catalog.pg_cursors WHERE name = {literal(self.name)}")  # as psycopg2 does
+                if self._real.fetchone():
+                    self._ask(f"CLOSE {self._quoted}")
             self._declared = False
         self._real.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unittest
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,7 @@ class InterleavingsTest(unittest.TestCase):
         cls.arguments = {"host": host, "user": url.username, "dbname": "verify_real"}
         cls.url = url.set(database="verify_sandboxed")
 
-    def compare(self, driver: str, seeds: range, *, deferred: bool = False) -> Comparison:
+    def compare(self, driver: str, seeds: Iterable[int], *, deferred: bool = False) -> Comparison:
         """Run the sequences of some seeds; a difference is shown as the shortest sequence that has it."""
         module: Any = __import__(driver)
         url = make_url(self.url.set(drivername=f"postgresql+{driver}"))
@@ -97,6 +98,10 @@ class InterleavingsTest(unittest.TestCase):
 
     def test_psycopg_gives_the_rows_of_independent_connections(self) -> None:
         self.check("psycopg")
+
+    def test_sequences_that_once_made_a_difference(self) -> None:
+        # cursors that a rollback to a savepoint must close: one below another's commit, one beside another's error
+        self.compare("psycopg", (18777, 11203))
 
     def test_psycopg2_gives_the_rows_of_independent_connections(self) -> None:
         require_module("psycopg2", "psycopg2-binary")

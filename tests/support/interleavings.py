@@ -139,21 +139,27 @@ class Side:
             found.autocommit = True
         return found
 
-    def close(self, i: int) -> None:
+    def close(self, i: int) -> str:
         """As if the connection were closed; to connect to a real server is slow."""
-        self.end_cursor(i)
+        state = self.end_cursor(i)
         if i in self.connections:
             connection = self.connections[i]
             connection.rollback()
             connection.autocommit = True
             connection.cursor().execute("RESET ALL")
             connection.autocommit = False
+        return state
 
-    def end_cursor(self, i: int) -> None:
+    def end_cursor(self, i: int) -> str:
+        """Close the cursor, if one is open; the state of the error, if a rollback to a savepoint has closed it."""
         if i in self.cursors:
-            with warnings.catch_warnings(), contextlib.suppress(psycopg.Error, *_also_errors()):
-                warnings.simplefilter("ignore", ResourceWarning)  # a rollback to a savepoint has closed it already
-                self.cursors.pop(i).close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                try:
+                    self.cursors.pop(i).close()
+                except (psycopg.Error, *_also_errors()) as error:
+                    return _state(error)
+        return ""
 
     def everything(self) -> list[Any]:
         connection = self.connect()
@@ -183,13 +189,14 @@ class Sandboxed(Side):
             self.connections[i].autocommit = False
         return super().connection(i)
 
-    def close(self, i: int) -> None:
-        self.end_cursor(i)
+    def close(self, i: int) -> str:
+        state = self.end_cursor(i)
         self.connections.pop(i, None)
         if i in self.fairies:
             self.fairies.pop(i).close()
         for error in self.sandbox.raised:  # a pool swallows what goes wrong; at the end of a test it is reported
             raise error
+        return state
 
     def name(self, i: int) -> str:
         connection = self.connections.get(i)
@@ -220,8 +227,9 @@ def perform(side: Side, i: int, name: str, n: int, fresh: int) -> Any:
         return side.close(i)
     connection = side.connection(i)
     if name in ("commit", "rollback"):
-        side.end_cursor(i)
-        return getattr(connection, name)()
+        state = side.end_cursor(i)
+        getattr(connection, name)()
+        return state
     if name == "cursor":
         if i in side.cursors:
             return None
@@ -389,6 +397,7 @@ class Comparison:
             elif name != "fetch" or outcome[1] is not None:
                 tx.failed = True
         elif name in ("commit", "rollback", "close"):
+            tx.failed |= good and bool(outcome[1])  # to close a cursor that is gone has aborted the transaction
             model.end(i, keep=name == "commit" and good)
         elif name == "savepoint":
             tx.labels.append(label)
@@ -426,10 +435,12 @@ def _outcome(side: Side, i: int, name: str, n: int, fresh: int) -> Any:
     except SandboxConflict:
         raise
     except Exception as error:
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if state is None:
-            return "error", type(error).__name__ + str(error)
-        return "error", state
+        return "error", _state(error)
+
+
+def _state(error: Exception) -> str:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state or type(error).__name__ + str(error)
 
 
 def shrink(each: Sequence, fails: Callable[[Sequence], bool]) -> Sequence:

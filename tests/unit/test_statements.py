@@ -211,6 +211,8 @@ class DetailTest(unittest.TestCase):
     def test_the_functions_that_a_read_calls_are_named(self) -> None:
         self.assertLessEqual({"f", "G h"}, classify('select s.f(1), "G h" (2) from t where x in (1)').calls)
         self.assertEqual(classify("select ' f( ' -- g(\n").calls, frozenset())
+        for text, name in {"call p(1)": "p", 'CALL s . "P x" ()': "P x", "call a.b.P(%s)": "p", "call p": None}.items():
+            self.assertEqual(classify(text).calls, {name} - {None}, text)
 
     def test_cursors_are_named(self) -> None:
         self.assertEqual(classify("DECLARE C CURSOR FOR SELECT 1").cursor, "c")

@@ -1,0 +1,56 @@
+"""Warnings about what two connections would not have shown each other, and one does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from .catalog import Catalog
+from .connections import Client
+from .errors import DirtyReadWarning
+from .origins import find_origin
+from .parameters import Flow
+from .savepoints import Owner
+from .statements import Statement
+
+__all__ = ["warn_of_dirty_reads", "warn_of_locks"]
+
+
+def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[Owner], catalog: Catalog) -> Flow:
+    """Warn if the statement may see rows that another client has written and not committed.
+
+    :param writers: those with unfinished writes.
+    """
+    for other in writers:
+        if isinstance(other, Client) and _is_news(client, other):
+            if catalog.knows_relations:
+                yield from catalog.load_relations()
+                if not catalog.may_see(statement, other.writes.values()):
+                    continue
+            _warn(client, other, "has unfinished writes: it may see rows that production would not show")
+
+
+def warn_of_locks(client: Client, lockers: Iterable[Client]) -> None:
+    """Warn if the client takes rows that another one has locked.
+
+    :param lockers: those that have locked rows.
+    """
+    for other in lockers:
+        if _is_news(client, other):
+            _warn(client, other, "has locked rows: it may get rows that production would let it wait for, or skip")
+
+
+def _is_news(client: Client, other: Client) -> bool:
+    return other is not client and not other.own and other.name not in client.warned
+
+
+def _warn(client: Client, other: Client, what: str) -> None:
+    client.warned.add(other.name)
+    origin = find_origin()
+    warnings.warn_explicit(
+        f"{client} runs a statement while {other} {what}.",
+        DirtyReadWarning,
+        origin.filename if origin else __file__,
+        origin.lineno if origin else 0,
+        source=client,
+    )

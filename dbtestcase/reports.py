@@ -1,0 +1,68 @@
+"""What is wrong at the end of a test: each problem as an error that says where it came from."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+
+from .connections import Client, Wire
+from .errors import DBTestCaseError, LeakError, SandboxError
+from .rules import COMMITTING
+
+__all__ = ["find_problems"]
+
+
+def find_problems(
+    label: str, wire: Wire, unfinished: Iterable[Client], raised: Iterable[SandboxError], test_files: frozenset[str]
+) -> list[DBTestCaseError]:
+    """Look at the sandbox before it is rolled back.
+
+    :param label: the test.
+    :param unfinished: the application's connections with unfinished writes.
+    :param raised: errors of the sandbox during the test.
+    :param test_files: source files of the test: an error that they catch was expected.
+    """
+    found: list[DBTestCaseError] = []
+    if not wire.in_transaction():
+        by = getattr(wire, "ended_by", "")
+        found.append(
+            LeakError(
+                f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been "
+                "committed.",
+                cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that "
+                "commits by itself)",
+                remedy="find it in the statements of the test, or " + COMMITTING,
+            )
+        )
+    for client in unfinished:
+        found.append(
+            LeakError(
+                f"{client.name[0].upper()}{client.name[1:]} was left with unfinished writes by {label}; its "
+                f"transaction began at {client.where or 'an unknown place'}.",
+                cause="a commit() was forgotten: in production these rows would be lost",
+                remedy="commit, roll back or close the session or connection where it was opened",
+            )
+        )
+    for error in raised:
+        if _was_swallowed(error, test_files):
+            found.append(
+                LeakError(
+                    f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
+                    cause="an `except Exception` of the application: " + _caught_at(error),
+                    remedy=error.remedy or "see the error",
+                )
+            )
+    return found
+
+
+def _was_swallowed(error: SandboxError, test_files: frozenset[str]) -> bool:
+    """Whether the error was caught by something else than the test itself (assertRaises strips its traceback off)."""
+    if error.__traceback__ is None:
+        return False
+    frame = error.__traceback__.tb_frame  # the outermost frame that it passed through: where it was caught
+    return not frame.f_globals.get("__unittest") and frame.f_code.co_filename not in test_files
+
+
+def _caught_at(error: SandboxError) -> str:
+    summary = traceback.extract_tb(error.__traceback__, limit=1)
+    return f"{summary[0].filename}:{summary[0].lineno}" if summary else "unknown place"
