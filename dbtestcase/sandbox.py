@@ -117,6 +117,8 @@ class Sandbox:
         self._late: Client | None = None
         """Whose statement commits by itself and has not yet: a driver does not always tell when it is over."""
         self._schema_changed = False
+        self.plans_doubtful = False
+        """Set by a driver that does not know any more which statements the server has prepared."""
         self._locks_taken = False
         self._deferral_set = False
         self._wrote = False
@@ -229,8 +231,9 @@ class Sandbox:
             statements.append(self.rules.undo_session)
             self._locks_taken = False
         self.wire.run(*statements)
-        if self._schema_changed:
+        if self._schema_changed or self.plans_doubtful:
             self.wire.forget_plans()
+            self.plans_doubtful = False
         self._forget()
 
     def _forget(self) -> None:
@@ -444,7 +447,7 @@ class Sandbox:
         elif statement.calls and self.catalog.opens_cursors(statement):
             self.stack.hold(client)
             yield from find_cursors(client, self.clients)
-        if client.each_statement:
+        if client.each_statement and not client.piped:
             yield from self.commit(client)
 
     def failed(self, client: Client, *, partly: bool) -> Flow:
@@ -565,13 +568,16 @@ class Sandbox:
         try:
             yield from self._send(self._steps(self.stack.rollback, client))
         finally:
-            client.end()
-            client.parameters.rollback()
-            client.parameters.commit()
-            self._parameters.invalidate()
-            self.turns.changed()
+            self._rolled_back(client)
         if cursors:
             yield from close_cursors(cursors, holdable=True)
+
+    def _rolled_back(self, client: Client) -> None:
+        client.end()
+        client.parameters.rollback()
+        client.parameters.commit()
+        self._parameters.invalidate()
+        self.turns.changed()
 
     def status(self, client: Client) -> str:
         """``idle``, ``active`` or ``failed``: what the client believes of its transaction."""
@@ -589,9 +595,9 @@ class Sandbox:
             yield from self._recover(client)
         if client.failed:
             raise self._aborted()
-        if client.active and not self.stack.waiting():
+        if client.active:
             # should it fail, that must not be somebody else's loss
-            yield from self._send(self._steps(self.stack.statement, client, writes=False))
+            yield from self._send(self.stack.statement(client, writes=False, looks=False))
             self._current = client
 
     def _recover(self, client: Client) -> Flow:
@@ -603,7 +609,7 @@ class Sandbox:
             yield from self._send(self.stack.fail(culprit))
             if culprit.each_statement:
                 yield from self._send(self.stack.rollback(culprit))
-                culprit.end()
+                self._rolled_back(culprit)
         elif late is not None and late.active:
             yield from self.commit(late)
         while self._abandoned:

@@ -135,12 +135,14 @@ class Stack:
 
     # -- what the owners do
 
-    def statement(self, owner: Owner, *, writes: bool) -> list[Step]:
+    def statement(self, owner: Owner, *, writes: bool, looks: bool = True) -> list[Step]:
         """``owner`` is about to run a statement.
 
-        :raises Conflict: a rollback is waiting below other owners' unfinished writes.
+        :param looks: whether it may see rows; those of a cursor were seen when it was declared.
+        :raises Conflict: a rollback is waiting below other owners' unfinished writes, and the statement would see it.
         """
-        self._refuse_if_waiting()
+        if looks:
+            self._refuse_if_waiting()
         owner.active = True
         top = self.entries[-1] if self.entries else None
         if (
@@ -150,7 +152,8 @@ class Stack:
             and top.depth == owner.depth
             and not top.sealed
         ):
-            top.first_write = writes and not top.wrote
+            if looks:  # psycopg forgets prepared statements before it tells what the last one has done
+                top.first_write = writes and not top.wrote
             top.wrote |= writes
             return []
         steps, spare = self._make_room()
@@ -239,7 +242,7 @@ class Stack:
         if top is None or top.owner is not owner or top.fate is not Fate.OPEN:
             return []
         top.wrote = top.holds = False
-        return [(Verb.ROLLBACK, top.name)]
+        return self._settle() or [(Verb.ROLLBACK, top.name)]
 
     def unwrite(self, owner: Owner) -> None:
         """The last statement wrote nothing after all: no row matched."""

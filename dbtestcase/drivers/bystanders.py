@@ -56,7 +56,7 @@ def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[Non
     def watched(connection: Any) -> bool:
         return not _harness.get() and is_target(connection)
 
-    from .psycopg import watching_connections
+    from .psycopg_watching import watching_connections
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(watching_connections(watched, refuse))

@@ -9,7 +9,6 @@ from typing import Any
 from unittest import mock
 
 from ..errors import SandboxEscape
-from ..parameters import literal
 from ..rules import COMMITTING
 from ..statements import classify
 from .bystanders import harness_connections
@@ -161,7 +160,7 @@ class _NamedCursor(_Cursor):
     :param real: an unnamed cursor, of the class that the application asked for.
     """
 
-    _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_rows"})
+    _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_mark"})
 
     def __init__(
         self, connection: ProxyConnection, real: Any, name: str, withhold: bool, scrollable: bool | None
@@ -194,6 +193,7 @@ class _NamedCursor(_Cursor):
         text = f"DECLARE {self._quoted} {scroll}CURSOR{hold} FOR {connection._text(operation)}"
         super().execute(text, vars)
         self._declared = True
+        self._mark = connection._mark
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")
@@ -203,6 +203,8 @@ class _NamedCursor(_Cursor):
         connection = self.connection
         if not self._declared:
             raise connection._wire.error("ProgrammingError", "no results to fetch")
+        if self._mark != connection._mark and not self.withhold:
+            raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
         with connection._turn():
             connection._drive(connection._sandbox.recover_for(connection._client))
             try:
@@ -235,17 +237,26 @@ class _NamedCursor(_Cursor):
     def close(self) -> None:
         connection = self.connection
         if self._declared and not self._real.closed and not connection._closed:
-            status = connection._sandbox.status(connection._client)
-            if status == "active" or (status == "idle" and self.withhold):
-                self._ask(f"SELECT 1 FROM pg_catalog.pg_cursors WHERE name = {literal(self.name)}")  # as psycopg2 does
-                if self._real.fetchone():
-                    self._ask(f"CLOSE {self._quoted}")
+            sandbox, client = connection._sandbox, connection._client
+            # where a transaction has failed the server would refuse it, and what a test has left open ended with it
+            if sandbox.is_open(client) and sandbox.status(client) != "failed":
+                self._ask(f"CLOSE {self._quoted}")
             self._declared = False
         self._real.close()
 
 
 class _Connection(ProxyConnection):
     """Looks like a ``psycopg2.extensions.connection``."""
+
+    _mark = 0  # of psycopg2's own: how often a transaction was ended, and the named cursors with it
+
+    def commit(self) -> None:
+        self._mark += 1
+        super().commit()
+
+    def rollback(self) -> None:
+        self._mark += 1
+        super().rollback()
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from dbtestcase.drivers.psycopg import HOOKS, check_hooks
+from dbtestcase.drivers.psycopg_hooks import HOOKS, check_hooks
 from dbtestcase.errors import ConfigurationError, SandboxEscape
 from tests.integration import test_leak_matrix as matrix
 from tests.support.doors import DOORS

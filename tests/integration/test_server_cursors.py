@@ -122,10 +122,11 @@ class _ServerCursors(SandboxTestCase):
 
     def test_a_second_cursor_of_the_same_name_is_refused_by_name(self) -> None:
         one, two = self.connect(), self.connect()
-        self.declare(one, "export")
+        cursor = self.declare(one, "export")
         with self.assertRaises(SandboxConflict) as caught:
             self.declare(two, "export")
         self.assertRegex(caught.exception.what, r"The cursor 'export' .*connection \d+ \(began at .* has an open one")
+        self.assertEqual(cursor.fetchmany(1), [(1,)])
         self.run_on(one, "CLOSE export")
         self.assertEqual(self.declare(two, "export").fetchmany(1), [(1,)])
         two.rollback()
@@ -148,6 +149,22 @@ class PsycopgCursorsTest(_ServerCursors):
 
 class Psycopg2CursorsTest(_ServerCursors):
     driver = "psycopg2"
+
+    def test_what_is_done_with_one_that_is_gone_fails_as_on_a_connection_of_its_own(self) -> None:
+        one = self.connect()
+        self.run_on(one, "SAVEPOINT a")
+        cursor = self.declare(one, "gone")
+        self.run_on(one, "ROLLBACK TO a")
+        with self.assertRaisesRegex(Exception, 'cursor "gone" does not exist'):
+            cursor.close()
+        self.assertEqual(one.get_transaction_status(), 3)
+        cursor.close()
+        one.rollback()
+        cursor = self.declare(one, "gone")
+        one.commit()
+        for use in (cursor.fetchone, cursor.close):
+            with self.assertRaisesRegex(Exception, "named cursor isn't valid anymore"):
+                use()
 
 
 del _ServerCursors

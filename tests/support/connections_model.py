@@ -132,6 +132,8 @@ class World:
                 names.append("rollback_to_first")
             if not tx.failed:
                 names += ["write", "read", "touch", "declare", "fail"]
+                if self.owners[i].active:
+                    names += ["fetch", "fetch_fails"]
                 if len(tx.labels) < depth:
                     names.append("savepoint")
                 if tx.labels:
@@ -163,6 +165,11 @@ class World:
         label = tx.labels[at] if base in ("release", "rollback_to") else ""
         if name in ("write", "read", "touch", "declare", "fail"):
             self._statement(i, name)
+        elif name in ("fetch", "fetch_fails"):  # a cursor shows what it saw when it was declared
+            self.server.run(self.stack.statement(owner, writes=False, looks=False))
+            if name == "fetch_fails":
+                tx.failed = True
+                self.server.run(self.stack.fail(owner))
         elif name == "savepoint":
             tx.labels.append(f"s{len(tx.labels)}")
             self.stack.savepoint(owner, tx.labels[-1])

@@ -48,6 +48,8 @@ OPERATIONS = {
     "insert_by_cte": 2,
     "insert_by_function": 2,
     "insert_many": 3,
+    "pipeline": 2,
+    "pipeline_fails": 1,
     "copy_in": 2,
     "copy_out": 1,
     "update": 5,
@@ -74,6 +76,8 @@ OPERATIONS = {
 READS = {"read", "copy_out", "cursor", "fetch"}
 STATEMENTS = set(OPERATIONS) - {"commit", "rollback", "close", "release", "rollback_to", "savepoint", "fetch"}
 WRITES = STATEMENTS - {"read", "lock", "setting", "copy_out", "set", "set_local", "set_config", "cursor", "divide"}
+WRITES -= {"pipeline_fails"}
+UNCOUNTED = {"copy_in", "insert_many", "pipeline"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,14 @@ class Sequence:
     def __str__(self) -> str:
         marks = "".join("ABCD"[i] for i in sorted(self.autocommit)) or "none"
         return f"autocommit: {marks}; " + " ".join(f"{'ABCD'[i]}.{name}({n})" for i, name, n in self.steps)
+
+    @classmethod
+    def parse(cls, text: str) -> Sequence:
+        """What a sequence says of itself."""
+        found = [("ABCD".index(i), name, int(n)) for i, name, n in re.findall(r"([A-D])\.(\w+)\((\d+)\)", text)]
+        marks = re.match(r"autocommit: ([A-D]*)", text)
+        autocommit = frozenset("ABCD".index(mark) for mark in (marks[1] if marks else ""))
+        return cls(1 + max(i for i, *_ in found), autocommit, tuple(found))
 
 
 def sequence(seed: int, *, deferred: bool = False) -> Sequence:
@@ -243,6 +255,8 @@ def perform(side: Side, i: int, name: str, n: int, fresh: int) -> Any:
         return cursor.fetchmany(1)
     if name == "fetch":
         return side.cursors[i].fetchmany(2) if i in side.cursors else None
+    if name in ("pipeline", "pipeline_fails"):
+        return _pipeline(connection, i, fresh, fails=name == "pipeline_fails")
     if name in ("copy_in", "copy_out"):
         return _copy(connection, f"{i}\t{fresh}\t{fresh}\n", out=name == "copy_out")
     cursor = connection.cursor()
@@ -282,6 +296,20 @@ def perform(side: Side, i: int, name: str, n: int, fresh: int) -> Any:
     cursor.execute(text, parameters or None)
     rows = [tuple(row) for row in cursor.fetchall()] if cursor.description else None
     return rows, cursor.rowcount if name not in ("savepoint", "release", "rollback_to") else None
+
+
+def _pipeline(connection: Any, i: int, fresh: int, *, fails: bool) -> Any:
+    insert = "INSERT INTO item VALUES (%s, %s, %s)"
+    if fails and not hasattr(connection, "pipeline"):
+        return connection.cursor().execute("SELECT 1 / 0")
+    with connection.pipeline() if hasattr(connection, "pipeline") else contextlib.nullcontext():
+        connection.cursor().execute(insert, (i, fresh, fresh))
+        connection.cursor().execute(f"SET app.name = 'p{fresh}'")
+        cursor = connection.cursor()
+        if fails:
+            cursor.execute("SELECT 1 / 0")
+        cursor.execute(insert + " RETURNING key", (i, fresh + 500_000, fresh))
+        return cursor.fetchall()
 
 
 def _copy(connection: Any, line: str, *, out: bool) -> Any:
@@ -407,7 +435,7 @@ class Comparison:
         elif name == "cursor" and outcome[1] is not None:
             self.events.append(Event(time, time))
             model.declare(i, time)
-        elif name in WRITES and (name in ("copy_in", "insert_many") or outcome[1][1] != 0):
+        elif name in WRITES and (name in UNCOUNTED or outcome[1][1] != 0):
             self.events.append(Event(time, time))
             model.write(i, time)
             if i in each.autocommit:

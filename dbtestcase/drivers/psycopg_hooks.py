@@ -1,0 +1,63 @@
+"""The private doors of psycopg that the sandbox opens: checked where they are imported.
+
+Through the generators of its connections and cursors psycopg does everything, in its sync and its async classes alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+
+from ..errors import ConfigurationError
+
+__all__ = ["HOOKS", "Gen", "check_hooks"]
+
+Gen = Generator[Any, Any, Any]
+"""What psycopg's connections and cursors do everything with: it yields what to wait for, and is sent what came."""
+
+HOOKS: dict[str, tuple[str, ...]] = {
+    "Connection": (
+        "_start_query",
+        "_exec_command",
+        "_commit_gen",
+        "_rollback_gen",
+        "_set_autocommit_gen",
+        "_check_intrans_gen",
+        "_tpc_begin_gen",
+        "_check_connection_ok",
+        "_connect_gen",
+    ),
+    "Cursor": (
+        "_start_query",
+        "_execute_gen",
+        "_executemany_gen_pipeline",
+        "_executemany_gen_no_pipeline",
+        "_stream_send_gen",
+        "_start_copy_gen",
+        "_reset",
+    ),
+    "ServerCursor": ("_declare_gen", "_close_gen", "_fetch_gen"),
+    "Pipeline": ("_sync_gen", "_enter_gen", "_exit_gen"),
+    "Transaction": ("_enter_gen", "_commit_gen", "_rollback_gen", "_push_savepoint", "_pop_savepoint"),
+}
+"""The private methods that are overridden or called, by class."""
+
+
+def check_hooks(module: Any = psycopg) -> None:
+    """Make sure that this psycopg has the methods that the sandbox needs.
+
+    :raises ConfigurationError: naming what is missing and the version to install.
+    """
+    for name, methods in HOOKS.items():
+        missing = [m for m in methods if not hasattr(getattr(module, name, None), m)]
+        if missing:
+            raise ConfigurationError(
+                f"psycopg {module.__version__} has no {name}.{missing[0]}, which the sandbox needs.",
+                cause="a version of psycopg that dbtestcase does not know",
+                remedy="pip install 'psycopg[binary]>=3.2,<3.4'",
+            )
+
+
+check_hooks()
