@@ -42,6 +42,9 @@ class Wire(Protocol):
     def forget_plans(self) -> None:
         """The schema was rolled back: plans made for it are not to be used again."""
 
+    def interrupt(self) -> None:
+        """Make the statement that another thread runs fail, where the driver can."""
+
     def error(self, name: str, message: str) -> Exception:
         """An error of the driver, by its PEP 249 name or (PostgreSQL) its condition's name."""
 

@@ -157,7 +157,8 @@ class SandboxRun:
                 self.reopen()
             self._rewind = self.note_sequences()
         elif self._rewind:
-            self.wire.run(self._rewind)
+            with self.sandbox.held():
+                self.wire.run(self._rewind)
 
     def count_test(self) -> None:
         """A test was rolled back."""
@@ -171,14 +172,16 @@ class SandboxRun:
         """
         if self._tests >= RENEWAL and self.rules.bloated and self.database.built:
             self._tests = 0
-            statement = self.wire.run(self.rules.bloated)[0][0]
-            if statement is not None:
-                self.wire.run(str(statement))
+            with self.sandbox.held():
+                statement = self.wire.run(self.rules.bloated)[0][0]
+                if statement is not None:
+                    self.wire.run(str(statement))
 
     def note_sequences(self) -> str:
         """SQL that sets the sequences to where they are now; empty if there are none, or not in this database."""
-        query = self.rules.sequences and str(self.wire.run(self.rules.sequences)[0][0])
-        return self.rules.restore_sequences(self.wire.run(query)) if query else ""
+        with self.sandbox.held():
+            query = self.rules.sequences and str(self.wire.run(self.rules.sequences)[0][0])
+            return self.rules.restore_sequences(self.wire.run(query)) if query else ""
 
     def async_engines(self) -> tuple[Any, Any]:
         """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same wire.
@@ -383,6 +386,13 @@ class SandboxIsolation(Isolation):
             raise problems[0]
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        with self.run.sandbox.held():
+            problems = self._roll_back(failed=failed, test_files=test_files)
+        if not self._lost:
+            problems += self._take_back()
+        return problems
+
+    def _roll_back(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         sandbox, wire = self.run.sandbox, self.run.wire
         wire.settle()  # type: ignore[attr-defined]
         problems: list[Exception] = list(sandbox.problems(test_files))
@@ -402,7 +412,6 @@ class SandboxIsolation(Isolation):
             sandbox.end()
         elif self._tests % RENEWAL or not sandbox.renew(self._label):
             sandbox.rollback_to_mark(self._label)
-        problems += self._take_back()
         if self._restore:
             wire.run(self._restore)
         return problems
@@ -417,7 +426,8 @@ class SandboxIsolation(Isolation):
                 sandbox.drop_mark()
             sandbox.drop_mark()
             if self._restore_class:
-                self.run.wire.run(self._restore_class)
+                with sandbox.held():
+                    self.run.wire.run(self._restore_class)
         else:
             sandbox.end()
         self._take_back()

@@ -66,10 +66,13 @@ Questions
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 from .catalog import Catalog
 from .connections import POOLED, Client, Scope, Wire
@@ -88,6 +91,20 @@ __all__ = ["Sandbox"]
 
 _CHECK = "dbtc_check"
 """The savepoint around a check of the deferred constraints."""
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _holding_the_wire(method: _Method) -> _Method:
+    """Decorate a method of the harness: it runs between the statements of everybody else."""
+
+    @functools.wraps(method)
+    def held(self: Sandbox, *args: Any, **kwargs: Any) -> Any:
+        with self.held():
+            return method(self, *args, **kwargs)
+
+    return cast(_Method, held)
 
 
 class Sandbox:
@@ -125,12 +142,21 @@ class Sandbox:
 
     # -- the outer transaction and its marks
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the wire for the harness; whatever statement of another thread runs is over then.
+
+        :raises SandboxTimeout: it does not end.
+        """
+        return self.turns.seized(self.wire.interrupt)
+
+    @_holding_the_wire
     def begin(self, label: str) -> None:
         """Begin the outer transaction."""
         self.wire.reset()
         self.wire.run(self.rules.begin)
         self._enter(label, "")
 
+    @_holding_the_wire
     def mark(self, label: str) -> None:
         """Set a mark in the outer transaction, to which :meth:`rollback_to_mark` comes back."""
         name = f"dbtc_mark_{len(self._scopes)}"
@@ -140,6 +166,7 @@ class Sandbox:
         self.wire.run(f"SAVEPOINT {name}")
         self._enter(label, name)
 
+    @_holding_the_wire
     def rollback_to_mark(self, label: str) -> None:
         """Undo everything since the last mark, which stays set; ``label`` names what comes next.  One round trip."""
         scope = self._scopes[-1]
@@ -148,12 +175,14 @@ class Sandbox:
         self._scopes.pop()
         self._enter(label, scope.name)
 
+    @_holding_the_wire
     def drop_mark(self) -> None:
         """Undo everything since the last mark and forget the mark."""
         scope = self._scopes[-1]
         self._leave([f"ROLLBACK TO SAVEPOINT {scope.name}", f"RELEASE SAVEPOINT {scope.name}"])
         self._scopes.pop()
 
+    @_holding_the_wire
     def renew(self, label: str) -> bool:
         """Begin a new outer transaction below the last mark, if nothing was written before the mark.
 
@@ -169,12 +198,14 @@ class Sandbox:
         self._enter(label, name)
         return True
 
+    @_holding_the_wire
     def end(self) -> None:
         """Roll back the outer transaction; no client can be used any more."""
         if self.wire.in_transaction():
             self._leave([self.rules.end])
         self._scopes.clear()
 
+    @_holding_the_wire
     def recover(self, labels: Iterable[str]) -> None:
         """The outer transaction was lost: begin it again, with its marks; rows written below them are gone."""
         if self.wire.in_transaction():
@@ -187,6 +218,7 @@ class Sandbox:
             else:
                 self.begin(label)
 
+    @_holding_the_wire
     def restart(self, *statements: str) -> bool:
         """Run statements that must not run in a transaction, if nothing was written in the outer one.
 
@@ -757,6 +789,7 @@ class Sandbox:
             test_files,
         )
 
+    @_holding_the_wire
     def deferred_failure(self) -> Exception | None:
         """Check the deferred constraints for what was never committed."""
         checked = any(isinstance(c, Client) and c.checks_deferred for c in self.stack.unfinished())

@@ -1,6 +1,6 @@
 """Whose turn it is on the one wire, for threads and for tasks.
 
-Three rules, in this order:
+Four rules, in this order:
 
 1. One statement (or COPY, stream, pipeline) at a time.  Another thread or task waits for its end; code of the very
    thread that is in the middle of one would wait for itself and gets :exc:`SandboxBusy`.
@@ -8,17 +8,25 @@ Three rules, in this order:
    would, for :data:`PATIENCE` seconds; then they go on (and a ``DirtyReadWarning`` tells).  The test's own session
    makes nobody wait: what a test flushed are its fixtures.
 3. Two that would wait for each other are a deadlock: :exc:`SandboxConflict`, at once.
+4. Who has waited longer goes first, so that nobody starves beside a thread that never rests.
+
+The harness takes the wire like everybody else (:meth:`Turns.seized`), between two statements of other threads.
+
+The collector may run the finalizer of a pool anywhere, also in the middle of a decision made here; what it asks for is
+refused with :exc:`SandboxBusy`, as in the middle of a statement.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from .errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 
@@ -29,6 +37,9 @@ PATIENCE = 2.0
 
 WIRE_TIMEOUT = 30.0
 """Seconds to wait for another thread's or task's COPY, stream or pipeline."""
+
+COURTESY = 0.25
+"""Seconds to let somebody go first who has waited longer."""
 
 
 class Actor:
@@ -77,6 +88,23 @@ class Turn:
         self.waited_out = False  # somebody waited in vain: nobody waits for this transaction again
 
 
+class _Reason(enum.Enum):
+    """What somebody waits for the end of."""
+
+    WIRE = "a statement, COPY, stream or pipeline"
+    TRANSACTION = "an unfinished transaction"
+    QUEUE = "somebody who has waited longer"
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """Somebody who waits: ``turn`` for ``obstacle``."""
+
+    turn: Turn
+    obstacle: Turn
+    reason: _Reason
+
+
 class Turns:
     """The queue in front of the wire.
 
@@ -91,16 +119,20 @@ class Turns:
     def __init__(self, unfinished: Callable[[], Iterable[Turn]], alone: Callable[[Turn], bool]) -> None:
         self._unfinished = unfinished
         self._alone = alone
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._deciding = False
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
-        self._waiting: dict[Actor, Turn] = {}
+        self._waiting: dict[Actor, _Wait] = {}  # the first comes first
         self._threads = 0
         self._holder: Turn | None = None
         self._holding: Actor | None = None
         self._occupant: Turn | None = None
         self._occupying: Actor | None = None
+        self._harness = Turn("the test framework", own=True)
         _all.add(self)
+
+    # -- what the connections do
 
     def acquire(self, turn: Turn) -> None:
         """Wait for the wire and take it.
@@ -110,22 +142,25 @@ class Turns:
         :raises SandboxTimeout: the wire stayed busy.
         """
         with self._lock:
-            if self._take_at_once(turn):
-                return
+            if self._deciding:
+                raise self._interrupted(turn)
+            self._deciding = True
+            try:
+                if self._take_at_once(turn):
+                    return
+            finally:
+                self._deciding = False
         actor = current_actor()
-        with self._changed:
-            deadlines: dict[int, float] = {}
-            while (obstacle := self._obstacle(turn, actor, blocking=True)) is not None:
-                remaining = self._remaining(obstacle, deadlines)
-                if remaining > 0:
-                    self._threads += 1
-                    self._waiting[actor] = obstacle
-                    try:
-                        self._changed.wait(remaining)
-                    finally:
-                        self._threads -= 1
-                        del self._waiting[actor]
-            self._take(turn, actor)
+        with self._decision(turn):
+            limits = _Limits(self._clock)
+            try:
+                while (wait := self._obstacle(turn, actor, limits, blocking=True)) is not None:
+                    if (remaining := self._remaining(wait, limits)) > 0:
+                        self._waiting[actor] = wait
+                        self._wait(remaining)
+                self._take(turn, actor)
+            finally:
+                self._leave(actor)
 
     async def acquire_async(self, turn: Turn) -> None:
         """The same for a task; the loop goes on while it waits."""
@@ -135,40 +170,42 @@ class Turns:
         await asyncio.sleep(0)  # every driver gives the other tasks a chance here
         actor = current_actor()
         loop = asyncio.get_running_loop()
-        deadlines: dict[int, float] = {}
-        while True:
-            with self._changed:
-                obstacle = self._obstacle(turn, actor, blocking=False)
-                remaining = self._remaining(obstacle, deadlines) if obstacle is not None else 0.0
-                if obstacle is None:
-                    self._take(turn, actor)
-                    return
-                if remaining <= 0:
-                    continue
-                sleeper = (loop, loop.create_future())
-                self._sleepers.add(sleeper)
-                self._waiting[actor] = obstacle
-            try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(remaining):
-                        await sleeper[1]
-            finally:
-                with self._changed:
-                    self._sleepers.discard(sleeper)
-                    self._waiting.pop(actor, None)
+        limits = _Limits(self._clock)
+        try:
+            while True:
+                with self._decision(turn):
+                    wait = self._obstacle(turn, actor, limits, blocking=False)
+                    remaining = self._remaining(wait, limits) if wait is not None else 0.0
+                    if wait is None:
+                        self._take(turn, actor)
+                        return
+                    if remaining <= 0:
+                        continue
+                    sleeper = (loop, loop.create_future())
+                    self._sleepers.add(sleeper)
+                    self._waiting[actor] = wait
+                try:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(remaining):
+                            await sleeper[1]
+                finally:
+                    with self._lock:
+                        self._sleepers.discard(sleeper)
+        finally:
+            with self._lock:
+                self._leave(actor)
 
-    def release(self) -> None:
-        """Give the wire back."""
+    def release(self, turn: Turn) -> None:
+        """Give the wire back, unless it was taken away meanwhile."""
         with self._lock:
-            self._holder = self._holding = None
-            if self._threads or self._sleepers:
-                self._wake_all()
+            if self._holder is turn:
+                self._holder = self._holding = None
+            self._wake_all()
 
     def changed(self) -> None:
         """Somebody's transaction is over: let those who wait look again."""
         with self._lock:
-            if self._threads or self._sleepers:
-                self._wake_all()
+            self._wake_all()
 
     def occupy(self, turn: Turn) -> None:
         """Keep the wire for one client from statement to statement (a pipeline); to be called while it has its turn."""
@@ -176,25 +213,115 @@ class Turns:
 
     def vacate(self) -> None:
         """The end of :meth:`occupy`."""
-        with self._changed:
+        with self._lock:
             self._occupant = self._occupying = None
             self._wake_all()
 
+    # -- what the harness does
+
+    @contextlib.contextmanager
+    def seized(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Take the wire for the harness: at the end of a test, whoever is in the middle of something.
+
+        A statement of another thread is waited for, and interrupted after :data:`PATIENCE` seconds.  What this very
+        thread has begun and not finished (a stream, say) is over.
+
+        :raises SandboxTimeout: a statement did not end.
+        """
+        actor = current_actor()
+        if self._holder is self._harness and self._holding == actor:
+            yield
+            return
+        with self._decision(self._harness):
+            try:
+                self._wait_for_statement(actor, interrupt)
+                self._take(self._harness, actor)
+            finally:
+                self._leave(actor)
+        try:
+            yield
+        finally:
+            self.release(self._harness)
+
+    def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None]) -> None:
+        deadline, interrupted = self._clock() + PATIENCE, False
+        while (holder := self._holder_elsewhere(actor)) is not None:
+            self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE)
+            if self._wait(max(deadline - self._clock(), 0.0)):
+                continue
+            if interrupted:
+                raise SandboxTimeout(
+                    f"The statement that {self._holding} runs did not end {WIRE_TIMEOUT:g} s after it was interrupted.",
+                    cause="a thread that still works on the test database while the test ends",
+                    remedy="join threads and cancel tasks before the test ends",
+                )
+            interrupt()
+            deadline, interrupted = self._clock() + WIRE_TIMEOUT, True
+
+    def _holder_elsewhere(self, actor: Actor) -> Turn | None:
+        """Who is in the middle of a statement in another thread."""
+        holding = self._holding
+        if holding is None or holding.thread is actor.thread or not holding.thread.is_alive() or self.inherited_from:
+            return None
+        return self._holder
+
     def reset(self) -> None:
         """A test is over: forget whoever was in the middle of something."""
-        with self._changed:
-            self._holder = self._holding = self._occupant = self._occupying = None
+        with self._lock:
+            if self._holder is not self._harness:
+                self._holder = self._holding = None
+            self._occupant = self._occupying = None
             self._wake_all()
 
     def forked(self) -> None:
         """This process was forked from the wire's: two processes cannot share a connection."""
         self.inherited_from = self.inherited_from or os.getppid()
-        self._lock = threading.Lock()  # a thread that is not here may have held it
+        self._lock = threading.RLock()  # a thread that is not here may have held it
         self._changed = threading.Condition(self._lock)
+        self._deciding = False
         self._threads = 0
         self._sleepers.clear()
         self._waiting.clear()
         self._holder = _PARENT
+
+    # -- inside
+
+    @contextlib.contextmanager
+    def _decision(self, turn: Turn) -> Iterator[None]:
+        """Nobody else decides anything meanwhile, neither another thread nor a finalizer in this one."""
+        with self._lock:
+            if self._deciding:
+                raise self._interrupted(turn)
+            self._deciding = True
+            try:
+                yield
+            finally:
+                self._deciding = False
+
+    def _interrupted(self, turn: Turn) -> SandboxBusy:
+        return SandboxBusy(
+            f"{turn.name} cannot run a statement: this thread is just about to run one.",
+            cause="the garbage collector, or a signal, runs code of the application that uses the database",
+            remedy="close connections and sessions where they were opened",
+        )
+
+    def _wait(self, seconds: float) -> bool:
+        """Let the others go on until something has changed.
+
+        :returns: whether it has, within that time.
+        """
+        self._threads += 1
+        self._deciding = False
+        try:
+            return self._changed.wait(seconds)
+        finally:
+            self._deciding = True
+            self._threads -= 1
+
+    def _leave(self, actor: Actor) -> None:
+        """Wait no longer; those who came later need not give way any more."""
+        if self._waiting.pop(actor, None) is not None:
+            self._wake_all()
 
     def _wake_all(self) -> None:
         if self._threads:
@@ -205,9 +332,9 @@ class Turns:
 
     def _take_at_once(self, turn: Turn) -> bool:
         """The common case, in little time: nobody else is there."""
-        if self._holder is not None or self._occupant is not None or asyncio._get_running_loop() is not None:
+        if self._holder is not None or self._occupant is not None or self._waiting:
             return False
-        if not self._alone(turn):
+        if asyncio._get_running_loop() is not None or not self._alone(turn):
             return False
         actor = turn.actor
         if actor is None or actor.task is not None or actor.thread is not threading.current_thread():
@@ -220,17 +347,10 @@ class Turns:
         self._holder, self._holding = turn, actor
         turn.actor = actor
 
-    def _obstacle(self, turn: Turn, actor: Actor, *, blocking: bool) -> Turn | None:
+    def _obstacle(self, turn: Turn, actor: Actor, limits: _Limits, *, blocking: bool) -> _Wait | None:
         """Who is in the way.  ``blocking``: waiting stops everything else on this thread."""
         if self.inherited_from:
-            raise SandboxClosed(
-                f"{turn.name[0].upper()}{turn.name[1:]} belongs to process {self.inherited_from}, from which process "
-                f"{os.getpid()} was forked; nothing was sent.",
-                cause="os.fork() or multiprocessing in the middle of a test: the child has inherited the application's "
-                "engines, and two processes cannot share the one connection of the sandbox",
-                remedy="use TruncatingDatabaseTest, where the child can have real connections of its own, or start "
-                "the child before the test class begins",
-            )
+            raise self._inherited(turn)
         holder, holding = self._holder, self._holding
         if holder is None and self._occupant is not turn:
             holder, holding = self._occupant, self._occupying
@@ -246,17 +366,33 @@ class Turns:
                 # a task that was cancelled in the middle of it
                 self._holder = self._holding = self._occupant = self._occupying = None
             else:
-                return holder
-        for other in self._unfinished():
+                return _Wait(turn, holder, _Reason.WIRE)
+        unfinished = list(self._unfinished())
+        for other in unfinished:
             if other is turn or other.own or other.waited_out or other.actor is None or other.actor == actor:
                 continue
             if not other.actor.alive or (other.actor.thread is actor.thread and (blocking or other.actor.task is None)):
                 continue
-            self._refuse_deadlock(turn, actor, other)
-            return other
+            self._refuse_deadlock(turn, actor, other, unfinished)
+            return _Wait(turn, other, _Reason.TRANSACTION)
+        for each, wait in self._waiting.items():
+            if each == actor:
+                break
+            if each.thread is not actor.thread and each not in limits.passed and not _is_blocked(wait, unfinished):
+                return _Wait(turn, wait.turn, _Reason.QUEUE)
         return None
 
-    def _refuse_deadlock(self, turn: Turn, actor: Actor, other: Turn) -> None:
+    def _inherited(self, turn: Turn) -> SandboxClosed:
+        return SandboxClosed(
+            f"{turn.name[0].upper()}{turn.name[1:]} belongs to process {self.inherited_from}, from which process "
+            f"{os.getpid()} was forked; nothing was sent.",
+            cause="os.fork() or multiprocessing in the middle of a test: the child has inherited the application's "
+            "engines, and two processes cannot share the one connection of the sandbox",
+            remedy="use TruncatingDatabaseTest, where the child can have real connections of its own, or start "
+            "the child before the test class begins",
+        )
+
+    def _refuse_deadlock(self, turn: Turn, actor: Actor, other: Turn, unfinished: list[Turn]) -> None:
         seen, each = set[Actor](), other.actor
         while each is not None and each not in seen:
             seen.add(each)
@@ -267,25 +403,48 @@ class Turns:
                     cause="both have written and neither has committed; on one connection they cannot take turns",
                     remedy="commit sooner in one of them, or use TruncatingDatabaseTest to test the two side by side",
                 )
-            blocker = self._waiting.get(each)
-            each = blocker.actor if blocker is not None else None
+            wait = self._waiting.get(each)
+            is_over = wait is None or (wait.reason is _Reason.TRANSACTION and wait.obstacle not in unfinished)
+            each = None if wait is None or is_over or wait.reason is _Reason.QUEUE else wait.obstacle.actor
 
-    def _remaining(self, obstacle: Turn, deadlines: dict[int, float]) -> float:
-        """Seconds left to wait for ``obstacle``; 0 once it has been waited for in vain."""
-        busy = obstacle is self._holder or obstacle is self._occupant
-        now = self._clock()
-        deadline = deadlines.setdefault(id(obstacle) * 2 + busy, now + (WIRE_TIMEOUT if busy else PATIENCE))
-        if now < deadline:
-            return deadline - now
-        if busy:
+    def _remaining(self, wait: _Wait, limits: _Limits) -> float:
+        """Seconds left to wait; 0 once it has been waited for in vain."""
+        remaining = limits.remaining(wait)
+        if remaining > 0:
+            return remaining
+        if wait.reason is _Reason.WIRE:
             raise SandboxTimeout(
-                f"The wire was busy for {WIRE_TIMEOUT:g} s: {obstacle.name} is still in the middle of a COPY, a stream "
-                f"or a pipeline ({obstacle.actor}).",
+                f"The wire was busy for {WIRE_TIMEOUT:g} s: {wait.obstacle.name} is still in the middle of a COPY, a "
+                f"stream or a pipeline ({wait.obstacle.actor}).",
                 cause="a generator or a context manager that was never finished",
                 remedy="close it, or use TruncatingDatabaseTest, where each connection is real",
             )
-        obstacle.waited_out = True
+        if wait.reason is _Reason.TRANSACTION:
+            wait.obstacle.waited_out = True
+        else:
+            limits.passed.update(each for each, other in self._waiting.items() if other.turn is wait.obstacle)
         return 0.0
+
+
+class _Limits:
+    """How long one that waits will do so, for each of those in its way."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._deadlines: dict[tuple[int, _Reason], float] = {}
+        self.passed: set[Actor] = set()
+        """Those that were let go first and did not go."""
+
+    def remaining(self, wait: _Wait) -> float:
+        """Seconds until the deadline, which is set at the first question."""
+        now = self._clock()
+        seconds = {_Reason.WIRE: WIRE_TIMEOUT, _Reason.TRANSACTION: PATIENCE, _Reason.QUEUE: COURTESY}[wait.reason]
+        return self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now
+
+
+def _is_blocked(wait: _Wait, unfinished: list[Turn]) -> bool:
+    """Whether a transaction keeps somebody from going on, although nobody has the wire."""
+    return any(not (other.own or other.waited_out or other is wait.turn) for other in unfinished)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -91,6 +91,9 @@ class ProxyWire:
     def settle(self) -> None:
         """Nothing can be in the middle of something."""
 
+    def interrupt(self) -> None:
+        """Nothing is standard: it is waited for."""
+
     def error(self, name: str, message: str) -> Exception:
         module: Any = self.dialect.loaded_dbapi
         cls: type[Exception] = getattr(getattr(module, "errors", module), name, None) or module.OperationalError
@@ -172,7 +175,7 @@ class ProxyConnection:
             else:
                 self._drive(self._sandbox.commit(self._client))
         finally:
-            turns.release()
+            turns.release(self._client.turn)
 
     def rollback(self) -> None:
         """Undo this connection's work."""
@@ -236,7 +239,7 @@ class ProxyConnection:
         try:
             yield
         finally:
-            turns.release()
+            turns.release(self._client.turn)
 
     def _drive(self, flow: Flow) -> None:
         """Run a flow of the sandbox."""
@@ -289,7 +292,7 @@ class ProxyConnection:
                 self._drive(sandbox.after(client, statement, rowcount))
             return result
         finally:
-            sandbox.turns.release()
+            sandbox.turns.release(client.turn)
 
     def _explain(self, error: Exception) -> None:
         """Add to a driver's error what the sandbox knows of it.

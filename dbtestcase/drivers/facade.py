@@ -42,7 +42,7 @@ class AsyncFacade(ProxyConnection):
         try:
             yield
         finally:
-            turns.release()
+            turns.release(self._client.turn)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile."""
@@ -109,7 +109,7 @@ class _DriverConnection:
         async def method(*args: Any, **kwargs: Any) -> Any:
             turns = virtual._sandbox.turns
             await turns.acquire_async(virtual._client.turn)  # not to block the loop: the others go on meanwhile
-            turns.release()
+            turns.release(virtual._client.turn)
             result = getattr(virtual, name)(*args, **kwargs)
             return _AsyncCursor(result) if isinstance(result, ProxyCursor) else result
 

@@ -171,7 +171,7 @@ class PortalConnection(ProxyConnection):
         try:
             yield
         finally:
-            turns.release()
+            turns.release(self._client.turn)
 
     @property
     def _connection(self) -> Any:
@@ -274,7 +274,7 @@ class _DriverConnection:
 
         async def contained(query: str, *args: Any, **kwargs: Any) -> Any:
             await virtual._sandbox.turns.acquire_async(virtual._client.turn)
-            virtual._sandbox.turns.release()
+            virtual._sandbox.turns.release(virtual._client.turn)
             portal = virtual._wire.connection.portal
             # the adapter begins a transaction with its first statement; before that the driver commits each by itself
             alone = not virtual._client.active

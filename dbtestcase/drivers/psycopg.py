@@ -76,6 +76,10 @@ class PsycopgWire:
                 if result.status == ExecStatus.COPY_IN:
                     pgconn.put_copy_end(b"the test has ended")
 
+    def interrupt(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self.connection.cancel()
+
     def error(self, name: str, message: str) -> Exception:
         cls: type[Exception] = getattr(pg_errors, name)
         return cls(message)

@@ -44,6 +44,9 @@ class Psycopg2Wire(ProxyWire):
     def failed(self, error: BaseException) -> None:
         """The connection knows by itself."""
 
+    def interrupt(self) -> None:
+        self.connection.cancel()
+
     def error(self, name: str, message: str) -> Exception:
         from psycopg2 import errorcodes
 
@@ -128,7 +131,7 @@ class _Cursor(ProxyCursor):
                             connection._drive(sandbox.after(client, statement, real.rowcount))
                         return
                 finally:
-                    sandbox.turns.release()
+                    sandbox.turns.release(client.turn)
         connection._run(query, lambda new: real.execute(new or query, vars), real, parameters=vars)
 
     def fetchone(self) -> Any:

@@ -45,13 +45,13 @@ class _TurnLock:
         self._turns.acquire(self._turn)
 
     def __exit__(self, *exc: object) -> None:
-        self._turns.release()
+        self._turns.release(self._turn)
 
     async def __aenter__(self) -> None:
         await self._turns.acquire_async(self._turn)
 
     async def __aexit__(self, *exc: object) -> None:
-        self._turns.release()
+        self._turns.release(self._turn)
 
     def locked(self) -> bool:
         return False
@@ -240,8 +240,8 @@ class _Virtual:
     def _leave_pipeline(self) -> None:
         self._client.piped = False
         if self._wire.aborted():
-            # psycopg takes a statement for prepared that an error in a pipeline kept from being so; to let it deallocate
-            # all, with the next statement, would take those that this one prepares
+            # psycopg takes a statement for prepared that an error in a pipeline kept from being so; if it were left to
+            # deallocate all, it would do so after the next statement, with what that one has prepared
             self._prepared.clear()
             self._prepared._to_flush.clear()
             self._sandbox.plans_doubtful = True

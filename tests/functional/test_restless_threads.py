@@ -1,0 +1,143 @@
+"""Threads of the application that never rest, while tests begin and end: no test hangs, none sees another's rows."""
+
+import tempfile
+import time
+import unittest
+
+from tests.support.mariadb import require_mariadb
+from tests.support.requirements import require_module
+from tests.support.runners import run_suite, write_suite
+
+RESTLESS = """
+    import threading
+    import sqlalchemy as sa
+    from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+    from dbtestcase import DatabaseTest
+
+    class Base(DeclarativeBase): pass
+
+    class Item(Base):
+        __tablename__ = "item"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = mapped_column(sa.String(50))
+
+    engine = sa.create_engine({url!r})
+    stop = threading.Event()
+    refused = []
+
+    def work():
+        while not stop.is_set():
+            try:
+                with engine.begin() as connection:
+                    connection.execute(sa.insert(Item).values(name="restless"))
+            except Exception as error:
+                refused.append(type(error).__name__)
+
+    class RestlessTest(DatabaseTest):
+        metadata = Base.metadata
+        url = {class_url!r}
+        engines = [engine]
+
+        threads = []
+
+        def setUp(self):
+            while len(self.threads) < 2:
+                self.threads.append(threading.Thread(target=work))
+                self.threads[-1].start()
+
+        @classmethod
+        def tearDownClass(cls):
+            stop.set()
+            for thread in cls.threads: thread.join()
+            super().tearDownClass()
+            print("refused:", *sorted(set(refused)))
+
+    def make_test(number):
+        def test(self):
+            with Session(engine) as session:
+                session.add(Item(name=f"item {{number}}"))
+                session.commit()
+                names = session.scalars(sa.select(Item.name).where(Item.name != "restless")).all()
+                self.assertEqual(names, [f"item {{number}}"])
+        return test
+
+    for number in range(40):
+        setattr(RestlessTest, f"test_{{number:02}}", make_test(number))
+"""
+
+SLEEPING = """
+    import threading
+    import sqlalchemy as sa
+    from dbtestcase import DatabaseTest
+
+    engine = sa.create_engine({url!r})
+    woken = []
+
+    def sleep():
+        try:
+            with engine.begin() as connection:
+                begun.set()
+                connection.exec_driver_sql("SELECT pg_sleep(300)")
+        except sa.exc.DBAPIError as error:
+            woken.append(type(error.orig).__name__)
+
+    begun = threading.Event()
+
+    class SleepingTest(DatabaseTest):
+        engines = [engine]
+
+        def test_a(self):
+            type(self).thread = threading.Thread(target=sleep)
+            self.thread.start()
+            begun.wait()
+
+        def test_b(self):
+            self.thread.join()
+            self.assertIn(woken, (["QueryCanceled"], ["QueryCanceledError"]))
+            with engine.begin() as connection:
+                self.assertEqual(connection.scalar(sa.text("SELECT 1")), 1)
+"""
+
+
+class RestlessThreadsTest(unittest.TestCase):
+    def run_source(self, source: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            write_suite(folder, {"test_restless.py": source})
+            begun = time.monotonic()
+            outcome = run_suite(folder, "unittest", warnings="ignore")
+            self.output = outcome.output
+            outcome.expect(passed=source.count("def test_") or 40)
+            return time.monotonic() - begun
+
+    def check(self, url: str) -> None:
+        self.run_source(RESTLESS.format(url=url, class_url=None if url.startswith("postgresql") else url))
+        self.assertRegex(self.output, r"refused: .*SandboxClosed")
+
+    def test_on_postgresql(self) -> None:
+        for driver in ("psycopg", "psycopg2", "pg8000"):
+            with self.subTest(driver):
+                require_module(driver)
+                self.check(f"postgresql+{driver}:///app")
+
+    def test_on_sqlite(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for url in ("sqlite://", f"sqlite:///{folder}/app.db"):
+                with self.subTest(url):
+                    self.check(url)
+
+    def test_on_mariadb(self) -> None:
+        require_mariadb()
+        for driver in ("pymysql", "mysqldb"):
+            with self.subTest(driver):
+                require_module({"mysqldb": "MySQLdb"}.get(driver, driver), "mysqlclient")
+                self.check(f"mariadb+{driver}:///app")
+
+    def test_a_statement_that_runs_when_its_test_ends_is_interrupted(self) -> None:
+        for driver in ("psycopg", "psycopg2"):
+            with self.subTest(driver):
+                require_module(driver)
+                self.run_source(SLEEPING.format(url=f"postgresql+{driver}:///app"))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,180 @@
+"""Whose turn it is: who goes first, what the harness takes, and what a finalizer in the middle of it all may do."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+from collections.abc import Callable
+from unittest import mock
+
+from dbtestcase import turns as turns_module
+from dbtestcase.errors import SandboxBusy, SandboxTimeout
+from dbtestcase.turns import Actor, Turn, Turns, _Reason, _Wait
+
+LONG = 10.0
+"""Seconds after which a test that should have ended hangs."""
+
+
+class TurnsTestCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.unfinished: list[Turn] = []
+        self.turns = Turns(lambda: self.unfinished, lambda turn: all(each is turn for each in self.unfinished))
+        self.log: list[str] = []
+
+    def start(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self.addCleanup(self.join, thread)
+        return thread
+
+    def join(self, thread: threading.Thread) -> None:
+        thread.join(LONG)
+        self.assertFalse(thread.is_alive(), "it hangs")
+
+    def wait_for_waiters(self, number: int) -> None:
+        """Until so many are waiting."""
+        limit = time.monotonic() + LONG
+        while len(self.turns._waiting) < number:
+            self.assertLess(time.monotonic(), limit, "nobody waits")
+            time.sleep(0.001)
+
+    def use(self, name: str) -> None:
+        turn = Turn(name, own=False)
+        self.turns.acquire(turn)
+        self.log.append(name)
+        self.turns.release(turn)
+
+
+class QueueTest(TurnsTestCase):
+    def test_who_has_waited_longer_goes_first(self) -> None:
+        holder = Turn("holder", own=False)
+        self.turns.acquire(holder)
+        threads = []
+        for number in range(4):
+            threads.append(self.start(lambda name=f"waiter {number}": self.use(name)))  # type: ignore[misc]
+            self.wait_for_waiters(number + 1)
+        self.turns.release(holder)
+        self.use("holder again")
+        for thread in threads:
+            self.join(thread)
+        self.assertEqual(self.log, ["waiter 0", "waiter 1", "waiter 2", "waiter 3", "holder again"])
+
+    def test_nobody_gives_way_to_those_who_wait_for_his_own_transaction(self) -> None:
+        writer = Turn("writer", own=False)
+        self.turns.acquire(writer)
+        self.unfinished.append(writer)
+        self.turns.release(writer)
+        thread = self.start(lambda: self.use("reader"))
+        self.wait_for_waiters(1)
+        with mock.patch.object(turns_module, "COURTESY", LONG):
+            self.turns.acquire(writer)  # its commit
+        self.unfinished.clear()
+        self.turns.changed()
+        self.log.append("commit")
+        self.turns.release(writer)
+        self.join(thread)
+        self.assertEqual(self.log, ["commit", "reader"])
+
+    def test_one_that_does_not_go_is_passed(self) -> None:
+        stop = threading.Event()
+        sleeper = Actor(self.start(lambda: self.assertTrue(stop.wait(LONG))), None)
+        self.addCleanup(stop.set)
+        turn = Turn("sleeper", own=False)
+        self.turns._waiting[sleeper] = _Wait(turn, Turn("whom it waited for", own=False), _Reason.WIRE)
+        with mock.patch.object(turns_module, "COURTESY", 0.05):
+            self.use("next")
+        self.assertEqual(self.log, ["next"])
+
+
+class FinalizerTest(TurnsTestCase):
+    """The collector may run anywhere; here it runs where a decision asks for the transactions."""
+
+    def test_it_is_refused_in_the_middle_of_a_decision(self) -> None:
+        other = Turn("a pool's finalizer", own=False)
+        caught: list[Exception] = []
+
+        def finalize(turn: Turn) -> bool:
+            try:
+                self.turns.acquire(other)
+            except SandboxBusy as busy:
+                caught.append(busy)
+            return True
+
+        self.turns = Turns(lambda: [], finalize)
+        self.join(self.start(lambda: self.use("statement")))
+        self.assertEqual((self.log, len(caught)), (["statement"], 1))
+        self.assertIn("garbage collector", getattr(caught[0], "cause", ""))
+        self.turns = Turns(lambda: [Turn(str(finalize(other)), own=True)], lambda turn: False)
+        self.join(self.start(lambda: self.use("slowly")))
+        self.assertEqual((self.log[1:], len(caught)), (["slowly"], 2))
+
+
+class HarnessTest(TurnsTestCase):
+    def test_it_waits_for_the_statement_of_another_thread_and_the_others_for_it(self) -> None:
+        holder, begun, go_on = Turn("holder", own=False), threading.Event(), threading.Event()
+
+        def work() -> None:
+            self.turns.acquire(holder)
+            begun.set()
+            go_on.wait(LONG)
+            self.log.append("statement")
+            self.turns.release(holder)
+            self.use("the next statement")
+
+        thread = self.start(work)
+        begun.wait(LONG)
+        threading.Timer(0.05, go_on.set).start()
+        with self.turns.seized(self.fail):
+            self.log.append("harness")
+            with self.turns.seized(self.fail):
+                self.wait_for_waiters(1)
+                self.turns.reset()
+                with self.assertRaises(SandboxBusy):
+                    self.use("a finalizer")
+            self.log.append("harness again")
+        self.join(thread)
+        self.assertEqual(self.log, ["statement", "harness", "harness again", "the next statement"])
+
+    def test_what_does_not_end_is_interrupted_and_named(self) -> None:
+        holder, begun, stop = Turn("holder", own=False), threading.Event(), threading.Event()
+
+        def work() -> None:
+            self.turns.acquire(holder)
+            begun.set()
+            stop.wait(LONG)
+            self.turns.release(holder)
+
+        for heeds in (True, False):
+            begun.clear()
+            stop.clear()
+            interrupt = mock.Mock(side_effect=stop.set if heeds else None)
+            patience = mock.patch.multiple(turns_module, PATIENCE=0.05, WIRE_TIMEOUT=LONG if heeds else 0.05)
+            with self.subTest(heeds=heeds), patience:
+                thread = self.start(work)
+                begun.wait(LONG)
+                if heeds:
+                    with self.turns.seized(interrupt):
+                        pass
+                else:
+                    with self.assertRaisesRegex(SandboxTimeout, "Thread-.* did not end"), self.turns.seized(interrupt):
+                        pass
+                interrupt.assert_called_once_with()
+                stop.set()
+                self.join(thread)
+
+    def test_what_this_thread_has_left_unfinished_is_over(self) -> None:
+        stream = Turn("a stream", own=False)
+        self.turns.acquire(stream)
+        with self.assertRaises(SandboxBusy):
+            self.use("statement")
+        with self.turns.seized(self.fail):
+            self.turns.release(stream)  # its generator is closed late
+            with self.assertRaises(SandboxBusy):
+                self.use("a finalizer")
+        self.use("the next test")
+        self.assertEqual(self.log, ["the next test"])
+
+
+if __name__ == "__main__":
+    unittest.main()
