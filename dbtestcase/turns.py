@@ -98,11 +98,12 @@ class _Reason(enum.Enum):
 
 @dataclass(frozen=True)
 class _Wait:
-    """Somebody who waits: ``turn`` for ``obstacle``."""
+    """Somebody who waits: ``turn`` for ``obstacle``.  ``blocking``: nothing else runs on that thread meanwhile."""
 
     turn: Turn
     obstacle: Turn
     reason: _Reason
+    blocking: bool
 
 
 class Turns:
@@ -156,6 +157,8 @@ class Turns:
             try:
                 while (wait := self._obstacle(turn, actor, limits, blocking=True)) is not None:
                     if (remaining := self._remaining(wait, limits)) > 0:
+                        if actor not in self._waiting:
+                            self._wake_all()  # who gives way to a task of this thread does so in vain now
                         self._waiting[actor] = wait
                         self._wait(remaining)
                 self._take(turn, actor)
@@ -246,7 +249,7 @@ class Turns:
     def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None]) -> None:
         deadline, interrupted = self._clock() + PATIENCE, False
         while (holder := self._holder_elsewhere(actor)) is not None:
-            self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE)
+            self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE, blocking=True)
             if self._wait(max(deadline - self._clock(), 0.0)):
                 continue
             if interrupted:
@@ -366,7 +369,7 @@ class Turns:
                 # a task that was cancelled in the middle of it
                 self._holder = self._holding = self._occupant = self._occupying = None
             else:
-                return _Wait(turn, holder, _Reason.WIRE)
+                return _Wait(turn, holder, _Reason.WIRE, blocking)
         unfinished = list(self._unfinished())
         for other in unfinished:
             if other is turn or other.own or other.waited_out or other.actor is None or other.actor == actor:
@@ -374,12 +377,15 @@ class Turns:
             if not other.actor.alive or (other.actor.thread is actor.thread and (blocking or other.actor.task is None)):
                 continue
             self._refuse_deadlock(turn, actor, other, unfinished)
-            return _Wait(turn, other, _Reason.TRANSACTION)
+            return _Wait(turn, other, _Reason.TRANSACTION, blocking)
+        stopped = {each.thread for each, wait in self._waiting.items() if wait.blocking}
         for each, wait in self._waiting.items():
             if each == actor:
                 break
-            if each.thread is not actor.thread and each not in limits.passed and not _is_blocked(wait, unfinished):
-                return _Wait(turn, wait.turn, _Reason.QUEUE)
+            if each.thread is actor.thread or (each.thread in stopped and not wait.blocking) or each in limits.passed:
+                continue
+            if not _is_blocked(wait, unfinished):
+                return _Wait(turn, wait.turn, _Reason.QUEUE, blocking)
         return None
 
     def _inherited(self, turn: Turn) -> SandboxClosed:

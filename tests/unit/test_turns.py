@@ -81,7 +81,7 @@ class QueueTest(TurnsTestCase):
         sleeper = Actor(self.start(lambda: self.assertTrue(stop.wait(LONG))), None)
         self.addCleanup(stop.set)
         turn = Turn("sleeper", own=False)
-        self.turns._waiting[sleeper] = _Wait(turn, Turn("whom it waited for", own=False), _Reason.WIRE)
+        self.turns._waiting[sleeper] = _Wait(turn, Turn("whom it waited for", own=False), _Reason.WIRE, True)
         with mock.patch.object(turns_module, "COURTESY", 0.05):
             self.use("next")
         self.assertEqual(self.log, ["next"])
