@@ -49,6 +49,12 @@ Questions
 "… is in the middle of a COPY, a stream or a pipeline."
     (:exc:`SandboxBusy`)  The wire carries one answer at a time.  Finish the generator or the ``with`` block first.
 
+"The statement that thread … runs did not end … after it was interrupted."
+    (:exc:`SandboxTimeout`)  A thread works on while its test ends.  Join threads, and cancel tasks, before.
+
+"The cursor … cannot be declared: … has an open one of that name."
+    (:exc:`SandboxConflict`)  Names of server-side cursors belong to the server's session, which all connections share.
+
 "Deadlock: … waits for the unfinished transaction of …"
     (:exc:`SandboxConflict`)  Two threads or tasks have both written and wait for each other.
 
