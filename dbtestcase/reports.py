@@ -23,7 +23,15 @@ def find_problems(
     :param test_files: source files of the test: an error that they catch was expected.
     """
     found: list[DBTestCaseError] = []
-    if not wire.in_transaction():
+    if wire.gone:
+        found.append(
+            LeakError(
+                f"{label} lost the connection of the sandbox: {wire.gone}.",
+                cause="a timeout that a signal raises, or an interrupt; the driver cannot go on after it",
+                remedy="give the test more time, or use TruncatingDatabaseTest, where the pool makes a new connection",
+            )
+        )
+    elif not wire.in_transaction():
         by = getattr(wire, "ended_by", "")
         found.append(
             LeakError(
@@ -34,7 +42,7 @@ def find_problems(
                 remedy="find it in the statements of the test, or " + COMMITTING,
             )
         )
-    for client in unfinished:
+    for client in () if wire.gone else unfinished:
         found.append(
             LeakError(
                 f"{client.name[0].upper()}{client.name[1:]} was left with unfinished writes by {label}; its "

@@ -28,8 +28,12 @@ class AsyncpgWire(PortalWire):
         return bool(self._asyncpg.is_in_transaction())
 
     def failed(self, error: BaseException) -> None:
-        if getattr(error, "sqlstate", None) is not None:  # an error of the server's, not of an argument's encoding
+        if getattr(error.__cause__ or error, "severity", None):  # the server's: it has not heard of a wrong argument
             self.broken = True
+
+    def cut_off(self, error: BaseException) -> None:
+        if self.connection.portal.was_cut_off():
+            self.broken = True  # the driver has cancelled the statement
 
     def forget_plans(self) -> None:
         cache = self.connection.real._prepared_statement_cache

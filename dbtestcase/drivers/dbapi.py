@@ -41,6 +41,7 @@ class ProxyWire:
         self.broken = False  # a statement failed and the server waits for a rollback
         self.ended_by = ""
         """The statement that ended the outer transaction, if one did."""
+        self.gone = ""
         self._begun = False
         self.lock = threading.RLock()
 
@@ -80,7 +81,7 @@ class ProxyWire:
         return self.broken
 
     def in_transaction(self) -> bool:
-        return self._begun and not self.ended_by
+        return self._begun and not self.ended_by and not self.gone
 
     def forget_plans(self) -> None:
         """Nothing is prepared by a driver that is not known."""
@@ -104,6 +105,28 @@ class ProxyWire:
         if self.rules.error_aborts:
             self.broken = True
 
+    def cut_off(self, error: BaseException) -> None:
+        """Something that is not the driver's was raised, perhaps in the middle of an answer: by a signal's handler."""
+
+    def is_cut_off(self, error: BaseException) -> bool:
+        """Whether the physical connection is lost with an error."""
+        module: Any = self.dialect.loaded_dbapi
+        if not isinstance(error, module.Error):
+            self.cut_off(error)
+        return bool(self.gone)
+
+    def lose_connection(self, error: BaseException) -> None:
+        """The driver cannot go on after what was raised."""
+        self.gone = self.gone or f"{type(error).__name__} was raised in the middle of a statement"
+
+    def check_connection(self) -> None:
+        """Make sure that the physical connection can be used.
+
+        :raises Exception: the driver's ``InterfaceError``.
+        """
+        if self.gone:
+            raise self.error("InterfaceError", f"the connection of the sandbox is lost: {self.gone}")
+
     def is_lock_timeout(self, error: BaseException) -> bool:
         """Whether a statement waited too long for a lock."""
         return getattr(error, "pgcode", None) == "55P03" or getattr(error, "sqlstate", None) == "55P03"
@@ -113,7 +136,8 @@ class ProxyWire:
         return ""
 
     def close(self) -> None:
-        self.connection.close()
+        with contextlib.suppress(Exception) if self.gone else contextlib.nullcontext():
+            self.connection.close()
 
     def connect(
         self,
@@ -189,8 +213,8 @@ class ProxyConnection:
             self._closed = True
 
     def _rollback(self) -> None:
-        if self._sandbox.turns.inherited_from:
-            return  # it is the other process's; a pool rolls back whatever it is given back
+        if self._sandbox.turns.inherited_from or self._wire.gone:
+            return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
         try:
             with self._turn():
                 self._drive(self._sandbox.rollback(self._client))
@@ -243,17 +267,21 @@ class ProxyConnection:
 
     def _drive(self, flow: Flow) -> None:
         """Run a flow of the sandbox."""
+        wire = self._wire
+        wire.check_connection()
         try:
             command = next(flow)
             while True:
                 try:
-                    rows = self._wire.send(command)
-                except Exception as error:
-                    self._wire.failed(error)
+                    rows = wire.send(command)
+                except BaseException as error:
+                    if wire.is_cut_off(error):
+                        raise
+                    wire.failed(error)
                     command = flow.throw(error)
                 else:
                     if command.lstrip()[:11].upper() == "ROLLBACK TO":
-                        self._wire.broken = False
+                        wire.broken = False
                     command = flow.send(rows)
         except StopIteration:
             return
@@ -267,6 +295,7 @@ class ProxyConnection:
         sandbox, client = self._sandbox, self._client
         sandbox.turns.acquire(client.turn)
         try:
+            self._wire.check_connection()
             replacement = None
             command = sandbox.at_once(client, statement)
             if command:
@@ -278,14 +307,16 @@ class ProxyConnection:
                 replacement = sandbox.rules.replace(statement)
             try:
                 result = call(replacement)
-            except Exception as error:
+            except BaseException as error:
+                if self._wire.is_cut_off(error) or not isinstance(error, Exception):
+                    raise
                 self._wire.failed(error)
                 if not sandbox.rules.error_aborts:
                     self._drive(sandbox.failed(client, partly=many or self._keeps_part(statement)))
                 self._explain(error)
                 raise
             finally:
-                if client.each_statement and self._wire.broken:
+                if client.each_statement and self._wire.broken and not self._wire.gone:
                     self._drive(sandbox._recover(client))
             rowcount = -1 if many else getattr(real, "rowcount", -1)
             if not sandbox.is_over(client, statement, rowcount):

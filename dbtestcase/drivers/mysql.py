@@ -8,6 +8,7 @@ the test and the database is made again.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,8 @@ class Containment:
     connection: Any
     rules: Rules
     ended_by: str
+    driver: str
+    gone: str
     _begun: bool
     send: Callable[[str], Rows]
 
@@ -121,7 +124,15 @@ class Containment:
         with contextlib.suppress(Exception):  # the connection may be gone as well
             self.send(self.rules.begin)
 
+    def cut_off(self, error: BaseException) -> None:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        # PyMySQL closes it; mysqlclient does not know that there is an answer left
+        if not getattr(self.connection, "open", True) or (self.driver == "mysqldb" and "_query" in frames):
+            self.lose_connection(error)  # type: ignore[attr-defined]
+
     def in_transaction(self) -> bool:
+        if self.gone:
+            return False
         self.verify()
         status = getattr(self.connection, "server_status", None)  # PyMySQL
         if self._begun and isinstance(status, int) and not status & _IN_TRANSACTION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from ..parameters import Rows
@@ -27,7 +28,12 @@ class Pg8000Wire(ProxyWire):
         return rows
 
     def in_transaction(self) -> bool:
-        return bool(self.connection._in_transaction)
+        return bool(self.connection._in_transaction) and not self.gone
+
+    def cut_off(self, error: BaseException) -> None:
+        # it does not know that there is an answer left, which it would take for that to the next statement
+        if any(frame.f_code.co_name == "handle_messages" for frame, _ in traceback.walk_tb(error.__traceback__)):
+            self.lose_connection(error)
 
     def aborted(self) -> bool:
         return bool(self.connection._transaction_status == b"E")

@@ -28,6 +28,7 @@ class Portal:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._cut_off = False
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -38,12 +39,28 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the portal's loop and wait for its result."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        over = threading.Event()
+
+        async def supervised() -> Any:
+            try:
+                return await coroutine
+            finally:
+                over.set()
+
+        future = asyncio.run_coroutine_threadsafe(supervised(), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if not over.is_set():  # a signal's handler has raised
+                self._cut_off = True
+                future.cancel()
+                over.wait()
             raise
+
+    def was_cut_off(self) -> bool:
+        """Whether a coroutine was cancelled since this was last asked."""
+        found, self._cut_off = self._cut_off, False
+        return found
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of SQLAlchemy's adapters, which await by switching greenlets."""

@@ -33,6 +33,7 @@ class PsycopgWire:
     def __init__(self, conninfo: str, **parameters: Any) -> None:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
+        self.gone = ""  # the PGconn knows by itself
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
 
@@ -70,7 +71,12 @@ class PsycopgWire:
                 while pgconn.get_result() is not None or (pgconn.pipeline_status and pgconn.is_busy()):
                     pass
                 pgconn.exit_pipeline_mode()
-        if pgconn.transaction_status == TransactionStatus.ACTIVE:
+        self.drain()
+
+    def drain(self) -> None:
+        """Get out of the middle of a statement: a signal's handler has raised, or a test has left it there."""
+        pgconn = self.pgconn
+        if pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status:
             self.connection.cancel()
             while (result := pgconn.get_result()) is not None:
                 if result.status == ExecStatus.COPY_IN:

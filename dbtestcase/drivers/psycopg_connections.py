@@ -292,6 +292,15 @@ class _Info(psycopg.ConnectionInfo):
 class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     """A synchronous connection of the application over the sandbox's wire."""
 
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().wait(*args, **kwargs)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self._wire.drain()
+            raise
+
     @contextlib.contextmanager
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:
         tx = VirtualTransaction(self, savepoint_name, force_rollback)
@@ -396,11 +405,10 @@ class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: i
         limit: dict[str, Any] = {} if timeout is None else {"timeout": timeout}  # psycopg 3.2 knows none
         try:
             return waiting.wait(gen, self.pgconn.socket, interval=interval, **limit)
-        except (KeyboardInterrupt, SystemExit):
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self._wire.connection.cancel()
-                with contextlib.suppress(psycopg.Error):
-                    waiting.wait(gen, self.pgconn.socket, interval=interval, **limit)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self._wire.drain()
             raise
 
     def notifies(self, **kwargs: Any) -> Any:
