@@ -309,6 +309,15 @@ class AsyncpgTest(Doors, AsyncDatabaseTest):
                 raw.transaction()
         self.assertEqual(await self.count(), 2)  # as with asyncpg itself: outside of a transaction it is kept at once
 
+    async def test_a_wrong_argument_leaves_the_transaction_as_it_is(self):
+        before = await self.count()
+        async with self.application.begin() as connection:
+            await connection.execute(sa.insert(Note).values(text="kept"))
+            with self.assertRaisesRegex(sa.exc.DBAPIError, "invalid input for query argument"):
+                await connection.exec_driver_sql("INSERT INTO note (text) VALUES ($1)", (1,))
+            await connection.execute(sa.insert(Note).values(text="kept, too"))
+        self.assertEqual(await self.count(), before + 2)
+
 
 class NothingStaysTest(unittest.TestCase):
     """Inner tests, whose reports are looked at."""
