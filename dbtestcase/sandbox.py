@@ -285,7 +285,7 @@ class Sandbox:
         self._current = self._late = None
         self.raised.clear()
         self.turns.reset()
-        for client in list(self.clients):
+        for client in self._everyone():
             client.end()
             client.block = 0
             if client.parameters.session:
@@ -299,7 +299,7 @@ class Sandbox:
         self.stack.clear()
         if self._deferral_pending():
             self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
-        for client in list(self.clients):
+        for client in self._everyone():
             client.end()
 
     # -- clients
@@ -311,6 +311,11 @@ class Sandbox:
         client.parameters = self._new_parameters()
         self.clients.add(client)
         return client
+
+    def _everyone(self) -> list[Client]:
+        while True:
+            with contextlib.suppress(RuntimeError):  # another thread has connected meanwhile
+                return list(self.clients)
 
     def _new_parameters(self) -> Parameters:
         return Parameters(lasting=not self.rules.settings_roll_back)
@@ -385,7 +390,7 @@ class Sandbox:
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
         if statement.cursor:
-            yield from self._noting(free_cursor_name(client, statement.cursor, self.clients))
+            yield from self._noting(free_cursor_name(client, statement.cursor, self._everyone()))
         if kind is Kind.READ:
             yield from self.catalog.load_functions()
             writes = self.catalog.may_write(statement)
@@ -484,7 +489,7 @@ class Sandbox:
             client.cursors[statement.cursor] = client.depth
         elif statement.calls and self.catalog.opens_cursors(statement):
             self.stack.hold(client)
-            yield from find_cursors(client, self.clients)
+            yield from find_cursors(client, self._everyone())
         if client.each_statement and not client.piped:
             yield from self.commit(client)
 
