@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import CannotCreateDatabase, DatabaseError, MissingExtra, ServerUnreachable
+from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 
 __all__ = ["Admin", "build_url", "quoted"]
 
@@ -21,6 +21,7 @@ PATIENCE = 60  # seconds to wait for what another connection has locked
 DENIED = {1044, 1142, 1227, 1370}  # the server's numbers for what a user may not do
 
 _SYNCHRONOUS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mysqlconnector": "mysql.connector"}
+_DISTRIBUTIONS = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}
 
 
 def build_url(url: URL, database: str | None) -> URL:
@@ -160,7 +161,15 @@ def _imported(dialect_class: Any, url: URL) -> Any:
     try:
         return dialect_class.import_dbapi()
     except ImportError as error:
-        raise MissingExtra(error.name or "pymysql", "mysql", f"A URL such as {url.render_as_string()}") from error
+        what = f"A URL such as {url.render_as_string()}"
+        distribution = _DISTRIBUTIONS.get((error.name or "").partition(".")[0])
+        if distribution is None:
+            raise MissingExtra(error.name or "pymysql", "mysql", what) from error
+        raise ConfigurationError(
+            f"{what} needs the module {error.name!r}, which is not installed.",
+            cause="the driver that the URL names comes with none of the extras of dbtestcase",
+            remedy=f"pip install {distribution}, or name another driver, such as mariadb+pymysql://",
+        ) from error
 
 
 def _descriptor(connection: Any) -> int | None:
