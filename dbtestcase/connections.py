@@ -30,8 +30,9 @@ class Wire(Protocol):
     def run(self, *statements: str) -> Rows:
         """Run the harness's own statements, together if the database can; the rows of the last that has any."""
 
-    gone: str
-    """Why the physical connection cannot be used any more; empty as long as it can."""
+    @property
+    def gone(self) -> str:
+        """Why the physical connection cannot be used any more; empty as long as it can."""
 
     def aborted(self) -> bool:
         """Whether the server refuses everything until a rollback."""

@@ -322,8 +322,14 @@ class SandboxIsolation(Isolation):
 
     def _begin(self, label: str) -> None:
         """Begin the outer transaction, with the tables in it where the database is only lent."""
-        self.run.tidy()
-        self.run.sandbox.begin(label)
+        try:
+            self.run.tidy()
+            self.run.sandbox.begin(label)
+        except Exception:
+            if not self.run.wire.gone:
+                raise
+            self.run.reopen()  # the connection was lost between two classes
+            self.run.sandbox.begin(label)
         if not self.run.database.built:
             with self.run.own_engine.begin() as connection:
                 self.run.database.create_in(connection)
@@ -386,8 +392,15 @@ class SandboxIsolation(Isolation):
             raise problems[0]
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        with self.run.sandbox.held():
-            problems = self._roll_back(failed=failed, test_files=test_files)
+        sandbox = self.run.sandbox
+        with sandbox.held():
+            try:
+                problems = self._roll_back(failed=failed, test_files=test_files)
+            except Exception:
+                if not self.run.wire.gone:
+                    raise
+                problems = list(sandbox.problems(test_files))
+                self._reopen()
         if not self._lost:
             problems += self._take_back()
         return problems
@@ -401,9 +414,7 @@ class SandboxIsolation(Isolation):
         if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
             problems.append(late)
         if not wire.in_transaction():
-            self._lost = True
-            self.run.board.release(self.run.board_floor)
-            self.run.reopen()
+            self._reopen()
             return problems
         self.run.board.release(self._floor)
         self._tests += 1
@@ -416,10 +427,24 @@ class SandboxIsolation(Isolation):
             wire.run(self._restore)
         return problems
 
+    def _reopen(self) -> None:
+        """The outer transaction is lost: the database is made again, and with it the class data."""
+        self._lost = True
+        self.run.board.release(self.run.board_floor)
+        self.run.reopen()
+
     def end_class(self) -> None:
-        sandbox = self.run.sandbox
         if self._lost:
             return
+        try:
+            self._end_class()
+        except Exception:
+            if not self.run.wire.gone:
+                raise
+            self._reopen()  # everything was rolled back with the connection
+
+    def _end_class(self) -> None:
+        sandbox = self.run.sandbox
         self.run.board.release(self._module_floor)
         if self._in_module:
             if self._marked:

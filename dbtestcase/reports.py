@@ -27,8 +27,9 @@ def find_problems(
         found.append(
             LeakError(
                 f"{label} lost the connection of the sandbox: {wire.gone}.",
-                cause="a timeout that a signal raises, or an interrupt; the driver cannot go on after it",
-                remedy="give the test more time, or use TruncatingDatabaseTest, where the pool makes a new connection",
+                cause="somebody has stopped the server or ended the connection (pg_terminate_backend(), KILL), or a "
+                "signal's handler (a timeout) has raised where the driver cannot go on",
+                remedy="nothing of the test was kept; for tests of lost connections " + COMMITTING,
             )
         )
     elif not wire.in_transaction():

@@ -41,7 +41,7 @@ class ProxyWire:
         self.broken = False  # a statement failed and the server waits for a rollback
         self.ended_by = ""
         """The statement that ended the outer transaction, if one did."""
-        self.gone = ""
+        self._gone = ""
         self._begun = False
         self.lock = threading.RLock()
 
@@ -63,7 +63,11 @@ class ProxyWire:
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
         for statement in self.rules.outer(*statements):
-            rows = self.send(statement) or rows
+            try:
+                rows = self.send(statement) or rows
+            except Exception as error:
+                self.is_cut_off(error)
+                raise
         self.broken = False
         self._begun = statements != (self.rules.end,)
         return rows
@@ -108,16 +112,23 @@ class ProxyWire:
     def cut_off(self, error: BaseException) -> None:
         """Something that is not the driver's was raised, perhaps in the middle of an answer: by a signal's handler."""
 
+    @property
+    def gone(self) -> str:
+        """Why the physical connection cannot be used any more; empty as long as it can."""
+        return self._gone
+
     def is_cut_off(self, error: BaseException) -> bool:
         """Whether the physical connection is lost with an error."""
         module: Any = self.dialect.loaded_dbapi
         if not isinstance(error, module.Error):
             self.cut_off(error)
+        elif not self._gone and self.dialect.is_disconnect(error, self.connection, None):
+            self._gone = f"it was closed ({' '.join(str(error).split())[:200]})"
         return bool(self.gone)
 
     def lose_connection(self, error: BaseException) -> None:
         """The driver cannot go on after what was raised."""
-        self.gone = self.gone or f"{type(error).__name__} was raised in the middle of a statement"
+        self._gone = self._gone or f"{type(error).__name__} was raised in the middle of a statement"
 
     def check_connection(self) -> None:
         """Make sure that the physical connection can be used.

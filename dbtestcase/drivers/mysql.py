@@ -51,7 +51,7 @@ class Containment:
     rules: Rules
     ended_by: str
     driver: str
-    gone: str
+    gone: Any
     _begun: bool
     send: Callable[[str], Rows]
 

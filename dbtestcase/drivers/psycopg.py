@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import waiting
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ..parameters import Rows
 from ..sandbox import Sandbox
@@ -33,7 +33,6 @@ class PsycopgWire:
     def __init__(self, conninfo: str, **parameters: Any) -> None:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
-        self.gone = ""  # the PGconn knows by itself
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
 
@@ -81,6 +80,12 @@ class PsycopgWire:
             while (result := pgconn.get_result()) is not None:
                 if result.status == ExecStatus.COPY_IN:
                     pgconn.put_copy_end(b"the test has ended")
+
+    @property
+    def gone(self) -> str:
+        if self.pgconn.status == ConnStatus.OK:
+            return ""
+        return f"it was closed ({' '.join(self.pgconn.get_error_message().split()) or 'no reason was given'})"
 
     def interrupt(self) -> None:
         with contextlib.suppress(psycopg.Error):

@@ -44,6 +44,10 @@ class Psycopg2Wire(ProxyWire):
     def failed(self, error: BaseException) -> None:
         """The connection knows by itself."""
 
+    @property
+    def gone(self) -> str:
+        return self._gone or ("it was closed" if self.connection.closed else "")
+
     def interrupt(self) -> None:
         self.connection.cancel()
 

@@ -1,0 +1,112 @@
+"""The server ends the sandbox's connection: one test fails by name, and what comes after it goes on."""
+
+import tempfile
+import unittest
+
+from tests.support.mariadb import require_mariadb
+from tests.support.requirements import require_module
+from tests.support.runners import Outcome, run_suite, write_suite
+
+SUITE = """
+    import psycopg
+    import sqlalchemy as sa
+    from dbtestcase import DatabaseTest
+
+    URL = {url!r}
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    engine = sa.create_engine(URL)
+
+    def kill():
+        with engine.begin() as connection:
+            if not URL.startswith("postgresql"):
+                connection.exec_driver_sql("KILL CONNECTION_ID()")
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    def kill_from_outside():
+        with engine.begin() as connection:
+            pid, host, name, user = connection.exec_driver_sql(
+                "SELECT pg_backend_pid(), current_setting('unix_socket_directories'), current_database(), current_user"
+            ).one()
+        with psycopg.connect(host=host, dbname=name, user=user) as judge:
+            judge.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+    class Case(DatabaseTest):
+        metadata = metadata
+        url = None if URL.startswith("postgresql") else URL
+        engines = [engine]
+
+        def put(self):
+            with engine.begin() as connection:
+                self.assertEqual(connection.execute(sa.select(item)).all(), [])
+                connection.execute(sa.insert(item).values(id=1))
+
+    {tests}
+"""
+KILLED = """
+    class ATest(Case):
+        def test_a(self):
+            self.put()
+            with self.assertRaises(sa.exc.DBAPIError):
+                kill()
+        def test_b(self): self.put()
+        def test_c(self): self.put()
+
+    class BTest(Case):
+        def test_a(self): self.put()
+"""
+IDLE = """
+    class ATest(Case):
+        def test_a(self): self.put()
+        def test_b(self):
+            self.put()
+            kill_from_outside()
+        def test_c(self): self.put()
+
+        @classmethod
+        def tearDownClass(cls):
+            kill_from_outside()
+            super().tearDownClass()
+
+    class BTest(Case):
+        def test_a(self): self.put()
+
+    class CTest(Case):
+        def test_a(self): self.put()
+"""
+
+
+class LostConnectionsTest(unittest.TestCase):
+    def run_with(self, url: str, tests: str) -> Outcome:
+        with tempfile.TemporaryDirectory() as folder:
+            write_suite(folder, {"test_lost.py": SUITE.format(url=url, tests=tests.strip())})
+            return run_suite(folder, "unittest", warnings="ignore")
+
+    def check(self, driver: str, url: str) -> None:
+        with self.subTest(driver):
+            outcome = self.run_with(url, KILLED)
+            outcome.expect(passed=3, errors=1)
+            self.assertRegex(outcome.output, r"ATest\.test_a lost the connection of the sandbox: it was closed")
+
+    def test_in_the_middle_of_a_test(self) -> None:
+        for driver in ("psycopg", "psycopg2", "pg8000"):
+            require_module(driver)
+            self.check(driver, f"postgresql+{driver}:///app")
+
+    def test_in_the_middle_of_a_test_on_mariadb(self) -> None:
+        require_mariadb()
+        for driver, module in {"pymysql": "pymysql", "mysqldb": "MySQLdb"}.items():
+            require_module(module, "mysqlclient" if module == "MySQLdb" else None)
+            self.check(driver, f"mariadb+{driver}:///app")
+
+    def test_between_two_statements_and_at_the_end_of_a_class(self) -> None:
+        for driver in ("psycopg", "psycopg2", "pg8000"):
+            with self.subTest(driver):
+                require_module(driver)
+                outcome = self.run_with(f"postgresql+{driver}:///app", IDLE)
+                outcome.expect(passed=4, errors=1)
+                self.assertRegex(outcome.output, r"ATest\.test_b lost the connection of the sandbox: it was closed")
+
+
+if __name__ == "__main__":
+    unittest.main()
