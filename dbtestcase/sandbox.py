@@ -53,8 +53,8 @@ Questions
     (:exc:`SandboxTimeout`)  A thread works on while its test ends.  Join threads, and cancel tasks, before.
 
 "… lost the connection of the sandbox"
-    (:exc:`LeakError`)  The server was stopped or ended it, or a timeout out of a signal's handler broke it.  Nothing was
-    kept; the next test gets a new connection, and its class is set up again.
+    (:exc:`LeakError`)  The server was stopped or ended it, or a timeout out of a signal's handler broke it.  Nothing
+    was kept; the next test gets a new connection, and its class is set up again.
 
 "The cursor … cannot be declared: … has an open one of that name."
     (:exc:`SandboxConflict`)  Names of server-side cursors belong to the server's session, which all connections share.

@@ -25,7 +25,11 @@ class AsyncpgWire(PortalWire):
         return []
 
     def in_transaction(self) -> bool:
-        return bool(self._asyncpg.is_in_transaction())
+        return bool(self._asyncpg.is_in_transaction()) and not self.gone
+
+    @property
+    def gone(self) -> str:
+        return self._gone or ("it was closed" if self._asyncpg.is_closed() else "")
 
     def failed(self, error: BaseException) -> None:
         if getattr(error.__cause__ or error, "severity", None):  # the server's: it has not heard of a wrong argument

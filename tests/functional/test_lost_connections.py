@@ -43,6 +43,37 @@ SUITE = """
 
     {tests}
 """
+ASYNCHRONOUS = """
+    import sqlalchemy as sa
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from dbtestcase import AsyncDatabaseTest
+
+    URL = {url!r}
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    engine = create_async_engine(URL)
+    KILL = "SELECT pg_terminate_backend(pg_backend_pid())" if "postgres" in URL else "KILL CONNECTION_ID()"
+
+    class ATest(AsyncDatabaseTest):
+        metadata = metadata
+        url = None if URL.startswith("postgresql") else URL
+        engines = [engine]
+
+        async def put(self):
+            async with engine.begin() as connection:
+                self.assertEqual((await connection.execute(sa.select(item))).all(), [])
+                await connection.execute(sa.insert(item).values(id=1))
+
+        async def test_a(self):
+            await self.put()
+            with self.assertRaises(sa.exc.DBAPIError):
+                async with engine.begin() as connection:
+                    await connection.exec_driver_sql(KILL)
+                    await connection.exec_driver_sql("SELECT 1")
+
+        async def test_b(self): await self.put()
+        async def test_c(self): await self.put()
+"""
 KILLED = """
     class ATest(Case):
         def test_a(self):
@@ -77,9 +108,9 @@ IDLE = """
 
 
 class LostConnectionsTest(unittest.TestCase):
-    def run_with(self, url: str, tests: str) -> Outcome:
+    def run_with(self, url: str, tests: str = "", suite: str = SUITE) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
-            write_suite(folder, {"test_lost.py": SUITE.format(url=url, tests=tests.strip())})
+            write_suite(folder, {"test_lost.py": suite.format(url=url, tests=tests.strip())})
             return run_suite(folder, "unittest", warnings="ignore")
 
     def check(self, driver: str, url: str) -> None:
@@ -98,6 +129,16 @@ class LostConnectionsTest(unittest.TestCase):
         for driver, module in {"pymysql": "pymysql", "mysqldb": "MySQLdb"}.items():
             require_module(module, "mysqlclient" if module == "MySQLdb" else None)
             self.check(driver, f"mariadb+{driver}:///app")
+
+    def test_in_the_middle_of_an_async_test(self) -> None:
+        require_mariadb()
+        for driver in ("psycopg", "asyncpg", "aiomysql"):
+            with self.subTest(driver):
+                require_module(driver)
+                backend = "mariadb" if driver == "aiomysql" else "postgresql"
+                outcome = self.run_with(f"{backend}+{driver}:///app", suite=ASYNCHRONOUS)
+                outcome.expect(passed=2, errors=1)
+                self.assertRegex(outcome.output, r"ATest\.test_a lost the connection of the sandbox: it was closed")
 
     def test_between_two_statements_and_at_the_end_of_a_class(self) -> None:
         for driver in ("psycopg", "psycopg2", "pg8000"):
