@@ -49,6 +49,9 @@ class Wire(Protocol):
     def interrupt(self) -> None:
         """Make the statement that another thread runs fail, where the driver can."""
 
+    def cut(self, why: str) -> None:
+        """Make it fail in any case: the connection is closed under it, and :attr:`gone` from now on."""
+
     def error(self, name: str, message: str) -> Exception:
         """An error of the driver, by its PEP 249 name or (PostgreSQL) its condition's name."""
 

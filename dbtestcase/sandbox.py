@@ -49,12 +49,10 @@ Questions
 "… is in the middle of a COPY, a stream or a pipeline."
     (:exc:`SandboxBusy`)  The wire carries one answer at a time.  Finish the generator or the ``with`` block first.
 
-"The statement that thread … runs did not end … after it was interrupted."
-    (:exc:`SandboxTimeout`)  A thread works on while its test ends.  Join threads, and cancel tasks, before.
-
 "… lost the connection of the sandbox"
-    (:exc:`LeakError`)  The server was stopped or ended it, or a timeout out of a signal's handler broke it.  Nothing
-    was kept; the next test gets a new connection, and its class is set up again.
+    (:exc:`LeakError`)  The server was stopped or ended it, a timeout out of a signal's handler broke it, or a thread
+    was in the middle of something when the test ended and could not be interrupted.  Nothing was kept; the next test
+    gets a new connection, and its class is set up again.
 
 "The cursor … cannot be declared: … has an open one of that name."
     (:exc:`SandboxConflict`)  Names of server-side cursors belong to the server's session, which all connections share.
@@ -153,11 +151,8 @@ class Sandbox:
     # -- the outer transaction and its marks
 
     def held(self) -> contextlib.AbstractContextManager[None]:
-        """Keep the wire for the harness; whatever statement of another thread runs is over then.
-
-        :raises SandboxTimeout: it does not end.
-        """
-        return self.turns.seized(self.wire.interrupt)
+        """Keep the wire for the harness; whatever statement of another thread runs is over then."""
+        return self.turns.seized(self.wire.interrupt, self.wire.cut)
 
     @_holding_the_wire
     def begin(self, label: str) -> None:

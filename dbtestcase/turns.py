@@ -38,6 +38,9 @@ PATIENCE = 2.0
 WIRE_TIMEOUT = 30.0
 """Seconds to wait for another thread's or task's COPY, stream or pipeline."""
 
+INTERRUPT_TIMEOUT = 5.0
+"""Seconds to wait for a statement that was interrupted because its test has ended."""
+
 COURTESY = 0.25
 """Seconds to let somebody go first who has waited longer."""
 
@@ -223,13 +226,15 @@ class Turns:
     # -- what the harness does
 
     @contextlib.contextmanager
-    def seized(self, interrupt: Callable[[], None]) -> Iterator[None]:
+    def seized(self, interrupt: Callable[[], None], cut: Callable[[str], None]) -> Iterator[None]:
         """Take the wire for the harness: at the end of a test, whoever is in the middle of something.
 
-        A statement of another thread is waited for, and interrupted after :data:`PATIENCE` seconds.  What this very
-        thread has begun and not finished (a stream, say) is over.
+        A statement of another thread is waited for, and interrupted after :data:`PATIENCE` seconds; if that is of no
+        avail, the connection is cut and the wire taken.  What this very thread has begun and not finished (a stream,
+        say) is over.
 
-        :raises SandboxTimeout: a statement did not end.
+        :param interrupt: makes a statement that runs fail, where the driver can.
+        :param cut: makes it fail in any case, and the wire useless; it is given the reason.
         """
         actor = current_actor()
         if self._holder is self._harness and self._holding == actor:
@@ -237,7 +242,7 @@ class Turns:
             return
         with self._decision(self._harness):
             try:
-                self._wait_for_statement(actor, interrupt)
+                self._wait_for_statement(actor, interrupt, cut)
                 self._take(self._harness, actor)
             finally:
                 self._leave(actor)
@@ -246,20 +251,18 @@ class Turns:
         finally:
             self.release(self._harness)
 
-    def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None]) -> None:
-        deadline, interrupted = self._clock() + PATIENCE, False
-        while (holder := self._holder_elsewhere(actor)) is not None:
-            self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE, blocking=True)
-            if self._wait(max(deadline - self._clock(), 0.0)):
-                continue
-            if interrupted:
-                raise SandboxTimeout(
-                    f"The statement that {self._holding} runs did not end {WIRE_TIMEOUT:g} s after it was interrupted.",
-                    cause="a thread that still works on the test database while the test ends",
-                    remedy="join threads and cancel tasks before the test ends",
-                )
-            interrupt()
-            deadline, interrupted = self._clock() + WIRE_TIMEOUT, True
+    def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None], cut: Callable[[str], None]) -> None:
+        why = f"{self._holding} was in the middle of a statement, COPY or stream when the test ended, and went on"
+        for seconds, then in ((PATIENCE, interrupt), (INTERRUPT_TIMEOUT, lambda: cut(why)), (COURTESY, None)):
+            deadline = self._clock() + seconds
+            while (holder := self._holder_elsewhere(actor)) is not None:
+                self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE, blocking=True)
+                if not self._wait(max(deadline - self._clock(), 0.0)):
+                    break
+            else:
+                return
+            if then is not None:
+                then()
 
     def _holder_elsewhere(self, actor: Actor) -> Turn | None:
         """Who is in the middle of a statement in another thread."""

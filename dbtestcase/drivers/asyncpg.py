@@ -27,6 +27,10 @@ class AsyncpgWire(PortalWire):
     def in_transaction(self) -> bool:
         return bool(self._asyncpg.is_in_transaction()) and not self.gone
 
+    def cut(self, why: str) -> None:
+        self._gone = why
+        self.connection.portal.start(self._asyncpg.terminate)
+
     @property
     def gone(self) -> str:
         return self._gone or ("it was closed" if self._asyncpg.is_closed() else "")

@@ -57,6 +57,10 @@ class Portal:
                 over.wait()
             raise
 
+    def start(self, function: Callable[[], object]) -> None:
+        """Let a function run in the portal's loop, without waiting for it."""
+        self._loop.call_soon_threadsafe(function)
+
     def was_cut_off(self) -> bool:
         """Whether a coroutine was cancelled since this was last asked."""
         found, self._cut_off = self._cut_off, False

@@ -15,6 +15,7 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from ..parameters import Rows
 from ..sandbox import Sandbox
 from .bystanders import harness_connections
+from .dbapi import shut_down
 from .psycopg_connections import VirtualAsyncConnection, VirtualConnection
 from .psycopg_results import results
 
@@ -33,6 +34,7 @@ class PsycopgWire:
     def __init__(self, conninfo: str, **parameters: Any) -> None:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
+        self._cut = ""
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
 
@@ -46,7 +48,7 @@ class PsycopgWire:
         return self.pgconn.transaction_status == TransactionStatus.INERROR
 
     def in_transaction(self) -> bool:
-        return self.pgconn.transaction_status in (
+        return not self._cut and self.pgconn.transaction_status in (
             TransactionStatus.INTRANS,
             TransactionStatus.INERROR,
             TransactionStatus.ACTIVE,
@@ -64,6 +66,8 @@ class PsycopgWire:
     def settle(self) -> None:
         """Get out of a COPY, stream or pipeline that a test left in the middle."""
         pgconn = self.pgconn
+        if self.gone:
+            return
         if pgconn.pipeline_status:
             with contextlib.suppress(psycopg.Error):
                 pgconn.pipeline_sync()
@@ -81,8 +85,14 @@ class PsycopgWire:
                 if result.status == ExecStatus.COPY_IN:
                     pgconn.put_copy_end(b"the test has ended")
 
+    def cut(self, why: str) -> None:
+        self._cut = why
+        shut_down(self.pgconn.socket)
+
     @property
     def gone(self) -> str:
+        if self._cut:
+            return self._cut
         if self.pgconn.status == ConnStatus.OK:
             return ""
         return f"it was closed ({' '.join(self.pgconn.get_error_message().split()) or 'no reason was given'})"

@@ -54,6 +54,9 @@ class SQLiteWire(ProxyWire):
         self.mixed_text = False
         self.functions: dict[tuple[object, ...], tuple[Any, ...]] = {}
 
+    def interrupt(self) -> None:
+        self.connection.interrupt()
+
     @property
     def proxy_class(self) -> type[ProxyConnection]:
         return SQLiteConnection

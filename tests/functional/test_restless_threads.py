@@ -99,6 +99,46 @@ SLEEPING = """
 """
 
 
+UNINTERRUPTIBLE = """
+    import threading
+    import sqlalchemy as sa
+    from dbtestcase import DatabaseTest
+
+    URL = {url!r}
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    engine = sa.create_engine(URL)
+    begun, never = threading.Event(), threading.Event()
+
+    def work():
+        with engine.connect() as connection:
+            if URL.startswith("postgresql"):
+                with connection.connection.cursor().copy("COPY item FROM STDIN") as copy:
+                    begun.set()
+                    never.wait()
+            begun.set()
+            connection.exec_driver_sql("SELECT sleep(300)")
+
+    class UninterruptibleTest(DatabaseTest):
+        metadata = metadata
+        url = None if URL.startswith("postgresql") else URL
+        engines = [engine]
+
+        def put(self):
+            with engine.begin() as connection:
+                self.assertEqual(connection.execute(sa.select(item)).all(), [])
+                connection.execute(sa.insert(item).values(id=1))
+
+        def test_a(self):
+            self.put()
+            threading.Thread(target=work, daemon=True).start()
+            begun.wait()
+
+        def test_b(self): self.put()
+        def test_c(self): self.put()
+"""
+
+
 class RestlessThreadsTest(unittest.TestCase):
     def run_source(self, source: str) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +177,15 @@ class RestlessThreadsTest(unittest.TestCase):
             with self.subTest(driver):
                 require_module(driver)
                 self.run_source(SLEEPING.format(url=f"postgresql+{driver}:///app"))
+
+    def test_what_cannot_be_interrupted_costs_one_test_its_connection(self) -> None:
+        require_mariadb()
+        for url in ("postgresql+psycopg:///app", "mariadb+pymysql:///app"):
+            with self.subTest(url), tempfile.TemporaryDirectory() as folder:
+                write_suite(folder, {"test_restless.py": UNINTERRUPTIBLE.format(url=url)})
+                outcome = run_suite(folder, "unittest", warnings="ignore")
+                outcome.expect(passed=2, errors=1)
+                self.assertRegex(outcome.output, r"test_a lost the connection .*Thread-.* was in the middle of")
 
 
 if __name__ == "__main__":

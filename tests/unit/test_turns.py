@@ -9,7 +9,7 @@ from collections.abc import Callable
 from unittest import mock
 
 from dbtestcase import turns as turns_module
-from dbtestcase.errors import SandboxBusy, SandboxTimeout
+from dbtestcase.errors import SandboxBusy
 from dbtestcase.turns import Actor, Turn, Turns, _Reason, _Wait
 
 LONG = 10.0
@@ -125,9 +125,9 @@ class HarnessTest(TurnsTestCase):
         thread = self.start(work)
         begun.wait(LONG)
         threading.Timer(0.05, go_on.set).start()
-        with self.turns.seized(self.fail):
+        with self.turns.seized(self.fail, self.fail):
             self.log.append("harness")
-            with self.turns.seized(self.fail):
+            with self.turns.seized(self.fail, self.fail):
                 self.wait_for_waiters(1)
                 self.turns.reset()
                 with self.assertRaises(SandboxBusy):
@@ -136,39 +136,46 @@ class HarnessTest(TurnsTestCase):
         self.join(thread)
         self.assertEqual(self.log, ["statement", "harness", "harness again", "the next statement"])
 
-    def test_what_does_not_end_is_interrupted_and_named(self) -> None:
-        holder, begun, stop = Turn("holder", own=False), threading.Event(), threading.Event()
+    def test_what_does_not_end_is_interrupted_then_cut_then_passed_over(self) -> None:
+        for heeds in ("interrupt", "cut", ""):
+            holder, begun, stop = Turn("holder", own=False), threading.Event(), threading.Event()
 
-        def work() -> None:
-            self.turns.acquire(holder)
-            begun.set()
-            stop.wait(LONG)
-            self.turns.release(holder)
+            def work(holder: Turn = holder, begun: threading.Event = begun, stop: threading.Event = stop) -> None:
+                self.turns.acquire(holder)
+                begun.set()
+                stop.wait(LONG)
+                self.turns.release(holder)
 
-        for heeds in (True, False):
-            begun.clear()
-            stop.clear()
-            interrupt = mock.Mock(side_effect=stop.set if heeds else None)
-            patience = mock.patch.multiple(turns_module, PATIENCE=0.05, WIRE_TIMEOUT=LONG if heeds else 0.05)
-            with self.subTest(heeds=heeds), patience:
+            interrupt, cut = (
+                mock.Mock(side_effect=lambda *_: stop.set()) if heeds == name else mock.Mock()  # noqa: B023
+                for name in ("interrupt", "cut")
+            )
+            waits = mock.patch.multiple(
+                turns_module,
+                PATIENCE=0.05,
+                INTERRUPT_TIMEOUT=LONG if heeds == "interrupt" else 0.05,
+                COURTESY=LONG if heeds else 0.05,
+            )
+            with self.subTest(heeds=heeds), waits:
                 thread = self.start(work)
                 begun.wait(LONG)
-                if heeds:
-                    with self.turns.seized(interrupt):
-                        pass
-                else:
-                    with self.assertRaisesRegex(SandboxTimeout, "Thread-.* did not end"), self.turns.seized(interrupt):
-                        pass
+                with self.turns.seized(interrupt, cut):
+                    self.assertEqual(thread.is_alive() and not stop.is_set(), not heeds)
                 interrupt.assert_called_once_with()
+                self.assertEqual(cut.call_count, heeds != "interrupt")
+                if cut.called:
+                    self.assertRegex(cut.call_args[0][0], r"thread 'Thread-.*' was in the middle of a statement")
                 stop.set()
                 self.join(thread)
+                self.use("the next test")
+        self.assertEqual(self.log, ["the next test"] * 3)
 
     def test_what_this_thread_has_left_unfinished_is_over(self) -> None:
         stream = Turn("a stream", own=False)
         self.turns.acquire(stream)
         with self.assertRaises(SandboxBusy):
             self.use("statement")
-        with self.turns.seized(self.fail):
+        with self.turns.seized(self.fail, self.fail):
             self.turns.release(stream)  # its generator is closed late
             with self.assertRaises(SandboxBusy):
                 self.use("a finalizer")
