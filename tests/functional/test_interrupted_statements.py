@@ -10,8 +10,7 @@ from tests.support.runners import Outcome, run_suite, write_suite
 SUITE = """
     import signal
     import sqlalchemy as sa
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from dbtestcase import AsyncDatabaseTest, DatabaseTest
+    {imports}
 
     URL = {url!r}
     metadata = sa.MetaData()
@@ -55,10 +54,13 @@ GOES_ON = """{a}with engine.begin() as connection:
 class InterruptedStatementsTest(unittest.TestCase):
     def run_with(self, url: str, *, rest: str = "", asynchronous: bool = False) -> Outcome:
         words = {"a": "async ", "w": "await "} if asynchronous else {"a": "", "w": ""}
+        base = "AsyncDatabaseTest" if asynchronous else "DatabaseTest"
         source = SUITE.format(
             url=url,
             create="create_async_engine" if asynchronous else "sa.create_engine",
-            base="AsyncDatabaseTest" if asynchronous else "DatabaseTest",
+            base=base,
+            imports=f"from dbtestcase import {base}"
+            + ("; from sqlalchemy.ext.asyncio import create_async_engine" if asynchronous else ""),
             rest=rest.format(**words),
             **words,
         )
@@ -70,6 +72,8 @@ class InterruptedStatementsTest(unittest.TestCase):
         for driver, asynchronous in (("psycopg", False), ("psycopg2", False), ("psycopg", True), ("asyncpg", True)):
             with self.subTest(driver, asynchronous=asynchronous):
                 require_module(driver)
+                if asynchronous:
+                    require_module("greenlet")
                 url = f"postgresql+{driver}:///app"
                 self.run_with(url, rest=GOES_ON, asynchronous=asynchronous).expect(passed=2)
 

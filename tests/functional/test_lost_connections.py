@@ -132,6 +132,7 @@ class LostConnectionsTest(unittest.TestCase):
 
     def test_in_the_middle_of_an_async_test(self) -> None:
         require_mariadb()
+        require_module("greenlet")
         for driver in ("psycopg", "asyncpg", "aiomysql"):
             with self.subTest(driver):
                 require_module(driver)

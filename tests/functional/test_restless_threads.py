@@ -4,6 +4,8 @@ import tempfile
 import time
 import unittest
 
+import psycopg
+
 from tests.support.mariadb import require_mariadb
 from tests.support.requirements import require_module
 from tests.support.runners import run_suite, write_suite
@@ -185,7 +187,14 @@ class RestlessThreadsTest(unittest.TestCase):
                 write_suite(folder, {"test_restless.py": UNINTERRUPTIBLE.format(url=url)})
                 outcome = run_suite(folder, "unittest", warnings="ignore")
                 outcome.expect(passed=2, errors=1)
-                self.assertRegex(outcome.output, r"test_a lost the connection .*Thread-.* was in the middle of")
+                # psycopg 3.2 does not keep its connection locked during a COPY: what it left behind is drained at once
+                is_drained = url.startswith("postgresql") and psycopg.__version__ < "3.3"
+                self.assertRegex(
+                    outcome.output,
+                    r"connection \d+ was left with unfinished writes by .*test_a"
+                    if is_drained
+                    else r"test_a lost the connection .*Thread-.* was in the middle of",
+                )
 
 
 if __name__ == "__main__":
