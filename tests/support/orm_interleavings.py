@@ -6,6 +6,7 @@ Each session has rows of its own, so that production would never block; everybod
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,11 +126,9 @@ class Side:
 
     def end(self) -> None:
         """Close the sessions, as an application does that does not care how they are."""
-        for session in self.sessions:
-            try:
-                session.close()
-            except sa.exc.InvalidRequestError:  # a savepoint is left on a connection that was invalidated
-                session.rollback()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for session in self.sessions:
                 session.close()
 
     def everything(self) -> list[Any]:
