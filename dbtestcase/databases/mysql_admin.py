@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
+from dbtestcase.sockets import descriptor_of
 
 __all__ = ["Admin", "build_url", "quoted"]
 
@@ -145,7 +146,7 @@ class Admin:
 
     def _disarm(self) -> None:
         # As for PostgreSQL: a forked process must neither write to its parent's session nor keep it alive.
-        descriptor = _descriptor(self._connection)
+        descriptor = descriptor_of(self._connection)
         if descriptor is not None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, descriptor, inheritable=False)
@@ -170,15 +171,6 @@ def _imported(dialect_class: Any, url: URL) -> Any:
             cause="the driver that the URL names comes with none of the extras of dbtestcase",
             remedy=f"pip install {distribution}, or name another driver, such as mariadb+pymysql://",
         ) from error
-
-
-def _descriptor(connection: Any) -> int | None:
-    """The socket's descriptor; PyMySQL and mysqlclient keep it in different places."""
-    wire = getattr(connection, "_sock", None)
-    if wire is not None:
-        return int(wire.fileno())
-    fileno = getattr(connection, "fileno", None)
-    return int(fileno()) if callable(fileno) else None
 
 
 def _parts(error: Exception) -> tuple[int, str]:

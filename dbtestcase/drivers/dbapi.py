@@ -7,8 +7,6 @@ its own; this module knows only the standard.
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +19,10 @@ from ..errors import SandboxBusy, SandboxEscape
 from ..parameters import Flow, Rows
 from ..rules import COMMITTING, Rules
 from ..sandbox import Sandbox
+from ..sockets import descriptor_of, shut_down
 from ..statements import Kind, Statement, classify, with_parameter_names
 
-__all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire", "shut_down"]
+__all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire"]
 
 _CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 
@@ -103,7 +102,7 @@ class ProxyWire:
 
     def cut(self, why: str) -> None:
         self._gone = why
-        descriptor = _descriptor(self.connection)
+        descriptor = descriptor_of(self.connection)
         if descriptor is not None:
             shut_down(descriptor)
 
@@ -435,19 +434,3 @@ class ProxyCursor:
 
     def _returned(self, result: Any) -> Any:
         return self if result is self._real else result
-
-
-def shut_down(descriptor: int) -> None:
-    """End the traffic of a socket; whoever reads from it, in whatever thread, finds its end."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-def _descriptor(connection: Any) -> int | None:
-    """A connection's socket; drivers keep it in different places."""
-    for name in ("_sock", "_usock"):
-        wire = getattr(connection, name, None)
-        if wire is not None:
-            return int(wire.fileno())
-    fileno = getattr(connection, "fileno", None)
-    return int(fileno()) if callable(fileno) else None

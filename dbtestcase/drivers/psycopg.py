@@ -14,8 +14,8 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ..parameters import Rows
 from ..sandbox import Sandbox
+from ..sockets import shut_down
 from .bystanders import harness_connections
-from .dbapi import shut_down
 from .psycopg_connections import VirtualAsyncConnection, VirtualConnection
 from .psycopg_results import results
 

@@ -10,7 +10,7 @@ import dbtestcase
 PACKAGE = Path(dbtestcase.__file__).parent
 
 # From the bottom up; a module that is not named here is a worker.
-BOTTOM = {"errors", "settings", "recipes", "sources", "progress", "origins"}
+BOTTOM = {"errors", "settings", "recipes", "sources", "progress", "origins", "sockets"}
 ABOVE = [
     {"isolation", "truncating"},
     {"resources", "runs"},
