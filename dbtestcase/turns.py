@@ -252,8 +252,10 @@ class Turns:
             self.release(self._harness)
 
     def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None], cut: Callable[[str], None]) -> None:
-        why = f"{self._holding} was in the middle of a statement, COPY or stream when the test ended, and went on"
-        for seconds, then in ((PATIENCE, interrupt), (INTERRUPT_TIMEOUT, lambda: cut(why)), (COURTESY, None)):
+        def cut_off() -> None:
+            cut(f"{self._holding} was in the middle of a statement, COPY or stream when the test ended, and went on")
+
+        for seconds, then in ((PATIENCE, interrupt), (INTERRUPT_TIMEOUT, cut_off), (COURTESY, None)):
             deadline = self._clock() + seconds
             while (holder := self._holder_elsewhere(actor)) is not None:
                 self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE, blocking=True)
