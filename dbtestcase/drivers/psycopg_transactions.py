@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -46,23 +47,19 @@ class _TransactionGenerators:
     def _commit_gen(self) -> Gen:
         error = self._pop_savepoint("commit")  # type: ignore[attr-defined]
         self._is_now("COMMITTED")
-        conn = self._conn
-        if conn._pipeline:
-            yield from conn._pipeline._sync_gen()
-        try:
-            if error:
-                raise error
-            if self._outer_transaction:
-                yield from conn._commit_gen()
-            else:
-                yield from self._label("RELEASE")
-        finally:
-            conn._client.block -= 1
+        yield from self._end_gen(error, self._conn._commit_gen, "RELEASE")
 
     def _rollback_gen(self, exc_val: BaseException | None) -> Gen:
         error = self._pop_savepoint("rollback")  # type: ignore[attr-defined]
         explicit = isinstance(exc_val, psycopg.Rollback) or self.force_rollback
         self._is_now("ROLLED_BACK_EXPLICITLY" if explicit else "ROLLED_BACK_WITH_ERROR")
+        yield from self._end_gen(error, self._conn._rollback_gen, "ROLLBACK TO", "RELEASE")
+        if isinstance(exc_val, psycopg.Rollback):
+            transaction: Any = exc_val.transaction
+            return transaction is None or transaction is self
+        return False
+
+    def _end_gen(self, error: Exception | None, end_outer: Callable[[], Gen], *verbs: str) -> Gen:
         conn = self._conn
         if conn._pipeline:
             yield from conn._pipeline._sync_gen()
@@ -70,16 +67,12 @@ class _TransactionGenerators:
             if error:
                 raise error
             if self._outer_transaction:
-                yield from conn._rollback_gen()
+                yield from end_outer()
             else:
-                yield from self._label("ROLLBACK TO")
-                yield from self._label("RELEASE")
+                for verb in verbs:
+                    yield from self._label(verb)
         finally:
             conn._client.block -= 1
-        if isinstance(exc_val, psycopg.Rollback):
-            transaction: Any = exc_val.transaction
-            return transaction is None or transaction is self
-        return False
 
     def _is_now(self, status: str) -> None:
         statuses = getattr(self, "Status", None)
