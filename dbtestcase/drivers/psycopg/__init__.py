@@ -1,0 +1,1 @@
+"""psycopg 3: virtual connections over one PGconn."""

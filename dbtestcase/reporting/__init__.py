@@ -1,0 +1,1 @@
+"""What is told of a run: statements, failures, waits for locks, slow starts."""

@@ -1,0 +1,1 @@
+"""Many connections, one transaction that is never committed."""
