@@ -34,14 +34,14 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .async_cases import AsyncDatabaseTest
-    from .async_migrated_cases import AsyncMigratedDatabaseTest
-    from .async_truncating_cases import AsyncTruncatingDatabaseTest
-    from .cases import DatabaseTest
-    from .factories import FactoryManager
-    from .migrated_cases import MigratedDatabaseTest, MigrationChecks
-    from .sessions import async_session_scope, session_scope
-    from .truncating_cases import TruncatingDatabaseTest
+    from .cases.async_migrated import AsyncMigratedDatabaseTest
+    from .cases.async_truncating import AsyncTruncatingDatabaseTest
+    from .cases.asynchronous import AsyncDatabaseTest
+    from .cases.base import DatabaseTest
+    from .cases.migrated import MigratedDatabaseTest, MigrationChecks
+    from .cases.truncating import TruncatingDatabaseTest
+    from .data.factories import FactoryManager
+    from .data.sessions import async_session_scope, session_scope
 
 __all__ = [
     "AsyncDatabaseTest",
@@ -82,16 +82,16 @@ __all__ = [
 
 # Loaded when first asked for, so that `import dbtestcase` costs nothing and works without any extra.
 _LAZY: dict[str, str] = {
-    "AsyncDatabaseTest": "async_cases",
-    "AsyncMigratedDatabaseTest": "async_migrated_cases",
-    "AsyncTruncatingDatabaseTest": "async_truncating_cases",
-    "DatabaseTest": "cases",
-    "MigratedDatabaseTest": "migrated_cases",
-    "MigrationChecks": "migrated_cases",
-    "TruncatingDatabaseTest": "truncating_cases",
-    "FactoryManager": "factories",
-    "async_session_scope": "sessions",
-    "session_scope": "sessions",
+    "AsyncDatabaseTest": "cases.asynchronous",
+    "AsyncMigratedDatabaseTest": "cases.async_migrated",
+    "AsyncTruncatingDatabaseTest": "cases.async_truncating",
+    "DatabaseTest": "cases.base",
+    "MigratedDatabaseTest": "cases.migrated",
+    "MigrationChecks": "cases.migrated",
+    "TruncatingDatabaseTest": "cases.truncating",
+    "FactoryManager": "data.factories",
+    "async_session_scope": "data.sessions",
+    "session_scope": "data.sessions",
 }
 
 # What a lazy name cannot do without: the module to find, and the extra that brings it.

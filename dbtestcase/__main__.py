@@ -40,7 +40,7 @@ def _doctor() -> int:
 
 
 def _server() -> int:
-    from dbtestcase.server.keep import keep_running
+    from dbtestcase.server.serve import keep_running
     from dbtestcase.settings import read_settings
 
     return keep_running(read_settings())
@@ -53,7 +53,7 @@ def _prune() -> int:
     settings = read_settings()
     removed = prune(settings)
     if settings.server_url is not None:
-        from dbtestcase import databases
+        from dbtestcase import backends as databases
 
         url = settings.server_url
         removed += [f"database {name} on {url.render_as_string()}" for name in databases.prune(url)]

@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from . import scopes
-from .databases import Database
+from .backends import Database
+from .cases import scopes
 from .errors import MissingExtra
-from .queries import recording
+from .reporting.queries import recording
 from .server import Server
 
 try:

@@ -1,17 +1,17 @@
 """Databases for tests: made from a template, leased to one process, dropped at its end.
 
 :func:`test_database` is the door.  What differs from server to server is in a module for each (``postgresql``,
-``sqlite``, ``mysql``), found by the URL's dialect through :mod:`dbtestcase.databases.registry`.
+``sqlite``, ``mysql``), found by the URL's dialect through :mod:`dbtestcase.backends.registry`.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import URL
 
-from dbtestcase.databases.lending import Lending
-from dbtestcase.databases.registry import Database, Mode, Request, backend_for, register
+from dbtestcase.backends.existing import Lending
+from dbtestcase.backends.recipes import Recipe
+from dbtestcase.backends.registry import Database, Mode, Request, backend_for, register
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.recipes import Recipe
 from dbtestcase.settings import Settings
 
 __all__ = ["Database", "Lending", "prune", "register", "test_database"]

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from sqlalchemy import URL
 
-from dbtestcase.cleaning.report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 from dbtestcase.errors import ConfigurationError
 
 __all__ = ["Backend", "Cleaner", "Reclonable", "backend_for", "register"]
@@ -85,10 +85,10 @@ class Backend(Protocol):
 
 
 _modules = {
-    "postgresql": "dbtestcase.cleaning.postgresql",
-    "sqlite": "dbtestcase.cleaning.sqlite",
-    "mysql": "dbtestcase.cleaning.mysql",
-    "mariadb": "dbtestcase.cleaning.mysql",
+    "postgresql": "dbtestcase.backends.postgresql.cleaning",
+    "sqlite": "dbtestcase.backends.sqlite.cleaning",
+    "mysql": "dbtestcase.backends.mysql.cleaning",
+    "mariadb": "dbtestcase.backends.mysql.cleaning",
 }
 
 

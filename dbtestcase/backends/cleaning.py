@@ -19,8 +19,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.cleaning.registry import Cleaner, Reclonable, backend_for, register
-from dbtestcase.cleaning.report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaners import Cleaner, Reclonable, backend_for, register
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 
 __all__ = [
     "Cleaner",
@@ -65,6 +65,6 @@ def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
 def version() -> str:
     """A digest of this package's own text: what it made in a database by another text is not to be used."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

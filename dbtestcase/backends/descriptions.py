@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.types import SchemaType
 
-from dbtestcase import sources
+from dbtestcase.backends import sources
 from dbtestcase.errors import SchemaError
 
 __all__ = ["digest_of", "python_defaults", "schema_names"]

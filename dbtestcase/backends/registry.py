@@ -10,8 +10,8 @@ from typing import Literal
 
 from sqlalchemy import URL, Connection
 
+from dbtestcase.backends.recipes import Recipe
 from dbtestcase.errors import ConfigurationError, DatabaseError
-from dbtestcase.recipes import Recipe
 from dbtestcase.settings import Settings
 
 __all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "register"]
@@ -61,7 +61,7 @@ class Database(ABC):
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
         """Make a database of the same recipe that stays when the run has ended, for the rows of a failing test.
 
-        It is dropped by :func:`dbtestcase.databases.prune`, and by a later run when it is old or one of many.
+        It is dropped by :func:`dbtestcase.backends.prune`, and by a later run when it is old or one of many.
 
         :param test: the test's id.
         :param fill: is given the new database's URL and writes the rows; where it fails, nothing is kept.
@@ -87,7 +87,7 @@ class Database(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of a backend; see :func:`dbtestcase.databases.test_database`."""
+    """What is asked of a backend; see :func:`dbtestcase.backends.test_database`."""
 
     server_url: URL
     recipe: Recipe
@@ -115,10 +115,10 @@ class Backend(ABC):
 
 
 _MODULES = {
-    "postgresql": "dbtestcase.databases.postgresql",
-    "sqlite": "dbtestcase.databases.sqlite",
-    "mysql": "dbtestcase.databases.mysql",
-    "mariadb": "dbtestcase.databases.mysql",
+    "postgresql": "dbtestcase.backends.postgresql.databases",
+    "sqlite": "dbtestcase.backends.sqlite.databases",
+    "mysql": "dbtestcase.backends.mysql.databases",
+    "mariadb": "dbtestcase.backends.mysql.databases",
 }
 
 
@@ -141,7 +141,7 @@ def backend_for(url: URL) -> Backend:
         raise ConfigurationError(
             f"Databases of the dialect {name!r} cannot be made ({url.render_as_string()}).",
             cause=f"the dialects known are {', '.join(sorted(_MODULES))}.",
-            remedy="correct the URL, or name a module for the dialect with dbtestcase.databases.register().",
+            remedy="correct the URL, or name a module for the dialect with dbtestcase.backends.register().",
         )
     backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
     return backend

@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 
-from dbtestcase import sources
-from dbtestcase.descriptions import digest_of, python_defaults, schema_names
+from dbtestcase.backends import sources
+from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
 from dbtestcase.errors import SchemaError
 
 __all__ = ["MetadataRecipe"]
@@ -52,7 +52,7 @@ class MetadataRecipe:
         return f"metadata of {', '.join(names[:3]) or 'no tables'}{more}"
 
     def fingerprint(self) -> str:
-        """A hex digest of the compiled DDL, the listeners and the base-data hook (see :mod:`dbtestcase.sources`).
+        """A hex digest of the compiled DDL, the listeners and the base-data hook (see :mod:`.sources`).
 
         :raises SchemaError: a table cannot be compiled; the message names it.
         """

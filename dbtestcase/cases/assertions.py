@@ -16,7 +16,7 @@ from unittest import TestCase
 from sqlalchemy import ColumnElement, Connection, Select, func, inspect, literal_column, select
 from sqlalchemy.orm import Mapper, Session
 
-from .queries import Query, Recording, harness_statements, recording
+from ..reporting.queries import Query, Recording, harness_statements, recording
 
 __unittest = True
 

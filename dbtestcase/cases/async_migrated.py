@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from .async_cases import AsyncDatabaseTest
-from .migrated_cases import Migrations
+from .asynchronous import AsyncDatabaseTest
+from .migrated import Migrations
 
 __all__ = ["AsyncMigratedDatabaseTest"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from .async_cases import _AsyncLife
-from .errors import MigrationError
-from .truncating import TruncatingIsolation
-from .truncating_cases import TruncatingDatabaseTest
+from ..errors import MigrationError
+from ..isolation.truncation import TruncatingIsolation
+from .asynchronous import _AsyncLife
+from .truncating import TruncatingDatabaseTest
 
 __all__ = ["AsyncTruncatingDatabaseTest"]
 

@@ -17,9 +17,9 @@ from sqlalchemy import ColumnElement, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from ..errors import DBTestCaseWarning
+from .base import DatabaseTest
 from .blocking import run_blocking
-from .cases import DatabaseTest
-from .errors import DBTestCaseWarning
 
 __all__ = ["AsyncDatabaseTest"]
 

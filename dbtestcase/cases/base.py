@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from ..backends.recipes import Recipe
+from ..backends.schema import MetadataRecipe
+from ..data.class_data import capture
+from ..data.factories import FactoryManager, bound
+from ..data.sessions import session_scope
+from ..drivers.endpoints import target_of_url
+from ..errors import ConfigurationError, NotRunning
+from ..isolation.engines import resolve_engines
+from ..isolation.rollback import Isolation, SandboxIsolation, sandbox_run
+from ..reporting.failures import FailureEvidence
+from ..reporting.lock_waits import LockWatch
+from ..settings import Settings, read_settings
 from . import scopes
 from .assertions import QueryAssertions
-from .diagnostics import FailureEvidence
-from .engines import resolve_engines
-from .errors import ConfigurationError, NotRunning
-from .factories import FactoryManager, bound
-from .isolation import Isolation, SandboxIsolation, sandbox_run
-from .kept import keep_rows
-from .locks import LockWatch
-from .recipes import Recipe
-from .resources import Resources
-from .runs import ClassRun, current, defining_class, modules, noting, refuse_forgotten_super, source_files
-from .schema import MetadataRecipe
-from .sessions import session_scope
-from .settings import Settings, read_settings
-from .targets import target_of_url
-from .testdata import capture
+from .keep_rows import keep_rows
+from .lifecycle import ClassRun, current, defining_class, modules, noting, refuse_forgotten_super, source_files
+from .provisioning import Resources
 
 __all__ = ["DatabaseTest"]
 
@@ -95,7 +95,7 @@ class DatabaseTest(Resources, FailureEvidence, QueryAssertions):
     factories: Any = ()
     """FactoryBoy or polyfactory classes, or modules that hold them: bound to the test's session while the class runs.
 
-    On a test it is a :class:`~dbtestcase.factories.FactoryManager`: ``self.factories.PostFactory.create()``."""
+    On a test it is a :class:`~dbtestcase.data.factories.FactoryManager`: ``self.factories.PostFactory.create()``."""
 
     transaction_scope: ClassVar[str] = "class"
     """How long the outer transaction lasts: ``"class"``, ``"module"`` or ``"test"``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import SandboxConflict
+from ..errors import SandboxConflict
 
 __all__ = ["run_blocking"]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL
 
+from ..backends.postgresql.keep_rows import Kept, copy_rows, fetcher
 from . import scopes
-from .keeping import Kept, copy_rows, fetcher
-from .runs import ClassRun
+from .lifecycle import ClassRun
 
 if TYPE_CHECKING:
-    from .cases import DatabaseTest
+    from .base import DatabaseTest
 
 __all__ = ["MOST_KEPT", "keep_rows"]
 

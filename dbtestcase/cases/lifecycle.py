@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
+from ..data.class_data import ClassData, ModuleData, capture_module
+from ..data.factories import FactoryManager
+from ..errors import ConfigurationError
+from ..isolation.engines import resolve_engines
+from ..isolation.rollback import Isolation, SandboxIsolation
+from ..reporting.failures import SQLLog
+from ..settings import Settings, read_settings
 from . import scopes
-from .diagnostics import SQLLog
-from .engines import resolve_engines
-from .errors import ConfigurationError
-from .factories import FactoryManager
-from .isolation import Isolation, SandboxIsolation
-from .settings import Settings, read_settings
-from .testdata import ClassData, ModuleData, capture_module
 
 if TYPE_CHECKING:
-    from .cases import DatabaseTest
+    from .base import DatabaseTest
 
 __all__ = ["ClassRun", "current", "defining_class", "modules", "noting", "refuse_forgotten_super", "source_files"]
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import URL
 
+from ..backends import test_database
+from ..backends.recipes import Recipe
+from ..errors import ConfigurationError, MigrationError
+from ..isolation.engines import resolve_engines
+from ..migrations import MigrationRecipe
+from ..settings import read_settings
 from . import scopes
-from .cases import DatabaseTest
-from .databases import test_database
-from .engines import resolve_engines
-from .errors import ConfigurationError, MigrationError
-from .migrations import MigrationRecipe
-from .recipes import Recipe
-from .settings import read_settings
+from .base import DatabaseTest
 
 if TYPE_CHECKING:
-    from .migrations.project import Project
-    from .migrations.redirect import Target
+    from ..migrations.project import Project
+    from ..migrations.redirect import Target
 
 __all__ = ["MigratedDatabaseTest", "MigrationChecks", "Migrations"]
 
@@ -83,7 +83,7 @@ class Migrations(DatabaseTest):
 
         Branches with labels of their own, and lines without a common revision, may have a head each.
         """
-        from .migrations.heads import stray_heads
+        from ..migrations.heads import stray_heads
 
         stray = stray_heads(self._project().script)
         if stray:
@@ -103,7 +103,7 @@ class Migrations(DatabaseTest):
 
         :param exclude: names to pass over, also with ``*``: ``["legacy_*", "post.rating", "ix_post_title"]``.
         """
-        from .migrations.compare import compare
+        from ..migrations.compare import compare
 
         missing = compare(self._project(), self._migration_target(), metadata=self.metadata, exclude=exclude)
         if missing:
@@ -122,7 +122,7 @@ class Migrations(DatabaseTest):
 
         :param exclude: names of what may differ, or identifiers of revisions that are only upgraded.
         """
-        from .migrations.walk import stairway
+        from ..migrations.walk import stairway
 
         with self._empty_database() as (target, reset):
             problems = stairway(self._project(), target, exclude=exclude, reset=reset)
@@ -134,7 +134,7 @@ class Migrations(DatabaseTest):
 
         :param exclude: names of what may be left.
         """
-        from .migrations.walk import round_trip
+        from ..migrations.walk import round_trip
 
         with self._empty_database() as (target, _):
             problems = round_trip(self._project(), target, exclude=exclude)
@@ -176,7 +176,7 @@ class Migrations(DatabaseTest):
 
     def _migration_target(self) -> Target:
         """The test database, for env.py: seen through the sandbox."""
-        from .migrations.redirect import Target
+        from ..migrations.redirect import Target
 
         isolation = self._isolation_now()
         return Target(isolation.engine.url, contained=True, engine=isolation.own_engine)
@@ -194,7 +194,7 @@ class Migrations(DatabaseTest):
     @contextlib.contextmanager
     def _empty_database(self) -> Iterator[tuple[Target, Callable[[], object] | None]]:
         """An empty database, and a function that empties it again."""
-        from .migrations.redirect import Target
+        from ..migrations.redirect import Target
 
         if self.database == "existing":  # the role may not create databases: the test's own, which begins at head
             yield self._migration_target(), None

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import URL, make_url
 
+from ..backends import Database, Lending, test_database
+from ..backends.recipes import Recipe
+from ..isolation.engines import sync_engine_of
+from ..server import Server, disposable_server
+from ..server.staying import STAY_HOURS
+from ..settings import Settings
 from . import scopes
-from .databases import Database, Lending, test_database
-from .engines import sync_engine_of
-from .recipes import Recipe
-from .server import Server, disposable_server
-from .server.staying import STAY_HOURS
-from .settings import Settings
 
 __all__ = ["Resources"]
 

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..backends.recipes import Recipe
+from ..isolation.rollback import Isolation
+from ..isolation.truncation import CleanedRecipe, TruncatingIsolation, truncating_run
+from ..settings import Settings
 from . import scopes
-from .isolation import Isolation
-from .migrated_cases import Migrations
-from .recipes import Recipe
-from .settings import Settings
-from .truncating import CleanedRecipe, TruncatingIsolation, truncating_run
+from .migrated import Migrations
 
 if TYPE_CHECKING:
-    from .migrations.redirect import Target
+    from ..migrations.redirect import Target
 
 __all__ = ["TruncatingDatabaseTest"]
 
@@ -63,7 +63,7 @@ class TruncatingDatabaseTest(Migrations):
         return TruncatingIsolation(run)
 
     def _migration_target(self) -> Target:
-        from .migrations.redirect import Target
+        from ..migrations.redirect import Target
 
         return Target(self._isolation_now().engine.url)
 

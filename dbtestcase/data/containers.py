@@ -16,7 +16,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.collections import CollectionAdapter
 
-from .snapshots import Copies, Record, Snapshot, state_of
+from .instances import Copies, Record, Snapshot, state_of
 
 __all__ = ["Freezing", "Frozen", "Thawing"]
 

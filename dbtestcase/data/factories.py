@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .factoryboy import Binding, is_factory_boy, lead_method, reachable
-from .polyfactories import is_polyfactory, lead
+from .polyfactory import is_polyfactory, lead
 
 __all__ = ["FactoryManager", "bound"]
 
@@ -39,7 +39,7 @@ def bound(
     :param session_provider: asked whenever a factory needs its session, so bind once for many tests.  ``None`` means
         that no test is running: then a factory does what it would do unbound.
     :param async_session_provider: for polyfactory's ``create_async``.
-    :param run: calls what makes instances, with the sync methods of factories: :func:`dbtestcase.blocking.run_blocking`
+    :param run: calls what makes instances, with the sync methods of factories: ``run_blocking``
         where the session is an async session's own.
     :raises ConfigurationError: something that is not a factory is listed.
     """

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ..connections import Wire
 from ..errors import ServerUnreachable
-from ..rules import Rules, rules_for
-from ..sandbox import Sandbox
-from .facade import TWINS
+from ..sandbox.connections import Wire
+from ..sandbox.rules import Rules, rules_for
+from ..sandbox.transaction import Sandbox
+from .async_adapters import TWINS
 
 __all__ = ["LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
 
@@ -24,9 +24,9 @@ WireFactory = Callable[[Dialect, URL, Rules], contextlib.AbstractContextManager[
 
 _registry: dict[str, WireFactory] = {}
 _RULES = {
-    "sqlite": "dbtestcase.drivers.sqlite_statements",
-    "mysql": "dbtestcase.drivers.mysql_rules",
-    "mariadb": "dbtestcase.drivers.mysql_rules",
+    "sqlite": "dbtestcase.drivers.sqlite.statements",
+    "mysql": "dbtestcase.drivers.mysql.rules",
+    "mariadb": "dbtestcase.drivers.mysql.rules",
 }
 """The modules that register a dialect's rules."""
 
@@ -97,7 +97,7 @@ def _prepare(wire: Any, rules: Rules) -> None:
 def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from psycopg.conninfo import make_conninfo
 
-    from .psycopg import PsycopgWire
+    from .psycopg.wire import PsycopgWire
 
     _, parameters = dialect.create_connect_args(url)
     parameters.pop("context", None)
@@ -164,7 +164,7 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
-    from .sqlite import open_sqlite
+    from .sqlite.wire import open_sqlite
 
     with open_sqlite(dialect, url, rules) as wire:
         yield wire
@@ -172,7 +172,7 @@ def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _mysql(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
-    from .mysql import open_mysql
+    from .mysql.wire import open_mysql
 
     with open_mysql(dialect, url, rules, lock_timeout=LOCK_TIMEOUT) as wire:
         yield wire

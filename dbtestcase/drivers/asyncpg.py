@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..parameters import Rows
+from ..sandbox.session_settings import Rows
 from .portal import PortalWire
 
 __all__ = ["AsyncpgWire"]

@@ -14,13 +14,13 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..connections import Client
 from ..errors import SandboxBusy, SandboxEscape
-from ..parameters import Flow, Rows
-from ..rules import COMMITTING, Rules
-from ..sandbox import Sandbox
-from ..sockets import descriptor_of, shut_down
-from ..statements import Kind, Statement, classify, with_parameter_names
+from ..sandbox.connections import Client
+from ..sandbox.rules import COMMITTING, Rules
+from ..sandbox.session_settings import Flow, Rows
+from ..sandbox.statements import Kind, Statement, classify, with_parameter_names
+from ..sandbox.transaction import Sandbox
+from .sockets import descriptor_of, shut_down
 
 __all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire"]
 

@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..errors import SandboxEscape
-from ..rules import COMMITTING
-from ..sandbox import Sandbox
-from ..statements import Statement, classify
+from ..sandbox.rules import COMMITTING
+from ..sandbox.statements import Statement, classify
+from ..sandbox.transaction import Sandbox
 
 __all__ = ["harness_connections", "watching"]
 
@@ -56,7 +56,7 @@ def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[Non
     def watched(connection: Any) -> bool:
         return not _harness.get() and is_target(connection)
 
-    from .psycopg_watching import watching_connections
+    from .psycopg.watching import watching_connections
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(watching_connections(watched, refuse))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from ..parameters import Rows
-from ..statements import Kind
+from ..sandbox.session_settings import Rows
+from ..sandbox.statements import Kind
 from .dbapi import ProxyConnection, ProxyWire
 
 __all__ = ["Pg8000Wire"]

@@ -9,10 +9,10 @@ from typing import Any
 from unittest import mock
 
 from ..errors import SandboxEscape
-from ..rules import COMMITTING
-from ..statements import classify
-from .bystanders import harness_connections
+from ..sandbox.rules import COMMITTING
+from ..sandbox.statements import classify
 from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
+from .direct_connections import harness_connections
 
 __all__ = ["Psycopg2Wire"]
 

@@ -18,12 +18,12 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
-from .connections import Client
-from .drivers import connect_virtual
-from .drivers.bystanders import watching
-from .errors import ConfigurationError, SandboxEscape
-from .sandbox import Sandbox
-from .targets import Target, target_of_arguments, target_of_connection
+from ..drivers import connect_virtual
+from ..drivers.direct_connections import watching
+from ..drivers.endpoints import Target, target_of_arguments, target_of_connection
+from ..errors import ConfigurationError, SandboxEscape
+from ..sandbox.connections import Client
+from ..sandbox.transaction import Sandbox
 
 __all__ = ["Switchboard", "blocking_engine", "initialize_dialect", "resolve_engines", "sync_engine_of"]
 

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
-from dbtestcase.origins import Origin, find_origin
+from dbtestcase.reporting.call_sites import Origin, find_origin
 
 __all__ = ["Lending", "Lendings", "Trait", "traits"]
 

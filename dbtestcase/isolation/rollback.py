@@ -11,12 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
-from .drivers import open_wire
+from ..drivers import open_wire
+from ..drivers.endpoints import Target, target_of_url
+from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
+from ..sandbox.transaction import Sandbox
 from .engines import Switchboard, blocking_engine, initialize_dialect
-from .errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
-from .leftovers import OpenSessions
-from .sandbox import Sandbox
-from .targets import Target, target_of_url
+from .open_sessions import OpenSessions
 
 __all__ = ["Isolation", "SandboxIsolation", "SandboxRun", "sandbox_run"]
 
@@ -71,7 +71,7 @@ class Isolation(ABC):
     @property
     @abstractmethod
     def database(self) -> Any:
-        """The test database, a :class:`dbtestcase.databases.Database`."""
+        """The test database, a :class:`dbtestcase.backends.Database`."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine
 
-from dbtestcase import cleaning
-from dbtestcase.cleaning import Look, Opened, Session
+from dbtestcase.backends import cleaning
+from dbtestcase.backends.cleaning import Look, Opened, Session
+from dbtestcase.backends.recipes import Recipe
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
-from dbtestcase.isolation import Isolation
-from dbtestcase.lendings import Lending, Lendings, Trait
-from dbtestcase.recipes import Recipe
-from dbtestcase.reroute import Rerouting
+from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
+from dbtestcase.isolation.reroute import Rerouting
+from dbtestcase.isolation.rollback import Isolation
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from dbtestcase.databases import Database
+    from dbtestcase.backends import Database
 
 __all__ = ["CleanedRecipe", "TruncatingIsolation", "TruncatingRun", "truncating_run"]
 
@@ -72,7 +72,7 @@ class CleanedRecipe:
         self.complete(url)
 
     def complete(self, url: URL) -> None:
-        """Add the bookkeeping to what ``inner`` makes (see :class:`~dbtestcase.recipes.DerivedRecipe`)."""
+        """Add the bookkeeping to what ``inner`` makes (see :class:`~dbtestcase.backends.recipes.DerivedRecipe`)."""
         cleaning.install(url)
 
 

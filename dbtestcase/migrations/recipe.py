@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from dbtestcase import sources
+from dbtestcase.backends import sources
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
 

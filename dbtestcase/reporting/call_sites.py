@@ -76,7 +76,7 @@ _is_application: dict[str, bool] = {}
 _LIBRARIES = tuple(
     os.path.join(folder, "")
     for folder in {
-        os.path.dirname(os.path.abspath(__file__)),
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),  # this library
         os.path.dirname(os.path.abspath(sqlalchemy.__file__)),
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),

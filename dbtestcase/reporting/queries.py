@@ -20,7 +20,7 @@ from typing import Any, overload
 
 from sqlalchemy import Connection, Engine, event
 
-from .origins import Origin, find_origin
+from .call_sites import Origin, find_origin
 
 __all__ = ["Query", "Recording", "harness_statements", "recording"]
 

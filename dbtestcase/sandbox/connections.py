@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from .origins import Origin
-from .parameters import Parameters, Rows
+from ..reporting.call_sites import Origin
 from .savepoints import Owner
+from .scheduler import Turn
+from .session_settings import Parameters, Rows
 from .statements import Statement
-from .turns import Turn
 
 __all__ = ["POOLED", "Client", "Scope", "Wire"]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..errors import SandboxConflict
 from .connections import Client
-from .errors import SandboxConflict
-from .parameters import Flow, literal
 from .rules import COMMITTING
+from .session_settings import Flow, literal
 
 __all__ = ["close_cursors", "find_cursors", "free_cursor_name"]
 

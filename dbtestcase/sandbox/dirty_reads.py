@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from .catalog import Catalog
+from ..errors import DirtyReadWarning
+from ..reporting.call_sites import find_origin
 from .connections import Client
-from .errors import DirtyReadWarning
-from .origins import find_origin
-from .parameters import Flow
 from .savepoints import Owner
+from .schema_facts import Catalog
+from .session_settings import Flow
 from .statements import Statement
 
 __all__ = ["warn_of_dirty_reads", "warn_of_locks"]

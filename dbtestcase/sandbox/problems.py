@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 
+from ..errors import DBTestCaseError, LeakError, SandboxError
 from .connections import Client, Wire
-from .errors import DBTestCaseError, LeakError, SandboxError
 from .rules import COMMITTING
 
 __all__ = ["find_problems"]

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .parameters import Rows
+from .session_settings import Rows
 from .statements import Kind, Statement
 
 __all__ = ["Relations", "Touched"]

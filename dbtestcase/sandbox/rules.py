@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .errors import SandboxEscape
-from .parameters import Rows, literal, read_settings, write_settings
+from ..errors import SandboxEscape
 from .savepoints import Step
+from .session_settings import Rows, literal, read_settings, write_settings
 from .statements import Kind, Statement
 
 __all__ = ["PostgreSQLRules", "Rules", "register", "rules_for"]
@@ -119,7 +119,7 @@ class Rules:
         return ""
 
     relations = ""
-    """SQL for :class:`dbtestcase.relations.Relations`; empty where any statement may touch any table."""
+    """SQL for :class:`dbtestcase.sandbox.relations.Relations`; empty where any statement may touch any table."""
     any_case = False
     """Whether names of tables that differ only in case may be the same."""
 

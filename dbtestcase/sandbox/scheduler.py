@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from .errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
+from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 
 __all__ = ["PATIENCE", "Actor", "Turns", "current_actor"]
 

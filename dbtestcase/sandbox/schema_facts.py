@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .parameters import Flow
 from .relations import Relations
 from .rules import Rules
+from .session_settings import Flow
 from .statements import Statement
 
 __all__ = ["Catalog"]

@@ -5,7 +5,7 @@ How it works
 
 A :class:`Sandbox` owns a *wire*: one physical connection in one outer transaction.  Each connection that the
 application opens is a *virtual connection*, known here as a :class:`Client`.  What a client believes to be ``BEGIN …
-COMMIT`` is a savepoint; :mod:`dbtestcase.savepoints` decides which.  A test ends with one ``ROLLBACK TO SAVEPOINT``,
+COMMIT`` is a savepoint; ``savepoints`` decides which.  A test ends with one ``ROLLBACK TO SAVEPOINT``,
 and everything that any client did is gone, committed or not.
 
 This module is the part between the decisions and the drivers.  Its operations are *flows*: generators that yield SQL
@@ -19,7 +19,7 @@ and receive rows.  A driver runs them, synchronously or asynchronously, so that 
 
 The order of things in one statement:
 
-1. the client waits for its turn (:mod:`dbtestcase.turns`);
+1. the client waits for its turn (:mod:`dbtestcase.sandbox.scheduler`);
 2. a transaction that an error has aborted is rolled back to its savepoint, so that nobody else is poisoned;
 3. what cannot be contained is refused, before it is sent;
 4. the client's savepoint is set, if the top of the stack is not its own, and its ``SET`` parameters are applied;
@@ -82,18 +82,18 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from .catalog import Catalog
+from ..errors import DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
+from ..reporting.call_sites import Origin, find_origin
 from .connections import POOLED, Client, Scope, Wire
 from .cursors import close_cursors, find_cursors, free_cursor_name
 from .dirty_reads import warn_of_dirty_reads, warn_of_locks
-from .errors import DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
-from .origins import Origin, find_origin
-from .parameters import Flow, Parameters, ParameterStore
-from .reports import find_problems
+from .problems import find_problems
 from .rules import COMMITTING, Rules
 from .savepoints import Conflict, Fate, Owner, Stack, Step
+from .scheduler import Turn, Turns
+from .schema_facts import Catalog
+from .session_settings import Flow, Parameters, ParameterStore
 from .statements import Kind, Statement
-from .turns import Turn, Turns
 
 __all__ = ["Sandbox"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.progress import say
+from dbtestcase.reporting.progress import say
 from dbtestcase.server import Server
 from dbtestcase.server.account import Account
 from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dbtestcase.errors import ServerError
-from dbtestcase.progress import doing, say
+from dbtestcase.reporting.progress import doing, say
 from dbtestcase.server.folders import locked, private_folder, temp_places
 from dbtestcase.server.watcher import UNUSED_SECONDS, copy_tree, publish, sweep_cache
 from dbtestcase.settings import Settings

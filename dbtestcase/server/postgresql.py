@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import URL
 
 from dbtestcase.errors import ServerStartFailed
-from dbtestcase.progress import doing, say
+from dbtestcase.reporting.progress import doing, say
 from dbtestcase.server.account import Account, server_account
 from dbtestcase.server.base import MIB, ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root

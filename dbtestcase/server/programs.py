@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbtestcase.errors import ProgramsNotFound, ServerError
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.folders import locked, private_folder, room_in, temp_places
 from dbtestcase.settings import Settings

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL
 
-from dbtestcase.cleaning import cleaner_for, install
+from dbtestcase.backends.cleaning import cleaner_for, install
 from tests.benchmarks.measure import finish, print_table, shared_server, verdict
 
 SIZES = (10, 100, 500)

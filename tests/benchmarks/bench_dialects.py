@@ -98,8 +98,8 @@ for number in range({TABLES}):
     Table(f"t{{number}}", metadata, Column("id", Integer, primary_key=True), Column("name", String(50), index=True))
 engine = create_engine(os.environ["SCRATCH"])  # an application has one
 if sys.argv[1] == "database":
-    from dbtestcase.databases import test_database
-    from dbtestcase.schema import MetadataRecipe
+    from dbtestcase.backends import test_database
+    from dbtestcase.backends.schema import MetadataRecipe
     from dbtestcase.settings import read_settings
     from sqlalchemy import make_url
     settings, recipe = read_settings(), MetadataRecipe(metadata, dialect="mariadb")

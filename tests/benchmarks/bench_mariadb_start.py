@@ -13,8 +13,8 @@ from pathlib import Path
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from dbtestcase import databases
-from dbtestcase.schema import MetadataRecipe
+from dbtestcase import backends as databases
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.settings import Settings
 from tests.support.mariadb import mariadb_url
 

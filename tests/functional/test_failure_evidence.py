@@ -8,7 +8,7 @@ from tests.support.runners import RUNNERS, run_suite, write_suite
 
 SUITE = """
     from sqlalchemy import create_engine, text
-    from dbtestcase.diagnostics import FailureEvidence, SQLLog
+    from dbtestcase.reporting.failures import FailureEvidence, SQLLog
 
     engine = create_engine("sqlite://")
 

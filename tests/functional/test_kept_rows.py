@@ -306,7 +306,7 @@ class ServerByUrlTest(KeptRowsTestCase):
 
     def prune_databases(self, url: str) -> str:
         """Not the command: it would end the server first, which is one that stays."""
-        script = f"import dbtestcase.databases as d, sqlalchemy; print(d.prune(sqlalchemy.make_url({url!r})))"
+        script = f"import dbtestcase.backends as d, sqlalchemy; print(d.prune(sqlalchemy.make_url({url!r})))"
         done = run_python(["-W", "error", "-c", script], cwd="/", env=self.env)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout

@@ -8,7 +8,7 @@ import psycopg2
 import sqlalchemy as sa
 
 from dbtestcase import DatabaseTest, SandboxEscape
-from dbtestcase.drivers.psycopg_watching import watching_connections
+from dbtestcase.drivers.psycopg.watching import watching_connections
 
 metadata = sa.MetaData()
 notes = sa.Table("notes", metadata, sa.Column("text", sa.String))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import create_engine, inspect
 
-from dbtestcase.cleaning import Look, Opened, cleaner_for, install
+from dbtestcase.backends.cleaning import Look, Opened, cleaner_for, install
 from dbtestcase.errors import CleaningError
 from tests.integration.test_cleaning_workloads import CleaningCase
 from tests.support.scratch import connect, dump

@@ -10,7 +10,7 @@ import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dbtestcase.cleaning import Cleaner, Look, cleaner_for, install
+from dbtestcase.backends.cleaning import Cleaner, Look, cleaner_for, install
 from tests.support.scratch import Scratch, connect, dump
 from tests.support.servers import postgresql_url
 

@@ -7,8 +7,9 @@ from unittest import mock
 
 import sqlalchemy as sa
 
-from dbtestcase import DatabaseTest, isolation
-from dbtestcase.rules import PostgreSQLRules
+from dbtestcase import DatabaseTest
+from dbtestcase.isolation import rollback as isolation
+from dbtestcase.sandbox.rules import PostgreSQLRules
 from tests.support.inner import InnerRuns
 from tests.support.postgresql import PostgreSQLTestCase
 from tests.support.scratch import connect

@@ -13,8 +13,8 @@ from unittest import mock
 
 import sqlalchemy
 
-from dbtestcase import progress
 from dbtestcase.errors import ConfigurationError, DBTestCaseError, ServerError, ServerStartFailed
+from dbtestcase.reporting import progress
 from dbtestcase.server import Server, base, disposable_server, postgresql, register
 from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RunFolder

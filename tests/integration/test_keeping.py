@@ -7,7 +7,7 @@ import psycopg
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.keeping import Kept, copy_rows, fetcher
+from dbtestcase.backends.postgresql.keep_rows import Kept, copy_rows, fetcher
 from tests.support.postgresql import PostgreSQLTestCase
 
 SCHEMA = """

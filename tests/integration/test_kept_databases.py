@@ -7,9 +7,9 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase import databases
-from dbtestcase.databases import postgresql_catalog as catalogs
-from dbtestcase.databases.registry import Database
+from dbtestcase import backends as databases
+from dbtestcase.backends.postgresql import catalog as catalogs
+from dbtestcase.backends.registry import Database
 from tests.support.postgresql import CACHE, NO_CACHE, PostgreSQLTestCase, recipe
 
 

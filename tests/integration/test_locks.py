@@ -7,8 +7,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.locks import LockWatch, who_blocks
-from dbtestcase.queries import recording
+from dbtestcase.reporting.lock_waits import LockWatch, who_blocks
+from dbtestcase.reporting.queries import recording
 from tests.support.postgresql import PostgreSQLTestCase
 
 CREATE = "CREATE TABLE IF NOT EXISTS posts (id int PRIMARY KEY, title text)"

@@ -11,12 +11,13 @@ from unittest import mock
 from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, String, Table, event, make_url
 from sqlalchemy.orm import Session
 
-from dbtestcase import databases
-from dbtestcase.databases import mysql_existing, mysql_register
-from dbtestcase.databases.guard import MARK_TABLE
-from dbtestcase.databases.registry import Database
+from dbtestcase import backends as databases
+from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.mysql import existing as mysql_existing
+from dbtestcase.backends.mysql import register as mysql_register
+from dbtestcase.backends.registry import Database
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, SchemaError, ServerUnreachable, UnsafeDatabase
-from dbtestcase.schema import MetadataRecipe
 from dbtestcase.settings import Settings
 from tests.support.mariadb import MariaDBTestCase, connect
 from tests.support.requirements import require_module

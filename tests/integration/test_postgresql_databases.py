@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import create_engine
 
-from dbtestcase import databases
+from dbtestcase import backends as databases
 from dbtestcase.errors import DatabaseError
 from tests.support.postgresql import CACHE, NO_CACHE, CountingRecipe, PostgreSQLTestCase, recipe
 

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Session
 from sqlalchemy.types import UserDefinedType
 
-from dbtestcase import databases
+from dbtestcase import backends as databases
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import (
     CannotCreateDatabase,
     ConfigurationError,
@@ -18,7 +19,6 @@ from dbtestcase.errors import (
     SchemaError,
     ServerUnreachable,
 )
-from dbtestcase.schema import MetadataRecipe
 from tests.support.postgresql import CACHE, NO_CACHE, PostgreSQLTestCase, recipe
 
 

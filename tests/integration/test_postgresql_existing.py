@@ -9,11 +9,11 @@ from unittest import mock
 
 from sqlalchemy import DDL, URL, Column, Enum, ForeignKey, Integer, MetaData, Table, Text, create_engine, event
 
-from dbtestcase import databases
-from dbtestcase.databases import postgresql_existing
-from dbtestcase.databases.registry import Database
+from dbtestcase import backends as databases
+from dbtestcase.backends.postgresql import existing as postgresql_existing
+from dbtestcase.backends.registry import Database
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError, UnsafeDatabase
-from dbtestcase.schema import MetadataRecipe
 from tests.support.postgresql import CACHE, PostgreSQLTestCase, recipe
 
 EVERYTHING = """

@@ -8,10 +8,10 @@ from unittest import mock
 
 from sqlalchemy import URL, event
 
-from dbtestcase import databases
-from dbtestcase.databases import postgresql_catalog as catalogs
-from dbtestcase.databases.names import template_name
-from dbtestcase.databases.registry import Database
+from dbtestcase import backends as databases
+from dbtestcase.backends.names import template_name
+from dbtestcase.backends.postgresql import catalog as catalogs
+from dbtestcase.backends.registry import Database
 from dbtestcase.settings import Settings
 from tests.support.postgresql import CACHE, NO_CACHE, CountingRecipe, PostgreSQLTestCase, recipe
 
@@ -60,8 +60,8 @@ class TemplateTest(TemplatesTestCase):
     def test_another_version_of_the_server_or_of_the_library_has_a_template_of_its_own(self) -> None:
         self.make(CountingRecipe("versions")).close()
         for name, value in (
-            ("dbtestcase.databases.postgresql_admin.Admin.version_name", "99.1"),
-            ("dbtestcase.databases.names.LIBRARY_VERSION", "99.2"),
+            ("dbtestcase.backends.postgresql.admin.Admin.version_name", "99.1"),
+            ("dbtestcase.backends.names.LIBRARY_VERSION", "99.2"),
         ):
             with self.subTest(name), mock.patch(name, value):
                 before, counted = self.templates(), CountingRecipe("versions")

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from dbtestcase.drivers.psycopg_hooks import HOOKS, check_hooks
+from dbtestcase.drivers.psycopg.hooks import HOOKS, check_hooks
 from dbtestcase.errors import ConfigurationError, SandboxEscape
 from tests.integration import test_leak_matrix as matrix
 from tests.support.doors import DOORS
@@ -55,7 +55,7 @@ class HooksTest(unittest.TestCase):
     def test_it_is_said_at_import(self) -> None:
         program = (
             "import psycopg; del psycopg.BaseConnection._start_query\n"
-            "try: import dbtestcase.drivers.psycopg\n"
+            "try: import dbtestcase.drivers.psycopg.wire\n"
             "except Exception as error: print(type(error).__name__, error)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.schema import MetadataRecipe
+from dbtestcase.backends.schema import MetadataRecipe
 from tests.support.postgresql import PostgreSQLTestCase
 
 

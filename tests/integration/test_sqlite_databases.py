@@ -14,12 +14,13 @@ from unittest import mock
 
 from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, Table, create_engine, event, make_url
 
-from dbtestcase import databases
-from dbtestcase.databases import sqlite, sqlite_files
-from dbtestcase.databases.guard import MARK_TABLE
-from dbtestcase.databases.registry import Database
+from dbtestcase import backends as databases
+from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.registry import Database
+from dbtestcase.backends.schema import MetadataRecipe
+from dbtestcase.backends.sqlite import databases as sqlite
+from dbtestcase.backends.sqlite import files as sqlite_files
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError, ServerUnreachable, UnsafeDatabase
-from dbtestcase.schema import MetadataRecipe
 from dbtestcase.settings import Settings
 from tests.support.postgresql import CountingRecipe, recipe
 

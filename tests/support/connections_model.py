@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dbtestcase.savepoints import Conflict, Entry, Owner, Stack, Step, Verb
+from dbtestcase.sandbox.savepoints import Conflict, Entry, Owner, Stack, Step, Verb
 
 __all__ = ["GONE", "FakeServer", "Independent", "World"]
 

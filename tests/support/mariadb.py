@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 from sqlalchemy import URL, make_url
 
-from dbtestcase.databases.mysql_admin import lock_name
+from dbtestcase.backends.mysql.admin import lock_name
 from dbtestcase.errors import ProgramsNotFound
 from dbtestcase.server import disposable_server
 from dbtestcase.server.mariadb import find_mariadb

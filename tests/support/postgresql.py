@@ -11,9 +11,9 @@ from psycopg import sql
 from sqlalchemy import URL, Column, Integer, MetaData, Table, Text
 from sqlalchemy.orm import Session
 
-from dbtestcase.databases.names import lock_key
-from dbtestcase.databases.postgresql_catalog import LEASE_LOCKS
-from dbtestcase.schema import MetadataRecipe
+from dbtestcase.backends.names import lock_key
+from dbtestcase.backends.postgresql.catalog import LEASE_LOCKS
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.settings import Settings
 from tests.support.servers import postgresql_url
 

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, inspect, select, update
 from sqlalchemy.orm import Session, joinedload
 from sqlalchemy.pool import StaticPool
 
-from dbtestcase.queries import recording
-from dbtestcase.testdata import ClassData, capture, capture_module
+from dbtestcase.data.class_data import ClassData, capture, capture_module
+from dbtestcase.reporting.queries import recording
 from tests.support.blog_models import Author, Base, Editor, Guest, Link, Pair, Place, Post, Quote, Tag
 from tests.support.requirements import require_module
 

@@ -2,9 +2,9 @@
 
 import unittest
 
-from dbtestcase.cleaning.graph import filling_order, with_referrers
-from dbtestcase.cleaning.report import Opened, Report, Session, in_the_way, may_yet_finish
-from dbtestcase.lendings import Trait, traits
+from dbtestcase.backends.cleaning_report import Opened, Report, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.foreign_keys import filling_order, with_referrers
+from dbtestcase.isolation.pool_checkouts import Trait, traits
 
 
 class InTheWayTest(unittest.TestCase):

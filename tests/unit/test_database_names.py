@@ -7,8 +7,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from dbtestcase.databases import names
-from dbtestcase.databases.guard import check_safe, named_like_a_test
+from dbtestcase.backends import names
+from dbtestcase.backends.guard import check_safe, named_like_a_test
 from dbtestcase.errors import UnsafeDatabase
 
 

@@ -32,8 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
 from sqlalchemy.orm import Session
 
+from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import SchemaError
-from dbtestcase.schema import MetadataRecipe
 from tests.support.runners import inner_environment
 
 Change = Callable[[MetaData, Table], object]

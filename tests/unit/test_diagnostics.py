@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import StaticPool
 
-from dbtestcase.diagnostics import FailureEvidence, SQLLog, adding_evidence
+from dbtestcase.reporting.failures import FailureEvidence, SQLLog, adding_evidence
 
 
 class LogCase(unittest.TestCase):

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
+from dbtestcase.data.factories import FactoryManager, bound
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.factories import FactoryManager, bound
 from tests.support.blog_models import Author, Base, Link, Post, Tag
 from tests.support.requirements import require_module
 

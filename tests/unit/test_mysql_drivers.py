@@ -5,7 +5,7 @@ from unittest import mock
 
 from sqlalchemy import make_url
 
-from dbtestcase.databases.mysql_admin import Admin
+from dbtestcase.backends.mysql.admin import Admin
 from dbtestcase.errors import ConfigurationError, MissingExtra
 
 

@@ -6,7 +6,7 @@ import threading
 import unittest
 from unittest import mock
 
-from dbtestcase import progress
+from dbtestcase.reporting import progress
 
 
 class DoingTest(unittest.TestCase):

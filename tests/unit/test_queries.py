@@ -12,9 +12,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.pool import StaticPool
 
-from dbtestcase import origins
-from dbtestcase.assertions import QueryAssertions
-from dbtestcase.queries import harness_statements, recording
+from dbtestcase.cases.assertions import QueryAssertions
+from dbtestcase.reporting import call_sites as origins
+from dbtestcase.reporting.queries import harness_statements, recording
 from tests.support.blog_models import Author, Base, Editor, Post, Tag
 
 
@@ -273,7 +273,7 @@ class AssertionTest(QueryCase):
             self.assertRowCount(Tag, 1)
 
     def test_a_traceback_ends_in_the_test(self) -> None:
-        self.assertTrue(vars(__import__("dbtestcase.assertions").assertions)["__unittest"])
+        self.assertTrue(vars(__import__("dbtestcase.cases.assertions").assertions)["__unittest"])
 
 
 if __name__ == "__main__":

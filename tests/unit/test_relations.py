@@ -2,8 +2,8 @@
 
 import unittest
 
-from dbtestcase.relations import Relations
-from dbtestcase.statements import classify
+from dbtestcase.sandbox.relations import Relations
+from dbtestcase.sandbox.statements import classify
 
 ROWS = [
     *(("table", name, "") for name in ("author", "post", "tag", "audit", "measurement", "measurement_2026")),

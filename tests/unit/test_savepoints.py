@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from dbtestcase.savepoints import Conflict, Fate, Owner, Stack, Verb
+from dbtestcase.sandbox.savepoints import Conflict, Fate, Owner, Stack, Verb
 from tests.support.connections_model import World
 
 LONG = os.environ.get("DBTESTCASE_LONG") == "1"

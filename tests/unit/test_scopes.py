@@ -6,9 +6,9 @@ import unittest
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from dbtestcase import scopes
+from dbtestcase.cases import scopes
+from dbtestcase.cases.scopes import Scopes, worker_name
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.scopes import Scopes, worker_name
 
 
 class ScopesTest(unittest.TestCase):

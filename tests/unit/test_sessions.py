@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from dbtestcase.sessions import async_session_scope, session_scope
+from dbtestcase.data.sessions import async_session_scope, session_scope
 from tests.support.blog_models import Base, Tag
 
 

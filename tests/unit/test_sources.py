@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from dbtestcase import sources
+from dbtestcase.backends import sources
 from tests.support.runners import inner_environment
 
 

@@ -5,7 +5,7 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbtestcase.statements import Kind, Statement, classify, split
+from dbtestcase.sandbox.statements import Kind, Statement, classify, split
 
 ESCAPES = [
     "COMMIT",

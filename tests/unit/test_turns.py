@@ -8,9 +8,9 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from dbtestcase import turns as turns_module
 from dbtestcase.errors import SandboxBusy
-from dbtestcase.turns import Actor, Turn, Turns, _Reason, _Wait
+from dbtestcase.sandbox import scheduler as turns_module
+from dbtestcase.sandbox.scheduler import Actor, Turn, Turns, _Reason, _Wait
 
 LONG = 10.0
 """Seconds after which a test that should have ended hangs."""

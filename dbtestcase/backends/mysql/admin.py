@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from dbtestcase.drivers.sockets import descriptor_of
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
-from dbtestcase.sockets import descriptor_of
 
 __all__ = ["Admin", "build_url", "quoted"]
 

@@ -1,4 +1,4 @@
-"""Cleaning on MySQL and MariaDB: what was touched is told by :mod:`~dbtestcase.cleaning.mysql_state`, and put back.
+"""Cleaning on MySQL and MariaDB: what was touched is told by ``cleaning_state``, and put back.
 
 The reference rows are copied into temporary tables of the cleaner's own connection: nobody else sees them, the server
 keeps them exactly as they are, and they end with the connection.  A touched table is emptied and filled again with
@@ -17,9 +17,9 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.cleaning.mysql_state import State, definitions, keep_counters, quoted, read_state
-from dbtestcase.cleaning.registry import Cleaner, Reclonable
-from dbtestcase.cleaning.report import Look, Opened, Report, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.cleaners import Cleaner, Reclonable
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.mysql.cleaning_state import State, definitions, keep_counters, quoted, read_state
 from dbtestcase.errors import CleaningError, MissingExtra
 
 __all__ = ["BACKEND", "Link", "MySQLBackend", "MySQLCleaner"]
@@ -316,7 +316,7 @@ def _report(touched: list[str], now: State) -> Report:
 
 
 class MySQLBackend:
-    """See :class:`dbtestcase.cleaning.registry.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Backend`."""
 
     def install(self, url: URL) -> None:
         link = Link(url)

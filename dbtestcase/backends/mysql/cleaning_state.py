@@ -24,7 +24,7 @@ _MAY_NOT = {1044, 1142, 1227}
 
 
 class Connection(Protocol):
-    """What is needed of a connection: see :class:`dbtestcase.cleaning.mysql.Link`."""
+    """What is needed of a connection: see :class:`dbtestcase.backends.mysql.cleaning.Link`."""
 
     @property
     def database(self) -> str: ...

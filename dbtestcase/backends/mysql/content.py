@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from dbtestcase.databases.mysql_admin import Admin, quoted
+from dbtestcase.backends.mysql.admin import Admin, quoted
 
 __all__ = ["Content", "drop_everything", "read_content", "relations", "restore"]
 

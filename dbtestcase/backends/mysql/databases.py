@@ -14,14 +14,14 @@ from contextlib import suppress
 
 from sqlalchemy import URL
 
-from dbtestcase.databases.mysql_admin import Admin, build_url, quoted
-from dbtestcase.databases.mysql_content import Content, read_content, restore
-from dbtestcase.databases.mysql_existing import LentDatabase, refuse_without_transactions
-from dbtestcase.databases.mysql_register import Register
-from dbtestcase.databases.names import LIBRARY_VERSION
-from dbtestcase.databases.registry import Backend, Database, Request
+from dbtestcase.backends.mysql.admin import Admin, build_url, quoted
+from dbtestcase.backends.mysql.content import Content, read_content, restore
+from dbtestcase.backends.mysql.existing import LentDatabase, refuse_without_transactions
+from dbtestcase.backends.mysql.register import Register
+from dbtestcase.backends.names import LIBRARY_VERSION
+from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import DatabaseError
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["BACKEND", "MySQLBackend", "MySQLDatabase"]
 

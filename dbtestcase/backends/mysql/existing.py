@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dbtestcase.databases.guard import MARK_TABLE, check_safe
-from dbtestcase.databases.mysql_admin import PATIENCE, Admin, build_url, quoted
-from dbtestcase.databases.mysql_content import drop_everything, read_content, relations
-from dbtestcase.databases.registry import Database, Request
+from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.mysql.admin import PATIENCE, Admin, build_url, quoted
+from dbtestcase.backends.mysql.content import drop_everything, read_content, relations
+from dbtestcase.backends.registry import Database, Request
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["LentDatabase", "refuse_without_transactions"]
 

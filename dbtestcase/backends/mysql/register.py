@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from dbtestcase.databases.mysql_admin import Admin, quoted
-from dbtestcase.databases.mysql_content import Content
+from dbtestcase.backends.mysql.admin import Admin, quoted
+from dbtestcase.backends.mysql.content import Content
 from dbtestcase.errors import DatabaseError
 
 __all__ = ["Register"]

@@ -24,10 +24,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.databases.names import is_database_name, is_kept_name, is_template_name, lock_key
-from dbtestcase.databases.postgresql_admin import Admin, connection_arguments
+from dbtestcase.backends.names import is_database_name, is_kept_name, is_template_name, lock_key
+from dbtestcase.backends.postgresql.admin import Admin, connection_arguments
 from dbtestcase.errors import DatabaseError
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["LEASED", "MARK_LIMIT", "Catalog", "build_lock", "drop", "drop_unless_in_use", "look", "note_use"]
 __all__ += ["drop_unless_connected", "end_connections", "outdated", "outdated_kept", "write_kept_note"]

@@ -1,8 +1,7 @@
 """Cleaning on PostgreSQL: what is common to the two ways, and the choice between them.
 
-A superuser gets triggers that note what is touched (:mod:`dbtestcase.cleaning.postgresql_marks`); any other role looks
-at every table (:mod:`dbtestcase.cleaning.postgresql_scan`), because only a superuser may have event triggers and
-``session_replication_role``.
+A superuser gets triggers that note what is touched (``cleaning_triggers``); any other role looks at every table
+(``cleaning_scan``), because only a superuser may have event triggers and ``session_replication_role``.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import psycopg
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-from dbtestcase.cleaning.postgresql_connections import Connections, still_there
-from dbtestcase.cleaning.registry import Cleaner, Reclonable
-from dbtestcase.cleaning.report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaners import Cleaner, Reclonable
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.postgresql.connections import Connections, still_there
 from dbtestcase.errors import CleaningError
 
 __all__ = ["BACKEND", "Attempt", "Connection", "PostgreSQLBackend", "PostgreSQLCleaner", "connect"]
@@ -173,7 +172,7 @@ class PostgreSQLCleaner(Cleaner):
 
 
 class PostgreSQLBackend:
-    """See :class:`dbtestcase.cleaning.registry.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Backend`."""
 
     def install(self, url: URL) -> None:
         with connect(url) as connection:
@@ -198,7 +197,7 @@ class PostgreSQLBackend:
             " each committing test every table is looked at, and rows are put back in the order of the foreign keys."
             " With a superuser this takes half a millisecond however many tables there are."
         )
-        scan = importlib.import_module("dbtestcase.cleaning.postgresql_scan")
+        scan = importlib.import_module("dbtestcase.backends.postgresql.cleaning_scan")
         scanning: Cleaner = scan.ScanningCleaner(url, database)
         return scanning
 
@@ -216,7 +215,7 @@ def _say_once(text: str) -> None:
 
 def _marks() -> Any:
     # The two ways build on this module, so they are imported when one of them is chosen.
-    return importlib.import_module("dbtestcase.cleaning.postgresql_marks")
+    return importlib.import_module("dbtestcase.backends.postgresql.cleaning_triggers")
 
 
 def _is_superuser(connection: Connection) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 
 import psycopg
 
-from dbtestcase.cleaning.graph import filling_order, with_referrers
-from dbtestcase.cleaning.postgresql import Attempt, PostgreSQLCleaner
-from dbtestcase.cleaning.postgresql_catalog import FINGERPRINT, REFERENCES, SEQUENCES, TABLES, VIEWS
-from dbtestcase.cleaning.postgresql_connections import BUSY
-from dbtestcase.cleaning.report import Look, Report
+from dbtestcase.backends.cleaning_report import Look, Report
+from dbtestcase.backends.foreign_keys import filling_order, with_referrers
+from dbtestcase.backends.postgresql.cleaning import Attempt, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaning_catalog import FINGERPRINT, REFERENCES, SEQUENCES, TABLES, VIEWS
+from dbtestcase.backends.postgresql.connections import BUSY
 from dbtestcase.errors import CleaningError
 
 __all__ = ["ScanningCleaner"]

@@ -17,8 +17,8 @@ How it works.  Everything lives in a schema of its own, ``_dbtestcase``, which i
 
 from __future__ import annotations
 
-from dbtestcase.cleaning.postgresql_connections import BUSY, WORKING
-from dbtestcase.cleaning.postgresql_functions import CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
+from dbtestcase.backends.postgresql.cleaning_functions import CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
+from dbtestcase.backends.postgresql.connections import BUSY, WORKING
 
 __all__ = ["SCHEMA", "install_script"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
-from dbtestcase.cleaning.postgresql import Attempt, Connection, PostgreSQLCleaner
-from dbtestcase.cleaning.postgresql_sql import SCHEMA, install_script
-from dbtestcase.cleaning.report import Look, Report
+from dbtestcase.backends.cleaning_report import Look, Report
+from dbtestcase.backends.postgresql.cleaning import Attempt, Connection, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.errors import CleaningError
 
 __all__ = ["MarkedCleaner", "install", "is_installed", "uninstall"]

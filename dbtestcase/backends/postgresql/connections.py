@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.cleaning.report import Opened, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.cleaning_report import Opened, Session, in_the_way, may_yet_finish
 from dbtestcase.errors import CleaningError
 
 __all__ = ["BUSY", "WORKING", "Connections", "still_there"]

@@ -1,6 +1,6 @@
 """PostgreSQL: databases cloned from templates, leased by advisory locks.
 
-What tells a template, a database in use and a leftover apart is in :mod:`dbtestcase.databases.postgresql_catalog`.
+What tells a template, a database in use and a leftover apart is in :mod:`dbtestcase.backends.postgresql.catalog`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase.databases import postgresql_catalog as catalogs
-from dbtestcase.databases.names import database_name, kept_name, template_name
-from dbtestcase.databases.postgresql_admin import Admin, build_url
-from dbtestcase.databases.postgresql_catalog import Catalog
-from dbtestcase.databases.postgresql_existing import LentDatabase
-from dbtestcase.databases.registry import Backend, Database, Request
+from dbtestcase.backends.names import database_name, kept_name, template_name
+from dbtestcase.backends.postgresql import catalog as catalogs
+from dbtestcase.backends.postgresql.admin import Admin, build_url
+from dbtestcase.backends.postgresql.catalog import Catalog
+from dbtestcase.backends.postgresql.existing import LentDatabase
+from dbtestcase.backends.recipes import DerivedRecipe, Recipe
+from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError
-from dbtestcase.progress import doing
-from dbtestcase.recipes import DerivedRecipe, Recipe
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 import psycopg
 from sqlalchemy import URL, Connection
 
-from dbtestcase.databases.guard import MARK_TABLE, check_safe
-from dbtestcase.databases.names import lock_key
-from dbtestcase.databases.postgresql_admin import Admin, build_url
-from dbtestcase.databases.registry import Database, Request, create_in
+from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.names import lock_key
+from dbtestcase.backends.postgresql.admin import Admin, build_url
+from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["LentDatabase"]
 
@@ -140,7 +140,7 @@ class LentDatabase(Database):
         self.built = True
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
-        from dbtestcase.databases.postgresql import keep_rows  # which imports this module
+        from dbtestcase.backends.postgresql.databases import keep_rows  # which imports this module
 
         # no template: nothing but the rows is to be left on a server that is only lent
         uncached = replace(self._request, settings=replace(self._request.settings, cache=None))

@@ -18,8 +18,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.cleaning.registry import Cleaner, Reclonable
-from dbtestcase.cleaning.report import Look, Opened, Report, Session, in_the_way
+from dbtestcase.backends.cleaners import Cleaner, Reclonable
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way
 from dbtestcase.errors import CleaningError
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
@@ -124,7 +124,7 @@ def _session(number: int, opened: Opened) -> Session:
 
 
 class SQLiteBackend:
-    """See :class:`dbtestcase.cleaning.registry.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Backend`."""
 
     def install(self, url: URL) -> None:
         """Nothing is kept in the database itself."""

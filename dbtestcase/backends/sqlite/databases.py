@@ -16,14 +16,14 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.databases import sqlite_files as files
-from dbtestcase.databases.filelocks import FileLock
-from dbtestcase.databases.names import database_name, is_template_name, template_name
-from dbtestcase.databases.registry import Backend, Database, Request
-from dbtestcase.databases.sqlite_existing import LentFile
+from dbtestcase.backends.filelocks import FileLock
+from dbtestcase.backends.names import database_name, is_template_name, template_name
+from dbtestcase.backends.recipes import DerivedRecipe, Recipe
+from dbtestcase.backends.registry import Backend, Database, Request
+from dbtestcase.backends.sqlite import files
+from dbtestcase.backends.sqlite.existing import LentFile
 from dbtestcase.errors import DatabaseError
-from dbtestcase.progress import doing
-from dbtestcase.recipes import DerivedRecipe, Recipe
+from dbtestcase.reporting.progress import doing
 from dbtestcase.settings import Settings
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteDatabase"]

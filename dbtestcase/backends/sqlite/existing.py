@@ -9,12 +9,12 @@ from contextlib import closing
 
 from sqlalchemy import Connection
 
-from dbtestcase.databases import sqlite_files as files
-from dbtestcase.databases.filelocks import FileLock
-from dbtestcase.databases.guard import MARK_TABLE, check_safe
-from dbtestcase.databases.registry import Database, Request, create_in
+from dbtestcase.backends.filelocks import FileLock
+from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.registry import Database, Request, create_in
+from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.progress import doing
+from dbtestcase.reporting.progress import doing
 
 __all__ = ["LentFile"]
 

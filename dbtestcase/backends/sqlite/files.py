@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from sqlalchemy import URL
 
-from dbtestcase.databases.filelocks import FileLock
-from dbtestcase.databases.names import is_database_name
+from dbtestcase.backends.filelocks import FileLock
+from dbtestcase.backends.names import is_database_name
 from dbtestcase.errors import DatabaseError
 
 __all__ = ["build_url", "file_of", "in_memory_url", "is_in_memory", "open_uri", "private_folder", "remove"]

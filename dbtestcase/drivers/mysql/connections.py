@@ -8,12 +8,12 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import SandboxEscape
-from ..rules import COMMITTING
-from ..statements import Kind, Statement
-from . import mysql_statements as words
-from .dbapi import ProxyConnection, ProxyCursor
-from .facade import AsyncFacade
+from ...errors import SandboxEscape
+from ...sandbox.rules import COMMITTING
+from ...sandbox.statements import Kind, Statement
+from ..async_adapters import AsyncFacade
+from ..dbapi import ProxyConnection, ProxyCursor
+from . import statements as words
 
 __all__ = ["AsyncMySQLConnection", "MySQLConnection"]
 

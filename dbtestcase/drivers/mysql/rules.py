@@ -5,10 +5,10 @@ from __future__ import annotations
 import decimal
 from collections.abc import Iterable, Mapping
 
-from ..errors import SandboxEscape
-from ..rules import COMMITTING, Rules, register
-from ..statements import Kind, Statement
-from . import mysql_statements as words
+from ...errors import SandboxEscape
+from ...sandbox.rules import COMMITTING, Rules, register
+from ...sandbox.statements import Kind, Statement
+from . import statements as words
 
 __all__ = ["MySQLRules"]
 

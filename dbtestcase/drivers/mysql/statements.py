@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..statements import Kind, Statement, classify, split
+from ...sandbox.statements import Kind, Statement, classify, split
 
 __all__ = ["Setting", "committing_part", "control_word", "neutral", "read", "runs_procedures", "settings_of"]
 __all__ += ["asks_isolation_level", "isolation_level", "sets_charset", "temporary_tables"]
@@ -69,7 +69,7 @@ _NAMES = ("character_set_client", "character_set_connection", "character_set_res
 
 
 def read(text: str) -> Statement:
-    """:func:`~dbtestcase.statements.classify`, by the lexical rules of MySQL."""
+    """:func:`~dbtestcase.sandbox.statements.classify`, by the lexical rules of MySQL."""
     return _read(text) if len(text) < 20_000 else _read.__wrapped__(text)
 
 

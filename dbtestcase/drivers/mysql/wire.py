@@ -14,10 +14,10 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ..parameters import Rows
-from ..rules import Rules
-from .dbapi import ProxyConnection, ProxyWire
-from .mysql_connection import AsyncMySQLConnection, MySQLConnection
+from ...sandbox.rules import Rules
+from ...sandbox.session_settings import Rows
+from ..dbapi import ProxyConnection, ProxyWire
+from .connections import AsyncMySQLConnection, MySQLConnection
 
 __all__ = ["Containment", "MySQLWire", "open_mysql"]
 

@@ -15,19 +15,19 @@ from psycopg import waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-from ..connections import Client
-from ..errors import SandboxBusy, SandboxEscape
-from ..parameters import Flow
-from ..rules import COMMITTING
-from ..sandbox import Sandbox
-from ..statements import Statement, classify, split
-from .psycopg_cursors import query_text, sandboxed, statement_of_caller
-from .psycopg_hooks import Gen
-from .psycopg_results import results, results_in_pipeline
-from .psycopg_transactions import VirtualAsyncTransaction, VirtualTransaction
+from ...errors import SandboxBusy, SandboxEscape
+from ...sandbox.connections import Client
+from ...sandbox.rules import COMMITTING
+from ...sandbox.session_settings import Flow
+from ...sandbox.statements import Statement, classify, split
+from ...sandbox.transaction import Sandbox
+from .cursors import query_text, sandboxed, statement_of_caller
+from .hooks import Gen
+from .results import results, results_in_pipeline
+from .transactions import VirtualAsyncTransaction, VirtualTransaction
 
 if TYPE_CHECKING:
-    from .psycopg import PsycopgWire
+    from .wire import PsycopgWire
 
 __all__ = ["VirtualAsyncConnection", "VirtualConnection"]
 

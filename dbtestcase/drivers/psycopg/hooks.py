@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 __all__ = ["HOOKS", "Gen", "check_hooks"]
 

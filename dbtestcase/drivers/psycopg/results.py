@@ -10,8 +10,8 @@ from psycopg import errors as pg_errors
 from psycopg import generators
 from psycopg.pq import ExecStatus
 
-from ..parameters import Rows
-from .psycopg_hooks import Gen
+from ...sandbox.session_settings import Rows
+from .hooks import Gen
 
 __all__ = ["results", "results_in_pipeline"]
 

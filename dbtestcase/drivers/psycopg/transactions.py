@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from ..statements import classify
-from .psycopg_hooks import Gen
+from ...sandbox.statements import classify
+from .hooks import Gen
 
 __all__ = ["VirtualAsyncTransaction", "VirtualTransaction"]
 

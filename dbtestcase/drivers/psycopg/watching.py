@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import psycopg
 
-from ..statements import Statement
-from .psycopg_cursors import statement_of_caller
-from .psycopg_hooks import Gen
+from ...sandbox.statements import Statement
+from .cursors import statement_of_caller
+from .hooks import Gen
 
 __all__ = ["watching_connections"]
 

@@ -12,12 +12,12 @@ from psycopg import waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-from ..parameters import Rows
-from ..sandbox import Sandbox
+from ...sandbox.session_settings import Rows
+from ...sandbox.transaction import Sandbox
+from ..direct_connections import harness_connections
 from ..sockets import shut_down
-from .bystanders import harness_connections
-from .psycopg_connections import VirtualAsyncConnection, VirtualConnection
-from .psycopg_results import results
+from .connections import VirtualAsyncConnection, VirtualConnection
+from .results import results
 
 __all__ = ["PsycopgWire"]
 

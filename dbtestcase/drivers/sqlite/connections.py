@@ -6,16 +6,16 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
-from ..statements import Kind, Statement, split
-from . import sqlite_statements as words
-from .dbapi import ProxyCursor
-from .facade import AsyncFacade
-from .sqlite_features import Features
-from .sqlite_flags import Flags
+from ...errors import ConfigurationError
+from ...sandbox.statements import Kind, Statement, split
+from ..async_adapters import AsyncFacade
+from ..dbapi import ProxyCursor
+from . import statements as words
+from .features import Features
+from .pragmas import Flags
 
 if TYPE_CHECKING:
-    from .sqlite import SQLiteWire
+    from .wire import SQLiteWire
 
 __all__ = ["AsyncSQLiteConnection", "SQLiteConnection"]
 

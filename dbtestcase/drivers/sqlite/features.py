@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..errors import SandboxEscape
-from ..rules import COMMITTING
-from ..statements import Kind, Statement
-from .dbapi import ProxyConnection
-from .sqlite_flags import NOTHING
+from ...errors import SandboxEscape
+from ...sandbox.rules import COMMITTING
+from ...sandbox.statements import Kind, Statement
+from ..dbapi import ProxyConnection
+from .pragmas import NOTHING
 
 if TYPE_CHECKING:
-    from .sqlite import SQLiteWire
+    from .wire import SQLiteWire
 
 __all__ = ["Features"]
 

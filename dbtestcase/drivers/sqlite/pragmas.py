@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SandboxEscape
-from ..rules import COMMITTING
-from . import sqlite_statements as words
-from .dbapi import ProxyConnection
+from ...errors import SandboxEscape
+from ...sandbox.rules import COMMITTING
+from ..dbapi import ProxyConnection
+from . import statements as words
 
 if TYPE_CHECKING:
-    from .sqlite import SQLiteWire
+    from .wire import SQLiteWire
 
 __all__ = ["NOTHING", "Flags"]
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..parameters import Rows
-from ..rules import Rules, register
-from ..statements import Kind, Statement, classify
+from ...sandbox.rules import Rules, register
+from ...sandbox.session_settings import Rows
+from ...sandbox.statements import Kind, Statement, classify
 
 __all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
 
@@ -121,7 +121,7 @@ class Pragma:
 
 
 def read(text: str) -> Statement:
-    """:func:`~dbtestcase.statements.classify` with what only SQLite has."""
+    """:func:`~dbtestcase.sandbox.statements.classify` with what only SQLite has."""
     return _read(text) if len(text) < 20_000 else _read.__wrapped__(text)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ..rules import Rules
-from . import sqlite_statements as words
-from .dbapi import ProxyConnection, ProxyWire
-from .sqlite_connection import AsyncSQLiteConnection, SQLiteConnection
-from .sqlite_flags import Flags
+from ...sandbox.rules import Rules
+from ..dbapi import ProxyConnection, ProxyWire
+from . import statements as words
+from .connections import AsyncSQLiteConnection, SQLiteConnection
+from .pragmas import Flags
 
 __all__ = ["SQLiteWire", "open_sqlite"]
 
