@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Constraint, MetaData, Table, text
 
-from dbtestcase.migrations import snapshot
+from dbtestcase.migrations import snapshot, snapshot_postgresql  # noqa: F401  registers itself
 from dbtestcase.migrations.shadow import replaced
 from dbtestcase.migrations.snapshot import Difference, Item, Snapshot
 from dbtestcase.migrations.write_postgresql import Models, Writer

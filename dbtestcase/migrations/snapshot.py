@@ -124,12 +124,3 @@ def _inspected(connection: Connection, ignored: Collection[str]) -> Snapshot:
 
 def _described(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
-
-
-def _import_postgresql(connection: Connection, ignored: Collection[str]) -> Snapshot:
-    from dbtestcase.migrations.snapshot_postgresql import take as taker
-
-    return taker(connection, ignored)
-
-
-register("postgresql", _import_postgresql)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, bindparam, text
 
-from dbtestcase.migrations.snapshot import Item, Snapshot
+from dbtestcase.migrations.snapshot import Item, Snapshot, register
 
 __all__ = ["OWN_SCHEMA", "take"]
 
@@ -180,3 +180,6 @@ def take(connection: Connection, ignored: Collection[str]) -> Snapshot:
     finally:
         transaction.rollback()
     return {Item(kind, schema, name, part): definition or "" for kind, schema, name, part, definition in rows}
+
+
+register("postgresql", take)

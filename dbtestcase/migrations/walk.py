@@ -15,7 +15,7 @@ from alembic.runtime.migration import RevisionStep
 from sqlalchemy import URL, Engine
 
 from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import snapshot, undo
+from dbtestcase.migrations import snapshot, snapshot_postgresql, undo  # noqa: F401  registers itself
 from dbtestcase.migrations.exclusions import excluder
 from dbtestcase.migrations.redirect import Target, as_target
 from dbtestcase.migrations.snapshot import Difference

@@ -56,7 +56,9 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             if source == "dbtestcase":  # from . import errors
                 yield from ((f"dbtestcase.{alias.name}", node.lineno) for alias in node.names)
             else:
-                yield (source, node.lineno)
+                for alias in node.names:  # from .x import y: y may be a module itself
+                    inner = PACKAGE.parent.joinpath(*source.split("."), f"{alias.name}.py")
+                    yield (f"{source}.{alias.name}" if inner.is_file() else source, node.lineno)
         pending.extend(ast.iter_child_nodes(node))
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.pool import StaticPool
 
+from dbtestcase.cases import assertions
 from dbtestcase.cases.assertions import QueryAssertions
 from dbtestcase.reporting import call_sites as origins
 from dbtestcase.reporting.queries import harness_statements, recording
@@ -273,7 +274,7 @@ class AssertionTest(QueryCase):
             self.assertRowCount(Tag, 1)
 
     def test_a_traceback_ends_in_the_test(self) -> None:
-        self.assertTrue(vars(__import__("dbtestcase.cases.assertions").assertions)["__unittest"])
+        self.assertTrue(vars(assertions)["__unittest"])
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class DeterminismTest(ProjectTestCase):
             rows="class Thing:\n    kinds = {'u', 'v', 'w'}\n    def make(self): return object()\n"
             "def fill(s, *a): Thing().make()",
         )
-        program = "import hook; from dbtestcase import sources; print(sources.digest_of(hook.load))"
+        program = "import hook; from dbtestcase.backends import sources; print(sources.digest_of(hook.load))"
         digests = set()
         for seed in ("0", "1", "2", "random"):
             environment = inner_environment() | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{self.folder}:."}

@@ -49,7 +49,7 @@ class PostgreSQLBackend(Backend):
         return database
 
     def existing(self, request: Request) -> Database:
-        return LentDatabase(request)
+        return LentDatabase(request, keep_rows)
 
     def prune(self, server_url: URL, *, templates: bool) -> list[str]:
         admin = Admin(server_url)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import psycopg
 from sqlalchemy import URL, Connection
@@ -79,11 +80,17 @@ END $dbtestcase$
 """
 
 
+_KeepRows: TypeAlias = Callable[[Request, Admin, str, Callable[[URL], None]], URL]
+
+
 class LentDatabase(Database):
     """The database that the URL names, held by an advisory lock in it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(
+        self, request: Request, keep_rows: Callable[[Request, Admin, str, Callable[[URL], None]], URL]
+    ) -> None:
         self.url = request.server_url
+        self._keep_rows = keep_rows
         if not self.url.database:
             raise ConfigurationError(
                 f'database = "existing" needs the name of a database in the URL ({self.url.render_as_string()}).',
@@ -140,11 +147,9 @@ class LentDatabase(Database):
         self.built = True
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
-        from dbtestcase.backends.postgresql.databases import keep_rows  # which imports this module
-
         # no template: nothing but the rows is to be left on a server that is only lent
         uncached = replace(self._request, settings=replace(self._request.settings, cache=None))
-        return keep_rows(uncached, self._admin, test, fill)
+        return self._keep_rows(uncached, self._admin, test, fill)
 
     def _drop_all(self) -> None:
         try:
