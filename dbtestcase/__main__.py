@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dbtestcase.errors import DBTestCaseError
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["main"]
 
@@ -56,7 +57,7 @@ def _prune() -> int:
         from dbtestcase import backends as databases
 
         url = settings.server_url
-        removed += [f"database {name} on {url.render_as_string()}" for name in databases.prune(url)]
+        removed += [f"database {name} on {shown(url)}" for name in databases.prune(url)]
     for thing in removed:
         print(f"removed {thing}")
     if not removed:

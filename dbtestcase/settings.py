@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -32,7 +32,7 @@ class Settings:
     :ivar sql: which tests show their statements: failing ones, all, or none (``DBTESTCASE_SQL``).
     """
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # may hold a password
     postgres_bin: Path | None = None
     cache: Path | None = None
     cache_is_chosen: bool = False

@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection
 
 from dbtestcase.backends.recipes import Recipe
 from dbtestcase.errors import ConfigurationError, DatabaseError
+from dbtestcase.reporting.urls import shown
 from dbtestcase.settings import Settings
 
 __all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "register"]
@@ -139,7 +140,7 @@ def backend_for(url: URL) -> Backend:
     name = url.get_backend_name()
     if name not in _MODULES:
         raise ConfigurationError(
-            f"Databases of the dialect {name!r} cannot be made ({url.render_as_string()}).",
+            f"Databases of the dialect {name!r} cannot be made ({shown(url)}).",
             cause=f"the dialects known are {', '.join(sorted(_MODULES))}.",
             remedy="correct the URL, or name a module for the dialect with dbtestcase.backends.register().",
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL
 
 from ..backends.postgresql.keep_rows import Kept, copy_rows, fetcher
+from ..reporting.urls import pasteable, shown
 from . import scopes
 from .lifecycle import ClassRun
 
@@ -69,11 +70,10 @@ def _keep(test: DatabaseTest, run: ClassRun) -> str:
 
 def _note(url: URL, kept: Kept, *, hours: int, password: str) -> Iterator[str]:
     yield f"The rows of this test are kept ({kept.rows} in all):"
-    yield f"    {url.render_as_string()}"
-    plain = url.set(drivername="postgresql", password=None).render_as_string()
-    yield f"    psql {shlex.quote(plain)}"
+    yield f"    {shown(url)}"
+    yield f"    psql {shlex.quote(pasteable(url.set(drivername='postgresql')))}"
     if password:
-        yield f"    The password is that of {password}."
+        yield f"    The password is that of {password}: export PGPASSWORD=... first."
     if kept.missing:
         yield f"    Not among them is what the test made itself: {', '.join(kept.missing)}."
     until = f"The server stays for {hours} hours, or until" if hours else "They stay for a day, or until"

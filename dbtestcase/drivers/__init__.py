@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ..errors import ServerUnreachable
+from ..reporting.urls import shown, without_secrets
 from ..sandbox.connections import Wire
 from ..sandbox.rules import Rules, rules_for
 from ..sandbox.transaction import Sandbox
@@ -56,7 +57,7 @@ def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
             wire = stack.enter_context(factory(real, url, rules))
         except real.loaded_dbapi.Error as error:
             raise ServerUnreachable(
-                f"Nobody answers at {url.render_as_string()}: {error}".strip(),
+                f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
                 cause="the server does not run there, or refuses the role",
                 remedy="start it, or correct the URL (DBTESTCASE_URL or the class attribute url)",
             ) from error

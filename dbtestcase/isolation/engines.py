@@ -22,6 +22,7 @@ from ..drivers import connect_virtual
 from ..drivers.direct_connections import watching
 from ..drivers.endpoints import Target, target_of_arguments, target_of_connection
 from ..errors import ConfigurationError, SandboxEscape
+from ..reporting.urls import shown
 from ..sandbox.connections import Client
 from ..sandbox.transaction import Sandbox
 
@@ -104,7 +105,7 @@ class Switchboard:
         engine = sync_engine_of(engine)
         if any(led is engine or led.pool is engine.pool for led, _, _ in self._led):
             return
-        self._refuse_other_driver(engine.dialect, str(engine.url.render_as_string()))
+        self._refuse_other_driver(engine.dialect, shown(engine.url))
         original = engine.pool
         pool = original.recreate()
         parameters = _connect_parameters(original)

@@ -10,6 +10,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
 from dbtestcase.errors import ConfigurationError
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["Rerouting"]
 
@@ -65,10 +66,10 @@ class Rerouting:
         self._led.append((engine, original, original_url))
 
     def _refuse(self, engine: Engine) -> None:
-        name = engine.url.render_as_string()
+        name = shown(engine.url)
         if engine.url.get_backend_name() != self._url.get_backend_name():
             raise ConfigurationError(
-                f"The engine {name} cannot be pointed at the test database {self._url.render_as_string()}.",
+                f"The engine {name} cannot be pointed at the test database {shown(self._url)}.",
                 cause="`engines` (or enlist()) names an engine of another kind of database",
                 remedy="leave it out; the engines that use the tables of `metadata` are meant",
             )
@@ -101,7 +102,7 @@ def _creator(engine: Engine, pool: Pool, url: URL) -> Callable[..., Any]:
         for listener in dialect.dispatch.do_connect:
             if listener(dialect, record, arguments, chosen) is not None:
                 raise ConfigurationError(
-                    f"A do_connect listener of the engine {engine.url.render_as_string()} opened a connection by its"
+                    f"A do_connect listener of the engine {shown(engine.url)} opened a connection by its"
                     " own means: nobody knows to which database.",
                     cause="an application that makes its connections itself",
                     remedy="let the listener change the arguments that it is given, or switch it off in tests",

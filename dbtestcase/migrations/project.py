@@ -28,6 +28,7 @@ from dbtestcase.migrations.layout import Layout, find_layout, prepended
 from dbtestcase.migrations.redirect import Target, as_target, is_led, lead
 from dbtestcase.migrations.surroundings import beside_running_loop, loggers_kept
 from dbtestcase.migrations.versions import VersionsAtOnce
+from dbtestcase.reporting.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,7 +233,7 @@ class _Run:
             if isinstance(connection, Connection) and not is_led(connection):
                 raise MigrationError(
                     "env.py migrates over a connection that does not go to the test database "
-                    f"({connection.engine.url.render_as_string()}).",
+                    f"({shown(connection.engine.url)}).",
                     cause="The connection was open before env.py ran, or goes to another kind of database.",
                     remedy="Let env.py take its connection from an engine: `with engine.connect() as connection: …`.",
                 )

@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy import URL
 
 from dbtestcase.errors import CannotCreateDatabase, DBTestCaseError, ServerUnreachable
+from dbtestcase.reporting.urls import shown, without_secrets
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name
@@ -61,7 +62,7 @@ def examine(say: Callable[[str], object]) -> int:
 
 
 def _examine_url(url: URL, say: Callable[[str], object]) -> None:
-    say(f"server       DBTESTCASE_URL: {url.render_as_string()}")
+    say(f"server       DBTESTCASE_URL: {shown(url)}")
     if url.get_backend_name() != "postgresql":
         say("             not tried: only PostgreSQL is")
         return
@@ -74,7 +75,7 @@ def _examine_url(url: URL, say: Callable[[str], object]) -> None:
             ).fetchone()
     except psycopg.Error as error:
         raise ServerUnreachable(
-            f"Nobody answers at {url.render_as_string()}: {(str(error).strip().splitlines() or [''])[0]}",
+            f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
             cause="the server does not run there, or it refuses the role.",
             remedy="start it, or correct DBTESTCASE_URL, or unset it: then a disposable PostgreSQL starts by itself.",
         ) from error
@@ -82,7 +83,7 @@ def _examine_url(url: URL, say: Callable[[str], object]) -> None:
     say(f"             answers: PostgreSQL {row[0]}, as the role {row[1]}")
     if not row[2]:
         raise CannotCreateDatabase(
-            f"The role {row[1]!r} may not create databases on {url.render_as_string()}.",
+            f"The role {row[1]!r} may not create databases on {shown(url)}.",
             cause="it was created without CREATEDB.",
             remedy=f'let an administrator run ALTER ROLE "{row[1]}" CREATEDB, or write database = "existing" in the '
             "test classes.",

@@ -6,6 +6,7 @@ import signal
 import sys
 
 from dbtestcase.errors import ServerError
+from dbtestcase.reporting.urls import shown
 from dbtestcase.server.postgresql import start
 from dbtestcase.settings import Settings
 
@@ -25,10 +26,10 @@ def keep_running(settings: Settings) -> int:
     before = {number: signal.signal(number, ended) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with start(settings) as server:
-            print(server.url.render_as_string(), flush=True)
+            print(shown(server.url), flush=True)
             print(
                 f"dbtestcase: PostgreSQL {server.version} runs until Ctrl-C; in another shell: "
-                f"export DBTESTCASE_URL='{server.url.render_as_string()}'",
+                f"export DBTESTCASE_URL='{shown(server.url)}'",
                 file=sys.stderr,
                 flush=True,
             )

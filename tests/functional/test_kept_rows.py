@@ -292,7 +292,7 @@ class ServerByUrlTest(KeptRowsTestCase):
         (command,) = self.commands(outcome)
         self.assertEqual(self.bodies(command), KEPT)
         self.assertIn("/shop_kept_test_fails_", command)
-        self.assertIn("The password is that of DBTESTCASE_URL.", outcome.output)
+        self.assertIn("The password is that of DBTESTCASE_URL: export PGPASSWORD=... first.", outcome.output)
         self.assertNotIn("secret", outcome.output)
         self.assertNotRegex(outcome.stderr, LINE)
 

@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from dbtestcase.drivers.sockets import descriptor_of
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["Admin", "build_url", "quoted"]
 
@@ -103,14 +104,14 @@ class Admin:
         number, text = _parts(error)
         if number in DENIED:
             return CannotCreateDatabase(
-                f"The user {self.user} may not do what a test database needs on {self.url.render_as_string()}:"
+                f"The user {self.user} may not do what a test database needs on {shown(self.url)}:"
                 f" {text} ({statement.split('(')[0].strip()[:100]}).",
                 cause="it has no rights on databases that begin with the base name.",
                 remedy=f"let an administrator run GRANT ALL PRIVILEGES ON `{self.url.database or 'test'}\\_%`.* TO the"
                 ' user; or write database = "existing" in the test class, to use the database that the URL names.',
             )
         return DatabaseError(
-            f"The server at {self.url.render_as_string()} refuses {statement.split('(')[0].strip()[:100]!r}: {text}.",
+            f"The server at {shown(self.url)} refuses {statement.split('(')[0].strip()[:100]!r}: {text}.",
             cause="a connection of another program has locked what is needed, or the server's disk is full.",
             remedy="mend what the server says and run again.",
         )
@@ -162,7 +163,7 @@ def _imported(dialect_class: Any, url: URL) -> Any:
     try:
         return dialect_class.import_dbapi()
     except ImportError as error:
-        what = f"A URL such as {url.render_as_string()}"
+        what = f"A URL such as {shown(url)}"
         distribution = _DISTRIBUTIONS.get((error.name or "").partition(".")[0])
         if distribution is None:
             raise MissingExtra(error.name or "pymysql", "mysql", what) from error
@@ -182,7 +183,7 @@ def _unreachable(url: URL, error: Exception) -> ServerUnreachable:
     host = url.host or url.query.get("unix_socket") or "the local socket"
     return ServerUnreachable(
         f"The {url.get_backend_name()} server at host {host}, port {url.port or 3306} cannot be reached for database"
-        f" {url.database!r} ({url.render_as_string()}): {_parts(error)[1]}",
+        f" {url.database!r} ({shown(url)}): {without_secrets(_parts(error)[1], url)}",
         cause="it does not run, the host, the port or the user is wrong, or a firewall lies between.",
         remedy="start it or correct the URL; where the URL names no host a disposable server is started.",
     )

@@ -21,6 +21,7 @@ from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, may_yet_finish
 from dbtestcase.backends.mysql.cleaning_state import State, definitions, keep_counters, quoted, read_state
 from dbtestcase.errors import CleaningError, MissingExtra
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["BACKEND", "Link", "MySQLBackend", "MySQLCleaner"]
 
@@ -84,7 +85,7 @@ def _connect(url: URL) -> Any:
             return dbapi.connect(*args, **parameters)
         except dbapi.Error as error:
             raise CleaningError(
-                f"The cleaning cannot connect to {url.render_as_string()}: {error}.",
+                f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
                 cause="the server has stopped, or a test dropped the database.",
                 remedy="look into the server's log; leave dropping the test database to dbtestcase.",
             ) from error

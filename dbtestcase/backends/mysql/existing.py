@@ -8,6 +8,7 @@ from dbtestcase.backends.mysql.content import drop_everything, read_content, rel
 from dbtestcase.backends.registry import Database, Request
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
 from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["LentDatabase", "refuse_without_transactions"]
 
@@ -36,7 +37,7 @@ class LentDatabase(Database):
         self._changed = False
         if not self.url.database:
             raise ConfigurationError(
-                f'database = "existing" needs the name of a database in the URL ({self.url.render_as_string()}).',
+                f'database = "existing" needs the name of a database in the URL ({shown(self.url)}).',
                 remedy="write it after the host: mariadb+pymysql://host/shop_test",
             )
         self._admin = Admin(request.server_url, self.url.database)
@@ -54,13 +55,12 @@ class LentDatabase(Database):
 
     def _check(self) -> None:
         names = [name for name, _ in relations(self._admin, self.name)]
-        check_safe(self.url.render_as_string(), self.name, relations=names, marked=MARK_TABLE in names)
+        check_safe(shown(self.url), self.name, relations=names, marked=MARK_TABLE in names)
 
     def _lock(self) -> None:
         if not self._admin.lock(self.name, wait=PATIENCE):
             raise DatabaseError(
-                f"The database {self.name!r} ({self.url.render_as_string()}) was in use by another run for"
-                f" {PATIENCE} s.",
+                f"The database {self.name!r} ({shown(self.url)}) was in use by another run for {PATIENCE} s.",
                 cause='several processes (workers, or a run that was forgotten) share one database = "existing".',
                 remedy="run in one process, give each worker a database of its own in its URL, or end the other run.",
             )

@@ -15,6 +15,7 @@ from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.errors import ServerUnreachable
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["Admin", "build_url", "connection_arguments"]
 
@@ -166,12 +167,10 @@ os.register_at_fork(after_in_child=_disarm_inherited)
 def _unreachable(url: URL, error: psycopg.Error) -> ServerUnreachable:
     host = url.host or url.query.get("host") or "the local socket"
     port = url.port or url.query.get("port") or 5432
-    reason = " ".join(str(error).split())
-    if url.password:
-        reason = reason.replace(str(url.password), "***")
+    reason = without_secrets(error, url)
     return ServerUnreachable(
         f"The PostgreSQL server at host {host}, port {port} cannot be reached for database {url.database!r}"
-        f" ({url.render_as_string()}): {reason}",
+        f" ({shown(url)}): {reason}",
         cause="it does not run, the host, the port or the role is wrong, or a firewall lies between.",
         remedy="start it or correct the URL; where no URL is given a disposable server is started.",
     )

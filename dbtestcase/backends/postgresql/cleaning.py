@@ -21,6 +21,7 @@ from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 from dbtestcase.backends.postgresql.connections import Connections, still_there
 from dbtestcase.errors import CleaningError
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["BACKEND", "Attempt", "Connection", "PostgreSQLBackend", "PostgreSQLCleaner", "connect"]
 
@@ -49,7 +50,7 @@ def connect(url: URL) -> Connection:
         connection: Connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=0)
     except psycopg.OperationalError as error:
         raise CleaningError(
-            f"The cleaning cannot connect to {url.render_as_string()}: {str(error).strip()}.",
+            f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
             cause="the server has stopped, or a test dropped the database.",
             remedy="look into the server's log; leave dropping the test database to dbtestcase.",
         ) from error

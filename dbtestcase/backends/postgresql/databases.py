@@ -24,6 +24,7 @@ from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError
 from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
 
@@ -162,7 +163,7 @@ class PostgreSQLDatabase(Database):
             raise self._cannot_create(error) from error
         except psycopg.DatabaseError as error:
             raise DatabaseError(
-                f"The database {name!r} could not be made on {self._request.server_url.render_as_string()}: {error}",
+                f"The database {name!r} could not be made on {shown(self._request.server_url)}: {error}",
                 cause=f"somebody is connected to {template or 'template1'}, which is copied, or the disk is full.",
                 remedy="mend what the server says and run again.",
             ) from error
@@ -177,7 +178,7 @@ class PostgreSQLDatabase(Database):
     def _cannot_create(self, error: psycopg.Error) -> CannotCreateDatabase:
         role, url = self._admin.user, self._request.server_url
         return CannotCreateDatabase(
-            f"The role {role!r} may not create databases on {url.render_as_string()}: {error}.",
+            f"The role {role!r} may not create databases on {shown(url)}: {error}.",
             cause="it was created without CREATEDB.",
             remedy=f'let an administrator run ALTER ROLE "{role}" CREATEDB; or write database = "existing" in the test'
             " class, to use the database that the URL names.",

@@ -18,6 +18,7 @@ from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError
 from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["LentDatabase"]
 
@@ -93,7 +94,7 @@ class LentDatabase(Database):
         self._keep_rows = keep_rows
         if not self.url.database:
             raise ConfigurationError(
-                f'database = "existing" needs the name of a database in the URL ({self.url.render_as_string()}).',
+                f'database = "existing" needs the name of a database in the URL ({shown(self.url)}).',
                 remedy="write it after the host: postgresql://host/shop_test",
             )
         self._request = request
@@ -113,7 +114,7 @@ class LentDatabase(Database):
 
     def _check(self) -> None:
         relations, marked = self._admin.rows(_LOOK)[0]
-        check_safe(self.url.render_as_string(), self.name, relations=relations, marked=marked)
+        check_safe(shown(self.url), self.name, relations=relations, marked=marked)
 
     def _lock(self) -> None:
         # The timeout stays: no later statement of this connection may wait for ever either.
@@ -127,7 +128,7 @@ class LentDatabase(Database):
     def _busy(self, error: psycopg.Error) -> DatabaseError:
         who = ", ".join(str(row[0]) for row in self._admin.rows(_USERS)) or "nobody any more"
         return DatabaseError(
-            f"The database {self.name!r} ({self.url.render_as_string()}) was in use by others for {PATIENCE} s"
+            f"The database {self.name!r} ({shown(self.url)}) was in use by others for {PATIENCE} s"
             f" ({str(error).strip()}); connected: {who}.",
             cause='several processes (workers, or a run that was forgotten) share one database = "existing".',
             remedy="run in one process, give each worker a database of its own in its URL, or end the others.",

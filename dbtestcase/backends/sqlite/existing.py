@@ -15,6 +15,7 @@ from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["LentFile"]
 
@@ -54,7 +55,7 @@ class LentFile(Database):
     def _check(self) -> None:
         if not self._file.parent.is_dir():
             raise ServerUnreachable(
-                f"The database {self._file} ({self.url.render_as_string()}) cannot be made: there is no such folder.",
+                f"The database {self._file} ({shown(self.url)}) cannot be made: there is no such folder.",
                 cause="the path in the URL is wrong; a relative one begins at the current folder.",
                 remedy="correct it: four slashes begin an absolute path (sqlite:////home/ada/shop_test.db).",
             )
@@ -65,11 +66,11 @@ class LentFile(Database):
                 names = [name for _, name, _ in connection.execute(_OBJECTS)]
         except sqlite3.Error as error:
             raise DatabaseError(
-                f"The file {self._file} ({self.url.render_as_string()}) cannot be read: {error}.",
+                f"The file {self._file} ({shown(self.url)}) cannot be read: {error}.",
                 cause="it is no SQLite database, or another program is in the middle of a transaction.",
                 remedy="name another file in the URL.",
             ) from error
-        check_safe(self.url.render_as_string(), self._file.stem, relations=names, marked=MARK_TABLE in names)
+        check_safe(shown(self.url), self._file.stem, relations=names, marked=MARK_TABLE in names)
 
     def create_in(self, connection: Connection) -> None:
         if self.built:

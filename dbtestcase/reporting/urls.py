@@ -1,0 +1,40 @@
+"""URLs as they may be shown: every secret in them is masked, wherever the URL carries it."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import URL
+
+__all__ = ["pasteable", "shown", "without_secrets"]
+
+# Options of drivers that hold a secret, or name the file that holds it; `odbc_connect` is a whole connection string.
+_SECRET = re.compile(
+    r"pass(word|wd|phrase|file)?$|passwd|password|secret|token|^pwd$|servicefile|scram_\w+_key|^ssl_?key$|^odbc_connect$"
+    r"|read_default_file|option_files|sslkeylogfile|credential",
+    re.IGNORECASE,
+)
+_MASK = "***"
+
+
+def shown(url: URL) -> str:
+    """The URL for a message or a log: its password, and the options of its query that are secrets, as ``***``."""
+    masked = url.set(query={key: _MASK if _SECRET.search(key) else value for key, value in url.query.items()})
+    return masked.render_as_string(hide_password=True).replace("%2A%2A%2A", _MASK)
+
+
+def pasteable(url: URL) -> str:
+    """The URL without its secrets, for a command that somebody is to paste; they come from the environment then."""
+    query = {key: value for key, value in url.query.items() if not _SECRET.search(key)}
+    return url.set(query=query)._replace(password=None).render_as_string()  # set() takes None for nothing said
+
+
+def without_secrets(text: object, url: URL) -> str:
+    """What a driver says, in one line and with the secrets of ``url`` masked."""
+    secrets = [url.password, *(value for key, value in url.query.items() if _SECRET.search(key))]
+    reason = " ".join(str(text).split())
+    for secret in secrets:
+        for each in (secret,) if isinstance(secret, str) else secret or ():
+            if each:
+                reason = reason.replace(str(each), _MASK)
+    return reason
