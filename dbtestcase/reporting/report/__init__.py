@@ -1,0 +1,35 @@
+"""The report of a run: recorded by each process, joined by the last one, shown as a page or as JSON.
+
+::
+
+    record   what each process writes while it runs: a line of JSON a test, readable also where the process was killed
+    joining  the parts of all processes made one document
+    writing  the document written as what was asked for
+    compare  two documents: what got slower, which statements are newly repeated
+    page     the document as one page that needs nothing else
+"""
+
+from __future__ import annotations
+
+from .compare import Budget, Worse, parse_budgets, worse
+from .joining import SCHEMA_VERSION, Document, join, parts_of, read_document
+from .record import Recorder, recorder, start, stop
+from .writing import write_outputs, write_report
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Budget",
+    "Document",
+    "Recorder",
+    "Worse",
+    "join",
+    "parse_budgets",
+    "parts_of",
+    "read_document",
+    "recorder",
+    "start",
+    "stop",
+    "worse",
+    "write_outputs",
+    "write_report",
+]

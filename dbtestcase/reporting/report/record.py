@@ -1,0 +1,218 @@
+"""What one process writes while it runs: a line of JSON for each class and each test, at once and whole.
+
+A process that is killed leaves what it has written so far; that it never said goodbye is told by its lock, which the
+system let go, and by the last line that is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..queries import Query
+
+__all__ = ["LAST", "Recorder", "recorder", "start", "stop"]
+
+LAST = "end"
+"""The kind of the line with which a process says that its part is whole."""
+
+
+class Recorder:
+    """The part of one process.
+
+    :param outputs: what the run is to write in the end; the parts lie in a folder beside the first of them.
+    :param worker: the process's name among the run's workers.
+    """
+
+    def __init__(self, outputs: Sequence[Path], worker: str) -> None:
+        self.outputs = tuple(outputs)
+        self.folder = parts_folder(self.outputs)
+        self.pid = os.getpid()
+        self._statements: dict[tuple[str, str], int] = {}
+        self._began = time.perf_counter()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.folder):
+            if not any(is_alive(part) for part in self.folder.glob("*.jsonl")):
+                for part in self.folder.glob("*.jsonl"):  # of an earlier run: its report was written, or given up
+                    part.unlink(missing_ok=True)
+            self.path = self.folder / f"{worker}-{self.pid}.jsonl"
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        self.write(
+            "process",
+            worker=worker,
+            pid=self.pid,
+            began=time.time(),
+            python=sys.version.partition(" ")[0],
+            parent=os.getppid(),
+            folder=os.getcwd(),
+        )
+
+    def now(self) -> float:
+        """Seconds since this process's part began."""
+        return time.perf_counter() - self._began
+
+    def since(self, moment: float) -> float:
+        """The same for a moment of :func:`time.perf_counter`."""
+        return moment - self._began
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one line."""
+        line = json.dumps({"kind": kind, **values}, separators=(",", ":"), default=str) + "\n"
+        os.write(self._file, line.encode())
+
+    @contextmanager
+    def phase(self, name: str, label: str) -> Iterator[None]:
+        """Note how long a part of the run takes that is no test: ``"start"``, ``"template"`` or ``"clean"``."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self.write("phase", name=name, label=label, at=round(began, 6), seconds=round(self.now() - began, 6))
+
+    def statements(
+        self, kind: str, entries: Iterable[Query], *, label: str, at: float, seconds: float, failed: bool = False
+    ) -> None:
+        """Note a test or the set-up of a class, with what it sent.
+
+        :param kind: ``"test"`` or ``"class"``.
+        :param entries: what was recorded meanwhile, savepoints and ends of transactions among them.
+        :param label: its name, as the runner says it.
+        :param at: when it began, in seconds since this part began.
+        :param seconds: how long it took.
+        """
+        found: dict[int, list[float]] = {}
+        number, database, commits, errors = 0, 0.0, 0, 0
+        longest, longest_line = 0.0, ""
+        open_since: dict[int, tuple[float, str]] = {}  # by connection: its transaction's first statement
+        for query in entries:
+            connection = id(query.connection)
+            if query.kind == "transaction":
+                commits += query.statement == "COMMIT"
+                began, line = open_since.pop(connection, (query.started, ""))
+                if query.started - began > longest:
+                    longest, longest_line = query.started - began, line
+                continue
+            if query.kind != "statement":
+                continue
+            where = place_of(query)
+            open_since.setdefault(connection, (query.started, where))
+            took = 0.0 if query.ended is None else query.ended - query.started
+            key = self._number(query.statement, where)
+            number += 1
+            database += took
+            errors += query.error is not None
+            row = found.get(key)
+            if row is None:
+                found[key] = [1, took, took]
+            else:
+                row[0] += 1
+                row[1] += took
+                row[2] = max(row[2], took)
+        self.write(
+            kind,
+            id=label,
+            at=round(at, 6),
+            seconds=round(seconds, 6),
+            failed=failed,
+            statements=number,
+            database=round(database, 6),
+            commits=commits,
+            errors=errors,
+            longest=[round(longest, 6), longest_line],
+            sent=[[key, int(n), round(total, 6), round(slowest, 6)] for key, (n, total, slowest) in found.items()],
+        )
+
+    def _number(self, sql: str, where: str) -> int:
+        """The number of a statement of this part; the text is written when it is first seen.  Never a parameter."""
+        key = (sql, where)
+        number = self._statements.get(key)
+        if number is None:
+            number = self._statements[key] = len(self._statements)
+            self.write("statement", number=number, sql=" ".join(sql.split())[:2000], line=where)
+        return number
+
+    def close(self) -> bool:
+        """Say that this part is whole.
+
+        :returns: whether no other process of the run is at work: the last one joins the parts.
+        """
+        self.write(LAST, seconds=round(self.now(), 6))
+        with folder_lock(self.folder):
+            os.close(self._file)
+            return not any(is_alive(part) for part in self.folder.glob("*.jsonl"))
+
+    def forget(self) -> None:
+        """In a child after a fork: the part is the parent's, and must not look alive for as long as the child lives."""
+        os.close(self._file)
+
+
+def place_of(query: Query) -> str:
+    """``app.py:14 in save``, or nothing where no line of the application's was on the stack."""
+    return str(query.origin) if query.origin is not None else ""
+
+
+def parts_folder(outputs: Sequence[Path]) -> Path:
+    """Where the processes of a run put their parts: ``report.html`` has them in ``report.parts``."""
+    return outputs[0].with_suffix(".parts")
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the parts' folder for a moment: who begins and who ends looks at the others there."""
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_alive(part: Path) -> bool:
+    """Whether the process that writes a part is still there."""
+    try:
+        with open(part) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+_recorder: Recorder | None = None
+
+
+def recorder() -> Recorder | None:
+    """The recorder of this process; None where no report was asked for."""
+    return _recorder if _recorder is not None and _recorder.pid == os.getpid() else None
+
+
+def start(outputs: Sequence[Path], worker: str) -> Recorder:
+    """Begin to record in this process, unless it does already."""
+    global _recorder
+    found = recorder()
+    if found is None:
+        found = _recorder = Recorder(outputs, worker)
+    return found
+
+
+def stop() -> bool:
+    """End this process's part; whether it was the last one of the run."""
+    global _recorder
+    found, _recorder = recorder(), None
+    return found.close() if found is not None else False
+
+
+def _forked() -> None:
+    global _recorder
+    if _recorder is not None:
+        _recorder.forget()
+        _recorder = None
+
+
+os.register_at_fork(after_in_child=_forked)
