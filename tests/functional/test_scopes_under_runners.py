@@ -9,7 +9,7 @@ from tests.support.runners import RUNNERS, run_suite, write_suite
 
 MODULE = """
     import contextlib, os, unittest
-    from dbtestcase import scopes
+    from dbtestcase.cases import scopes
 
     @contextlib.contextmanager
     def thing(scope, name):
