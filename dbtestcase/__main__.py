@@ -1,12 +1,13 @@
-"""The command line: ``python -m dbtestcase doctor | server | prune``."""
+"""The command line: ``python -m dbtestcase doctor | server | prune | report``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dbtestcase.errors import DBTestCaseError
+from dbtestcase.reporting.report import command
 from dbtestcase.reporting.urls import shown
 
 __all__ = ["main"]
@@ -24,9 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("prune", _prune, "remove the rows of failing tests, what killed runs left and what is cached"),
     ):
         commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".").set_defaults(run=run)
-    run_command: Callable[[], int] = parser.parse_args(arguments).run
+    command.add_report(commands)
+    given = parser.parse_args(arguments)
     try:
-        return run_command()
+        status: int = given.run(given)
+        return status
     except DBTestCaseError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -34,20 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _doctor() -> int:
+def _doctor(given: argparse.Namespace) -> int:
     from dbtestcase.server.doctor import examine
 
     return examine(print)
 
 
-def _server() -> int:
+def _server(given: argparse.Namespace) -> int:
     from dbtestcase.server.serve import keep_running
     from dbtestcase.settings import read_settings
 
     return keep_running(read_settings())
 
 
-def _prune() -> int:
+def _prune(given: argparse.Namespace) -> int:
     from dbtestcase.server.prune import prune
     from dbtestcase.settings import read_settings
 

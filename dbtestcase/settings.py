@@ -30,6 +30,8 @@ class Settings:
         The default below the home folder gives way to the temp folder, for users that have no home.
     :ivar keep: whether the rows of a failing test are kept in a database of their own (``DBTESTCASE_KEEP``).
     :ivar sql: which tests show their statements: failing ones, all, or none (``DBTESTCASE_SQL``).
+    :ivar report: the files that a run writes about itself, ``.html`` and ``.json`` (``DBTESTCASE_REPORT``).
+    :ivar summary: whether a run ends with a few lines about itself (``DBTESTCASE_SUMMARY``).
     """
 
     url: str | None = field(default=None, repr=False)  # may hold a password
@@ -38,6 +40,8 @@ class Settings:
     cache_is_chosen: bool = False
     keep: Keep = "never"
     sql: Sql = "fail"
+    report: tuple[Path, ...] = ()
+    summary: bool = False
 
     @property
     def server_url(self) -> URL | None:
@@ -64,6 +68,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_is_chosen=chosen,
         keep=cast(Keep, _one_of(environ, "DBTESTCASE_KEEP", ("never", "fail"))),
         sql=cast(Sql, _one_of(environ, "DBTESTCASE_SQL", ("fail", "all", "off"))),
+        report=_report(environ),
+        summary=_one_of(environ, "DBTESTCASE_SUMMARY", ("0", "1")) == "1",
     )
 
 
@@ -112,6 +118,18 @@ def _cache(environ: Mapping[str, str]) -> tuple[Path | None, bool]:
         return (Path(home) if home else Path.home()) / ".cache" / "dbtestcase", False
     except RuntimeError:  # a user without an entry among the accounts, as containers have them
         return Path("/nonexistent/.cache/dbtestcase"), False
+
+
+def _report(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    paths = [piece.strip() for piece in environ.get("DBTESTCASE_REPORT", "").split(",") if piece.strip()]
+    for path in paths:
+        if Path(path).suffix not in (".html", ".json"):
+            raise ConfigurationError(
+                f"DBTESTCASE_REPORT names {path!r}, which ends in neither .html nor .json.",
+                cause="the ending says what is written.",
+                remedy="write report.html or report.json, or both with a comma between them.",
+            )
+    return tuple(Path(path).absolute() for path in paths)
 
 
 def _one_of(environ: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:

@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from . import report
 
 __all__ = ["doing", "say"]
 
@@ -39,14 +41,22 @@ _progress = _Progress()
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
+def doing(what: str, phase: str = "start") -> Iterator[None]:
     """Do a part of the start-up, in the thread that waits for it.
 
     When all parts together have taken a second, one line says what is going on; a process says it once.  A part may
     hold parts: the innermost one is named.
 
     :param what: a participle and its object, such as ``initialising PostgreSQL 18.6``.
+    :param phase: what the report counts it as: ``"start"`` of a server, or ``"template"``.
     """
+    recorder = report.recorder()
+    with recorder.phase(phase, what) if recorder is not None else nullcontext(), _saying(what):
+        yield
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
     global _progress
     if _progress.pid != os.getpid():  # inherited through a fork
         _progress = _Progress()

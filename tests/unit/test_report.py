@@ -20,8 +20,10 @@ from dbtestcase.reporting.report import (
     Recorder,
     join,
     parse_budgets,
+    parts_folder,
     parts_of,
     read_document,
+    summary,
     worse,
     write_outputs,
     write_report,
@@ -42,16 +44,23 @@ def sent(sql: str, line: str, seconds: float = 0.001, kind: str = "statement", c
     )
 
 
+def another_process(program: str) -> None:
+    """Run a program that is no part of the run of these tests, whatever runner they have."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
 class PartsCase(unittest.TestCase):
     def setUp(self) -> None:
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.outputs = (self.folder / "report.json", self.folder / "report.html")
+        self.parts = parts_folder(self.outputs)
 
     def recorder(self, worker: str = "main") -> Recorder:
-        return Recorder(self.outputs, worker)
+        return Recorder(self.parts, worker)
 
     def joined(self) -> Document:
-        return join(parts_of(self.folder / "report.parts"))
+        return join(parts_of(self.parts))
 
 
 class RecordingTest(PartsCase):
@@ -94,28 +103,44 @@ class RecordingTest(PartsCase):
         self.assertEqual([process["worker"] for process in self.joined()["processes"]], ["gw0", "gw1"])
 
     def test_a_new_run_begins_with_an_empty_folder(self) -> None:
-        old = self.recorder("gw0")
-        old.statements("test", [], label="old", at=0, seconds=0)
-        old.close()
-        self.recorder("gw1").close()
-        self.assertEqual(self.joined()["tests"], [])
+        old = f"""
+from pathlib import Path
+from dbtestcase.reporting.report import Recorder
+Recorder(Path({str(self.parts)!r}), "old").close()
+"""
+        another_process(old)
+        first = self.recorder("w1")
+        first.close()  # of this run: it stays
+        self.recorder("w2").close()
+        self.assertEqual([process["worker"] for process in self.joined()["processes"]], ["w1", "w2"])
+
+    def test_a_summary_in_few_lines(self) -> None:
+        recorder = self.recorder()
+        recorder.statements("test", [sent("SELECT 1", "a.py:1 in f")] * 4, label="m.T.test_x", at=0, seconds=1)
+        recorder.write("warning", category="DirtyReadWarning", line="b.py:2 in g", text="…")
+        recorder.close()
+        lines = summary(self.joined())
+        self.assertLessEqual(len(lines), 5)
+        self.assertRegex(
+            "\n".join(lines), r"(?s)1 tests in .*4 statements .*test_x \(4\.0 ms\).*4 times from a\.py:1 .*DirtyRead"
+        )
 
     def test_a_fork_is_no_part_of_its_parent(self) -> None:
         program = f"""
 import os
 from pathlib import Path
 from dbtestcase.reporting import report
-report.start([Path({str(self.outputs[0])!r})], "main")
+report.start(Path({str(self.parts)!r}), "main")
 child = os.fork()
 if not child:
     assert report.recorder() is None
-    report.start([Path({str(self.outputs[0])!r})], "child")
+    report.start(Path({str(self.parts)!r}), "child")
     report.stop()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert report.stop()
 """
-        subprocess.run([sys.executable, "-c", program], check=True)
+        another_process(program)
         self.assertEqual(sorted(p["worker"] for p in self.joined()["processes"]), ["child", "main"])
 
 
@@ -125,7 +150,7 @@ class JoiningTest(PartsCase):
 import time
 from pathlib import Path
 from dbtestcase.reporting.report import Recorder
-recorder = Recorder([Path({str(self.outputs[0])!r})], "gw3")
+recorder = Recorder(Path({str(self.parts)!r}), "gw3")
 recorder.statements("test", [], label="m.T.test_last", at=0, seconds=0)
 print("ready", flush=True)
 time.sleep(60)
@@ -152,9 +177,9 @@ time.sleep(60)
         program = f"""
 from pathlib import Path
 from dbtestcase.reporting.report import Recorder
-Recorder([Path({str(self.outputs[0])!r})], "gw0").close()
+Recorder(Path({str(self.parts)!r}), "gw0").close()
 """
-        subprocess.run([sys.executable, "-c", program], check=True)
+        another_process(program)
         one.close()
         self.assertRegex(self.joined()["missing"][0], "2 runs wrote")
 
@@ -171,7 +196,7 @@ Recorder([Path({str(self.outputs[0])!r})], "gw0").close()
 
     def test_json_comes_back_as_it_was(self) -> None:
         self.recorder().close()
-        document = write_report(self.outputs[:1])
+        document = write_report(self.parts, self.outputs[:1])
         self.assertEqual(read_document(self.outputs[0]), document)
 
 
@@ -215,7 +240,7 @@ class ComparisonTest(unittest.TestCase):
 
 class PageTest(PartsCase):
     def page(self) -> str:
-        write_report(self.outputs)
+        write_report(self.parts, self.outputs)
         return self.outputs[1].read_text()
 
     def test_it_needs_nothing_else_and_escapes_what_it_shows(self) -> None:

@@ -116,7 +116,7 @@ class MySQLDatabase(Database):
         try:
             charset, collation = self._charset
             self._admin.run(f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset} COLLATE {collation}")
-            with doing(f"making the tables of {self._request.recipe.label}"):
+            with doing(f"making the tables of {self._request.recipe.label}", "template"):
                 self._request.recipe.build(build_url(self._request.server_url, name))
             self._content = read_content(self._admin, name)
         except BaseException:

@@ -94,7 +94,7 @@ class PostgreSQLDatabase(Database):
             self._clone(self.name, self._request.recipe)
             return
         self._create(self.name, None)
-        with doing(f"making the database of {self._request.recipe.label}"):
+        with doing(f"making the database of {self._request.recipe.label}", "template"):
             self._request.recipe.build(build_url(self._request.server_url, self.name))
 
     def _template_of(self, recipe: Recipe) -> str:
@@ -141,7 +141,7 @@ class PostgreSQLDatabase(Database):
         else:
             self._create(name, None)
             make = recipe.build
-        with doing(f"making the template database of {recipe.label}"):
+        with doing(f"making the template database of {recipe.label}", "template"):
             make(build_url(self._request.server_url, name))
 
     def _create(self, name: str, template: str | None) -> None:

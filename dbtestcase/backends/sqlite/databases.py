@@ -67,7 +67,7 @@ class SQLiteDatabase(Database):
             else:
                 self._make_file()
             if self._template is None:
-                with doing(f"making the database of {request.recipe.label}"):
+                with doing(f"making the database of {request.recipe.label}", "template"):
                     request.recipe.build(files.build_url(self.url))
         except BaseException:
             self.close()
@@ -131,7 +131,7 @@ def _template(settings: Settings, recipe: Recipe) -> tuple[Path, bool]:
             if isinstance(recipe, DerivedRecipe):
                 shutil.copyfile(_template(settings, recipe.inner)[0], half)
                 make = recipe.complete
-            with doing(f"making the template of {label}"):
+            with doing(f"making the template of {label}", "template"):
                 make(URL.create("sqlite+pysqlite", database=str(half)))
             _settle(half)
             half.replace(template)

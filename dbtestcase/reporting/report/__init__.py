@@ -7,13 +7,16 @@
     writing  the document written as what was asked for
     compare  two documents: what got slower, which statements are newly repeated
     page     the document as one page that needs nothing else
+    running  from the first class of a process to the last process of a run
 """
 
 from __future__ import annotations
 
 from .compare import Budget, Worse, parse_budgets, worse
 from .joining import SCHEMA_VERSION, Document, join, parts_of, read_document
-from .record import Recorder, recorder, start, stop
+from .record import Recorder, parts_folder, recorder, start, stop
+from .running import reporting
+from .summary import summary
 from .writing import write_outputs, write_report
 
 __all__ = [
@@ -24,11 +27,14 @@ __all__ = [
     "Worse",
     "join",
     "parse_budgets",
+    "parts_folder",
     "parts_of",
     "read_document",
     "recorder",
+    "reporting",
     "start",
     "stop",
+    "summary",
     "worse",
     "write_outputs",
     "write_report",

@@ -53,7 +53,7 @@ def join(parts: Iterable[Path]) -> Document:
             missing.append(f"{part.name} has no beginning: the process ended while it wrote its first line.")
             continue
         worker = head["worker"]
-        process = {name: head[name] for name in ("worker", "pid", "began", "python", "parent", "folder")}
+        process = {name: head[name] for name in ("worker", "pid", "began", "python", "run", "folder")}
         process |= {"phases": [], "seconds": 0.0, "whole": False}
         processes.append(process)
         known: dict[int, Document] = {}
@@ -85,7 +85,7 @@ def join(parts: Iterable[Path]) -> Document:
             missing.append(
                 f"The process {worker} (pid {head['pid']}) {state}; the last it told of was {last or 'its start'}."
             )
-    runs = {process["parent"] for process in processes}
+    runs = {process["run"] for process in processes}
     if len(runs) > 1:
         missing.append(f"{len(runs)} runs wrote into this report at once: what stands here is of all of them.")
     began = min((process["began"] for process in processes), default=time.time())

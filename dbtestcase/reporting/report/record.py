@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -27,20 +28,20 @@ LAST = "end"
 class Recorder:
     """The part of one process.
 
-    :param outputs: what the run is to write in the end; the parts lie in a folder beside the first of them.
+    :param folder: where the processes of the run put their parts.
     :param worker: the process's name among the run's workers.
     """
 
-    def __init__(self, outputs: Sequence[Path], worker: str) -> None:
-        self.outputs = tuple(outputs)
-        self.folder = parts_folder(self.outputs)
+    def __init__(self, folder: Path, worker: str) -> None:
+        self.folder = folder
         self.pid = os.getpid()
+        self.run = _run or _run_of_this_process()
         self._statements: dict[tuple[str, str], int] = {}
         self._began = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
-            if not any(is_alive(part) for part in self.folder.glob("*.jsonl")):
-                for part in self.folder.glob("*.jsonl"):  # of an earlier run: its report was written, or given up
+            for part in self.folder.glob("*.jsonl"):
+                if run_of(part) != self.run and not is_alive(part):  # its report was written, or given up
                     part.unlink(missing_ok=True)
             self.path = self.folder / f"{worker}-{self.pid}.jsonl"
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -51,9 +52,14 @@ class Recorder:
             pid=self.pid,
             began=time.time(),
             python=sys.version.partition(" ")[0],
-            parent=os.getppid(),
+            run=self.run,
             folder=os.getcwd(),
         )
+
+    @property
+    def may_clear(self) -> bool:
+        """Whether no worker of the run can come after this process: those of pytest-xdist end together."""
+        return self.run == str(self.pid) or "PYTEST_XDIST_WORKER" in os.environ
 
     def now(self) -> float:
         """Seconds since this process's part began."""
@@ -184,7 +190,23 @@ def is_alive(part: Path) -> bool:
     return False
 
 
+def run_of(part: Path) -> str:
+    """Which run a part belongs to; empty where its first line was never finished."""
+    with open(part, "rb") as file:
+        try:
+            return str(json.loads(file.readline())["run"])
+        except (ValueError, KeyError):
+            return ""
+
+
+def _run_of_this_process() -> str:
+    """What the processes of one run have in common: pytest-xdist says it, the others' workers know their parent."""
+    parent = multiprocessing.parent_process()
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(parent.pid if parent is not None else os.getpid())
+
+
 _recorder: Recorder | None = None
+_run = ""  # of the process that this one was forked from
 
 
 def recorder() -> Recorder | None:
@@ -192,12 +214,12 @@ def recorder() -> Recorder | None:
     return _recorder if _recorder is not None and _recorder.pid == os.getpid() else None
 
 
-def start(outputs: Sequence[Path], worker: str) -> Recorder:
+def start(folder: Path, worker: str) -> Recorder:
     """Begin to record in this process, unless it does already."""
     global _recorder
     found = recorder()
     if found is None:
-        found = _recorder = Recorder(outputs, worker)
+        found = _recorder = Recorder(folder, worker)
     return found
 
 
@@ -209,8 +231,9 @@ def stop() -> bool:
 
 
 def _forked() -> None:
-    global _recorder
+    global _recorder, _run
     if _recorder is not None:
+        _run = _recorder.run
         _recorder.forget()
         _recorder = None
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .joining import Document, join, parts_of
-from .record import parts_folder
 
 __all__ = ["write_outputs", "write_report"]
 
 
-def write_report(outputs: Sequence[Path]) -> Document:
-    """Join what the processes of a run have left beside ``outputs``, and write these."""
-    document = join(parts_of(parts_folder(outputs)))
+def write_report(folder: Path, outputs: Sequence[Path]) -> Document:
+    """Join what the processes of a run have left in ``folder``, and write ``outputs``."""
+    document = join(parts_of(folder))
     write_outputs(document, outputs)
     return document
 
