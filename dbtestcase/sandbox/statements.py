@@ -1,7 +1,8 @@
 """What a string of SQL would do to a transaction: read off its words, never sent anywhere.
 
-The first word of each statement decides; comments, quotes, dollar quotes and the bodies of functions are stepped over.
-What is not plainly a read counts as a write.  Example::
+The first word of each statement decides, and where that is not enough its structure: a
+:mod:`lexer <dbtestcase.sandbox.lexer>` masks comments and what is quoted, so that only the words are left that the
+server sees.  What is not plainly a read counts as a write.  Example::
 
     >>> classify("/* nightly */ COMMIT").kind
     <Kind.TRANSACTION: 'transaction control'>
@@ -14,8 +15,11 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+from .lexer import NAME, PART, POSTGRESQL, Lexer, name_in
+from .splitting import split, statement_spans
 
 __all__ = ["Kind", "Statement", "classify", "split", "with_parameter_names"]
 
@@ -70,20 +74,7 @@ class Statement:
         return self.kind in (Kind.WRITE, Kind.SCHEMA)
 
 
-_FIRST = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*([A-Za-z_]+)", re.DOTALL)
-_TOKEN = re.compile(
-    r"""
-    (?P<space>\s+|--[^\n]*)
-  | (?P<comment>/\*)
-  | (?P<string>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*')
-  | (?P<ident>"(?:[^"]|"")*"|`[^`]*`)
-  | (?P<dollar>\$(?:[A-Za-z_]\w*)?\$)
-  | (?P<word>[^\W\d][\w$]*)
-  | (?P<semicolon>;)
-  | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+_FIRST = re.compile(r"[\s(]*+([A-Za-z_]\w*+)")
 
 _TRANSACTION = {"begin", "start", "commit", "end", "abort", "xa"}
 _READS = {
@@ -115,33 +106,34 @@ _NEUTRAL = {
     "analyze",
     "analyse",
 }
-_ROUTINES = {"function", "procedure", "trigger", "event"}
-_OBJECTS = _ROUTINES | {
-    "table",
-    "view",
-    "materialized",
-    "index",
-    "type",
-    "domain",
-    "sequence",
-    "schema",
-    "rule",
-    "cast",
-}
-_MODIFYING = {"insert", "update", "delete", "merge", "replace", "into"}
-_LOCKING = re.compile(
-    r"\bfor\s+(?:no\s+key\s+)?(?:update|share|key\s+share)\b|\block\s+in\s+share\s+mode\b", re.IGNORECASE
+_SAVEPOINT = re.compile(rf"savepoint\s++{NAME}$", re.IGNORECASE)
+_RELEASE = re.compile(rf"release\s++(?:savepoint\s++)?{NAME}$", re.IGNORECASE)
+_ROLLBACK_TO = re.compile(rf"rollback\s++(?:(?:work|transaction)\s++)?to\s++(?:savepoint\s++)?{NAME}$", re.IGNORECASE)
+_PREPARE_TRANSACTION = re.compile(r"prepare\s++transaction\b", re.IGNORECASE)
+_DECLARE = re.compile(rf"declare\s++{NAME}\s", re.IGNORECASE)
+_CALLED = re.compile(rf"call\s++(?:{PART}\s*+\.\s*+)*+({PART})\s*+\(", re.IGNORECASE)
+_HOLD = re.compile(r"\bwith\s++hold\s++for\b", re.IGNORECASE)
+_SET = re.compile(rf"(set|reset)\s++(?:(session|local|global)\s++)?{NAME}", re.IGNORECASE)
+_SET_CONFIG = re.compile(r"\bset_config\s*+\(\s*+(?:('\x01++')|\S)", re.IGNORECASE)
+_IS_LOCAL = re.compile(r",\s*+(?:true|'t(?:rue)?'|'on')\s*+\)", re.IGNORECASE)
+_IS_NOT_LOCAL = re.compile(r",\s*+(?:false|'f(?:alse)?'|'off')\s*+\)", re.IGNORECASE)
+_CONCURRENTLY = re.compile(
+    r"(?:create\s++(?:unique\s++)?index|drop\s++index|reindex\b\S*+(?:\s++(?!concurrently\b)\S++)*+)"
+    r"\s++(concurrently)\b\s*+",
+    re.IGNORECASE,
 )
-_NAME = r'(?:"((?:[^"]|"")*)"|`([^`]*)`|([\w$.]+))'
-_SAVEPOINT = re.compile(rf"savepoint\s+{_NAME}$", re.IGNORECASE)
-_RELEASE = re.compile(rf"release\s+(?:savepoint\s+)?{_NAME}$", re.IGNORECASE)
-_ROLLBACK_TO = re.compile(rf"rollback\s+(?:work\s+|transaction\s+)?to\s+(?:savepoint\s+)?{_NAME}$", re.IGNORECASE)
-_DECLARE = re.compile(rf"declare\s+{_NAME}\s", re.IGNORECASE)
-_CALLED = re.compile(rf'call\s+(?:(?:"[^"]*"|`[^`]*`|[\w$]+)\s*\.\s*)*{_NAME}\s*\(', re.IGNORECASE)
-_HOLD = re.compile(r"\bwith\s+hold\s+for\b", re.IGNORECASE)
-_SET = re.compile(rf"(set|reset)\s+(?:(session|local|global)\s+)?{_NAME}", re.IGNORECASE)
-_SET_CONFIG = re.compile(r"set_config\s*\(\s*(?:'([^']+)'|(\S))", re.IGNORECASE)
-_CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
+_LOCKING = re.compile(
+    r"\bfor\s++(?:no\s++key\s++update|update|share|key\s++share)\b|\block\s++in\s++share\s++mode\b", re.IGNORECASE
+)
+_INTO = re.compile(r"(\bas\s++)?(?<![.\w$])into\b", re.IGNORECASE)
+_MODIFYING = r"(?:insert|update|delete|merge|replace(?=\s++into\b))\s++[\w$\"`\[]"
+# a statement that changes rows inside another one: in parentheses of its own, or after those of WITH
+_CHANGES_ROWS = re.compile(rf"[()]\s*+{_MODIFYING}", re.IGNORECASE)
+_CHANGES_ROWS_LATE = re.compile(rf"\b{_MODIFYING}", re.IGNORECASE)
+_SEARCHING = re.compile(r"\b(?:search|cycle)\b", re.IGNORECASE)
+_EXPLAIN = re.compile(r"explain\b\s*+(?:\(([^()]*+)\)\s*+|((?:(?:analy[sz]e|verbose)\b\s*+)*+))", re.IGNORECASE)
+_ANALYZES = re.compile(r"\banaly[sz]e\b(?!\s*+(?:'?(?:false|off|0)\b))", re.IGNORECASE)
+_DIRECTION = re.compile(r"[()]|\b(?:to|from)\b", re.IGNORECASE)
 _SETTING = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _COMMON = {"search_path", "timezone", "role", "statement_timeout", "lock_timeout", "work_mem", "datestyle"} | {
     *("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"),
@@ -154,27 +146,33 @@ _SPECIAL_SETTINGS = {
 }
 
 
-def classify(text: str) -> Statement:
-    """Say what ``text`` would do; a string of several statements is as strong as its strongest part."""
-    return _classify(text) if len(text) > 20_000 else _cached(text)
+def classify(text: str, lexer: Lexer = POSTGRESQL) -> Statement:
+    """Say what ``text`` would do; a string of several statements is as strong as its strongest part.
+
+    :param lexer: the lexical rules of the dialect.
+    """
+    return _classify(text, lexer) if len(text) > 20_000 else _cached(text, lexer)
 
 
 @functools.lru_cache(maxsize=4096)
-def _cached(text: str) -> Statement:
-    return _classify(text)
+def _cached(text: str, lexer: Lexer) -> Statement:
+    return _classify(text, lexer)
 
 
-def _classify(text: str) -> Statement:
-    if ";" not in text or text.rstrip().rstrip(";").count(";") == 0:
-        match = _FIRST.match(text)
-        if match is not None and match[1].lower() in _COUNTED and "/*!" not in text and text.count("/*") < 2:
-            return Statement(Kind.WRITE, text, counts=True)
-    parts = list(split(text))
-    if not parts:
+def _classify(text: str, lexer: Lexer) -> Statement:
+    match = _FIRST.match(text)
+    if match is not None and match[1].lower() in _COUNTED and text.find(";", 0, len(text.rstrip(";\n "))) < 0:
+        return Statement(Kind.WRITE, text, counts=True)
+    masked = lexer.mask(text)
+    spans = statement_spans(masked)
+    if not spans:
         return Statement(Kind.READ, text)
-    if len(parts) == 1:
-        return replace(_one(parts[0]), text=text)
-    found = [_one(part) for part in parts]
+    if len(spans) == 1:
+        begin, end = spans[0]
+        if end - begin == len(text):
+            return _one(text, masked)
+        return replace(_one(text[begin:end], masked[begin:end]), text=text)
+    found = [_one(text[begin:end], masked[begin:end]) for begin, end in spans]
     for statement in found:
         # control of transactions cannot be carried out in the middle of a string
         if statement.kind in (Kind.TRANSACTION, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO):
@@ -207,156 +205,66 @@ def with_parameter_names(statement: Statement, parameters: object) -> Statement:
     return replace(statement, settings=tuple(known + [n for n in named if "." in n or n in _COMMON]), local=local)
 
 
-def split(text: str) -> Iterator[str]:
-    """Yield the statements of a string, without comments at their ends, empty ones left out."""
-    found, closed = _split(text, bodies=True)
-    # a body that never ends was none: `begin` may be the name of a column
-    return iter(found if closed else _split(text, bodies=False)[0])
-
-
-def _split(text: str, *, bodies: bool) -> tuple[list[str], bool]:
-    """The statements of a string; ``bodies``: of a routine, its semicolons belong to it."""
-    found: list[str] = []
-    start = words = body = depth = 0
-    last = created = ""
-    for kind, begin, end in _tokens(text):
-        if kind == "semicolon" and not body:
-            if words:
-                found.append(text[start:begin].strip())
-            start, words, depth, last, created = end, 0, 0, "", ""
-        elif kind == "word":
-            word = text[begin:end].lower()
-            if not words:
-                created = "?" if word == "create" and bodies else ""
-                start = begin
-            words += 1
-            if created == "?" and word in _OBJECTS:
-                created = word
-            elif created in _ROUTINES:  # BEGIN ATOMIC …; …; END, and the triggers of SQLite and MySQL
-                if word == "begin" and not body:
-                    body += not depth and last not in (".", "exists", "returns", created)
-                elif body and (word == "begin" or (word == "case" and last != "end")):
-                    body += 1
-                elif word == "end" and body:
-                    body -= 1
-                elif last == "end" and word in ("if", "loop", "while", "repeat"):
-                    body += 1
-            last = word
-        elif kind == "comment" and not words:
-            start = end
-        elif kind not in ("space", "comment"):
-            words += kind != "other" or text[begin] != "("
-            last = text[begin]
-            depth += (last == "(") - (last == ")")
-    if words:
-        found.append(text[start:].strip())
-    return found, not body
-
-
-def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
-    position, length = 0, len(text)
-    while position < length:
-        match = _TOKEN.match(text, position)
-        assert match is not None and match.lastgroup is not None  # the last alternative takes any character
-        kind, end = match.lastgroup, match.end()
-        if kind == "comment":
-            if text.startswith("/*!", position):  # MySQL executes what stands in these: step over the marks only
-                end = re.compile(r"/\*!\d*").match(text, position).end()  # type: ignore[union-attr]
-                kind = "space"
-            else:
-                end = _comment_end(text, end)
-        elif kind == "dollar":
-            close = text.find(match[0], end)
-            end = length if close < 0 else close + len(match[0])
-        yield kind, position, end
-        position = end
-
-
-def _comment_end(text: str, position: int) -> int:
-    depth = 1
-    for mark in re.compile(r"/\*|\*/").finditer(text, position):
-        depth += 1 if mark[0] == "/*" else -1
-        if not depth:
-            return mark.end()
-    return len(text)
-
-
-def _one(text: str) -> Statement:
+def _one(text: str, masked: str) -> Statement:
     """Classify a single statement that begins with its first word or a parenthesis."""
-    match = _FIRST.match(text)
+    match = _FIRST.match(masked)
     word = match[1].lower() if match else ""
-    bare = _without_comments(text)
     if word in _COUNTED:
         return Statement(Kind.WRITE, text, counts=True)
-    if word in _TRANSACTION:
+    if word in _TRANSACTION or (word == "prepare" and _PREPARE_TRANSACTION.match(masked)):
         return Statement(Kind.TRANSACTION, text, label=text)
-    if word == "prepare" and re.match(r"prepare\s+transaction\b", bare, re.IGNORECASE):
-        return Statement(Kind.TRANSACTION, text, label=text)
-    if word == "savepoint":
-        return _labelled(Kind.SAVEPOINT, _SAVEPOINT, bare, text)
-    if word == "release":
-        return _labelled(Kind.RELEASE, _RELEASE, bare, text)
-    if word == "rollback":
-        return _labelled(Kind.ROLLBACK_TO, _ROLLBACK_TO, bare, text)
+    if word in ("savepoint", "release", "rollback"):
+        kind, pattern = {
+            "savepoint": (Kind.SAVEPOINT, _SAVEPOINT),
+            "release": (Kind.RELEASE, _RELEASE),
+            "rollback": (Kind.ROLLBACK_TO, _ROLLBACK_TO),
+        }[word]
+        match = pattern.match(masked)
+        if match is None:
+            return Statement(Kind.TRANSACTION, text, label=text)
+        return Statement(kind, text, label=_name(match, 1, text))
     if word in ("set", "reset"):
-        return _set(text, bare)
-    if word in _READS or (word == "copy" and _copies_out(bare)):
-        return _read(word, text, bare)
+        return _set(text, masked)
+    if word == "explain":
+        return _explain(text, masked)
+    if word in _READS or (word == "copy" and _copies_out(masked)):
+        return _read(word, text, masked)
     if word == "lock":
         return Statement(Kind.LOCK, text)
     if word in _NEUTRAL:
         return Statement(Kind.READ if word not in ("discard", "analyze", "analyse") else Kind.WRITE, text)
     if word in _DML:
-        called = _CALLED.match(bare) if word == "call" else None
-        return Statement(Kind.WRITE, text, calls=frozenset([_folded(*called.groups())] if called else ()))
+        called = _CALLED.match(masked) if word == "call" else None
+        return Statement(Kind.WRITE, text, calls=frozenset([_name(called, 1, text)] if called else ()))
     rewrite = None
-    if word in ("create", "drop", "reindex") and _CONCURRENTLY.search(bare):
-        words = re.match(
-            r"(?:create\s+(?:unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b", bare, re.IGNORECASE
-        )
-        if words:
-            rewrite = bare[: words.end()][: -len("concurrently")] + bare[words.end() :].lstrip()
+    if word in ("create", "drop", "reindex") and (words := _CONCURRENTLY.match(masked)):
+        rewrite = text[: words.start(1)] + text[words.end() :]
     return Statement(Kind.SCHEMA, text, rewrite=rewrite)
 
 
-def _without_comments(text: str) -> str:
-    if "--" not in text and "/*" not in text:
-        return text.strip().rstrip(";").rstrip()
-    kept = (" " if text[b:e].startswith(("--", "/*")) else text[b:e] for _, b, e in _tokens(text))
-    return "".join(kept).strip().rstrip(";").rstrip()
+def _name(match: re.Match[str], group: int, text: str) -> str:
+    """The name that a pattern has found in the masked text."""
+    return name_in(text[match.start(group) : match.end(group)])
 
 
-def _copies_out(bare: str) -> bool:
+def _copies_out(masked: str) -> bool:
     """Whether a COPY gives rows out: ``TO`` comes before ``FROM``, outside of parentheses."""
     depth = 0
-    for kind, begin, end in _tokens(bare):
-        if kind == "other":
-            depth += (bare[begin] == "(") - (bare[begin] == ")")
-        elif kind == "word" and not depth and bare[begin:end].lower() in ("to", "from"):
-            return bare[begin:end].lower() == "to"
+    for match in _DIRECTION.finditer(masked):
+        token = match[0]
+        if token in "()":
+            depth += 1 if token == "(" else -1
+        elif not depth:
+            return token.lower() == "to"
     return False
 
 
-def _labelled(kind: Kind, pattern: re.Pattern[str], bare: str, text: str) -> Statement:
-    match = pattern.match(bare)
-    if match is None:
-        return Statement(Kind.TRANSACTION, text, label=text)
-    return Statement(kind, text, label=_folded(match[1], match[2], match[3]))
-
-
-def _folded(*groups: str | None) -> str:
-    quoted, back, plain = groups
-    if quoted is not None:
-        return quoted.replace('""', '"')
-    return back if back is not None else (plain or "").lower()
-
-
-def _set(text: str, bare: str) -> Statement:
-    words = bare.split(None, 2)
-    second = words[1].lower() if len(words) > 1 else ""
+def _set(text: str, masked: str) -> Statement:
+    words = masked.lower().split(None, 4)[:4]
+    second = words[1] if len(words) > 1 else ""
     if second == "constraints":
         return Statement(Kind.CONSTRAINTS, text)
-    lowered = " ".join(bare.lower().split()[:4])
+    lowered = " ".join(words)
     if second == "transaction" or lowered.startswith(
         ("set session characteristics", "set local transaction", "set session transaction")
     ):
@@ -364,64 +272,77 @@ def _set(text: str, bare: str) -> Statement:
     if lowered.startswith(
         ("set session authorization", "reset session authorization", "set local session authorization")
     ):
-        return Statement(Kind.SETTING, text, settings=("session_authorization", "role"), local="local" in lowered)
-    match = _SET.match(bare)
+        return Statement(Kind.SETTING, text, settings=("session_authorization", "role"), local="local" in words[:2])
+    match = _SET.match(masked)
     if match is None:
         return Statement(Kind.WRITE, text)
-    name = _folded(match[3], match[4], match[5])
+    name = _name(match, 3, text)
     if name in ("transaction_isolation", "transaction_read_only", "transaction_deferrable"):
         return Statement(Kind.CHARACTERISTICS, text)
     names = ("*",) if name == "all" else _SPECIAL_SETTINGS.get(name, (name,))
     return Statement(Kind.SETTING, text, settings=names, local=(match[2] or "").lower() == "local")
 
 
-def _read(word: str, text: str, bare: str) -> Statement:
-    words: list[str] = []
-    calls: set[str] = set()
-    pending = ""
-    for kind, begin, end in _tokens(bare):
-        if kind == "word":
-            pending = bare[begin:end].lower()
-            words.append(pending)
-        elif kind == "ident":
-            pending = bare[begin + 1 : end - 1]
-        elif kind == "other" and bare[begin] == "(" and pending:
-            calls.add(pending)
-            pending = ""
-        elif kind != "space":
-            pending = ""
-    found = set(words)
+def _explain(text: str, masked: str) -> Statement:
+    """``EXPLAIN`` reads, unless it runs what it explains."""
+    match = _EXPLAIN.match(masked)
+    if match is None or not _ANALYZES.search(match[1] or match[2] or ""):
+        return Statement(Kind.READ, text)
+    rest = masked[match.end() :]
+    if rest[:7].lower() == "explain":  # which no server takes
+        return Statement(Kind.READ, text)
+    explained = _one(text[match.end() :], rest)
+    return replace(explained, text=text, counts=False, rewrite=None)
+
+
+def _read(word: str, text: str, masked: str) -> Statement:
+    lowered = masked.lower()
+    calls = _called(text, masked) if "(" in masked else frozenset()
     settings: tuple[str, ...] = ()
     local = False
     if "set_config" in calls:
-        names = _SET_CONFIG.findall(bare)
-        settings = tuple(plain.lower() if plain else "?" for plain, _ in names)
-        local = bool(re.search(r",\s*(?:true|'t(?:rue)?'|'on')\s*\)", bare, re.IGNORECASE))
-        if not local and not re.search(r",\s*(?:false|'f(?:alse)?'|'off')\s*\)", bare, re.IGNORECASE):
+        found = [(m.start(1), m.end(1)) for m in _SET_CONFIG.finditer(masked)]
+        settings = tuple(text[begin + 1 : end - 1].lower() if end > begin else "?" for begin, end in found)
+        local = bool(_IS_LOCAL.search(text))
+        if not local and not _IS_NOT_LOCAL.search(text):
             settings = (*settings, "?")  # a parameter tells
     cursor = ""
     if word == "declare":
-        match = _DECLARE.match(bare)
-        cursor = _folded(match[1], match[2], match[3]) if match else "?"
-    kind_ = Kind.READ
-    if word == "explain":
-        if "analyze" in found or "analyse" in found:
-            kind_ = Kind.WRITE if found & _MODIFYING else Kind.READ
-    elif found & _MODIFYING and (word in ("with", "copy") or "into" in found) and _modifies(word, words):
-        kind_ = Kind.WRITE
-    elif _LOCKING.search(bare):
-        kind_ = Kind.LOCK
-    holdable = bool(cursor and _HOLD.search(bare))
-    return Statement(
-        kind_, text, settings=settings, local=local, calls=frozenset(calls), cursor=cursor, holdable=holdable
-    )
+        match = _DECLARE.match(masked)
+        cursor = _name(match, 1, text) if match else "?"
+    kind = Kind.READ
+    writes = "into" in lowered and word != "copy" and any(m[1] is None for m in _INTO.finditer(masked))
+    if writes or (("with" in lowered or word == "copy") and _changes_rows(masked)):
+        kind = Kind.WRITE
+    elif ("for" in lowered or "lock" in lowered) and _LOCKING.search(masked):
+        kind = Kind.LOCK
+    holdable = bool(cursor and _HOLD.search(masked))
+    return Statement(kind, text, settings=settings, local=local, calls=calls, cursor=cursor, holdable=holdable)
 
 
-def _modifies(word: str, words: list[str]) -> bool:
-    if word in ("with", "copy"):
-        # FOR UPDATE is no modification; a column called "update" would have to be quoted
-        return any(
-            w in _MODIFYING and not (w == "update" and i and words[i - 1] in ("for", "key"))
-            for i, w in enumerate(words)
-        )
-    return "into" in words
+def _changes_rows(masked: str) -> bool:
+    """Whether a statement that changes rows stands in ``WITH …`` or ``COPY (…)``."""
+    if _CHANGES_ROWS.search(masked):
+        return True
+    # SEARCH and CYCLE stand between the parentheses of WITH and the statement
+    return bool(_CHANGES_ROWS_LATE.search(masked) and _SEARCHING.search(masked))
+
+
+def _called(text: str, masked: str) -> frozenset[str]:
+    """The names before parentheses: those of functions are among them."""
+    found = set()
+    position = 0
+    for piece in masked.split("(")[:-1]:
+        position += len(piece) + 1
+        before = piece.rstrip()
+        last = before[-1:]
+        if last in ('"', "`", "]") and last:
+            opened = before.rfind("[" if last == "]" else last, 0, -1)
+            begin = position - 1 - len(piece) + opened
+            found.add(name_in(text[begin : begin + len(before) - opened]))
+        elif last and (match := _WORD_BACKWARDS.match(before[::-1])):
+            found.add(before[-match.end() :].lower())
+    return frozenset(found)
+
+
+_WORD_BACKWARDS = re.compile(r"[\w$]++")

@@ -48,6 +48,20 @@ class _Doors(SandboxTestCase):
                 self.assertIn(f"The statement {name!r} would end or begin", caught.exception.what)
                 self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM item").scalar(), 2)
 
+    def test_what_only_looks_like_a_write_or_a_lock_is_none(self) -> None:
+        for text in (
+            "WITH t AS (SELECT replace(name, 'a', 'b') AS n FROM item) SELECT n FROM t",
+            "SELECT name FROM item WHERE name = 'ready for update'",
+            "EXPLAIN (COSTS OFF) UPDATE item SET name = 'x'",
+            'SELECT id AS "insert into" FROM item -- for update',
+        ):
+            with self.subTest(text), self.engine.connect() as reader:
+                reader.exec_driver_sql(text).all()
+                self.assertFalse(self.sandbox.stack.unfinished())
+                with self.engine.begin() as writer:  # nothing holds it back
+                    writer.exec_driver_sql("UPDATE item SET name = name")
+                self.assertFalse(self.sandbox._lockers())
+
     def test_it_is_refused_on_the_drivers_own_connection_too(self) -> None:
         raw = self.engine.raw_connection()
         for autocommit in (False, True):

@@ -11,26 +11,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...sandbox.statements import Kind, Statement, classify, split
+from ...sandbox.lexer import MYSQL, Lexer
+from ...sandbox.splitting import split, statement_spans
+from ...sandbox.statements import Kind, Statement, classify
 
-__all__ = ["Setting", "committing_part", "control_word", "neutral", "read", "runs_procedures", "settings_of"]
+__all__ = ["Setting", "committing_part", "control_word", "read", "runs_procedures", "settings_of"]
 __all__ += ["asks_isolation_level", "isolation_level", "sets_charset", "temporary_tables"]
 
-_TOKEN = re.compile(
-    r"""
-    (?P<string>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")
-  | (?P<ident>`[^`]*`)
-  | (?P<line>--(?=[\s\x00-\x1f]|$)[^\n]*|\#[^\n]*)
-  | (?P<dashes>--)
-  | (?P<executed>/\*M?!\d*)
-  | (?P<comment>/\*.*?(?:\*/|$))
-  | (?P<end>\*/)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_PLAIN_TOKEN = re.compile(_TOKEN.pattern.replace(r"|\\.", "").replace(r"\\]", "]"), re.VERBOSE | re.DOTALL)
-_SPECIAL = re.compile(r"['\"`#]|--|/\*")
-_WORDS = re.compile(r"[A-Za-z_]\w*")
+_PLAIN = Lexer(names="`", strings="'\"", hashes=True, executed=True)
+"""The SQL mode ``NO_BACKSLASH_ESCAPES``."""
+_OTHERS = (_PLAIN, Lexer(names="`", strings="'\"", backslashes=True, hashes=True))
+"""What the server may read otherwise: by its mode, and by its version, which ``/*!99999 … */`` is a comment for."""
+
+_WORDS = re.compile(r"[^A-Za-z_]*+([A-Za-z_]\w*+)")
 
 #: First words of statements that leave the transaction alone, and what they are to the sandbox.
 _HARMLESS = {
@@ -41,31 +34,36 @@ _HARMLESS = {
     **dict.fromkeys(("signal", "unlock"), Kind.READ),
 }
 _TEMPORARY = re.compile(
-    r"(create(?:\s+or\s+replace)?|drop)\s+temporary\s+table\s+(?:if\s+(?:not\s+)?exists\s+)?(`[^`]+`|[\w$.]+)",
+    r"(create(?:\s++or\s++replace)?|drop)\s++temporary\s++table\s++(?:if\s++(?:not\s++)?exists\s++)?(`[^`]++`|[\w$.]++)",
     re.IGNORECASE,
 )
-_DROP_PREPARE = re.compile(r"drop\s+prepare\b", re.IGNORECASE)
-_LOAD_ROWS = re.compile(r"load\s+(?:data|xml)\b", re.IGNORECASE)
+_DROP_PREPARE = re.compile(r"drop\s++prepare\b", re.IGNORECASE)
+_LOAD_ROWS = re.compile(r"load\s++(?:data|xml)\b", re.IGNORECASE)
 _ANALYZE_STATEMENT = re.compile(
-    r"analyze\s+(?:format\s*=\s*\w+\s+)?(?:select|with|insert|update|delete|replace)\b", re.I
+    r"analyze\s++(?:format\s*+=\s*+\w++\s++)?(?:select|with|insert|update|delete|replace)\b", re.I
 )
-_SET_STATEMENT = re.compile(r"set\s+statement\s+.*?\sfor\s+(.*)$", re.IGNORECASE | re.DOTALL)
-_CHARACTERISTICS = re.compile(r"set\s+(?:session\s+|local\s+)?transaction\b", re.IGNORECASE)
-_LEVEL = re.compile(r"isolation\s+level\s+([a-z]+(?:\s+(?:un)?committed|\s+read)?)", re.IGNORECASE)
-_ASKS_LEVEL = re.compile(r"\s*select\s+@@(?:session\.)?(?:tx|transaction)_isolation\s*;?\s*", re.IGNORECASE)
-_SET_SPECIAL = re.compile(r"set\s+(password|default\s+role|role|resource\s+group)\b", re.IGNORECASE)
-_SET_NAMES = re.compile(r"set\s+(?:names|character\s+set|charset)\b", re.IGNORECASE)
+_SET_STATEMENT = re.compile(r"set\s++statement\s++.*?\bfor\s++(.*+)$", re.IGNORECASE | re.DOTALL)
+_CHARACTERISTICS = re.compile(r"set\s++(?:session\s++|local\s++)?transaction\b", re.IGNORECASE)
+_LEVEL = re.compile(r"\bisolation\s++level\s++([a-z]++(?:\s++(?:un)?committed|\s++read)?)", re.IGNORECASE)
+_ASKS_LEVEL = re.compile(r"\s*+select\s++@@(?:session\.)?(?:tx|transaction)_isolation\s*+;?\s*+", re.IGNORECASE)
+_SET_SPECIAL = re.compile(r"set\s++(password|default\s++role|role|resource\s++group)\b", re.IGNORECASE)
+_SET_NAMES = re.compile(r"set\s++(?:names|character\s++set|charset)\b", re.IGNORECASE)
 _ASSIGNMENT = re.compile(
-    r"\s*(?:(?P<scope>global|persist_only|persist|session|local)\s+"
-    r"|@@(?:(?P<at>global|persist_only|persist|session|local)\s*\.\s*)?)?(?P<user>@)?(?P<name>`[^`]+`|'[^']*'|[\w$.]+)\s*:?=",
+    r"\s*+(?:(?P<scope>global|persist_only|persist|session|local)\s++"
+    r"|@@(?:(?P<at>global|persist_only|persist|session|local)\s*+\.\s*+)?)?"
+    r"(?P<user>@)?(?P<name>`[^`]++`|'[^']*+'|[\w$.]++)\s*+:?=",
     re.IGNORECASE,
 )
-_VARIABLE = re.compile(r"(?<!@)@(\w+)\s*:=|\binto\s+@(\w+)", re.IGNORECASE)
-_CONTROL = re.compile(r"(commit|rollback)(?:\s+work)?(?:\s+and\s+no\s+chain)?(?:\s+no\s+release)?$", re.IGNORECASE)
-_PREPARED = re.compile(
-    r"(?:prepare\s+\S+\s+from|execute\s+immediate)\s+(['\"])(.*?)\1\s*(?:using\b.*)?;?\s*$", re.IGNORECASE | re.DOTALL
+_VARIABLE = re.compile(r"(?<!@)@(\w++)\s*+:=|\binto\s++@(\w++)", re.IGNORECASE)
+_CONTROL = re.compile(
+    r"[\s;]*+(commit|rollback)(?:\s++work)?(?:\s++and\s++no\s++chain)?(?:\s++no\s++release)?[\s;]*+$", re.IGNORECASE
 )
+_PREPARED = re.compile(r"(?:prepare\s++\S++\s++from|execute\s++immediate)\s++(?=['\"])", re.IGNORECASE)
+_CALLED = re.compile(r"(?<![\w$])(\w++)\s*+\(")
 _NAMES = ("character_set_client", "character_set_connection", "character_set_results", "collation_connection")
+
+
+_neutral = functools.lru_cache(maxsize=16)(MYSQL.neutral)  # several questions are asked about each statement
 
 
 def read(text: str) -> Statement:
@@ -75,9 +73,9 @@ def read(text: str) -> Statement:
 
 @functools.lru_cache(maxsize=4096)
 def _read(text: str) -> Statement:
-    bare = neutral(text)
-    statement = classify(bare)
-    parts = list(split(bare))
+    bare = _neutral(text)
+    statement = classify(bare, MYSQL)
+    parts = list(split(bare, MYSQL))
     if len(parts) == 1:
         statement = _one(parts[0], statement)
     elif any(_is_call(part) for part in parts):
@@ -106,7 +104,7 @@ def _one(part: str, statement: Statement) -> Statement:
     if word == "set":
         inner = _SET_STATEMENT.match(part)
         if inner is not None:
-            return classify(inner[1])
+            return classify(inner[1], MYSQL)
         if _CHARACTERISTICS.match(part):
             return replace(statement, kind=Kind.CHARACTERISTICS, settings=())
         return replace(statement, kind=Kind.SETTING)
@@ -116,14 +114,14 @@ def _one(part: str, statement: Statement) -> Statement:
         return replace(statement, kind=Kind.READ if "select" in part.lower() else Kind.WRITE)
     kind = _HARMLESS.get(word)
     if kind is not None:
-        calls = frozenset(each.lower() for each in re.findall(r"(\w+)\s*\(", part)) if word == "do" else statement.calls
+        calls = frozenset(each.lower() for each in _CALLED.findall(part)) if word == "do" else statement.calls
         return replace(statement, kind=kind, calls=calls)
     return statement
 
 
 def _first_word(part: str) -> str:
-    match = _WORDS.search(part)
-    return match[0].lower() if match else ""
+    match = _WORDS.match(part)
+    return match[1].lower() if match else ""
 
 
 def _is_call(part: str) -> bool:
@@ -133,21 +131,7 @@ def _is_call(part: str) -> bool:
 def runs_procedures(text: str) -> bool:
     """Whether it runs code on the server that may commit."""
     lowered = text.lower()
-    return ("call" in lowered or "execute" in lowered) and any(_is_call(part) for part in split(neutral(text)))
-
-
-def neutral(text: str, *, backslashes: bool = True) -> str:
-    """The text without what only MySQL reads its way: strings emptied, comments gone, executed ones laid open.
-
-    :param backslashes: whether a backslash escapes in strings (not with the SQL mode ``NO_BACKSLASH_ESCAPES``).
-    """
-    if not _SPECIAL.search(text):
-        return text
-    pattern = _TOKEN if backslashes else _PLAIN_TOKEN
-    return pattern.sub(lambda match: _NEUTRAL[str(match.lastgroup)] or match[0], text)
-
-
-_NEUTRAL = {"string": "''", "ident": "", "line": " ", "dashes": "- -", "executed": " ", "comment": " ", "end": " "}
+    return ("call" in lowered or "execute" in lowered) and any(_is_call(part) for part in split(_neutral(text), MYSQL))
 
 
 def committing_part(text: str) -> str:
@@ -157,11 +141,11 @@ def committing_part(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _committing(text: str) -> str:
-    readings = {neutral(text)}
-    if "\\" in text and ";" in text:  # whether a backslash escapes is a setting of the session
-        readings.add(neutral(text, backslashes=False))
+    readings = {_neutral(text)}
+    if ";" in text and ("\\" in text or "/*" in text):
+        readings |= {lexer.neutral(text) for lexer in _OTHERS}
     for reading in sorted(readings):
-        for part in split(reading):
+        for part in split(reading, MYSQL):
             if not _leaves_alone(part):
                 return " ".join(part.split())[:200]
     inner = prepared_text(text)
@@ -186,14 +170,19 @@ def _leaves_alone(part: str) -> bool:
 
 def prepared_text(text: str) -> str | None:
     """The statement that ``PREPARE … FROM '…'`` or ``EXECUTE IMMEDIATE '…'`` names."""
-    match = _PREPARED.search(text)
-    return match[2].replace("\\'", "'").replace("''", "'") if match is not None else None
+    for begin, end in statement_spans(masked := MYSQL.mask(text)):
+        match = _PREPARED.match(masked, begin, end)
+        if match is not None:
+            close = masked.find(masked[match.end()], match.end() + 1)
+            quoted = text[match.end() + 1 : close if close > 0 else len(text)]
+            return quoted.replace("\\'", "'").replace("''", "'")
+    return None
 
 
 def temporary_tables(text: str) -> Iterator[str]:
     """The temporary tables that it makes, quoted as they were."""
     if "temporary" in text.lower():
-        for part in split(neutral(text)):
+        for part in split(_neutral(text), MYSQL):
             match = _TEMPORARY.match(part)
             if match is not None and match[1].lower() != "drop":
                 yield match[2]
@@ -217,7 +206,7 @@ def sets_charset(text: str, charset: str) -> bool:
 
 def control_word(text: str) -> str:
     """``commit`` or ``rollback`` if that is the whole statement, else nothing."""
-    match = _CONTROL.match(neutral(text).strip().rstrip(";").rstrip())
+    match = _CONTROL.match(MYSQL.mask(text))
     return match[1].lower() if match else ""
 
 

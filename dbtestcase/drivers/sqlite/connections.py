@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError
+from ...sandbox.lexer import SQLITE
 from ...sandbox.statements import Kind, Statement, split
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyCursor
@@ -193,7 +194,7 @@ class SQLiteConnection(Features, Flags):
                 self._check_open()
                 self._control(word)
                 return cursor
-            if len(list(split(operation))) > 1:
+            if len(list(split(operation, SQLITE))) > 1:
                 return real.execute("SELECT 1; SELECT 2")  # what sqlite3 says to several statements at once
         if statement.kind in (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO):
             self._savepoint(statement)
@@ -244,7 +245,7 @@ class SQLiteConnection(Features, Flags):
             self._commit_now()
         level, self._isolation_level = self._isolation_level, None
         try:
-            for statement in split(script):
+            for statement in split(script, SQLITE):
                 self._execute(cursor, statement)
         finally:
             self._isolation_level = level

@@ -7,28 +7,30 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...sandbox.lexer import FILL, PART, SQLITE
 from ...sandbox.rules import Rules, register
 from ...sandbox.session_settings import Rows
 from ...sandbox.statements import Kind, Statement, classify
 
 __all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
 
-_LEAD = r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-_FIRST = re.compile(rf"{_LEAD}([A-Za-z]+)", re.DOTALL)
+_BEFORE = " \t\n\r\f\v;"
+_FIRST = re.compile(r"[;\s]*+([A-Za-z]++)")
 _DML = {"insert", "update", "delete", "replace"}
-_OR_ROLLBACK = re.compile(rf"({_LEAD}(?:insert|update)\s+or\s+)rollback\b", re.IGNORECASE | re.DOTALL)
-_OR_FAIL = re.compile(rf"{_LEAD}(?:insert|update)\s+or\s+fail\b", re.IGNORECASE | re.DOTALL)
+_OR_ROLLBACK = re.compile(r"[;\s]*+(?:insert|update)\s++or\s++(rollback)\b", re.IGNORECASE)
+_OR_FAIL = re.compile(r"[;\s]*+(?:insert|update)\s++or\s++fail\b", re.IGNORECASE)
 _PRAGMA = re.compile(
-    rf"{_LEAD}pragma\s+(?:(?P<schema>\w+|\"[^\"]*\")\s*\.\s*)?(?P<name>\w+)\s*(?:=\s*(?P<equals>[^;]+)|\((?P<call>[^;)]*)\))?\s*;?\s*$",
-    re.IGNORECASE | re.DOTALL,
+    rf"[;\s]*+pragma\s++(?:{PART}\s*+\.\s*+)?(?P<name>\w++)\s*+"
+    r"(?:=(?P<equals>[^;]++)|\((?P<call>[^;)]*+)\))?[\s;]*+$",
+    re.IGNORECASE,
 )
 _CONTROL = re.compile(
-    rf"{_LEAD}(begin|commit|end|rollback)(?:\s+(deferred|immediate|exclusive))?(?:\s+transaction(?:\s+\w+)?)?\s*;?\s*$",
-    re.IGNORECASE | re.DOTALL,
+    r"[;\s]*+(begin|commit|end|rollback)(?:\s++(deferred|immediate|exclusive))?(?:\s++transaction(?:\s++\S++)?)?[\s;]*+$",
+    re.IGNORECASE,
 )
 _ATTACH = re.compile(
-    rf"{_LEAD}attach\s+(?:database\s+)?(?P<file>\S+|'[^']*')\s+as\s+(?P<alias>\"[^\"]+\"|'[^']+'|\w+)\s*;?\s*$",
-    re.IGNORECASE | re.DOTALL,
+    rf"[;\s]*+attach\s++(?:database\s++)?(?P<file>'{FILL}*+'|[^\s;]++)\s++as\s++(?P<alias>{PART}|'{FILL}*+')[\s;]*+$",
+    re.IGNORECASE,
 )
 
 #: Flags of one connection, which can be changed at any time and do not belong to the database.
@@ -127,7 +129,7 @@ def read(text: str) -> Statement:
 
 @functools.lru_cache(maxsize=2048)
 def _read(text: str) -> Statement:
-    statement = classify(text)
+    statement = classify(text, SQLITE)
     word = _first_word(text)
     if word in ("attach", "detach", "explain"):
         return replace(statement, kind=Kind.READ)
@@ -138,14 +140,19 @@ def _read(text: str) -> Statement:
         return replace(statement, kind=Kind.WRITE if pragma is not None and pragma.does == "writes" else Kind.READ)
     if statement.counts and "returning" in text.lower():
         return replace(statement, counts=False)  # sqlite3 counts the rows only when they have been fetched
-    match = _OR_ROLLBACK.match(text) if statement.kind is Kind.WRITE else None
+    match = _OR_ROLLBACK.match(_readable(text)) if statement.kind is Kind.WRITE else None
     if match is not None:
-        return replace(statement, rewrite=f"{match[1]}ABORT{text[match.end() :]}")
+        return replace(statement, rewrite=f"{text[: match.start(1)]}ABORT{text[match.end(1) :]}")
     return statement
 
 
+def _readable(text: str) -> str:
+    """The text, masked where it begins with a comment: its first words stand where they stood."""
+    return SQLITE.mask(text) if text.lstrip(_BEFORE)[:1] in "-/" else text
+
+
 def _first_word(text: str) -> str:
-    match = _FIRST.match(text)
+    match = _FIRST.match(_readable(text))
     return match[1].lower() if match else ""
 
 
@@ -156,12 +163,12 @@ def begins_transaction(text: str) -> bool:
 
 def keeps_part(text: str) -> bool:
     """Whether the statement, when it fails, keeps the rows that it has written already."""
-    return _OR_FAIL.match(text) is not None
+    return _OR_FAIL.match(_readable(text)) is not None
 
 
 def control_word(text: str) -> str:
     """``begin``, ``begin immediate``, ``commit`` or ``rollback`` if that is the whole statement, else nothing."""
-    match = _CONTROL.match(text)
+    match = _CONTROL.match(SQLITE.mask(text))
     if match is None:
         return ""
     word = match[1].lower()
@@ -172,12 +179,12 @@ def control_word(text: str) -> str:
 
 def parse_pragma(text: str) -> Pragma | None:
     """Take a ``PRAGMA`` apart; ``None`` where it cannot be."""
-    match = _PRAGMA.match(text)
+    match = _PRAGMA.match(SQLITE.mask(text))
     if match is None:
         return None
     name = match["name"].lower()
-    value = match["equals"] if match["equals"] is not None else match["call"]
-    value = value.strip().strip("'\"") if value is not None else None
+    begin, end = match.span("equals" if match["equals"] is not None else "call")
+    value = text[begin:end].strip().strip("'\"") if begin >= 0 else None
     if name in WRITING and (value is not None or name in ("incremental_vacuum", "optimize")):
         return Pragma(name, value, "writes")
     if value is None and name != "wal_checkpoint":
@@ -196,8 +203,11 @@ def is_on(value: str) -> bool:
 
 def parse_attach(text: str) -> tuple[str, str] | None:
     """The file (as it was written, ``?`` for a parameter) and the alias of an ``ATTACH``."""
-    match = _ATTACH.match(text)
-    return (match["file"].strip("'\""), match["alias"].strip("'\"").lower()) if match else None
+    match = _ATTACH.match(SQLITE.mask(text))
+    if match is None:
+        return None
+    file, alias = (text[slice(*match.span(group))] for group in ("file", "alias"))
+    return file.strip("'\""), alias.strip("'\"`[]").lower()
 
 
 register("sqlite", SQLiteRules)
