@@ -21,10 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, text in (
         ("doctor", _doctor, "show what a run would use, try it, and say what is missing"),
-        ("server", _server, "keep a disposable PostgreSQL running and print its URL, until Ctrl-C"),
+        ("server", _server, "keep a disposable server running and print its URL, until Ctrl-C"),
         ("prune", _prune, "remove the rows of failing tests, what killed runs left and what is cached"),
     ):
-        commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".").set_defaults(run=run)
+        parsed = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        parsed.set_defaults(run=run)
+        if name == "server":
+            kinds, default = ("postgresql", "mariadb", "mysql"), "the kind that DBTESTCASE_URL names, else postgresql"
+            parsed.add_argument("--kind", choices=kinds, help=f"what to start; by default {default}")
     command.add_report(commands)
     given = parser.parse_args(arguments)
     try:
@@ -47,7 +51,7 @@ def _server(given: argparse.Namespace) -> int:
     from dbtestcase.server.serve import keep_running
     from dbtestcase.settings import read_settings
 
-    return keep_running(read_settings())
+    return keep_running(read_settings(), given.kind)
 
 
 def _prune(given: argparse.Namespace) -> int:

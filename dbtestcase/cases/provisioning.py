@@ -10,6 +10,7 @@ from sqlalchemy import URL, make_url
 
 from ..backends import Database, Lending, test_database
 from ..backends.recipes import Recipe
+from ..drivers.endpoints import family_of
 from ..isolation.engines import sync_engine_of
 from ..server import Server, disposable_server
 from ..server.staying import STAY_HOURS
@@ -122,7 +123,7 @@ def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:
     """The driver of the wire: the application's, else what the URL says."""
     for engine in engines:
         dialect = sync_engine_of(engine).dialect
-        if dialect.name == kind:
+        if family_of(dialect.name) == family_of(kind):
             return f"{dialect.name}+{dialect.driver}"
     if configured is not None and ("+" in configured.drivername or kind != "postgresql"):
         return configured.drivername

@@ -10,11 +10,16 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-__all__ = ["Target", "target_of_arguments", "target_of_connection", "target_of_url"]
+__all__ = ["Target", "family_of", "target_of_arguments", "target_of_connection", "target_of_url"]
 
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "/var/run/postgresql", "/run/postgresql", "/tmp"}
 _PORTS = {"postgresql": "5432", "mysql": "3306", "mariadb": "3306"}
 _FAMILIES = {"mariadb": "mysql"}
+
+
+def family_of(dialect: str) -> str:
+    """The kind of database that a dialect's name stands for: MySQL and MariaDB are one, with two names in URLs."""
+    return _FAMILIES.get(dialect, dialect)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def target_of_connection(connection: Any) -> Target | None:
 
 
 def _target(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> Target | None:
-    dialect = _FAMILIES.get(dialect, dialect)
+    dialect = family_of(dialect)
     if dialect == "sqlite":
         name = str(args[0]) if args else str(parameters.get("database", ""))
         if not name or ":memory:" in name or "mode=memory" in name:

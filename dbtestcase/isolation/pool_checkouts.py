@@ -66,7 +66,7 @@ class Lending:
 
     ``pid``: the server's process.  ``origin``: the line that checked it out last.  ``thread``: who uses it, ``None``
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
-    test that used it last only.  ``gone``: ended on the server's side.
+    test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other connection sees.
     """
 
     pid: int
@@ -77,8 +77,10 @@ class Lending:
     test: int = 0
     spoiled: bool = False
     gone: bool = False
+    hides: bool = False
     raw: weakref.ref[Any] | None = field(default=None, repr=False)
     fairy: weakref.ref[Any] | None = field(default=None, repr=False)
+    record: weakref.ref[Any] | None = field(default=None, repr=False)
     by_engine: bool = False
 
     def fairy_in_use(self) -> Any:
@@ -126,6 +128,20 @@ class Lendings:
         with self._lock:
             return [lending for lending in self._all if not lending.gone]
 
+    def end_sessions(self) -> None:
+        """Close what waits in a pool and was good for this test only.
+
+        What it still holds on SQLite, MySQL or MariaDB no other connection can see: an attached file, a named lock,
+        ``LOCK TABLES``, a hook.
+        """
+        for lending in self.known():
+            if lending.spoiled and lending.thread is None and not lending.asynchronous and lending.hides:
+                record = lending.record() if lending.record is not None else None
+                if record is not None:
+                    lending.gone = True
+                    record.info.pop(_KEY, None)
+                    record.invalidate()
+
     def retire(self, pids: Collection[int] | None = None) -> None:
         """Connections with these pids (``None``: all) have ended on the server's side: they are handed out no more."""
         for lending in self.known():
@@ -159,8 +175,11 @@ class Lendings:
         if lending is None:
             raw = record.driver_connection
             lending = record.info[_KEY] = Lending(_server_pid(connection, raw), own, asynchronous)
+            lending.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
+            lending.hides = lending.spoiled or hasattr(raw, "thread_id")
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 lending.raw = weakref.ref(raw)
+                lending.record = weakref.ref(record)
             with self._lock:
                 self._all.add(lending)
         elif lending.gone or (lending.spoiled and lending.test != self.test):
@@ -193,7 +212,7 @@ class Lendings:
 
 def _server_pid(connection: Any, raw: Any) -> int:
     """The server's process of a connection, asked of the driver where it knows."""
-    if isinstance(raw, sqlite3.Connection) or "sqlite" in type(raw).__module__:
+    if _is_sqlite(raw):
         return id(raw)  # there is no server: a number that no other connection of this process has
     if hasattr(raw, "thread_id"):  # PyMySQL, mysqlclient, aiomysql, asyncmy
         return int(raw.thread_id())
@@ -208,3 +227,7 @@ def _server_pid(connection: Any, raw: Any) -> int:
         cursor.close()
         connection.rollback()
     return int(pid)
+
+
+def _is_sqlite(raw: Any) -> bool:
+    return isinstance(raw, sqlite3.Connection) or "sqlite" in type(raw).__module__

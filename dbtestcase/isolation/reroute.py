@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
+from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting.urls import shown
 
@@ -66,8 +67,10 @@ class Rerouting:
         self._led.append((engine, original, original_url))
 
     def _refuse(self, engine: Engine) -> None:
-        name = shown(engine.url)
         if engine.url.get_backend_name() != self._url.get_backend_name():
+        if family_of(engine.url.get_backend_name()) != family_of(self._url.get_backend_name()):
+        name = engine.url.render_as_string()
+        name = shown(engine.url)
             raise ConfigurationError(
                 f"The engine {name} cannot be pointed at the test database {shown(self._url)}.",
                 cause="`engines` (or enlist()) names an engine of another kind of database",

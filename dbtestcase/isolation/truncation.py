@@ -206,6 +206,7 @@ class TruncatingIsolation(Isolation):
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         self.run.lendings.roll_back_own()
+        self.run.lendings.end_sessions()
         ended = self._clean()
         self.run.forget_loop()
         self.run.release(self._test_floor)

@@ -5,30 +5,38 @@ from __future__ import annotations
 import signal
 import sys
 
-from dbtestcase.errors import ServerError
+from sqlalchemy import make_url
+
+from dbtestcase.errors import ConfigurationError, ServerError
 from dbtestcase.reporting.urls import shown
-from dbtestcase.server.postgresql import start
+from dbtestcase.server import disposable_server
 from dbtestcase.settings import Settings
 
 __all__ = ["keep_running"]
 
+_TITLES = {"postgresql": "PostgreSQL"}
 
-def keep_running(settings: Settings) -> int:
+
+def keep_running(settings: Settings, kind: str | None = None) -> int:
     """Start a server, print its URL alone on stdout, and stop it on Ctrl-C, SIGTERM or SIGHUP.
 
+    :param kind: ``postgresql``, ``mariadb`` or ``mysql``; by default the kind that ``DBTESTCASE_URL`` names.
     :returns: the exit status: 0, since being ended is how this ends.
+    :raises ConfigurationError: ``DBTESTCASE_URL`` names a kind that has no server.
     :raises ServerError: it does not start, or it has ended of itself.
     """
+    kind = kind or _named_kind(settings)
+    title = _TITLES.get(kind, "MariaDB")
 
     def ended(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ended) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with start(settings) as server:
+        with disposable_server(settings, kind=kind) as server:
             print(shown(server.url), flush=True)
             print(
-                f"dbtestcase: PostgreSQL {server.version} runs until Ctrl-C; in another shell: "
+                f"dbtestcase: {title} {server.version} runs until Ctrl-C; in another shell: "
                 f"export DBTESTCASE_URL='{shown(server.url)}'",
                 file=sys.stderr,
                 flush=True,
@@ -39,12 +47,23 @@ def keep_running(settings: Settings) -> int:
                 server.persist()
                 return 0
             raise ServerError(
-                f"The disposable PostgreSQL {server.version} has ended.",
+                f"The disposable {title} {server.version} has ended.",
                 cause=f"the server said:\n{log}" if log else "something has killed the process that watches over it.",
-                remedy="start it again: python -m dbtestcase server",
+                remedy=f"start it again: python -m dbtestcase server --kind {kind}",
             )
     except KeyboardInterrupt:  # while it was starting
         return 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _named_kind(settings: Settings) -> str:
+    kind = make_url(settings.url).get_backend_name() if settings.url is not None else "postgresql"
+    if kind == "sqlite":
+        raise ConfigurationError(
+            "DBTESTCASE_URL names SQLite, which has no server.",
+            cause="python -m dbtestcase server starts a server of the kind that DBTESTCASE_URL names.",
+            remedy="unset DBTESTCASE_URL, or write python -m dbtestcase server --kind postgresql (or mariadb).",
+        )
+    return kind

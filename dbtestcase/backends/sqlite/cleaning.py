@@ -5,12 +5,14 @@ cleaning.  The copy is SQLite's own backup from a database in memory, so everyth
 tables that a test made or dropped, ``user_version``.  It costs what the size of the database costs (some 0.3 ms for a
 megabyte), which is little for the databases of tests.
 
-SQLite has no server that knows its connections; those of this process are known by what the pools have lent.
+SQLite has no server that knows its connections; those of this process are known by what the pools have lent.  Who holds
+a lock beside them is looked for only when it stands in the way (:mod:`dbtestcase.backends.sqlite.locks`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Mapping
@@ -20,7 +22,7 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way
-from dbtestcase.errors import CleaningError
+from dbtestcase.backends.sqlite import files, locks
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
 
@@ -41,11 +43,18 @@ class SQLiteCleaner(Cleaner):
 
     def __init__(self, url: URL, database: Reclonable | None) -> None:
         self._url = url
-        self._connection = connect(url)
+        self._file = None if files.is_in_memory(url) else files.file_of(url)
+        self._open()
+        self._journal = self._journal_mode()
         self._made = self._copied()
         self._kept: sqlite3.Connection | None = None
         self._version = self._data_version()
         self._stale = False  # forget() has changed what is to be put back
+
+    def _open(self) -> None:
+        self._connection = connect(self._url)
+        self._connection.execute("PRAGMA schema_version").fetchone()  # opens the file, and makes it where there is none
+        self._inode = self._inode_now()
 
     def clean(
         self,
@@ -56,21 +65,43 @@ class SQLiteCleaner(Cleaner):
         look: Look = Look.TOUCHED,
     ) -> Report:
         ended = self._end(expected, lasting, opened or {})
+        if self._inode_now() != self._inode:  # the application deletes its file to begin anew
+            self._connection.close()
+            self._open()
+            self._stale = True
         if not self._stale and self._data_version() == self._version:
             return Report(ended=tuple(ended))
-        self._copy(self._kept or self._made, self._connection)
+        ended += self._put_back()
         self._stale = False
         self._version = self._data_version()
         return Report(restored=("the whole database",), ended=tuple(ended))
+
+    def _put_back(self) -> list[Session]:
+        copy = self._kept or self._made
+        try:
+            if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
+                self._set_journal_mode(self._journal)
+            self._copy(copy, self._connection)
+            ended: list[Session] = []
+        except _Locked:
+            ended = locks.end_holders(self._file, str(self._url.database))
+            if not ended:
+                raise locks.unknown_holder(self._file, str(self._url.database), PATIENCE) from None
+            try:
+                self._copy(copy, self._connection)
+            except _Locked:
+                raise locks.unknown_holder(self._file, str(self._url.database), PATIENCE) from None
+        if self._journal_mode() != self._journal:
+            self._set_journal_mode(self._journal)
+        return ended
 
     def _end(self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened]) -> list[Session]:
         sessions = [_session(number, each) for number, each in opened.items()]
         ended = []
         for session in in_the_way(sessions, expected, lasting):
-            with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile, or of another thread alone
-                connection: Any = session.opened.connection if session.opened is not None else None
-                if connection is not None:
-                    connection.close()
+            connection = session.opened.connection if session.opened is not None else None
+            if connection is not None:
+                locks.end_connection(connection)
             ended.append(session)
         return ended
 
@@ -103,23 +134,41 @@ class SQLiteCleaner(Cleaner):
         self._copy(self._connection, copy)
         return copy
 
+    def _inode_now(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self._file)
+            return found.st_dev, found.st_ino
+        return None
+
+    def _journal_mode(self) -> str:
+        (mode,) = self._connection.execute("PRAGMA journal_mode").fetchone()
+        return str(mode)
+
+    def _set_journal_mode(self, mode: str) -> None:
+        try:
+            self._connection.execute(f"PRAGMA journal_mode = {mode}")
+        except sqlite3.OperationalError as error:
+            raise _Locked from error
+
     def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         until = time.monotonic() + PATIENCE
 
         def progress(status: int, remaining: int, total: int) -> None:
             # called after each attempt: SQLite itself would wait for ever
             if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > until:
-                raise CleaningError(
-                    f"The database {self._url.database!r} was locked for {PATIENCE:g} s, so it could not be put back.",
-                    cause="a connection of another process, or one that no pool knows, is in a transaction",
-                    remedy="let the test wait for its processes, and close the connections that it makes by itself",
-                )
+                raise _Locked
 
         source.backup(target, progress=progress, sleep=PAUSE)
 
 
+class _Locked(Exception):
+    """Somebody holds a lock for longer than is waited for."""
+
+
 def _session(number: int, opened: Opened) -> Session:
-    busy = bool(getattr(opened.connection, "in_transaction", False))
+    busy = locks.in_transaction(opened.connection)
     return Session(pid=number, state="idle in transaction" if busy else "idle", holds=busy, opened=opened)
 
 
@@ -127,6 +176,9 @@ class SQLiteBackend:
     """See :class:`dbtestcase.backends.cleaners.Backend`."""
 
     def install(self, url: URL) -> None:
+        """Nothing is kept in the database itself."""
+
+    def uninstall(self, url: URL) -> None:
         """Nothing is kept in the database itself."""
 
     def connect(self, url: URL, database: Reclonable | None) -> Cleaner:

@@ -1,0 +1,112 @@
+"""Who holds a lock on a database of SQLite, which has no server to ask; and how a connection of any driver is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from dbtestcase.backends.cleaning_report import Opened, Session
+from dbtestcase.errors import CleaningError
+
+__all__ = ["end_connection", "end_holders", "in_transaction", "unknown_holder"]
+
+THREAD_PATIENCE = 1.0  # seconds for the thread of an asynchronous connection to end
+
+
+def in_transaction(connection: Any) -> bool:
+    """Whether a driver's connection, or SQLAlchemy's adapter of one, is in a transaction."""
+    connection = getattr(connection, "driver_connection", connection)
+    with contextlib.suppress(ValueError, sqlite3.ProgrammingError):  # closed meanwhile
+        return bool(getattr(connection, "in_transaction", False))
+    return False
+
+
+def end_connection(connection: Any) -> None:
+    """Close a connection, in whatever event loop or thread it was made; one that is closed already stays so."""
+    driver = getattr(connection, "driver_connection", connection)
+    if isinstance(driver, sqlite3.Connection):
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile, or good for another thread alone
+            driver.interrupt()
+            driver.close()
+        return
+    with contextlib.suppress(ValueError, sqlite3.ProgrammingError):
+        driver._conn.interrupt()
+    thread = getattr(driver, "_thread", driver)
+    if hasattr(driver, "stop"):  # aiosqlite 0.22
+        driver.stop()
+    elif (real := getattr(driver, "_connection", None)) is not None:
+        driver._tx.put_nowait((_Nobody(), real.close))
+        driver._running = False
+    thread.join(THREAD_PATIENCE)
+
+
+class _Nobody:
+    """Takes the place of the future of an event loop that has ended."""
+
+    def get_loop(self) -> _Nobody:
+        return self
+
+    def call_soon_threadsafe(self, *_: object) -> None:
+        """Nobody waits for the result."""
+
+
+def end_holders(file: Path | None, shown: str) -> list[Session]:
+    """End the connections of this process that no pool knows and that are in a transaction on the database.
+
+    :param file: the database's file; ``None`` for one in memory, whose name is ``shown``.
+    """
+    ended = []
+    for connection in [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]:
+        if in_transaction(connection) and _is_on(connection, file, shown):
+            end_connection(connection)
+            opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
+            ended.append(Session(pid=id(connection), state="idle in transaction", holds=True, opened=opened))
+    return ended
+
+
+def _is_on(connection: sqlite3.Connection, file: Path | None, shown: str) -> bool:
+    try:
+        names = [str(path) for _, _, path in connection.execute("PRAGMA database_list")]
+    except sqlite3.Error:  # another thread's
+        return False
+    if file is None:
+        return any(name and name in shown for name in names)
+    return any(name and os.path.realpath(name) == os.path.realpath(file) for name in names)
+
+
+def unknown_holder(file: Path | None, shown: str, patience: float) -> CleaningError:
+    """The error that says who holds the lock, as far as the system tells."""
+    holders = _processes(file) if file is not None else []
+    who = f"; it is held by {', '.join(holders)}" if holders else ""
+    return CleaningError(
+        f"The database {shown!r} was locked for {patience:g} s, so it could not be put back{who}.",
+        cause="a connection of another process, or of a thread, that no pool knows is in a transaction",
+        remedy="let the test wait for its processes and threads, and close the connections that it makes by itself",
+    )
+
+
+def _processes(file: Path) -> list[str]:
+    """The processes that hold a lock on a file, as Linux lists them."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError):
+        inodes = {os.stat(each).st_ino for each in (file, file.with_name(file.name + "-shm")) if each.exists()}
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if "->" not in words and len(words) > 5 and words[5].rpartition(":")[2].isdigit():
+                pid = int(words[4])
+                if int(words[5].rpartition(":")[2]) in inodes and pid > 0:
+                    found[pid] = _named(pid)
+    return [found[pid] for pid in sorted(found)]
+
+
+def _named(pid: int) -> str:
+    if pid == os.getpid():
+        return f"this process ({pid})"
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+        return f"process {pid} ({command[:80]})"
+    return f"process {pid}"
