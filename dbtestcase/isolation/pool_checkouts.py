@@ -66,7 +66,8 @@ class Lending:
 
     ``pid``: the server's process.  ``origin``: the line that checked it out last.  ``thread``: who uses it, ``None``
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
-    test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other connection sees.
+    test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
+    connection sees.
     """
 
     pid: int

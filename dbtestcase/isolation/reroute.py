@@ -67,10 +67,8 @@ class Rerouting:
         self._led.append((engine, original, original_url))
 
     def _refuse(self, engine: Engine) -> None:
-        if engine.url.get_backend_name() != self._url.get_backend_name():
-        if family_of(engine.url.get_backend_name()) != family_of(self._url.get_backend_name()):
-        name = engine.url.render_as_string()
         name = shown(engine.url)
+        if family_of(engine.url.get_backend_name()) != family_of(self._url.get_backend_name()):
             raise ConfigurationError(
                 f"The engine {name} cannot be pointed at the test database {shown(self._url)}.",
                 cause="`engines` (or enlist()) names an engine of another kind of database",

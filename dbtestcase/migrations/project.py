@@ -21,6 +21,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import failures
 from dbtestcase.migrations.heads import check_heads
@@ -295,7 +296,7 @@ def _drivername(theirs: str | None, url: URL) -> str:
     if theirs:
         try:
             named = make_url(theirs)
-            if named.get_backend_name() == url.get_backend_name():
+            if family_of(named.get_backend_name()) == family_of(url.get_backend_name()):
                 named.get_dialect().import_dbapi()
                 return named.drivername
         except (ArgumentError, NoSuchModuleError, ImportError):

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
+from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.errors import MigrationError
 
 __all__ = ["Target", "as_target", "is_led", "lead"]
@@ -83,7 +84,7 @@ def lead(target: Target) -> Iterator[Engine]:
 class _Redirection:
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._backend = target.url.get_backend_name()
+        self._backend = family_of(target.url.get_backend_name())
         self._pools: WeakKeyDictionary[Pool, NullPool] = WeakKeyDictionary()
         self._opening = threading.local()
         self.own = target.engine or create_engine(target.url, poolclass=NullPool)
@@ -110,7 +111,7 @@ class _Redirection:
             self.own.dispose()
 
     def _leave(self, engine: Engine) -> bool:
-        return engine is self.own or engine.dialect.name != self._backend
+        return engine is self.own or family_of(engine.dialect.name) != self._backend
 
     def _replace(self, engine: Engine) -> bool:
         if self._target.engine is not None and not self._target.contained:
@@ -131,7 +132,7 @@ class _Redirection:
         return ours
 
     def do_connect(self, dialect: Dialect, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
-        if dialect.name != self._backend or getattr(self._opening, "now", False):
+        if family_of(dialect.name) != self._backend or getattr(self._opening, "now", False):
             return None
         if self._target.engine is not None and not self._target.contained:
             return None

@@ -68,6 +68,15 @@ class Server(ABC):
             "Only a disposable PostgreSQL can outlive its run.", cause=f"{type(self).__name__} has no way to stay."
         )
 
+    def wait(self) -> str:
+        """Wait until the server ends of itself; what it said.
+
+        :raises ServerError: this kind of server cannot.
+        """
+        raise ServerError(
+            "This kind of server cannot be waited for.", cause=f"{type(self).__name__} has no way to be watched."
+        )
+
     @abstractmethod
     def close(self) -> None:
         """Stop the server and remove its folder.  Does nothing the second time, and in a forked process."""

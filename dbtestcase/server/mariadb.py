@@ -154,6 +154,7 @@ class MariaDBServer(ClusterServer):
             str(shutil.which("mariadb-install-db", path=os.pathsep.join((os.environ.get("PATH", ""), *_FOLDERS)))),
             "--no-defaults",
             f"--datadir={self.data}",
+            f"--tmpdir={self._folder}",  # TMPDIR may be a folder that the server's account may not write to
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from dbtestcase.server import prune
 from dbtestcase.settings import Settings
 from tests.support.disposable import owner, scratch, seed, wait_for_end
+from tests.support.mariadb import connect, require_mariadb
 from tests.support.runners import inner_environment, run_python
 from tests.support.servers import postgresql_url
 
@@ -123,6 +124,28 @@ class ServerTest(CommandLineTest):
                 self.assertEqual(process.stdout.read(), "")
                 self.assertRegex(process.stderr.read(), r"dbtestcase: .*export DBTESTCASE_URL='postgresql.*'\n\Z")
                 self.assertFalse(Path(str(url.query["host"])).exists())
+
+    def test_it_starts_the_kind_that_is_asked_for_or_that_the_url_names(self) -> None:
+        require_mariadb()
+        for arguments, url in ((["--kind", "mariadb"], ""), ([], "mariadb+pymysql://")):
+            command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server", *arguments]
+            environment = inner_environment(self.env | {"DBTESTCASE_URL": url})
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            with self.subTest(arguments=arguments, url=url), process:
+                assert process.stdout is not None
+                found = make_url(process.stdout.readline().strip())
+                self.assertEqual(found.get_backend_name(), "mariadb")
+                connect(found, None).close()
+                process.send_signal(signal.SIGINT)
+                _, stderr = process.communicate(timeout=30)
+                self.assertRegex(stderr, r"dbtestcase: MariaDB \d+\S* runs until Ctrl-C")
+
+    def test_sqlite_has_no_server(self) -> None:
+        done = self.command("server", DBTESTCASE_URL="sqlite:///shop.db")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("--kind postgresql", done.stderr)
 
     def test_a_server_that_ends_of_itself_is_reported(self) -> None:
         command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server"]

@@ -1,6 +1,8 @@
 """TruncatingDatabaseTest on SQLite and MariaDB: real commits, put back exactly; judged by a connection of its own."""
 
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -237,6 +239,64 @@ class FileTest(_Truncating):
     def url(self) -> str:
         return f"sqlite:///{self.folder}/shop.db"
 
+    def test_a_file_that_was_deleted_is_there_again(self) -> None:
+        def deletes(test: Any) -> None:
+            test.app.dispose()
+            Path(str(sa.make_url(test.database_url).database)).unlink()
+
+        self.assertPutBack(deletes, deletes)
+
+    def test_the_journal_and_the_layout_of_the_file_are_put_back(self) -> None:
+        def journal(test: Any) -> Any:
+            with test.judge() as cursor:
+                names = ("journal_mode", "page_size", "auto_vacuum", "user_version", "application_id")
+                return [cursor.execute(f"PRAGMA {name}").fetchone() for name in names]
+
+        def changes(test: Any) -> None:
+            test.__class__.made = journal(test)
+            with test.judge() as cursor:
+                cursor.execute("PRAGMA page_size = 8192")
+                cursor.execute("PRAGMA auto_vacuum = 1")
+                cursor.execute("VACUUM")
+                cursor.execute("PRAGMA journal_mode = WAL")
+                cursor.execute("PRAGMA user_version = 7")
+                cursor.execute("PRAGMA application_id = 7")
+
+        def check(test: Any) -> None:
+            test.assertEqual(journal(test), test.made)
+
+        self.assertPassed(self.case(test_1=changes, test_2=check, test_3=changes, test_4=check), tests=4)
+
+    def test_a_lock_that_no_pool_knows_is_ended_and_named(self) -> None:
+        def locks(test: Any) -> None:
+            test.__class__.left = sqlite3.connect(str(sa.make_url(test.database_url).database))
+            test.left.execute("INSERT INTO author (name) VALUES ('Ada')")
+
+        def check(test: Any) -> None:
+            test.assertEqual(test.names(), ["base"])
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+
+        self.assertFailed(self.case(test_1=locks, test_2=check), pattern="that no pool knows", tests=2)
+
+    def test_a_lock_of_another_process_is_named_with_it(self) -> None:
+        program = (
+            "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+            "c.execute('BEGIN IMMEDIATE')\nprint('locked', flush=True)\nsys.stdin.read()\n"
+        )
+
+        def locks(test: Any) -> None:
+            path = str(sa.make_url(test.database_url).database)
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+            command = [sys.executable, "-c", program, path]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            process.stdout.readline()
+            test.__class__.addClassCleanup(process.communicate)
+
+        self.assertFailed(self.case(test_1=locks), pattern=r"locked for 2 s.*held by process \d+ \(", tests=1)
+
 
 class MariaDBTest(_Truncating):
     __test__ = True
@@ -248,6 +308,21 @@ class MariaDBTest(_Truncating):
 
     def url(self) -> str:
         return "mariadb+pymysql://"
+
+    def test_mysql_and_mariadb_are_one_kind(self) -> None:
+        def check(test: Any) -> None:
+            test.assertEqual(test.names(), ["base"])
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+
+        for url in ("mysql+pymysql://nowhere/shop", "mysql+mysqldb://nowhere/shop"):
+            app = sa.create_engine(url)
+            self.addCleanup(app.dispose)
+            committing = self.case(app=app, test_1=check, test_2=check)
+            names = {name: Judged.__dict__[name] for name in ("metadata", "load_base_data", "names")}
+            names |= {"url": self.url(), "app": app, "engines": [app], "__module__": __name__}
+            sandboxed = type("Sandboxed", (DatabaseTest,), {**names, "test_1": check, "test_2": check})
+            self.assertPassed(committing, sandboxed, tests=4)
 
     def test_what_no_trigger_hears_of_is_put_back(self) -> None:
         def truncates(test: Any) -> None:

@@ -16,17 +16,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way
 from dbtestcase.backends.sqlite import files, locks
+from dbtestcase.errors import CleaningError
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
 
 PATIENCE = 2.0  # seconds to wait for another process's transaction
+GRACE = 0.05  # seconds for a connection to end its transaction by itself
 PAUSE = 0.002
 
 
@@ -69,31 +70,42 @@ class SQLiteCleaner(Cleaner):
             self._connection.close()
             self._open()
             self._stale = True
+        ended += self._wait_for_locks()
         if not self._stale and self._data_version() == self._version:
             return Report(ended=tuple(ended))
-        ended += self._put_back()
+        if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
+            self._set_journal_mode(self._journal)
+        self._copy(self._kept or self._made, self._connection)
+        if self._journal_mode() != self._journal:
+            self._set_journal_mode(self._journal)
         self._stale = False
         self._version = self._data_version()
         return Report(restored=("the whole database",), ended=tuple(ended))
 
-    def _put_back(self) -> list[Session]:
-        copy = self._kept or self._made
-        try:
-            if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
-                self._set_journal_mode(self._journal)
-            self._copy(copy, self._connection)
-            ended: list[Session] = []
-        except _Locked:
-            ended = locks.end_holders(self._file, str(self._url.database))
-            if not ended:
-                raise locks.unknown_holder(self._file, str(self._url.database), PATIENCE) from None
-            try:
-                self._copy(copy, self._connection)
-            except _Locked:
-                raise locks.unknown_holder(self._file, str(self._url.database), PATIENCE) from None
-        if self._journal_mode() != self._journal:
-            self._set_journal_mode(self._journal)
+    def _wait_for_locks(self) -> list[Session]:
+        """Wait until nobody holds a lock that the next test would meet; end those of this process that do."""
+        if self._is_free(GRACE):
+            return []
+        ended = locks.end_holders(self._file, str(self._url.database))
+        if not self._is_free(PATIENCE):
+            raise self._locked()
         return ended
+
+    def _is_free(self, patience: float) -> bool:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                self._connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(PAUSE)
+            else:
+                self._connection.execute("ROLLBACK")
+                return True
+
+    def _locked(self) -> CleaningError:
+        return locks.unknown_holder(self._file, str(self._url.database), PATIENCE)
 
     def _end(self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened]) -> list[Session]:
         sessions = [_session(number, each) for number, each in opened.items()]
@@ -150,7 +162,7 @@ class SQLiteCleaner(Cleaner):
         try:
             self._connection.execute(f"PRAGMA journal_mode = {mode}")
         except sqlite3.OperationalError as error:
-            raise _Locked from error
+            raise self._locked() from error
 
     def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         until = time.monotonic() + PATIENCE
@@ -158,13 +170,9 @@ class SQLiteCleaner(Cleaner):
         def progress(status: int, remaining: int, total: int) -> None:
             # called after each attempt: SQLite itself would wait for ever
             if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > until:
-                raise _Locked
+                raise self._locked()
 
         source.backup(target, progress=progress, sleep=PAUSE)
-
-
-class _Locked(Exception):
-    """Somebody holds a lock for longer than is waited for."""
 
 
 def _session(number: int, opened: Opened) -> Session:
