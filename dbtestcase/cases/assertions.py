@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import TestCase
 
-from sqlalchemy import ColumnElement, Connection, Select, func, inspect, literal_column, select
+from sqlalchemy import ColumnElement, Select, func, inspect, literal_column, select
 from sqlalchemy.orm import Mapper, Session
 
 from ..reporting.queries import Query, Recording, harness_statements, recording
@@ -27,16 +27,12 @@ _SHOWN_ROWS = 5
 
 
 class QueryAssertions(TestCase):
-    """Mixed into the test cases; they say which connections count, and which session reads the rows."""
+    """Mixed into the test cases.
 
-    def _counts(self, connection: Connection) -> bool:
-        """Whether the statements of a connection are those of the test; a hook."""
-        return True
+    ``_dbtestcase`` says which connections count (``counts``), and which sync session reads the rows (``row_session``).
+    """
 
-    def _row_session(self) -> Session:
-        """The sync session that :meth:`assertRowCount` reads with; a hook."""
-        session: Session = self.session  # type: ignore[attr-defined]
-        return session
+    _dbtestcase: Any
 
     def captureQueries(self) -> AbstractContextManager[Recording]:
         """Give the queries of a block: a sequence with ``statement``, ``parameters``, ``milliseconds`` and ``origin``.
@@ -45,7 +41,7 @@ class QueryAssertions(TestCase):
         ...     publish(post)
         >>> self.assertIn("UPDATE posts", queries[-1].statement)        # doctest: +SKIP
         """
-        return recording(self._counts)
+        return recording(self._dbtestcase.counts)
 
     def assertNumQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
         """Fail unless exactly ``n`` queries are sent: in a block, or while ``function`` runs.
@@ -55,11 +51,11 @@ class QueryAssertions(TestCase):
 
         :returns: a context manager that gives the queries; what ``function`` returns if there is one.
         """
-        return self._run(self._assert_queries(lambda count: count == n, f"{n}"), function, args, kwargs)
+        return _run(_asserting(self, lambda count: count == n, f"{n}"), function, args, kwargs)
 
     def assertMaxQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
         """Fail if more than ``n`` queries are sent; used as :meth:`assertNumQueries`."""
-        return self._run(self._assert_queries(lambda count: count <= n, f"at most {n}"), function, args, kwargs)
+        return _run(_asserting(self, lambda count: count <= n, f"at most {n}"), function, args, kwargs)
 
     def assertNoRepeatedQueries(
         self, function: Callable[..., Any] | None = None, /, *args: Any, allowed: int = 1, **kwargs: Any
@@ -69,7 +65,7 @@ class QueryAssertions(TestCase):
         The message names the application's line that sent it, and the parameters.  INSERT, UPDATE and DELETE may be
         repeated: many drivers need one for each row.
         """
-        return self._run(self._assert_unrepeated(allowed), function, args, kwargs)
+        return _run(_asserting_unrepeated(self, allowed), function, args, kwargs)
 
     def assertRowCount(
         self, entity_or_table: Any, n: int, *criteria: ColumnElement[bool], msg: str | None = None
@@ -81,7 +77,7 @@ class QueryAssertions(TestCase):
         :param entity_or_table: a mapped class, an alias or a table.
         :param criteria: conditions, as for ``where()``.
         """
-        session = self._row_session()
+        session: Session = self._dbtestcase.row_session()
         session.flush()  # the application's own statements, so before the harness's
         rows = select(entity_or_table).where(*criteria)
         with harness_statements(), session.no_autoflush:
@@ -102,35 +98,35 @@ class QueryAssertions(TestCase):
             lines.append(f"  … and {found - len(shown)} more")
         self.fail(self._formatMessage(msg, "\n".join(lines)))
 
-    @contextmanager
-    def _assert_queries(self, satisfied: Callable[[int], bool], expected: str) -> Iterator[Recording]:
-        with self.captureQueries() as queries:
-            yield queries
-        if not satisfied(len(queries)):
-            title = f"{_plural(len(queries), 'query', 'queries')} executed, {expected} expected"
-            self.fail("\n".join([title + (":" if queries else ""), *_listed(queries.queries)]))
 
-    @contextmanager
-    def _assert_unrepeated(self, allowed: int) -> Iterator[Recording]:
-        with self.captureQueries() as queries:
-            yield queries
-        by_statement: dict[str, list[Query]] = defaultdict(list)
-        for query in queries:
-            if query.reads and not query.later_batch:
-                by_statement[query.statement].append(query)
-        repeated = [group for group in by_statement.values() if len(group) > allowed]
-        if repeated:
-            total = _plural(len(repeated), "query was", "queries were")
-            self.fail("\n".join([f"{total} repeated:", *(line for group in repeated for line in _described(group))]))
+@contextmanager
+def _asserting(test: QueryAssertions, satisfied: Callable[[int], bool], expected: str) -> Iterator[Recording]:
+    with test.captureQueries() as queries:
+        yield queries
+    if not satisfied(len(queries)):
+        title = f"{_plural(len(queries), 'query', 'queries')} executed, {expected} expected"
+        test.fail("\n".join([title + (":" if queries else ""), *_listed(queries.queries)]))
 
-    @staticmethod
-    def _run(
-        block: AbstractContextManager[Recording], function: Callable[..., Any] | None, args: Any, kwargs: Any
-    ) -> Any:
-        if function is None:
-            return block
-        with block:
-            return function(*args, **kwargs)
+
+@contextmanager
+def _asserting_unrepeated(test: QueryAssertions, allowed: int) -> Iterator[Recording]:
+    with test.captureQueries() as queries:
+        yield queries
+    by_statement: dict[str, list[Query]] = defaultdict(list)
+    for query in queries:
+        if query.reads and not query.later_batch:
+            by_statement[query.statement].append(query)
+    repeated = [group for group in by_statement.values() if len(group) > allowed]
+    if repeated:
+        total = _plural(len(repeated), "query was", "queries were")
+        test.fail("\n".join([f"{total} repeated:", *(line for group in repeated for line in _described(group))]))
+
+
+def _run(block: AbstractContextManager[Recording], function: Callable[..., Any] | None, args: Any, kwargs: Any) -> Any:
+    if function is None:
+        return block
+    with block:
+        return function(*args, **kwargs)
 
 
 def _listed(queries: Sequence[Query]) -> Iterator[str]:

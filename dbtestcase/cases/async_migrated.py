@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
+from .async_lives import AsyncMigratedClass, AsyncMigratedTest
 from .asynchronous import AsyncDatabaseTest
+from .lifecycle import Lifecycle
 from .migrated import Migrations
 
 __all__ = ["AsyncMigratedDatabaseTest"]
@@ -32,12 +30,4 @@ class AsyncMigratedDatabaseTest(Migrations, AsyncDatabaseTest):
                 self.assertEqual(await self.session.scalar(text("SELECT full_name FROM customer")), "Ada Byron")
     """
 
-    @contextlib.contextmanager
-    def _flushed(self) -> Iterator[None]:
-        sync_session: Any = self.__dict__.get("_sync_session")
-        if sync_session is not None:
-            sync_session.flush()
-        yield
-        for session in (sync_session, self.__dict__.get("session")):
-            if session is not None:
-                session.expire_all()
+    _dbtestcase = Lifecycle[AsyncMigratedClass, AsyncMigratedTest](AsyncMigratedClass, AsyncMigratedTest)

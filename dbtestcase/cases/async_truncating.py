@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
-from ..errors import MigrationError
-from ..isolation.truncation import TruncatingIsolation
+from .async_lives import AsyncCommittingClass, AsyncCommittingTest
 from .asynchronous import _AsyncLife
+from .lifecycle import Lifecycle
 from .truncating import TruncatingDatabaseTest
 
 __all__ = ["AsyncTruncatingDatabaseTest"]
@@ -29,27 +26,4 @@ class AsyncTruncatingDatabaseTest(_AsyncLife, TruncatingDatabaseTest):
                 self.assertEqual(len(set(jobs)), 2)
     """
 
-    @contextlib.contextmanager
-    def _flushed(self) -> Iterator[None]:
-        session = self.__dict__.get("session")
-        if session is not None and session.in_transaction():
-            raise MigrationError(
-                f"{self.id()} was about to migrate while its session is in a transaction.",
-                cause="the migration works on a connection of its own: it would not see the session's rows, and would "
-                "wait for its locks",
-                remedy="await self.session.commit() before upgrade() or downgrade()",
-            )
-        with super()._flushed():
-            yield
-        if session is not None:
-            session.expire_all()
-
-    def _begin_test(self) -> None:
-        super()._begin_test()
-        # run after the test's own cleanups and before _end_test()
-        self.addAsyncCleanup(self._close_pools)
-
-    async def _close_pools(self) -> None:
-        state = type(self)._state()
-        if state is not None and isinstance(state.isolation, TruncatingIsolation):
-            await state.isolation.close_pools()
+    _dbtestcase = Lifecycle[AsyncCommittingClass, AsyncCommittingTest](AsyncCommittingClass, AsyncCommittingTest)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL
 
 from ..backends.postgresql.keep_rows import Kept, copy_rows, fetcher
 from ..reporting.urls import pasteable, shown
 from . import scopes
-from .lifecycle import ClassRun
-
-if TYPE_CHECKING:
-    from .base import DatabaseTest
+from .per_class import ClassLifecycle, ClassRun
 
 __all__ = ["MOST_KEPT", "keep_rows"]
 
@@ -37,19 +34,19 @@ def _counting() -> Iterator[_Count]:
     yield _Count()
 
 
-def keep_rows(test: DatabaseTest, run: ClassRun) -> str:
+def keep_rows(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
     """Copy what a failing test sees now to a database of its own; call it while the test's rows are still there.
 
     :returns: a note for the failure: where the rows are, or why they were not kept.  It raises nothing: the test's own
         failure is what matters.
     """
     try:
-        return _keep(test, run)
+        return _keep(of_class, run, test_id)
     except Exception as error:
         return f"The rows of this test were not kept: {type(error).__name__}: {error}"
 
 
-def _keep(test: DatabaseTest, run: ClassRun) -> str:
+def _keep(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
     database = run.isolation.database
     kind = database.url.get_backend_name()
     if kind != "postgresql":
@@ -63,9 +60,10 @@ def _keep(test: DatabaseTest, run: ClassRun) -> str:
         with run.isolation.reading() as connection:
             copied.append(copy_rows(fetcher(connection), target))
 
-    url = database.keep(test.id(), fill)
+    url = database.keep(test_id, fill)
     count.kept += 1
-    return "\n".join(_note(url, copied[0], hours=test._stay(run.settings), password=_password_of(type(test), url)))
+    hours = of_class.stay(run.settings)
+    return "\n".join(_note(url, copied[0], hours=hours, password=_password_of(of_class.cls, url)))
 
 
 def _note(url: URL, kept: Kept, *, hours: int, password: str) -> Iterator[str]:

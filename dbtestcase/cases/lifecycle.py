@@ -1,193 +1,82 @@
-"""What runs in this process: the class, the module, and what each of them owns.
+"""``_dbtestcase``: the one private attribute of a test case, and the way from it to all that the library does there.
 
-Runners differ in which hooks they call, so whoever comes next ends what the one before has left.
+On a class it is the :class:`~.per_class.ClassLifecycle`, on a test the :class:`~.per_test.TestLifecycle`.  The case
+classes hand their parts to it: what a migrated, a committing or an async case does otherwise stands in a subclass of
+these two, so every other name on a test case belongs to the user.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-import os
-import sys
-import unittest
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.orm import Session
-
-from ..data.class_data import ClassData, ModuleData, capture_module
-from ..data.factories import FactoryManager
-from ..errors import ConfigurationError
-from ..isolation.engines import resolve_engines
-from ..isolation.rollback import Isolation, SandboxIsolation
-from ..reporting.failures import SQLLog
-from ..settings import Settings, read_settings
-from . import scopes
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 if TYPE_CHECKING:
-    from .base import DatabaseTest
+    from .per_class import ClassLifecycle
+    from .per_test import TestLifecycle
 
-__all__ = ["ClassRun", "current", "defining_class", "modules", "noting", "refuse_forgotten_super", "source_files"]
+__all__ = ["Lifecycle", "forget_cleanups", "is_ours", "own_cleanups"]
 
-__unittest = True  # keeps these frames out of the tracebacks of failing tests
+C = TypeVar("C", bound="ClassLifecycle", covariant=True)
+T = TypeVar("T", bound="TestLifecycle", covariant=True)
 
-
-class ClassRun:
-    """What a class that is running owns."""
-
-    def __init__(self, isolation: Isolation, settings: Settings) -> None:
-        self.settings = settings
-        self.log = SQLLog(settings.sql, isolation.carries)
-        self.pid = os.getpid()
-        self.isolation = isolation
-        self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
-        self.begun = False
-        self.test: DatabaseTest | None = None
-        self.session: Session | None = None
-        self.captured = False
-        self.data: ClassData | None = None
-        self.factories: FactoryManager | None = None
+NAME = "_dbtestcase"
 
 
-class Current:
-    """The class that runs in this process: the next one ends it where the runner has not."""
+class Lifecycle(Generic[C, T]):
+    """The descriptor; each class gets one of its own when it is first asked.
 
-    def __init__(self) -> None:
-        self.cls: type[DatabaseTest] | None = None
+    :param parts: the part of classes and the part of tests, where a case class has its own.
+    """
 
-    def replace(self, cls: type[DatabaseTest]) -> None:
-        if self.cls is not None and self.cls is not cls:
-            self.end(self.cls)
+    def __init__(self, *parts: type) -> None:
+        self._parts = parts
+        self._owner: type | None = None
+        self._of_class: Any = None
+        self._test_class: Any = None
 
-    def end(self, cls: type[DatabaseTest]) -> None:
-        if self.cls is cls:
-            self.cls = None
-        cls._end_class()
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._owner = owner
 
+    @overload
+    def __get__(self, test: None, cls: type) -> C: ...
 
-class Modules:
-    """The module whose rows are shared by its classes."""
+    @overload
+    def __get__(self, test: object, cls: type) -> T: ...
 
-    def __init__(self) -> None:
-        self._isolation: Isolation | None = None
-        self._session: Session | None = None
-        self._data: ModuleData | None = None
-        self._module = self._tables = ""
-        self._pid = 0
-
-    def enter(self, cls: type[DatabaseTest]) -> Session:
-        module = sys._getframe(2).f_globals.get("__name__", cls.__module__)
-        current.replace(cls)
-        isolation = self._open(cls, module)
-        self._session = Session(isolation.own_engine, expire_on_commit=False)
-        return self._session
-
-    def isolation_for(self, cls: type[DatabaseTest]) -> Isolation | None:
-        if self._isolation is None or self._pid != os.getpid() or self._module != cls.__module__:
-            if cls.transaction_scope != "module":
-                return None
-            self._open(cls, cls.__module__)
-        self._capture()
-        found = cls._make_isolation(read_settings(), resolve_engines(cls.engines))
-        mine = self._isolation
-        if not isinstance(found, SandboxIsolation) or not isinstance(mine, SandboxIsolation):
-            return found  # a committing class of the same module, on a database of its own
-        if found.run is mine.run:
-            mine.reset_sequences = found.reset_sequences
-            return mine
-        if cls._recipe().fingerprint() != self._tables:
-            return found  # it has other tables: the rows of the module are none of its business
-        raise ConfigurationError(
-            f"{cls.__qualname__} uses another server or driver than the rest of its module {cls.__module__}.",
-            cause="enterModule() was called on a class with another url or other engines",
-            remedy="call it on this class's common base, or move the class to another module",
-        )
-
-    def hand_out(self, test: DatabaseTest) -> None:
-        """Give a test its own copies of the model instances among the module's globals."""
-        if self._data is None or self._pid != os.getpid() or self._module != type(test).__module__:
-            return
-        state = type(test)._state()
-        if state is not None and state.isolation is self._isolation:
-            self._data.hand_out(test._own_session())
-
-    def _capture(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            with session:
-                session.commit()
-                data = capture_module(sys.modules[self._module], session)
-                session.commit()
-            self._data = data if len(data) else None
-
-    def _open(self, cls: type[DatabaseTest], module: str) -> Isolation:
-        isolation = cls._make_isolation(read_settings(), resolve_engines(cls.engines))
-        self._tables = cls._recipe().fingerprint()
-
-        @contextlib.contextmanager
-        def opened() -> Iterator[None]:
-            isolation.begin_module(f"module {module}")
-            self._isolation, self._module, self._pid = isolation, module, os.getpid()
-            try:
-                yield
-            finally:
-                if current.cls is not None:
-                    current.end(current.cls)
-                session, self._session, self._isolation = self._session, None, None
-                data, self._data = self._data, None
-                if session is not None:
-                    session.close()
-                if data is not None:
-                    data.release()
-                isolation.end_module()
-
-        marker = type("_Module", (unittest.TestCase,), {"__module__": module})
-        scopes.enter("module", "outer transaction", opened, test_class=marker)
-        return isolation
+    def __get__(self, test: object | None, cls: type) -> Any:
+        if self._owner is not cls:
+            own: Lifecycle[C, T] = Lifecycle()
+            own.__set_name__(cls, NAME)
+            setattr(cls, NAME, own)
+            return own.__get__(test, cls)
+        if self._of_class is None:
+            handed = [vars(base)[NAME]._parts for base in cls.__mro__ if isinstance(vars(base).get(NAME), Lifecycle)]
+            of_class, self._test_class = (_composed(parts) for parts in zip(*filter(None, handed), strict=True))
+            self._of_class = of_class(cls)
+        if test is None:
+            return self._of_class
+        made = vars(test)[NAME] = self._test_class(test, self._of_class)
+        return made
 
 
-current = Current()
-modules = Modules()
+def _composed(parts: tuple[type, ...]) -> type:
+    """One type of the parts of all bases, in the order of the bases."""
+    own = [part for part in dict.fromkeys(parts) if not any(issubclass(o, part) and o is not part for o in parts)]
+    return own[0] if len(own) == 1 else type("+".join(part.__name__ for part in own), tuple(own), {})
 
 
-def defining_class(cls: type, name: str) -> type | None:
-    """The class that defines an attribute."""
-    return next((base for base in cls.__mro__ if name in base.__dict__), None)
+def is_ours(cls: type) -> bool:
+    """Whether a class is one of this library's."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def noting(set_up_class: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An overridden setUpClass() that leaves a note that a runner has called it: not every runner does."""
-
-    @functools.wraps(set_up_class)
-    def setUpClass(cls: Any) -> None:
-        cls._set_up_by = os.getpid()
-        set_up_class(cls)
-
-    return setUpClass
+def forget_cleanups(cls: type) -> None:
+    """Take away what unittest notes on every subclass of ``TestCase``: classes with tests have it, ours have none."""
+    for name in ("_class_cleanups", "_classSetupFailed"):
+        if name in vars(cls):
+            delattr(cls, name)
 
 
-def refuse_forgotten_super(cls: type[DatabaseTest], base: type) -> None:
-    """A setUpClass that ran without reaching ours is named; one that no runner called is not its author's fault."""
-    if cls._state() is not None or cls.setUpClass.__func__ is base.setUpClass.__func__:  # type: ignore[attr-defined]
-        return
-    if cls.__dict__.get("_set_up_by") != os.getpid():
-        return
-    owner = defining_class(cls, "setUpClass")
-    where = f"{owner.__module__}.{owner.__qualname__}" if owner is not None else cls.__qualname__
-    raise ConfigurationError(
-        f"{where}.setUpClass() ran without calling super().setUpClass().",
-        cause="an overridden setUpClass() that forgot it",
-        remedy="make super().setUpClass() its first line, or move the rows to setUpTestData(), which needs no super()",
-    )
-
-
-@functools.lru_cache(maxsize=512)
-def source_files(cls: Any) -> frozenset[str]:
-    """The source files of a test class and of its bases outside of this library."""
-    files = set()
-    for base in cls.__mro__:
-        if base.__module__.partition(".")[0] not in ("dbtestcase", "unittest", "builtins"):
-            with contextlib.suppress(TypeError, OSError):
-                files.add(inspect.getfile(base))
-    return frozenset(files)
+def own_cleanups(cls: Any) -> None:
+    """Give a class a list of class cleanups of its own, if it was made without (by an ``__init_subclass__``)."""
+    if "_class_cleanups" not in vars(cls):
+        cls._class_cleanups = []

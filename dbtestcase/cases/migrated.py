@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import URL
-
-from ..backends import test_database
-from ..backends.recipes import Recipe
-from ..errors import ConfigurationError, MigrationError
-from ..isolation.engines import resolve_engines
-from ..migrations import MigrationRecipe
-from ..settings import read_settings
-from . import scopes
+from ..errors import MigrationError
 from .base import DatabaseTest
-
-if TYPE_CHECKING:
-    from ..migrations.project import Project
-    from ..migrations.redirect import Target
+from .lifecycle import Lifecycle
+from .migrating import MigratedClass, MigratedTest
 
 __all__ = ["MigratedDatabaseTest", "MigrationChecks", "Migrations"]
 
@@ -38,6 +25,8 @@ class Migrations(DatabaseTest):
     x_arguments: ClassVar[Sequence[str] | Mapping[str, str]] = ()
     """What ``alembic -x`` would be given: ``["tenant=acme"]`` or ``{"tenant": "acme"}``."""
 
+    _dbtestcase = Lifecycle[MigratedClass, MigratedTest](MigratedClass, MigratedTest)
+
     # -- in a test
 
     def upgrade(self, revision: str = "head") -> None:
@@ -46,8 +35,8 @@ class Migrations(DatabaseTest):
         :param revision: an identifier or the beginning of one, ``+1``, ``head``, ``heads``, ``label@head``.
         :raises MigrationError: the revision raises, or there is none of that name.
         """
-        with self._flushed():
-            self._project().upgrade(self._migration_target(), revision)
+        with self._dbtestcase.flushed():
+            self._dbtestcase.project.upgrade(self._dbtestcase.migration_target(), revision)
 
     def downgrade(self, revision: str) -> None:
         """Downgrade the test database; undone with the test.
@@ -55,8 +44,8 @@ class Migrations(DatabaseTest):
         :param revision: an identifier or the beginning of one, ``-1``, ``base``.
         :raises MigrationError: the revision raises, or there is none of that name below the current one.
         """
-        with self._flushed():
-            self._project().downgrade(self._migration_target(), revision)
+        with self._dbtestcase.flushed():
+            self._dbtestcase.project.downgrade(self._dbtestcase.migration_target(), revision)
 
     def current_revision(self) -> str | None:
         """The revision that the test database is at; ``None`` at base.
@@ -74,7 +63,7 @@ class Migrations(DatabaseTest):
 
     def current_revisions(self) -> tuple[str, ...]:
         """The revisions that the test database is at, one for each line."""
-        return self._project().current_revisions(self._migration_target())
+        return self._dbtestcase.project.current_revisions(self._dbtestcase.migration_target())
 
     # -- assertions
 
@@ -85,12 +74,12 @@ class Migrations(DatabaseTest):
         """
         from ..migrations.heads import stray_heads
 
-        stray = stray_heads(self._project().script)
+        stray = stray_heads(self._dbtestcase.project.script)
         if stray:
             identifiers = " ".join(head.revision for head in stray)
             heads = "".join(f"\n  {head.revision} ({head.doc})\n    {head.path}" for head in stray)
             self.fail(
-                f"{self._recipe().label} has {len(stray)} heads:{heads}\n"
+                f"{self._dbtestcase.label} has {len(stray)} heads:{heads}\n"
                 f"Join them: alembic merge -m 'merge heads' {identifiers}"
             )
 
@@ -105,11 +94,13 @@ class Migrations(DatabaseTest):
         """
         from ..migrations.compare import compare
 
-        missing = compare(self._project(), self._migration_target(), metadata=self.metadata, exclude=exclude)
+        missing = compare(
+            self._dbtestcase.project, self._dbtestcase.migration_target(), metadata=self.metadata, exclude=exclude
+        )
         if missing:
             body = "\n".join("    " + line for operation in missing for line in operation.splitlines())
             self.fail(
-                f"The models and the database at the head of {self._recipe().label} differ. A revision that makes "
+                f"The models and the database at the head of {self._dbtestcase.label} differ. A revision that makes "
                 f"them the same:\n\ndef upgrade() -> None:\n{body}\n\n"
                 "Write it (`alembic revision -m …`), correct the models, or name what may differ in `exclude`."
             )
@@ -124,8 +115,8 @@ class Migrations(DatabaseTest):
         """
         from ..migrations.walk import stairway
 
-        with self._empty_database() as (target, reset):
-            problems = stairway(self._project(), target, exclude=exclude, reset=reset)
+        with self._dbtestcase.empty_database() as (target, reset):
+            problems = stairway(self._dbtestcase.project, target, exclude=exclude, reset=reset)
         if problems:
             self.fail("\n\n".join(str(problem) for problem in problems))
 
@@ -136,77 +127,10 @@ class Migrations(DatabaseTest):
         """
         from ..migrations.walk import round_trip
 
-        with self._empty_database() as (target, _):
-            problems = round_trip(self._project(), target, exclude=exclude)
+        with self._dbtestcase.empty_database() as (target, _):
+            problems = round_trip(self._dbtestcase.project, target, exclude=exclude)
         if problems:
             self.fail("\n\n".join(str(problem) for problem in problems))
-
-    # -- inside
-
-    @classmethod
-    def _recipe(cls) -> Recipe:
-        return cls._migration_recipe().with_base_data(cls._base_data())
-
-    @classmethod
-    def _migration_recipe(cls) -> MigrationRecipe:
-        """What was read of the project's files, once a run."""
-        migrations, x_arguments = cls.migrations, cls.x_arguments
-        if migrations is None:
-            raise ConfigurationError(
-                f"{cls.__qualname__}.migrations is None.",
-                cause="the attribute was reset",
-                remedy='migrations = "alembic.ini", or use DatabaseTest with `metadata`',
-            )
-        owner = next(base for base in cls.__mro__ if "migrations" in vars(base))
-        module = sys.modules[(cls if owner is Migrations else owner).__module__]
-        file = getattr(module, "__file__", None)
-        folder = Path(file).parent if file else None
-        source = str(migrations) if isinstance(migrations, (str, Path)) else migrations
-        arguments = tuple(x_arguments.items() if isinstance(x_arguments, Mapping) else x_arguments)
-
-        @contextlib.contextmanager
-        def read() -> Iterator[MigrationRecipe]:
-            yield MigrationRecipe(migrations, relative_to=folder, x_arguments=x_arguments)
-
-        return scopes.enter("run", ("migrations", source, folder, arguments), read)
-
-    @classmethod
-    def _project(cls) -> Project:
-        return cls._migration_recipe().project
-
-    def _migration_target(self) -> Target:
-        """The test database, for env.py: seen through the sandbox."""
-        from ..migrations.redirect import Target
-
-        isolation = self._isolation_now()
-        return Target(isolation.engine.url, contained=True, engine=isolation.own_engine)
-
-    @contextlib.contextmanager
-    def _flushed(self) -> Iterator[None]:
-        """What the test's session holds goes to the database before, and is read again after."""
-        session = self.__dict__.get("session")
-        if session is not None:
-            session.flush()
-        yield
-        if session is not None:
-            session.expire_all()
-
-    @contextlib.contextmanager
-    def _empty_database(self) -> Iterator[tuple[Target, Callable[[], object] | None]]:
-        """An empty database, and a function that empties it again."""
-        from ..migrations.redirect import Target
-
-        if self.database == "existing":  # the role may not create databases: the test's own, which begins at head
-            yield self._migration_target(), None
-            return
-        settings = read_settings()
-        server_url, disposable = self._server_url(settings, resolve_engines(self.engines))
-        configured = self._configured_url(settings)
-        base = (configured.database if configured is not None else None) or "test"
-        with test_database(
-            server_url, _Empty(), base=f"{base}_walk", settings=settings, disposable=disposable
-        ) as database:
-            yield Target(database.url), database.reclone
 
 
 class MigratedDatabaseTest(Migrations):
@@ -261,15 +185,3 @@ class MigrationChecks:
     def test_upgrade_empty_and_back(self) -> None:
         """From an empty database to head and back to base."""
         self.assertUpgradeEmptyAndBack(exclude=self.exclude_from_stairway)
-
-
-class _Empty:
-    """The recipe of an empty database."""
-
-    label = "an empty database"
-
-    def fingerprint(self) -> str:
-        return "empty"
-
-    def build(self, url: URL) -> None:
-        """Nothing to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, make_url
 
@@ -17,34 +17,32 @@ from ..server.staying import STAY_HOURS
 from ..settings import Settings
 from . import scopes
 
-__all__ = ["Resources"]
+__all__ = ["Provisioning"]
 
 _T = TypeVar("_T")
 
 
-class Resources:
-    """The part of a test case that finds its database."""
+class Provisioning:
+    """Finds the server and the database of a test class.
 
-    url: ClassVar[str | URL | None] = None
-    """Where the server is.  Default: ``$DBTESTCASE_URL``, else a disposable PostgreSQL."""
+    :param cls: the class, with ``url`` and ``database``.
+    """
 
-    database: ClassVar[str] = "create"
-    """``"create"``: a database of our own beside the one that the URL names.  ``"existing"``: exactly that one."""
+    def __init__(self, cls: Any) -> None:
+        self.cls = cls
 
-    @classmethod
-    def _recipe(cls) -> Recipe:
+    def recipe(self) -> Recipe:
         """What the database is made from."""
         raise NotImplementedError
 
-    @classmethod
-    def _configured_url(cls, settings: Settings) -> URL | None:
-        given = cls.url if cls.url is not None else settings.url
+    def configured_url(self, settings: Settings) -> URL | None:
+        """The URL of the class, else the one of the environment."""
+        given = self.cls.url if self.cls.url is not None else settings.url
         return make_url(given) if given is not None else None
 
-    @classmethod
-    def _server_url(cls, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
+    def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
-        configured = cls._configured_url(settings)
+        configured = self.configured_url(settings)
         kind = configured.get_backend_name() if configured is not None else "postgresql"
         driver = _driver(configured, kind, engines)
         if kind == "sqlite" or (configured is not None and (configured.host or "host" in configured.query)):
@@ -52,15 +50,14 @@ class Resources:
             return configured.set(drivername=driver), False
         if configured is not None and ("unix_socket" in configured.query or "service" in configured.query):
             return configured.set(drivername=driver), False
-        url = cls._server(settings, kind).url.set(drivername=driver)
+        url = self.server(settings, kind).url.set(drivername=driver)
         return url.update_query_dict(configured.query if configured is not None else {}), True
 
-    @classmethod
-    def _open_database(cls, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
-        recipe = cls._recipe()
-        configured = cls._configured_url(settings)
+    def open_database(self, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
+        recipe = self.recipe()
+        configured = self.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
-        key = ("database", str(server_url), cls.database, base, recipe.fingerprint(), transactional)
+        key = ("database", str(server_url), self.cls.database, base, recipe.fingerprint(), transactional)
 
         def make() -> Database:
             return test_database(
@@ -68,53 +65,49 @@ class Resources:
                 recipe,
                 base=base,
                 settings=settings,
-                mode=cls.database,  # type: ignore[arg-type]
+                mode=self.cls.database,
                 disposable=disposable,
                 transactional=transactional,
             )
 
-        if cls.database == "existing":
-            return cls._lending(server_url).take(key, make)
+        if self.cls.database == "existing":
+            return self.lending(server_url).take(key, make)
         # one database serves the sandboxed and the committing classes: neither leaves anything in it
         database = scopes.enter("run", key[:-1], make)
         if disposable and database.made_template:
             database.made_template = False
-            cls._server(settings, server_url.get_backend_name()).persist()
+            self.server(settings, server_url.get_backend_name()).persist()
         return database
 
-    @classmethod
-    def _lending(cls, server_url: URL) -> Lending:
+    def lending(self, server_url: URL) -> Lending:
         """The use that this process makes of an existing database."""
         return scopes.enter("run", ("lending", str(server_url)), Lending)
 
-    @classmethod
-    def _enter_on(
-        cls,
+    def enter_on(
+        self,
         database: Database,
         server_url: URL,
         key: tuple[Hashable, ...],
         factory: Callable[[], AbstractContextManager[_T]],
     ) -> _T:
         """Something that works on a database, made once for all classes that use it."""
-        if cls.database == "existing":
-            made: _T = cls._lending(server_url).enter(key, factory)
+        if self.cls.database == "existing":
+            made: _T = self.lending(server_url).enter(key, factory)
             return made
         return scopes.enter("run", (*key, id(database)), factory)
 
-    @classmethod
-    def _stay(cls, settings: Settings) -> int:
+    def stay(self, settings: Settings) -> int:
         """Let the disposable server go on after the run, because rows are kept on it.
 
         :returns: for how many hours; 0 where the server is not ours.
         """
-        _, disposable = cls._server_url(settings, [])
+        _, disposable = self.server_url(settings, [])
         if not disposable:
             return 0
-        cls._server(settings, "postgresql").stay()
+        self.server(settings, "postgresql").stay()
         return STAY_HOURS
 
-    @classmethod
-    def _server(cls, settings: Settings, kind: str) -> Server:
+    def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""
         return scopes.enter("run", ("server", kind), lambda: disposable_server(settings, kind=kind))
 

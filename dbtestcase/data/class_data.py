@@ -22,7 +22,6 @@ from .containers import Freezing, Frozen, Thawing
 __all__ = ["ClassData", "ModuleData", "capture", "capture_module"]
 
 T = TypeVar("T", bound=TestCase)
-_COPIES = "_dbtestcase_copies"
 
 
 class ClassData:
@@ -32,6 +31,8 @@ class ClassData:
         self._test_class = test_class
         self._session_of = session_of
         self._names: dict[str, bool] = {}  # whether the attribute was the class's own
+        self._test: TestCase | None = None
+        self._thawing: Thawing | None = None  # what that test was given
 
     def __len__(self) -> int:
         return len(self._names)
@@ -43,11 +44,10 @@ class ClassData:
 
     def forget(self, test: TestCase) -> None:
         """Drop what a test was given; call it when the test has ended."""
-        attributes = vars(test)
-        thawing = attributes.pop(_COPIES, None)
-        if thawing is not None:
-            for name in thawing.given:
-                attributes.pop(name, None)
+        if self._test is test and self._thawing is not None:
+            for name in self._thawing.given:
+                vars(test).pop(name, None)
+            self._test = self._thawing = None
 
     def release(self) -> None:
         """Put the class's attributes back as ``setUpTestData`` left them; call it when the class has ended."""
@@ -65,11 +65,10 @@ class ClassData:
         setattr(self._test_class, name, _Datum(name, original, frozen, self))
 
     def _fresh(self, test: TestCase, name: str, frozen: Frozen) -> Any:
-        thawing = vars(test).get(_COPIES)
-        if thawing is None:
-            thawing = vars(test)[_COPIES] = Thawing(self._session_of(test))
-        thawing.given.append(name)
-        return thawing.thaw(frozen)
+        if self._thawing is None or self._test is not test:
+            self._test, self._thawing = test, Thawing(self._session_of(test))
+        self._thawing.given.append(name)
+        return self._thawing.thaw(frozen)
 
 
 class ModuleData:

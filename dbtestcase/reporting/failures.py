@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TextIO
 from unittest import TestCase
 
@@ -114,39 +114,37 @@ def adding_evidence(evidence: Callable[[BaseException], Iterable[str]]) -> Itera
 
 
 class FailureEvidence(TestCase):
-    """Mixed into the test cases: whatever fails a test passes :meth:`_evidence` on its way out."""
+    """Mixed into the test cases: whatever fails a test is given notes on its way out.
 
-    def _evidence(self, error: BaseException) -> Iterable[str]:
-        """Notes for an exception that is about to fail the test; a hook.  The test's rows are still there."""
-        return ()
+    ``_dbtestcase.evidence(error)`` gives them; the test's rows are still there.
+    """
+
+    _dbtestcase: Any
 
     def _callSetUp(self) -> None:
-        with adding_evidence(self._evidence):
+        with adding_evidence(self._dbtestcase.evidence):
             super()._callSetUp()  # type: ignore[misc]
 
     def _callTestMethod(self, method: Callable[[], Any]) -> None:
         expected = getattr(self, "__unittest_expecting_failure__", False) or getattr(
             method, "__unittest_expecting_failure__", False
         )
-        with adding_evidence(self._no_evidence if expected else self._evidence):
+        with nullcontext() if expected else adding_evidence(self._dbtestcase.evidence):
             super()._callTestMethod(method)  # type: ignore[misc]
 
     def _callTearDown(self) -> None:
-        with adding_evidence(self._evidence):
+        with adding_evidence(self._dbtestcase.evidence):
             super()._callTearDown()  # type: ignore[misc]
 
     def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        with adding_evidence(self._evidence):
+        with adding_evidence(self._dbtestcase.evidence):
             super()._callCleanup(function, *args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
     def subTest(self, *args: Any, **params: Any) -> Iterator[None]:
         # The exception of a sub-test is caught inside of it, so it never reaches the method's end.
-        with super().subTest(*args, **params), adding_evidence(self._evidence):
+        with super().subTest(*args, **params), adding_evidence(self._dbtestcase.evidence):
             yield
-
-    def _no_evidence(self, error: BaseException) -> Iterable[str]:
-        return ()
 
 
 def _is_signal(error: BaseException) -> bool:

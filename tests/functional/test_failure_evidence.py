@@ -23,7 +23,11 @@ SUITE = """
         def setUp(self):
             self.log.begin_test()
 
-        def _evidence(self, error):
+        @property
+        def _dbtestcase(self):
+            return self
+
+        def evidence(self, error):
             return [self.log.text()]
 
         def run_sql(self, number):

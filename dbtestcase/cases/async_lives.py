@@ -1,0 +1,151 @@
+"""What the lives of async classes and tests do otherwise; the wire has no event loop, each test has one.
+
+The wire's connections block, so nothing depends on a loop that has ended, and sync code (factories, ``sync_session``)
+shares the transaction of async code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from ..errors import DBTestCaseWarning, MigrationError
+from ..isolation.rollback import Isolation
+from ..isolation.truncation import TruncatingIsolation
+from .blocking import run_blocking
+from .committing import CommittingClass, CommittingTest
+from .migrating import MigratedClass, MigratedTest
+from .per_class import ClassLifecycle
+from .per_test import TestLifecycle
+
+__all__ = [
+    "AsyncClass",
+    "AsyncCommittingClass",
+    "AsyncCommittingTest",
+    "AsyncMigratedClass",
+    "AsyncMigratedTest",
+    "AsyncTest",
+]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+
+class AsyncClass(ClassLifecycle):
+    """The life of an async class."""
+
+    def offers(self, isolation: Isolation) -> dict[str, Any]:
+        application, _ = isolation.async_engines()
+        url = application.url.render_as_string(hide_password=False)
+        return {"engine": application, "sync_engine": isolation.engine, "database_url": url}
+
+    def async_factory_session(self) -> Any:
+        run = self.run
+        return run.test.test.session if run is not None and run.test is not None else None
+
+    def run_factory(self, make: Callable[[], Any]) -> Any:
+        run = self.run
+        return run_blocking(make) if run is not None and run.test is not None else make()
+
+
+class AsyncMigratedClass(AsyncClass, MigratedClass):
+    """The life of an async class whose database is made by Alembic."""
+
+
+class AsyncCommittingClass(AsyncClass, CommittingClass):
+    """The life of an async class whose commits are real."""
+
+
+class AsyncTest(TestLifecycle):
+    """The life of an async test."""
+
+    def make_session(self) -> Any:
+        session = self.new_async_session()
+        self.test.addAsyncCleanup(self._close_async, session)
+        return session
+
+    def make_sync_session(self) -> Session:
+        """A sync session in the same transaction."""
+        return self.new_session()
+
+    def new_async_session(self) -> AsyncSession:
+        """A session that its user closes."""
+        _, own = self.isolation.async_engines()
+        return AsyncSession(own)
+
+    def row_session(self) -> Session:
+        session: Session = self.test.session.sync_session
+        return session
+
+    def end(self) -> None:
+        self._warn_of_tasks()
+        run = self.of_class.run
+        try:
+            super().end()
+        finally:
+            if run is not None:
+                run.isolation.end_loop()
+
+    async def _close_async(self, session: AsyncSession) -> None:
+        self.take_back("session")
+        await session.close()
+
+    def _warn_of_tasks(self) -> None:
+        runner = getattr(self.test, "_asyncioRunner", None)
+        if runner is None:
+            return
+        for task in asyncio.all_tasks(runner.get_loop()):
+            warnings.warn(
+                f"{self.test.id()} left the task {task.get_name()!r} running ({task.get_coro()!r}); it is cancelled "
+                "now.",
+                DBTestCaseWarning,
+                stacklevel=2,
+            )
+
+
+class AsyncMigratedTest(AsyncTest, MigratedTest):
+    """The life of an async test that may migrate the database."""
+
+    @contextlib.contextmanager
+    def flushed(self) -> Iterator[None]:
+        sync_session = self.given("sync_session")
+        if sync_session is not None:
+            sync_session.flush()
+        yield
+        for session in (sync_session, vars(self.test).get("session")):
+            if session is not None:
+                session.expire_all()
+
+
+class AsyncCommittingTest(AsyncTest, CommittingTest):
+    """The life of an async test whose commits are real."""
+
+    def begin(self) -> None:
+        super().begin()
+        # run after the test's own cleanups and before end()
+        self.test.addAsyncCleanup(self._close_pools)
+
+    @contextlib.contextmanager
+    def flushed(self) -> Iterator[None]:
+        session = vars(self.test).get("session")
+        if session is not None and session.in_transaction():
+            raise MigrationError(
+                f"{self.test.id()} was about to migrate while its session is in a transaction.",
+                cause="the migration works on a connection of its own: it would not see the session's rows, and would "
+                "wait for its locks",
+                remedy="await self.session.commit() before upgrade() or downgrade()",
+            )
+        with super().flushed():
+            yield
+        if session is not None:
+            session.expire_all()
+
+    async def _close_pools(self) -> None:
+        run = self.of_class.run
+        if run is not None and isinstance(run.isolation, TruncatingIsolation):
+            await run.isolation.close_pools()

@@ -1,0 +1,66 @@
+"""What the lives of committing classes and tests do otherwise: real connections, and migrations beside them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..backends.recipes import Recipe
+from ..isolation.rollback import Isolation
+from ..isolation.truncation import CleanedRecipe, TruncatingIsolation, truncating_run
+from ..settings import Settings
+from . import scopes
+from .migrating import MigratedClass, MigratedTest
+from .per_class import ClassLifecycle
+
+if TYPE_CHECKING:
+    from ..migrations.redirect import Target
+
+__all__ = ["CommittingClass", "CommittingTest"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+
+class CommittingClass(MigratedClass):
+    """The life of a class whose commits are real."""
+
+    def recipe(self) -> Recipe:
+        return CleanedRecipe(super().recipe() if self.cls.migrations is not None else ClassLifecycle.recipe(self))
+
+    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
+        server_url, disposable = self.server_url(settings, engines)
+        database = self.open_database(settings, server_url, disposable=disposable, transactional=False)
+        url = database.url.set(drivername=server_url.drivername)
+        run = scopes.enter(
+            "run",
+            ("committing", id(database), url.drivername),
+            lambda: truncating_run(database, url, lent=self.cls.database == "existing"),
+        )
+        return TruncatingIsolation(run)
+
+
+class CommittingTest(MigratedTest):
+    """The life of a test whose commits are real."""
+
+    def migration_target(self) -> Target:
+        from ..migrations.redirect import Target
+
+        return Target(self.isolation.engine.url)
+
+    @contextlib.contextmanager
+    def flushed(self) -> Iterator[None]:
+        # A migration sees only what is committed, and would wait for ever for the locks of an open transaction.
+        for session in self.sessions:
+            session.commit()
+        connection = self.given("connection")
+        if connection is not None:
+            connection.commit()
+        yield
+        for session in self.sessions:
+            session.expire_all()
+
+    def end(self) -> None:
+        if self.of_class.run is not None:
+            self.close_own()  # what the test's own sessions hold is nobody's fault, and would stand in the way
+        super().end()

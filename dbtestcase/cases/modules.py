@@ -1,0 +1,130 @@
+"""What runs in this process: the class, and the module whose rows its classes share.
+
+Runners differ in which hooks they call, so whoever comes next ends what the one before has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import unittest
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from ..data.class_data import ModuleData, capture_module
+from ..errors import ConfigurationError
+from ..isolation.engines import resolve_engines
+from ..isolation.rollback import Isolation, SandboxIsolation
+from ..settings import read_settings
+from . import scopes
+
+if TYPE_CHECKING:
+    from .per_class import ClassLifecycle
+    from .per_test import TestLifecycle
+
+__all__ = ["current", "modules"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+
+class Current:
+    """The class that runs in this process: the next one ends it where the runner has not."""
+
+    def __init__(self) -> None:
+        self.running: ClassLifecycle | None = None
+
+    def replace(self, running: ClassLifecycle) -> None:
+        if self.running is not None and self.running is not running:
+            self.end(self.running)
+
+    def end(self, running: ClassLifecycle) -> None:
+        if self.running is running:
+            self.running = None
+        running.end()
+
+
+class Modules:
+    """The module whose rows are shared by its classes."""
+
+    def __init__(self) -> None:
+        self._isolation: Isolation | None = None
+        self._session: Session | None = None
+        self._data: ModuleData | None = None
+        self._module = self._tables = ""
+        self._pid = 0
+
+    def enter(self, running: ClassLifecycle) -> Session:
+        module = sys._getframe(2).f_globals.get("__name__", running.cls.__module__)
+        current.replace(running)
+        isolation = self._open(running, module)
+        self._session = Session(isolation.own_engine, expire_on_commit=False)
+        return self._session
+
+    def isolation_for(self, running: ClassLifecycle) -> Isolation | None:
+        cls = running.cls
+        if self._isolation is None or self._pid != os.getpid() or self._module != cls.__module__:
+            if cls.transaction_scope != "module":
+                return None
+            self._open(running, cls.__module__)
+        self._capture()
+        found = running.make_isolation(read_settings(), resolve_engines(cls.engines))
+        mine = self._isolation
+        if not isinstance(found, SandboxIsolation) or not isinstance(mine, SandboxIsolation):
+            return found  # a committing class of the same module, on a database of its own
+        if found.run is mine.run:
+            mine.reset_sequences = found.reset_sequences
+            return mine
+        if running.recipe().fingerprint() != self._tables:
+            return found  # it has other tables: the rows of the module are none of its business
+        raise ConfigurationError(
+            f"{cls.__qualname__} uses another server or driver than the rest of its module {cls.__module__}.",
+            cause="enterModule() was called on a class with another url or other engines",
+            remedy="call it on this class's common base, or move the class to another module",
+        )
+
+    def hand_out(self, test: TestLifecycle, isolation: Isolation) -> None:
+        """Give a test its own copies of the model instances among the module's globals."""
+        if self._data is None or self._pid != os.getpid() or isolation is not self._isolation:
+            return
+        self._data.hand_out(test.row_session())
+
+    def _capture(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with session:
+                session.commit()
+                data = capture_module(sys.modules[self._module], session)
+                session.commit()
+            self._data = data if len(data) else None
+
+    def _open(self, running: ClassLifecycle, module: str) -> Isolation:
+        isolation = running.make_isolation(read_settings(), resolve_engines(running.cls.engines))
+        self._tables = running.recipe().fingerprint()
+
+        @contextlib.contextmanager
+        def opened() -> Iterator[None]:
+            isolation.begin_module(f"module {module}")
+            self._isolation, self._module, self._pid = isolation, module, os.getpid()
+            try:
+                yield
+            finally:
+                if current.running is not None:
+                    current.end(current.running)
+                session, self._session, self._isolation = self._session, None, None
+                data, self._data = self._data, None
+                if session is not None:
+                    session.close()
+                if data is not None:
+                    data.release()
+                isolation.end_module()
+
+        marker = type("_Module", (unittest.TestCase,), {"__module__": module})
+        scopes.enter("module", "outer transaction", opened, test_class=marker)
+        return isolation
+
+
+current = Current()
+modules = Modules()

@@ -1,0 +1,311 @@
+"""The life of a class: its server, database and sandbox (made once, lazily), its engines, its rows, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from ..backends.recipes import Recipe
+from ..backends.schema import MetadataRecipe
+from ..data.class_data import ClassData, capture
+from ..data.factories import FactoryManager, bound
+from ..drivers.endpoints import target_of_url
+from ..errors import ConfigurationError, NotRunning
+from ..isolation.engines import resolve_engines
+from ..isolation.rollback import Isolation, SandboxIsolation, sandbox_run
+from ..reporting.failures import SQLLog
+from ..reporting.lock_waits import LockWatch
+from ..settings import Settings, read_settings
+from . import scopes
+from .lifecycle import is_ours, own_cleanups
+from .modules import current, modules
+from .provisioning import Provisioning
+
+if TYPE_CHECKING:
+    from .per_test import TestLifecycle
+
+__all__ = ["ClassLifecycle", "ClassRun", "defining_class"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+_SCOPES = ("class", "module", "test")
+
+
+class ClassRun:
+    """What a class that is running owns."""
+
+    def __init__(self, isolation: Isolation, settings: Settings) -> None:
+        self.settings = settings
+        self.log = SQLLog(settings.sql, isolation.carries)
+        self.pid = os.getpid()
+        self.isolation = isolation
+        self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
+        self.begun = False
+        self.test: TestLifecycle | None = None
+        self.session: Session | None = None
+        self.captured = False
+        self.data: ClassData | None = None
+        self.factories: FactoryManager | None = None
+
+
+class ClassLifecycle(Provisioning):
+    """``cls._dbtestcase``.
+
+    :param cls: the test class.
+    """
+
+    def __init__(self, cls: Any) -> None:
+        super().__init__(cls)
+        self._run: ClassRun | None = None
+        self._set_up_by: int | None = None
+
+    @property
+    def run(self) -> ClassRun | None:
+        """What the class owns while it runs in this process."""
+        return self._run if self._run is not None and self._run.pid == os.getpid() else None
+
+    @property
+    def label(self) -> str:
+        """How messages of the server call the class."""
+        return f"class {self.cls.__module__}.{self.cls.__qualname__}"
+
+    # -- the parts that a case class may have otherwise
+
+    def recipe(self) -> Recipe:
+        configured = self.configured_url(read_settings())
+        dialect = configured.get_backend_name() if configured is not None else "postgresql"
+        metadata = self.cls.metadata if self.cls.metadata is not None else []
+        return MetadataRecipe(metadata, self.base_data(), dialect=dialect)
+
+    def base_data(self) -> Callable[[Session], None] | None:
+        """The hook that loads reference rows, if the user has one."""
+        return self.cls.load_base_data if self.overrides("load_base_data") else None
+
+    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
+        """Compose the isolation from the run's things, which are made once."""
+        server_url, disposable = self.server_url(settings, engines)
+        database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
+        url = database.url.set(drivername=server_url.drivername)
+        configured = self.configured_url(settings)
+        targets = [target_of_url(configured)] if configured is not None and configured.database else []
+        run = self.enter_on(
+            database, server_url, ("sandbox", url.drivername), lambda: sandbox_run(database, url, targets)
+        )
+        return SandboxIsolation(run, self.cls.transaction_scope, reset_sequences=self.cls.reset_sequences)
+
+    def offers(self, isolation: Isolation) -> dict[str, Any]:
+        """The attributes that are set on the class while it runs."""
+        url = isolation.engine.url.render_as_string(hide_password=False)
+        return {"engine": isolation.engine, "database_url": url}
+
+    def factory_session(self) -> Session:
+        """The session of factories: the running test's, before that the one of the class data."""
+        run = self.run
+        if run is not None and run.test is not None:
+            return run.test.row_session()
+        return self.session()  # type: ignore[return-value]
+
+    def async_factory_session(self) -> Any:
+        """The async session of factories that make instances asynchronously."""
+        return None
+
+    def run_factory(self, make: Callable[[], Any]) -> Any:
+        """Call what makes instances with the session of factories."""
+        return make()
+
+    # -- the life of the class
+
+    def called_set_up(self) -> None:
+        """A runner has called an overridden ``setUpClass()``: not every runner does."""
+        self._set_up_by = os.getpid()
+
+    def begin(self) -> None:
+        """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""
+        if self.run is not None:
+            return
+        scopes.class_started(self.cls)
+        current.replace(self)
+        self._check_attributes()
+        settings = read_settings()
+        engines = resolve_engines(self.cls.engines)
+        isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
+        own_cleanups(self.cls)
+        self.cls.addClassCleanup(current.end, self)
+        run = self._run = ClassRun(isolation, settings)
+        current.running = self
+        try:
+            isolation.begin_class(self.label, engines)
+            run.begun = True
+            self._offer(run)
+            self._watch(run)
+            self._bind_factories(run)
+            self._load_data(run)
+        except BaseException:
+            current.end(self)
+            raise
+
+    def begin_test(self, test: TestLifecycle) -> ClassRun:
+        """Make the class ready for a test."""
+        self._refuse_forgotten_super()
+        self.begin()
+        run = self.run
+        assert run is not None
+        if run.isolation.needs_rebuild:
+            self._rebuild(run)
+        if not run.captured:
+            run.captured = True
+            self._capture_data(run)
+        return run
+
+    def end(self) -> None:
+        run, self._run = self.run, None
+        if run is None:
+            return
+        with contextlib.ExitStack() as stack:
+            if run.begun:
+                stack.callback(run.isolation.end_class)
+            stack.enter_context(run.stack)
+            if run.data is not None:
+                stack.callback(run.data.release)
+            if run.session is not None:
+                stack.callback(run.session.close)
+
+    def session(self) -> Session | _NoSessionYet:
+        """The session of the class data."""
+        run = self.run
+        if run is None or not run.begun:
+            return _NoSessionYet(self.cls)
+        if run.session is None:
+            run.session = Session(run.isolation.own_engine, expire_on_commit=False)
+        return run.session
+
+    def overrides(self, name: str) -> bool:
+        """Whether the user has written a hook."""
+        owner = defining_class(self.cls, name)
+        return owner is not None and not is_ours(owner)
+
+    def source_files(self) -> frozenset[str]:
+        """The source files of the class and of its bases outside of this library."""
+        return _source_files(self.cls)
+
+    # -- inside
+
+    def _check_attributes(self) -> None:
+        cls = self.cls
+        if cls.transaction_scope not in _SCOPES:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.transaction_scope is {cls.transaction_scope!r}.",
+                cause="a misspelling",
+                remedy='"class" (the default), "module" or "test"',
+            )
+        if cls.transaction_scope == "test" and self.overrides("setUpTestData"):
+            raise ConfigurationError(
+                f'{cls.__qualname__} has a setUpTestData, but its transaction_scope is "test".',
+                cause="each test has an outer transaction of its own there, so rows cannot outlive a test",
+                remedy='make the rows in setUp(), or use transaction_scope = "class"',
+            )
+
+    def _refuse_forgotten_super(self) -> None:
+        """A setUpClass that ran without reaching ours is named; one that no runner called is nobody's fault."""
+        if self.run is not None or self._set_up_by != os.getpid() or not self.overrides("setUpClass"):
+            return
+        owner = defining_class(self.cls, "setUpClass")
+        assert owner is not None
+        raise ConfigurationError(
+            f"{owner.__module__}.{owner.__qualname__}.setUpClass() ran without calling super().setUpClass().",
+            cause="an overridden setUpClass() that forgot it",
+            remedy="make super().setUpClass() its first line, or move the rows to setUpTestData(), which needs no "
+            "super()",
+        )
+
+    def _offer(self, run: ClassRun) -> None:
+        """Set the attributes of the class that name the test database."""
+        for name, value in self.offers(run.isolation).items():
+            if name not in vars(self.cls):
+                run.stack.callback(self._take_back, name)
+            setattr(self.cls, name, value)
+
+    def _take_back(self, name: str) -> None:
+        if name in vars(self.cls):
+            delattr(self.cls, name)
+
+    def _watch(self, run: ClassRun) -> None:
+        """Record the statements of the tests, and who waits for whom."""
+        run.stack.enter_context(run.log.recording_class())
+        url = run.isolation.engine.url
+        if run.log.recording is not None and url.get_backend_name() == "postgresql":
+            run.stack.enter_context(LockWatch(url, run.log.recording))
+
+    def _bind_factories(self, run: ClassRun) -> None:
+        factories = self.cls.factories
+        if factories:
+            run.stack.enter_context(
+                bound(
+                    factories,
+                    self.factory_session,
+                    async_session_provider=self.async_factory_session,
+                    run=self.run_factory,
+                )
+            )
+            run.factories = FactoryManager(self.factory_session, factories, run=self.run_factory)
+
+    def _load_data(self, run: ClassRun) -> None:
+        if self.overrides("setUpTestData"):
+            self.cls.setUpTestData()
+            if run.session is not None:
+                run.session.commit()
+
+    def _capture_data(self, run: ClassRun) -> None:
+        """What was made until the first test is class data: each test gets its instances fresh."""
+        session = run.session
+        if session is None and not self.overrides("setUpTestData"):
+            return
+        with session or Session(run.isolation.own_engine, expire_on_commit=False) as session:
+            session.commit()
+            run.data = capture(self.cls, session, session_of=lambda test: test._dbtestcase.row_session())
+            session.commit()
+        run.session = None
+
+    def _rebuild(self, run: ClassRun) -> None:
+        run.session = None
+        run.captured = False
+        if run.data is not None:
+            run.data.release()
+        run.isolation.begin_class(self.label, resolve_engines(self.cls.engines))
+        self._offer(run)
+        self._load_data(run)
+
+
+class _NoSessionYet:
+    """``session`` on a class that has not begun: a value, because nose2 gets every attribute of a class it loads."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotRunning(
+            f"{self._cls.__qualname__}.session was used before the class began.",
+            cause="setUpClass() that uses it before super().setUpClass(), or code at import",
+            remedy="make rows in setUpTestData(), or call super().setUpClass() first",
+        )
+
+
+def defining_class(cls: type, name: str) -> type | None:
+    """The class that defines an attribute."""
+    return next((base for base in cls.__mro__ if name in base.__dict__), None)
+
+
+@functools.lru_cache(maxsize=512)
+def _source_files(cls: Any) -> frozenset[str]:
+    files = set()
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] not in ("dbtestcase", "unittest", "builtins"):
+            with contextlib.suppress(TypeError, OSError):
+                files.add(inspect.getfile(base))
+    return frozenset(files)

@@ -1,0 +1,168 @@
+"""The life of a test: it begins before its ``setUp``, and ends after the last of its own cleanups."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from ..errors import NotRunning
+from ..isolation.rollback import Isolation
+from .keep_rows import keep_rows
+from .modules import modules
+from .per_class import ClassLifecycle
+
+__all__ = ["TestLifecycle"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+
+class TestLifecycle:
+    """``self._dbtestcase``.
+
+    :param test: the test case.
+    :param of_class: the life of its class.
+    """
+
+    def __init__(self, test: Any, of_class: Any) -> None:
+        self.test = test
+        self.of_class: ClassLifecycle = of_class
+        self.sessions: list[Session] = []
+        self._given: dict[str, Any] = {}
+
+    @property
+    def isolation(self) -> Isolation:
+        """How the test that runs is isolated.
+
+        :raises NotRunning: it does not run.
+        """
+        run = self.of_class.run
+        if run is None or run.test is not self:
+            raise NotRunning(
+                f"{self.test.id()} asked for the database outside of a test.",
+                cause="__init__(), or code that runs after the test's cleanups",
+                remedy="use the database in setUp(), in the test or in its cleanups",
+            )
+        return run.isolation
+
+    # -- what a test is given when it first asks
+
+    def give(self, name: str) -> Any:
+        """Make what the test is given under a name, and set it there; whatever the test sets itself is its own."""
+        made = getattr(self, f"make_{name}")()
+        self._given[name] = vars(self.test)[name] = made
+        return made
+
+    def take_back(self, name: str) -> Any:
+        """Let the test ask anew for what it was given under a name."""
+        value = self._given.pop(name, None)
+        if value is not None and vars(self.test).get(name) is value:
+            del vars(self.test)[name]
+        return value
+
+    def given(self, name: str) -> Any:
+        """What was given under a name; ``None`` if nothing was."""
+        return self._given.get(name)
+
+    def make_session(self) -> Any:
+        """A session of the test's own."""
+        return self.new_session()
+
+    def make_connection(self) -> Connection:
+        """A connection of the test's own."""
+        return self.isolation.own_engine.connect()
+
+    def new_session(self) -> Session:
+        """A sync session that is closed at the end."""
+        session = Session(self.isolation.own_engine)
+        self.sessions.append(session)
+        return session
+
+    def row_session(self) -> Session:
+        """The sync session that class data are attached to and rows are counted with."""
+        session: Session = self.test.session
+        return session
+
+    def counts(self, connection: Connection) -> bool:
+        """Whether the statements of a connection are those of the test."""
+        return self.isolation.carries(connection)
+
+    # -- its life
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Have the database made ready just before ``setUp``, whatever that calls."""
+        test = self.test
+        original = test.setUp
+
+        @functools.wraps(original)
+        def setUp() -> None:
+            self.begin()
+            original()
+
+        test.setUp = setUp
+        try:
+            yield
+        finally:
+            del test.setUp
+            vars(test).pop("_dbtestcase", None)
+
+    def begin(self) -> None:
+        """Begin the test; its end is the last of its cleanups."""
+        test = self.test
+        run = self.of_class.begin_test(self)
+        run.isolation.begin_test(test.id())
+        run.log.begin_test()
+        run.test = self
+        test.addCleanup(self.end)
+        if run.factories is not None:
+            test.factories = run.factories
+        modules.hand_out(self, run.isolation)
+
+    def end(self) -> None:
+        """Undo what the test did.
+
+        :raises DBTestCaseError: what it left behind or did wrong.
+        """
+        run = self.of_class.run
+        if run is None:
+            return
+        try:
+            problems = run.isolation.end_test(failed=self._has_failed(), test_files=self.of_class.source_files())
+            for problem in problems:
+                problem.add_note(run.log.text())
+        finally:
+            run.test = None
+            run.log.end_test(self.test.id())
+            self.close_own()
+            if run.data is not None:
+                run.data.forget(self.test)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise ExceptionGroup(f"{self.test.id()} left {len(problems)} problems behind", problems)
+
+    def close_own(self) -> None:
+        """Close the sessions and the connection that the test was given."""
+        for session in self.sessions:
+            session.close()
+        for name in list(self._given):
+            value = self.take_back(name)
+            if isinstance(value, Connection):
+                value.close()
+
+    def evidence(self, error: BaseException) -> Iterator[str]:
+        """Notes for an exception that is about to fail the test."""
+        run = self.of_class.run
+        if run is not None and run.test is self:
+            yield run.log.text()
+            if run.settings.keep == "fail":
+                yield keep_rows(self.of_class, run, self.test.id())
+
+    def _has_failed(self) -> bool:
+        outcome = getattr(self.test, "_outcome", None)
+        return outcome is not None and not outcome.success
