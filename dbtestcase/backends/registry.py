@@ -59,6 +59,14 @@ class Database(ABC):
     def reclone(self) -> None:
         """Put the database back as it was made: dropped and made again, with the same name."""
 
+    def renew_lease(self) -> bool:
+        """Take the lease again, between two classes, where it was lost with its connection.
+
+        :returns: whether the database was lost meanwhile and is to be made again with :meth:`reclone`.
+        :raises ServerUnreachable: nobody answers any more.
+        """
+        return False
+
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
         """Make a database of the same recipe that stays when the run has ended, for the rows of a failing test.
 

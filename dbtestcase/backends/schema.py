@@ -15,6 +15,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 from dbtestcase.backends import sources
 from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
+from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import SchemaError
 
 __all__ = ["MetadataRecipe"]
@@ -68,7 +69,7 @@ class MetadataRecipe:
 
         :raises SchemaError: a table cannot be created; the message names it and the statement.
         """
-        engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+        engine = patient(sqlalchemy.create_engine(url, poolclass=NullPool))
         try:
             with engine.connect() as connection:
                 self._create_tables(connection)

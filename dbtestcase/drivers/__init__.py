@@ -15,11 +15,15 @@ from ..sandbox.connections import Wire
 from ..sandbox.rules import Rules, rules_for
 from ..sandbox.transaction import Sandbox
 from .async_adapters import TWINS
+from .patience import patiently
 
-__all__ = ["LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
+__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
 
 LOCK_TIMEOUT = 5.0
 """Seconds that a statement waits for a lock that is held outside the sandbox."""
+
+KEEPALIVES = "SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6"
+"""For both ends of a connection to PostgreSQL: a firewall forgets what is idle, a host without power says nothing."""
 
 WireFactory = Callable[[Dialect, URL, Rules], contextlib.AbstractContextManager[Any]]
 
@@ -54,7 +58,7 @@ def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
     real = _make_dialect(url)
     with contextlib.ExitStack() as stack:
         try:
-            wire = stack.enter_context(factory(real, url, rules))
+            wire = patiently(lambda: stack.enter_context(factory(real, url, rules)), url)
         except real.loaded_dbapi.Error as error:
             raise ServerUnreachable(
                 f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
@@ -91,7 +95,7 @@ def _make_dialect(url: URL) -> Dialect:
 
 def _prepare(wire: Any, rules: Rules) -> None:
     """Settings that only the wire needs: a role or database may have others."""
-    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end)
+    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end, KEEPALIVES)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
 from dbtestcase.drivers.endpoints import family_of
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting.urls import shown
 
@@ -110,7 +111,7 @@ def _creator(engine: Engine, pool: Pool, url: URL) -> Callable[..., Any]:
                 )
             # whatever it did to the options may stay, but the place is ours
             chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
-        return dialect.connect(*arguments, **chosen)
+        return patiently(lambda: dialect.connect(*arguments, **chosen), url)
 
     return connect
 

@@ -322,6 +322,8 @@ class SandboxIsolation(Isolation):
 
     def _begin(self, label: str) -> None:
         """Begin the outer transaction, with the tables in it where the database is only lent."""
+        if self.run.database.renew_lease():
+            self.run.reopen()
         try:
             self.run.tidy()
             self.run.sandbox.begin(label)

@@ -188,6 +188,8 @@ class TruncatingIsolation(Isolation):
             self._class_floor = self.run.rerouting.count
         self._lost = False
         self._first = True
+        if self.run.database.renew_lease():
+            self.run.database.reclone()
         self._lasting = self._others()
         self.run.lendings.begin_test()
         self._clean()  # what was written between the classes

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from dbtestcase.backends import sources
+from dbtestcase.drivers.patience import patient
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
 
@@ -80,7 +81,7 @@ class MigrationRecipe:
         self.project.build(url)
         if self.base_data is None:
             return
-        engine = create_engine(url, poolclass=NullPool)
+        engine = patient(create_engine(url, poolclass=NullPool))
         try:
             with Session(engine) as session, session.begin():
                 self._load(session)

@@ -24,6 +24,7 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from dbtestcase.drivers.endpoints import family_of
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import MigrationError
 
 __all__ = ["Target", "as_target", "is_led", "lead"]
@@ -142,7 +143,7 @@ class _Redirection:
         arguments, parameters = dialect.create_connect_args(_for_driver(self._target.url, dialect))
         arguments, parameters = list(arguments), {**_session_settings(theirs), **parameters}
         if not self._target.contained:
-            return dialect.connect(*arguments, **parameters)
+            return patiently(lambda: dialect.connect(*arguments, **parameters), self._target.url)
         self._opening.now = True
         try:
             for listener in dialect.dispatch.do_connect:

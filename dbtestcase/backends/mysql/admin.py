@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import select
 import socket
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL
 
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.drivers.sockets import descriptor_of
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 from dbtestcase.reporting.urls import shown, without_secrets
@@ -43,7 +46,7 @@ def quoted(name: str) -> str:
 
 
 class Admin:
-    """A connection in autocommit mode.
+    """A connection in autocommit mode, renewed with its locks where the server has ended it.
 
     :param database: the database to use; by default none.
     :raises ServerUnreachable: nobody answers at ``url``, or the user is refused.
@@ -52,29 +55,52 @@ class Admin:
     def __init__(self, url: URL, database: str | None = None) -> None:
         self.url = url
         self.pid = os.getpid()
-        target = build_url(url, database)
+        self._database = database
+        self._locks: set[str] = set()
+        self._users = 1
+        self.renewals = 0
+        """How often the connection was lost and made again."""
+        self._connect()
+        _connected.add(self)
+
+    @classmethod
+    def shared(cls, url: URL) -> Admin:
+        """The connection of this process to the server of ``url``, for all databases that it makes there."""
+        key = (os.getpid(), url)
+        admin = _shared.get(key)
+        if admin is None or not admin._users:
+            admin = _shared[key] = cls(url)
+        else:
+            admin._users += 1
+        return admin
+
+    def _connect(self, *, again: bool = False) -> None:
+        url, target = self.url, build_url(self.url, self._database)
         dialect_class: Any = target.get_dialect()
         self._dbapi: Any = _imported(dialect_class, target)
         positional, options = dialect_class(dbapi=self._dbapi).create_connect_args(target)
         options.setdefault("connect_timeout", CONNECT_TIMEOUT)
         if target.get_driver_name() == "pymysql" and "unix_socket" in options and "ssl" not in options:
             options["ssl_disabled"] = True  # PyMySQL would read the machine's certificates, which takes 20 to 60 ms
-        try:
+
+        def connect() -> Any:
             if "unix_socket" in options:
                 with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves its socket open where this fails
                     probe.connect(str(options["unix_socket"]))
-            self._connection = self._dbapi.connect(*positional, **options)
+            return self._dbapi.connect(*positional, **options)
+
+        try:
+            self._connection = patiently(connect, url, restarting=again)
         except (self._dbapi.Error, OSError) as error:
             raise _unreachable(url, error) from error
-        _connected.add(self)
         autocommit = getattr(self._connection, "autocommit", None)
         if callable(autocommit):
             autocommit(True)
         else:
             self._connection.autocommit = True
         # The lease must outlive every idle time; what others have locked must not be waited for for ever.
-        ((self.version, self.user),) = self.rows("SELECT VERSION(), CURRENT_USER()")
-        self.run(
+        ((self.version, self.user),) = self._ask("SELECT VERSION(), CURRENT_USER()")
+        self._ask(
             f"SET SESSION wait_timeout = 31536000, lock_wait_timeout = {PATIENCE}, sql_mode = 'NO_BACKSLASH_ESCAPES'"
         )
 
@@ -89,6 +115,35 @@ class Admin:
         :raises CannotCreateDatabase: the user may not do it.
         :raises DatabaseError: it fails for another reason.
         """
+        self.renew()
+        return self._ask(query, parameters)
+
+    run = rows
+
+    def renew(self) -> None:
+        """Connect again where the connection was lost, and take its locks again.
+
+        Asks the socket, not the server: nothing is sent while the connection stands.
+
+        :raises ServerUnreachable: nobody answers any more.
+        :raises DatabaseError: another run has taken a database of this one meanwhile.
+        """
+        descriptor = descriptor_of(self._connection)
+        if descriptor is None or not _readable(descriptor):  # nobody has asked for anything: it is the end
+            return
+        with suppress(self._dbapi.Error, OSError):
+            self._connection.close()
+        self._connect(again=True)
+        self.renewals += 1
+        for name in self._locks:
+            if self._ask("SELECT GET_LOCK(%s, %s)", (name, PATIENCE)) != [(1,)]:
+                raise DatabaseError(
+                    f"A database of this run on {shown(self.url)} was taken by another run.",
+                    cause="the connection that held its lock was ended (by an administrator, a timeout or a restart).",
+                    remedy="run the tests again; let nothing end idle connections of this user.",
+                )
+
+    def _ask(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         cursor = self._connection.cursor()
         try:
             cursor.execute(query, parameters) if parameters else cursor.execute(query)
@@ -97,8 +152,6 @@ class Admin:
             raise self._translated(query, error) from error
         finally:
             cursor.close()
-
-    run = rows
 
     def _translated(self, statement: str, error: Exception) -> DatabaseError:
         number, text = _parts(error)
@@ -121,12 +174,23 @@ class Admin:
 
         :param wait: seconds to wait for another connection that holds it.
         """
+        if lock_name(name) in self._locks:  # by another database of this process: the server would give it twice
+            return False
         ((taken,),) = self.rows("SELECT GET_LOCK(%s, %s)", (lock_name(name), wait))
+        if taken:
+            self._locks.add(lock_name(name))
         return bool(taken)
 
     def unlock(self, name: str) -> None:
         """Give the lock back."""
+        self._locks.discard(lock_name(name))
         self.rows("SELECT RELEASE_LOCK(%s)", (lock_name(name),))
+
+    def is_used(self, database: str) -> bool:
+        """Whether another connection that can be seen uses a database."""
+        query = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()"
+        ((count,),) = self.rows(query, (database,))
+        return bool(count)
 
     def end_connections(self, database: str) -> None:
         """End the other connections that use a database."""
@@ -141,9 +205,11 @@ class Admin:
                 continue  # it has ended by itself
 
     def close(self) -> None:
-        """Close the connection; nothing happens in a forked process, whose parent still needs it."""
-        if not self.inherited:
-            self._connection.close()
+        """Close the connection with its last user; nothing happens in a forked process, whose parent needs it."""
+        if not self.inherited and self._users:
+            self._users -= 1
+            if not self._users:
+                self._connection.close()
 
     def _disarm(self) -> None:
         # As for PostgreSQL: a forked process must neither write to its parent's session nor keep it alive.
@@ -152,6 +218,12 @@ class Admin:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, descriptor, inheritable=False)
             os.close(nowhere)
+
+
+def _readable(descriptor: int) -> bool:
+    watch = select.poll()
+    watch.register(descriptor, select.POLLIN)
+    return descriptor < 0 or bool(watch.poll(0))
 
 
 def lock_name(name: str) -> str:
@@ -190,6 +262,7 @@ def _unreachable(url: URL, error: Exception) -> ServerUnreachable:
 
 
 _connected: weakref.WeakSet[Admin] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[tuple[object, ...], Admin] = weakref.WeakValueDictionary()
 
 
 def _disarm_inherited() -> None:

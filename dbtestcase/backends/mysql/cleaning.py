@@ -9,6 +9,7 @@ schema was changed, the database is made anew.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import time
@@ -20,6 +21,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, may_yet_finish
 from dbtestcase.backends.mysql.cleaning_state import State, definitions, keep_counters, quoted, read_state
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import CleaningError, MissingExtra
 from dbtestcase.reporting.urls import shown, without_secrets
 
@@ -82,7 +84,7 @@ def _connect(url: URL) -> Any:
         if driver == "pymysql" and "unix_socket" in parameters and "ssl" not in parameters:
             parameters["ssl_disabled"] = True  # PyMySQL would read the machine's certificates
         try:
-            return dbapi.connect(*args, **parameters)
+            return patiently(functools.partial(dbapi.connect, *args, **parameters), url)
         except dbapi.Error as error:
             raise CleaningError(
                 f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",

@@ -20,8 +20,8 @@ from dbtestcase.backends.mysql.existing import LentDatabase, refuse_without_tran
 from dbtestcase.backends.mysql.register import Register
 from dbtestcase.backends.names import LIBRARY_VERSION
 from dbtestcase.backends.registry import Backend, Database, Request
-from dbtestcase.errors import DatabaseError
-from dbtestcase.reporting.progress import doing
+from dbtestcase.errors import DatabaseError, ServerUnreachable
+from dbtestcase.reporting.progress import doing, say
 
 __all__ = ["BACKEND", "MySQLBackend", "MySQLDatabase"]
 
@@ -30,7 +30,7 @@ class MySQLBackend(Backend):
     """Makes, leases and keeps databases on a MySQL or MariaDB server."""
 
     def create(self, request: Request) -> Database:
-        admin = Admin(request.server_url)
+        admin = Admin.shared(request.server_url)
         try:
             return MySQLDatabase(admin, request)
         except BaseException:
@@ -80,6 +80,9 @@ class MySQLDatabase(Database):
         """Lease a database that an earlier run made, if there is one that nobody uses."""
         for name in self._register.ready(self._key):
             if not self._admin.lock(name):
+                continue
+            if self._admin.is_used(name):  # by a run that has lost the connection which held its lock
+                self._admin.unlock(name)
                 continue
             found = self._register.read(name)  # now that nobody else can change it
             if found is not None:
@@ -136,6 +139,11 @@ class MySQLDatabase(Database):
             self._register.drop(self.name)
             self._build()
 
+    def renew_lease(self) -> bool:
+        if not self._admin.inherited:
+            self._admin.renew()
+        return False
+
     def close(self) -> None:
         if self._closed or self._admin.inherited:
             return
@@ -148,6 +156,9 @@ class MySQLDatabase(Database):
             else:
                 self._register.drop(self.name)
             self._admin.unlock(self.name)  # the server notices a closed connection later than the next run looks
+        except (DatabaseError, ServerUnreachable) as error:
+            # the end of a run: nobody could do anything about an exception
+            say(f"the database {self.name} was left as it is, the next run there looks at it: {error.what}")
         finally:
             self._admin.close()
 

@@ -106,8 +106,11 @@ class Register:
             reusable = bool(complete) and state != "once"
             kept += reusable
             if (all_of_them or not reusable or kept > KEPT_IN_ALL) and self._admin.lock(name):
+                used = self._admin.is_used(name)  # by a run that has lost the connection which held its lock
                 try:
-                    self.drop(name)
+                    if not used:
+                        self.drop(name)
                 finally:
                     self._admin.unlock(name)
-                yield name
+                if not used:
+                    yield name

@@ -6,20 +6,27 @@ It speaks psycopg whatever driver the application uses, and costs no SQLAlchemy 
 from __future__ import annotations
 
 import os
+import select
+import threading
 import weakref
-from typing import Any, LiteralString
+from collections.abc import Callable
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
+from dbtestcase.drivers import KEEPALIVES
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import ServerUnreachable
 from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["Admin", "build_url", "connection_arguments"]
 
 CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
+
+_T = TypeVar("_T")
 
 #: Options of other drivers' URLs that libpq knows by another name.
 _RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout", "application_name": "application_name"}
@@ -57,29 +64,53 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class Admin:
-    """A connection in autocommit mode.
+    """A connection in autocommit mode, renewed with its locks where the server has ended it.
 
     :param url: the server, with any driver.
     :param database: the database to connect to; by default ``postgres``, or the URL's where that is refused.
+    :param lock_timeout: seconds to wait for a lock; 0: for ever.
     :raises ServerUnreachable: nobody answers at ``url``, or the role is refused.
     """
 
-    def __init__(self, url: URL, database: str | None = None) -> None:
+    def __init__(self, url: URL, database: str | None = None, *, lock_timeout: float = 0) -> None:
         self.url = url
+        self._settings = f"SET statement_timeout = 0; SET lock_timeout = {int(lock_timeout * 1000)}; {KEEPALIVES}"
         # Not the named database first, where there is a choice: a connection would keep others from dropping it.
         self._databases = (database,) if database else tuple(dict.fromkeys(("postgres", url.database or "postgres")))
         self.pid = os.getpid()
+        self._mutex = threading.RLock()
+        self._locks: set[tuple[int, int]] = set()
+        self._users = 1
+        self.renewals = 0
+        """How often the connection was lost and made again."""
+        self._patient = True
         self._connection = self._connect()
         _inherited.add(self)
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+    @classmethod
+    def shared(cls, url: URL) -> Admin:
+        """The connection of this process to the server of ``url``, for all databases that it makes there."""
+        key = (os.getpid(), repr(sorted(connection_arguments(url, "").items())), url.database)
+        admin = _shared.get(key)
+        if admin is None or not admin._users:
+            admin = _shared[key] = cls(url)
+        else:
+            admin._users += 1
+        return admin
+
+    def _connect(self, *, again: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
         first: psycopg.Error | None = None
         for database in self._databases:
+            arguments = connection_arguments(self.url, database)
             try:
-                connection = _Connection.connect(**connection_arguments(self.url, database), autocommit=True)
+                connection: psycopg.Connection[tuple[Any, ...]] = patiently(
+                    lambda arguments=arguments: _Connection.connect(**arguments, autocommit=True),  # type: ignore[misc]
+                    self.url,
+                    restarting=again,
+                )
                 # A server may be set to end idle sessions and long statements; the leases must outlive both.
                 idle = "; SET idle_session_timeout = 0" if connection.info.server_version >= 140000 else ""
-                connection.execute(f"SET statement_timeout = 0; SET lock_timeout = 0{idle}".encode())
+                connection.execute((self._settings + idle).encode())
                 return connection
             except psycopg.errors.ConnectionTimeout as error:
                 raise _unreachable(self.url, error) from error
@@ -113,30 +144,78 @@ class Admin:
         """Whether this process was forked from the one that connected: the connection is not to be used."""
         return self.pid != os.getpid()
 
-    def reconnect(self) -> None:
-        """Connect again where the connection was lost; its locks are lost with it.
+    # -- locks
+
+    def lock(self, kind: int, key: int) -> None:
+        """Hold an advisory lock, also over the loss of the connection; waits for who holds it now."""
+        if (kind, key) not in self._locks:
+            self.rows("SELECT pg_advisory_lock(%(kind)s, %(key)s)::text", {"kind": kind, "key": key})
+            self.keep_lock(kind, key)
+
+    def keep_lock(self, kind: int, key: int) -> None:
+        """Take a lock, which a statement has taken, again where the connection is lost."""
+        self._locks.add((kind, key))
+
+    def holds(self, kind: int, key: int) -> bool:
+        """Whether :meth:`lock` was called for it."""
+        return (kind, key) in self._locks
+
+    def unlock(self, kind: int, key: int) -> None:
+        """Give a lock back; does nothing where it is not held."""
+        if (kind, key) in self._locks:
+            self._locks.discard((kind, key))
+            if not self.closed:
+                self.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", {"kind": kind, "key": key})
+
+    # -- losing and renewing the connection
+
+    def renew(self) -> None:
+        """Connect again where the connection was lost, and take its locks again.
+
+        Asks the socket, not the server: nothing is sent while the connection stands.
 
         :raises ServerUnreachable: nobody answers any more.
         """
-        if self._connection.closed:
-            self._connection = self._connect()
+        with self._mutex:
+            if _is_lost(self._connection):
+                self._connection.close()
+                patient, self._patient = self._patient, False  # of one restart nobody waits for twice
+                self._connection = self._connect(again=patient)
+                self._patient = True
+                self.renewals += 1
+                for kind, key in self._locks:
+                    self._connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
+
+    def _do(self, work: Callable[[psycopg.Connection[tuple[Any, ...]]], _T]) -> _T:
+        """Do something that may be done twice: once more, where the connection is lost in the middle."""
+        self.renew()
+        try:
+            return work(self._connection)
+        except psycopg.OperationalError:
+            if not self._connection.closed:
+                raise
+        self.renew()
+        return work(self._connection)
 
     def execute(self, statement: LiteralString, **parts: str | int | sql.Composable) -> None:
         """Run a statement; a ``str`` fills ``{name}`` as an identifier, ``sql.Literal`` as a value."""
-        self._connection.execute(_filled(statement, parts))
+        self._do(lambda connection: connection.execute(_filled(statement, parts)))
 
     def run(self, statement: str | sql.Composed) -> None:
         """Run a statement as it stands."""
-        self._connection.execute(statement.encode() if isinstance(statement, str) else statement)
+        text = statement.encode() if isinstance(statement, str) else statement
+        self._do(lambda connection: connection.execute(text))
 
     def rows(self, query: LiteralString, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query with ``%(name)s`` parameters."""
-        return self._connection.execute(query, parameters).fetchall()
+        return self._do(lambda connection: connection.execute(query, parameters).fetchall())
 
     def close(self) -> None:
-        """Close the connection; nothing happens in a forked process, whose parent still needs it."""
-        if not self.inherited:
-            self._connection.close()
+        """Close the connection with its last user; nothing happens in a forked process, whose parent needs it."""
+        if not self.inherited and self._users:
+            self._users -= 1
+            if not self._users:
+                self._connection.close()
 
     def _disarm(self) -> None:
         # The forked process holds the same socket.  Pointing its descriptor elsewhere keeps it from writing to its
@@ -147,12 +226,28 @@ class Admin:
             os.close(nowhere)
 
 
+def _is_lost(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether the server has ended the connection since it was used last."""
+    if connection.closed:
+        return True
+    pgconn = connection.pgconn
+    watch = select.poll()
+    watch.register(pgconn.socket, select.POLLIN)
+    try:
+        while watch.poll(0):  # nobody has asked for anything: a notice, or the end
+            pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return connection.closed
+
+
 def _filled(statement: LiteralString, parts: dict[str, Any]) -> sql.Composed:
     quoted = {name: sql.Identifier(part) if isinstance(part, str) else part for name, part in parts.items()}
     return sql.SQL(statement).format(**quoted)
 
 
 _inherited: weakref.WeakSet[Admin] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[tuple[object, ...], Admin] = weakref.WeakValueDictionary()
 
 
 def _disarm_inherited() -> None:

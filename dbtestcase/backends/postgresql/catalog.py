@@ -3,7 +3,8 @@
 A database of ours has a name of our shape *and* a mark: a connection limit that nobody else would choose, from its
 first moment (``CREATE DATABASE`` and ``COMMENT`` are two statements, and a process may die between them), and a
 comment that says the same for people.  Its owner holds an advisory lock from before the database is there until after
-it is gone.
+it is gone.  The connection that holds it may be lost (a reaper, a failover, an administrator): it is renewed at its
+next use, and meanwhile nobody drops a database that somebody is connected to.
 
 A template begins as such a database.  When it is complete it is closed to connections, its comment is changed, and it
 is renamed, last: nothing but a complete template ever has a template's name and that comment.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,11 @@ from psycopg import sql
 
 from dbtestcase.backends.names import is_database_name, is_kept_name, is_template_name, lock_key
 from dbtestcase.backends.postgresql.admin import Admin, connection_arguments
-from dbtestcase.errors import DatabaseError
+from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting.progress import doing
 
 __all__ = ["LEASED", "MARK_LIMIT", "Catalog", "build_lock", "drop", "drop_unless_in_use", "look", "note_use"]
-__all__ += ["drop_unless_connected", "end_connections", "outdated", "outdated_kept", "write_kept_note"]
-__all__ += ["write_template_note"]
+__all__ += ["end_connections", "end_lease", "outdated", "outdated_kept", "write_kept_note", "write_template_note"]
 
 MARK_LIMIT = 1_146_242_131  # as a limit of connections: none at all
 LEASED = "dbtestcase: in use while its owner holds an advisory lock; a leftover otherwise"
@@ -45,7 +45,7 @@ KEPT_SECONDS, KEPT_ROWS = 24 * 3600, 10  # how long the rows of failing tests st
 # The lease is taken in the same round trip.  Databases are read before locks (the statement's snapshot is older than
 # what pg_locks shows), so that a database that is seen without its lock has no owner.
 _LOOK = """
-SELECT pg_advisory_lock(%(lease_class)s, %(lease)s)::text,
+SELECT CASE WHEN %(take)s THEN pg_advisory_lock(%(lease_class)s, %(lease)s)::text END,
        current_setting('fsync'),
        ARRAY(SELECT objid::bigint FROM pg_locks
              WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %(lease_class)s::int::oid),
@@ -69,6 +69,10 @@ class Catalog:
     fsync: bool
     _leases: set[int]
     _comments: dict[str, str | None]
+
+    def has(self, name: str) -> bool:
+        """Whether a database of ours has this name."""
+        return name in self._comments
 
     def has_template(self, name: str) -> bool:
         """Whether the template is there and complete."""
@@ -103,9 +107,17 @@ class Catalog:
 
 def look(admin: Admin, lease: str) -> Catalog:
     """Read the catalog, and take the lease of the database ``lease`` for this connection."""
-    parameters = {"lease_class": LEASE_LOCKS, "lease": lock_key(lease), "mark": MARK_LIMIT}
+    key = lock_key(lease)
+    take = not admin.holds(LEASE_LOCKS, key)
+    parameters = {"take": take, "lease_class": LEASE_LOCKS, "lease": key, "mark": MARK_LIMIT}
     _, fsync, leases, databases = admin.rows(_LOOK, parameters)[0]
+    admin.keep_lock(LEASE_LOCKS, key)
     return Catalog(fsync == "on", set(leases), {name: comment for name, _limit, comment in databases})
+
+
+def end_lease(admin: Admin, name: str) -> None:
+    """Give back the lease of a database that is gone, or is to have no owner any more."""
+    admin.unlock(LEASE_LOCKS, lock_key(name))
 
 
 @contextmanager
@@ -117,8 +129,9 @@ def build_lock(admin: Admin, template: str, label: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not admin.closed:  # otherwise the lock is gone with the connection
-            admin.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", key)
+        with suppress(psycopg.OperationalError, ServerUnreachable):  # the lock is gone with the connection
+            if not admin.closed:
+                admin.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", key)
 
 
 def write_template_note(admin: Admin, template: str, label: str) -> None:
@@ -208,16 +221,35 @@ def _roll_back_prepared(admin: Admin, name: str, prepared: list[str]) -> None:
             connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
 
 
+_CLAIM = """
+SELECT pg_try_advisory_lock(%(lease_class)s, %(lease)s),
+       EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND pid <> pg_backend_pid()
+               AND classid = %(lease_class)s::int::oid AND objid::bigint = %(unsigned)s),
+       EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = %(name)s AND backend_type IS DISTINCT FROM 'autovacuum worker'),
+       ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = %(name)s)
+"""
+
+
 def drop_unless_in_use(admin: Admin, name: str) -> bool:
-    """Drop what no living process owns; ``False`` where another process is at it at this moment, or may use it."""
-    try:
-        drop(admin, name)
-    except (DatabaseError, psycopg.errors.InvalidCatalogName, psycopg.errors.InternalError):
+    """Drop what no living process owns or is connected to; ``False`` where one does, or takes it at this moment.
+
+    Its lease is held meanwhile: an owner that has lost its own, and wants it back, waits, and finds the database gone.
+    """
+    key = lock_key(name)
+    if admin.holds(LEASE_LOCKS, key):  # the server would give it twice
         return False
-    return True
-
-
-def drop_unless_connected(admin: Admin, name: str) -> bool:
-    """Drop a database, unless somebody looks at it."""
-    connected, prepared = admin.rows(_USERS, {"name": name})[0]
-    return not (connected or prepared) and drop_unless_in_use(admin, name)
+    parameters = {"lease_class": LEASE_LOCKS, "lease": key, "unsigned": key & 0xFFFFFFFF, "name": name}
+    claimed, owned, connected, prepared = admin.rows(_CLAIM, parameters)[0]
+    try:
+        if not claimed or owned or connected:
+            return False
+        if prepared:
+            _roll_back_prepared(admin, name, prepared)
+        admin.execute("DROP DATABASE IF EXISTS {name}", name=name)  # not by force: somebody may have just come
+        return True
+    except psycopg.Error:  # in use, dropped or taken by others, or not ours to drop
+        return False
+    finally:
+        if claimed and not admin.closed:
+            admin.rows("SELECT pg_advisory_unlock(%(lease_class)s, %(lease)s)", parameters)

@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 from dbtestcase.backends.postgresql.connections import Connections, still_there
+from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import CleaningError
 from dbtestcase.reporting.urls import shown, without_secrets
 
@@ -47,7 +48,9 @@ def connect(url: URL) -> Connection:
     arguments = dict(target.get_dialect()().create_connect_args(target)[1])
     arguments["application_name"] = APPLICATION
     try:
-        connection: Connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=0)
+        connection: Connection = patiently(
+            lambda: psycopg.connect(**arguments, autocommit=True, prepare_threshold=0), url
+        )
     except psycopg.OperationalError as error:
         raise CleaningError(
             f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",

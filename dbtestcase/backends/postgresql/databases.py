@@ -22,9 +22,9 @@ from dbtestcase.backends.postgresql.catalog import Catalog
 from dbtestcase.backends.postgresql.existing import LentDatabase
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
-from dbtestcase.errors import CannotCreateDatabase, DatabaseError
-from dbtestcase.reporting.progress import doing
-from dbtestcase.reporting.urls import shown
+from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
+from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
 
@@ -33,7 +33,7 @@ class PostgreSQLBackend(Backend):
     """Makes, leases and drops databases on a PostgreSQL server (13 or later)."""
 
     def create(self, request: Request) -> Database:
-        admin = Admin(request.server_url)
+        admin = Admin.shared(request.server_url)
         try:
             database = PostgreSQLDatabase(admin, request)
         except BaseException:
@@ -43,7 +43,7 @@ class PostgreSQLBackend(Backend):
             for leftover in database.catalog.leftovers():
                 catalogs.drop_unless_in_use(admin, leftover)
             for kept in catalogs.outdated_kept(database.catalog):
-                catalogs.drop_unless_connected(admin, kept)
+                catalogs.drop_unless_in_use(admin, kept)
         except BaseException:
             database.close()
             raise
@@ -57,7 +57,10 @@ class PostgreSQLBackend(Backend):
         try:
             catalog = catalogs.look(admin, database_name("prune"))
             doomed = [*catalog.leftovers(), *catalog.kept(), *(catalog.templates() if templates else ())]
-            return sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name))
+            dropped = sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name))
+            if left := sorted(set(doomed).difference(dropped)):
+                say(f"left alone, since somebody is connected or drops them too: {', '.join(left)}")
+            return dropped
         finally:
             admin.close()
 
@@ -69,6 +72,7 @@ class PostgreSQLDatabase(Database):
         self._admin = admin
         self._request = request
         self._closed = False
+        self._renewals = admin.renewals
         self.url = request.server_url.set(database=database_name(request.base))
         self._template: str | None = None
         if request.settings.cache is not None:
@@ -85,9 +89,10 @@ class PostgreSQLDatabase(Database):
         self._dropped_at_end = not request.disposable
 
     def _abandon(self, name: str) -> None:
-        """Drop what could not be completed; where the connection is lost, the next run does."""
-        with suppress(psycopg.OperationalError):
+        """Drop what could not be completed; where the server is lost, the next run does."""
+        with suppress(psycopg.OperationalError, ServerUnreachable):
             catalogs.drop(self._admin, name)
+            catalogs.end_lease(self._admin, name)
 
     def _make(self) -> None:
         if self._template is not None:
@@ -120,18 +125,25 @@ class PostgreSQLDatabase(Database):
             if self.catalog.has_template(template):
                 return
             catalogs.drop(self._admin, template)
+            renewals = self._admin.renewals
             try:
                 self._build(name, recipe)
                 catalogs.end_connections(self._admin, name)
                 catalogs.write_template_note(self._admin, name, recipe.label)
                 self._admin.execute("ALTER DATABASE {name} RENAME TO {template}", name=name, template=template)
+                catalogs.end_lease(self._admin, name)
             except BaseException:
                 self._abandon(name)
-                raise
+                # the lock was lost with its connection meanwhile, and another process has made the template
+                if self._admin.renewals == renewals or not self._has_template_now(template):
+                    raise
             self.made_template = True
             self.catalog = catalogs.look(self._admin, self.name)
             for old in catalogs.outdated(self.catalog, template):
                 catalogs.drop_unless_in_use(self._admin, old)
+
+    def _has_template_now(self, template: str) -> bool:
+        return catalogs.look(self._admin, self.name).has_template(template)
 
     def _build(self, name: str, recipe: Recipe) -> None:
         """Make what is to become a template; what another template holds already is cloned from it."""
@@ -156,6 +168,9 @@ class PostgreSQLDatabase(Database):
                 if template is None:
                     raise
                 catalogs.end_connections(self._admin, template)  # somebody has opened it up to look inside
+                self._admin.run(statement)
+            except psycopg.errors.DuplicateDatabase:  # made in the moment in which the connection was lost
+                catalogs.drop(self._admin, name)
                 self._admin.run(statement)
         except psycopg.errors.InvalidCatalogName:
             raise
@@ -194,6 +209,16 @@ class PostgreSQLDatabase(Database):
         catalogs.drop(self._admin, self.name)
         self._make()
 
+    def renew_lease(self) -> bool:
+        if self._admin.inherited:
+            return False
+        self._admin.renew()
+        if self._renewals == self._admin.renewals:
+            return False
+        self._renewals = self._admin.renewals
+        self.catalog = catalogs.look(self._admin, self.name)
+        return not self.catalog.has(self.name)
+
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
         return keep_rows(self._request, self._admin, test, fill)
 
@@ -213,8 +238,13 @@ class PostgreSQLDatabase(Database):
         self._closed = True
         try:
             if self._dropped_at_end:
-                self._admin.reconnect()
                 catalogs.drop(self._admin, self.name)
+            catalogs.end_lease(self._admin, self.name)
+        except (psycopg.OperationalError, ServerUnreachable) as error:
+            # the end of a run: nobody could do anything about an exception
+            if self._dropped_at_end:
+                reason = without_secrets(str(error).splitlines()[0], self._request.server_url)
+                say(f"the database {self.name} was not dropped, the next run there does: {reason}")
         finally:
             self._admin.close()
 
@@ -224,16 +254,17 @@ def keep_rows(request: Request, holder: Admin, test: str, fill: Callable[[URL], 
 
     :param holder: holds the lease of what is kept for as long as the run goes on.
     """
-    admin = Admin(request.server_url)
+    admin = Admin.shared(request.server_url)
     try:
         database = PostgreSQLDatabase(admin, replace(request, disposable=False))
-        try:
-            fill(build_url(database.url, database.name))
-            url = database.become_kept(test)
-        finally:
-            database.close()
-    finally:
+    except BaseException:
         admin.close()
+        raise
+    try:
+        fill(build_url(database.url, database.name))
+        url = database.become_kept(test)
+    finally:
+        database.close()
     catalogs.look(holder, str(url.database))
     return url
 

@@ -16,9 +16,9 @@ from dbtestcase.backends.guard import MARK_TABLE, check_safe
 from dbtestcase.backends.names import lock_key
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.registry import Database, Request, create_in
-from dbtestcase.errors import ConfigurationError, DatabaseError
-from dbtestcase.reporting.progress import doing
-from dbtestcase.reporting.urls import shown
+from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
+from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["LentDatabase"]
 
@@ -34,7 +34,6 @@ SELECT ARRAY(SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON
        to_regclass('dbtestcase_mark') IS NOT NULL
 """
 
-_LOCK = "SELECT pg_advisory_lock(%(kind)s, %(key)s)::text"
 _USERS = """
 SELECT concat_ws(' ', 'process', pid, 'of role', usename, 'from ' || host(client_addr), nullif(application_name, ''))
 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -101,7 +100,9 @@ class LentDatabase(Database):
         self._closed = False
         self._changed = False
         self.built = False
-        self._admin = Admin(request.server_url, database=request.server_url.database)
+        # The timeout is for every statement: none of this connection may wait for ever.
+        self._admin = Admin(request.server_url, request.server_url.database, lock_timeout=PATIENCE)
+        self._renewals = self._admin.renewals
         try:
             self._check()
             with doing(f"waiting for another run that uses the database {self.name!r}"):
@@ -117,10 +118,8 @@ class LentDatabase(Database):
         check_safe(shown(self.url), self.name, relations=relations, marked=marked)
 
     def _lock(self) -> None:
-        # The timeout stays: no later statement of this connection may wait for ever either.
-        self._admin.run(f"SET lock_timeout = '{PATIENCE}s'")
         try:
-            self._admin.rows(_LOCK, {"kind": LOCK, "key": lock_key(self.name)})
+            self._admin.lock(LOCK, lock_key(self.name))
         except psycopg.errors.LockNotAvailable as error:
             raise self._busy(error) from error
         self._check()  # the run that we waited for may have changed what is there
@@ -133,6 +132,19 @@ class LentDatabase(Database):
             cause='several processes (workers, or a run that was forgotten) share one database = "existing".',
             remedy="run in one process, give each worker a database of its own in its URL, or end the others.",
         )
+
+    def renew_lease(self) -> bool:
+        if self._admin.inherited:
+            return False
+        try:
+            self._admin.renew()  # waits for a run that has come between
+        except psycopg.errors.LockNotAvailable as error:
+            raise self._busy(error) from error
+        if self._renewals == self._admin.renewals:
+            return False
+        self._renewals = self._admin.renewals
+        self._check()
+        return self._changed
 
     def create_in(self, connection: Connection) -> None:
         if self.built:
@@ -164,7 +176,9 @@ class LentDatabase(Database):
         self._closed = True
         try:
             if self._changed:
-                self._admin.reconnect()
                 self._drop_all()
+        except (psycopg.OperationalError, ServerUnreachable) as error:
+            reason = without_secrets(str(error).splitlines()[0], self.url)
+            say(f"the database {self.name} was not emptied, the next run there does: {reason}")
         finally:
             self._admin.close()

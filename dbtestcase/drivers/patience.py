@@ -1,0 +1,132 @@
+"""Waiting for a server that has no connection left, or is just starting: up to a limit, and by name after it.
+
+A farm's workers come and go: a server that refuses one of them now has room for it when another has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Dialect, Engine, event
+
+from ..errors import ServerUnreachable
+from ..reporting.progress import doing
+from ..reporting.urls import shown, without_secrets
+
+__all__ = ["FULL_SECONDS", "STARTING_SECONDS", "is_full", "is_starting", "patient", "patiently"]
+
+FULL_SECONDS = 60.0
+"""How long to wait for a free connection."""
+STARTING_SECONDS = 30.0
+"""How long to wait for a server that starts, ends or recovers."""
+OWN_CONNECTIONS = 2  # of a process at rest: one that holds the leases, one for the tests' transaction
+
+_T = TypeVar("_T")
+
+# A refused connection has an SQLSTATE (asyncpg, pg8000) or a number (MySQL's drivers); libpq gives its words only.
+_FULL_CODES = {"53300", 1040, 1203, 1226}
+_FULL_WORDS = (
+    "too many clients already",
+    "too many connections",
+    "remaining connection slots are reserved",
+    "max_user_connections",
+)
+_STARTING_CODES = {"57P03"}
+_STARTING_WORDS = (
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not yet accepting connections",
+    "consistent recovery state has not been yet reached",
+)
+_GONE_WORDS = ("connection refused", "no such file or directory", "server closed the connection unexpectedly")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a server refused a connection because it has no more of them (SQLSTATE 53300, MySQL's 1040)."""
+    return _says(error, _FULL_CODES, _FULL_WORDS)
+
+
+def is_starting(error: BaseException, *, restarting: bool = False) -> bool:
+    """Whether a server refused a connection because it starts or ends.
+
+    :param restarting: it was there before: that nobody listens counts as well.
+    """
+    words = _STARTING_WORDS + _GONE_WORDS if restarting else _STARTING_WORDS
+    return _says(error, _STARTING_CODES, words)
+
+
+def patiently(connect: Callable[[], _T], url: URL, *, restarting: bool = False) -> _T:
+    """Connect, and wait where the server is full or just starting.
+
+    :param url: for messages, and where the server is.
+    :param restarting: the server was there before, so nobody listening means that it starts again.
+    :raises ServerUnreachable: there was no connection left for :data:`FULL_SECONDS`.
+    :raises Exception: what ``connect`` raises for any other reason.
+    """
+    began = time.monotonic()
+    pause = 0.02
+    while True:
+        try:
+            return connect()
+        except Exception as error:
+            full = is_full(error)
+            if not full and not (is_starting(error, restarting=restarting and _may_come_back(url))):
+                raise
+            waited = time.monotonic() - began
+            if waited > (FULL_SECONDS if full else STARTING_SECONDS):
+                if full:
+                    raise _no_connection_left(url, error, waited) from error
+                raise
+        what = "waiting for a free connection on" if full else "waiting for the start of"
+        with doing(f"{what} {shown(url)}"):
+            time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, 0.5)
+
+
+def patient(engine: Engine) -> Engine:
+    """Let an engine of our own connect patiently; the engine."""
+
+    def connect(dialect: Dialect, _record: object, arguments: Any, parameters: Any) -> Any:
+        return patiently(lambda: dialect.connect(*arguments, **parameters), engine.url)
+
+    event.listen(engine, "do_connect", connect)
+    return engine
+
+
+def _says(error: BaseException | None, codes: set[Any], words: tuple[str, ...]) -> bool:
+    while error is not None:
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        first = error.args[0] if error.args else None
+        if isinstance(first, dict):  # pg8000
+            code, first = first.get("C"), first.get("M")
+        if code in codes or (isinstance(first, int) and first in codes):
+            return True
+        text = str(first if isinstance(first, str) else error).lower()
+        if any(word in text for word in words):
+            return True
+        error = getattr(error, "orig", None)
+    return False
+
+
+def _may_come_back(url: URL) -> bool:
+    """Whether a server that is gone may come again: the folder of its socket stays, a disposable one's goes with it."""
+    folder = str(url.host or url.query.get("host") or "")
+    socket = str(url.query.get("unix_sock") or url.query.get("unix_socket") or "")
+    folder = os.path.dirname(socket) if socket else folder
+    return not folder.startswith("/") or os.path.isdir(folder)
+
+
+def _no_connection_left(url: URL, error: Exception, waited: float) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"The server {shown(url)} has no connection left ({without_secrets(error, url)}); waited {waited:.0f} s.",
+        cause=f"its max_connections, or the limit of the role or the database, is less than what all programs use: "
+        f"each process of a run holds {OWN_CONNECTIONS} at rest, and those that the application opens besides "
+        "(committing classes, a pool of its own).",
+        remedy="run fewer processes (pytest -n, --processes), or raise max_connections to twice the processes of all "
+        "hosts and what the application opens; SHOW max_connections says what it is.",
+    )
