@@ -25,6 +25,7 @@ from sqlalchemy import URL, Engine, create_engine
 from dbtestcase.backends import cleaning
 from dbtestcase.backends.cleaning import Look, Opened, Session
 from dbtestcase.backends.recipes import Recipe
+from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
 from dbtestcase.isolation.reroute import Rerouting
@@ -92,8 +93,8 @@ class TruncatingRun:
         self.cleaner = cleaning.cleaner_for(url, database)
         self.rerouting = Rerouting(url, self.lendings.watch)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
-        self.engine = create_engine(blocking)
-        self.own_engine = create_engine(blocking)
+        self.engine = patient(create_engine(blocking))
+        self.own_engine = patient(create_engine(blocking))
         self.lendings.watch(self.engine, self.engine.pool)
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
@@ -107,6 +108,8 @@ class TruncatingRun:
             if not url.get_dialect().get_async_dialect_cls(url).is_async:
                 url = url.set(drivername=_ASYNCHRONOUS[url.get_backend_name()])
             self._async_engines = create_async_engine(url), create_async_engine(url)
+            for engine in self._async_engines:
+                patient(engine.sync_engine)
             for engine, own in zip(self._async_engines, (False, True), strict=True):
                 self.lendings.watch(engine.sync_engine, engine.pool, own=own)
         return self._async_engines
@@ -132,6 +135,11 @@ class TruncatingRun:
             stack.callback(self.own_engine.dispose)
             stack.callback(self.lendings.abandon)
             stack.callback(self.release, 0)
+
+    def rest(self) -> None:
+        """Between classes: keep no connection but the cleaner's, since other processes may need one."""
+        self.engine.dispose()
+        self.own_engine.dispose()
 
     def release(self, count: int) -> None:
         """Give back the engines that were led after the first ``count``."""
@@ -227,6 +235,7 @@ class TruncatingIsolation(Isolation):
             self.run.lendings.begin_test()
             self.run.cleaner.forget()
             self._clean(Look.EXACT)
+            self.run.rest()
 
     def lead(self, engine: Any) -> None:
         self.run.rerouting.lead(engine)
