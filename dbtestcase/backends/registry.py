@@ -34,11 +34,16 @@ class Database(ABC):
     .. attribute:: made_template
 
        Whether a template was made for it, which a later run can use: a disposable server is to keep it.
+
+    .. attribute:: crowded
+
+       Whether others use the server as well, so that no connection is to be held that is not needed now.
     """
 
     url: URL
     built: bool = True
     made_template: bool = False
+    crowded: bool = False
 
     @property
     def name(self) -> str:
@@ -66,6 +71,9 @@ class Database(ABC):
         :raises ServerUnreachable: nobody answers any more.
         """
         return False
+
+    def spare(self) -> None:  # noqa: B027  (not every kind of database has one)
+        """Close, for now, the connection that holds the lease, while others to the database stand for it."""
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
         """Make a database of the same recipe that stays when the run has ended, for the rows of a failing test.

@@ -60,11 +60,15 @@ def is_starting(error: BaseException, *, restarting: bool = False) -> bool:
     return _says(error, _STARTING_CODES, words)
 
 
-def patiently(connect: Callable[[], _T], url: URL, *, restarting: bool = False) -> _T:
+def patiently(
+    connect: Callable[[], _T], url: URL, *, restarting: bool = False, spare: Callable[[], object] | None = None
+) -> _T:
     """Connect, and wait where the server is full or just starting.
 
     :param url: for messages, and where the server is.
     :param restarting: the server was there before, so nobody listening means that it starts again.
+    :param spare: called where the server is full, to close what this process can spare: processes that all hold
+        something, and all wait for one more, would wait for ever.
     :raises ServerUnreachable: there was no connection left for :data:`FULL_SECONDS`.
     :raises Exception: what ``connect`` raises for any other reason.
     """
@@ -82,17 +86,19 @@ def patiently(connect: Callable[[], _T], url: URL, *, restarting: bool = False) 
                 if full:
                     raise _no_connection_left(url, error, waited) from error
                 raise
+        if full and spare is not None:
+            spare()
         what = "waiting for a free connection on" if full else "waiting for the start of"
         with doing(f"{what} {shown(url)}"):
             time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, 0.5)
 
 
-def patient(engine: Engine) -> Engine:
-    """Let an engine of our own connect patiently; the engine."""
+def patient(engine: Engine, spare: Callable[[], object] | None = None) -> Engine:
+    """Let an engine of our own connect :func:`patiently`; the engine."""
 
     def connect(dialect: Dialect, _record: object, arguments: Any, parameters: Any) -> Any:
-        return patiently(lambda: dialect.connect(*arguments, **parameters), engine.url)
+        return patiently(lambda: dialect.connect(*arguments, **parameters), engine.url, spare=spare)
 
     event.listen(engine, "do_connect", connect)
     return engine

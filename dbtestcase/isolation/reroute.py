@@ -31,11 +31,15 @@ class Rerouting:
     """Leads engines to the database at ``url`` until they are released.
 
     :param prepare: called with each new pool, to listen to its events.
+    :param spare: called where the server has no connection left, to close what can be spared.
     """
 
-    def __init__(self, url: URL, prepare: Callable[[Engine, Pool], None]) -> None:
+    def __init__(
+        self, url: URL, prepare: Callable[[Engine, Pool], None], spare: Callable[[], object] | None = None
+    ) -> None:
         self._url = url
         self._prepare = prepare
+        self._spare = spare
         self._led: list[tuple[Engine, Pool, URL]] = []
 
     @property
@@ -61,7 +65,7 @@ class Rerouting:
         original, original_url = engine.pool, engine.url
         url = self._url.set(drivername=engine.url.drivername)
         pool = original.recreate()
-        pool._creator = _creator(engine, original, url)
+        pool._creator = _creator(engine, original, url, self._spare)
         self._prepare(engine, pool)
         engine.pool = pool
         engine.url = url
@@ -93,7 +97,7 @@ class Rerouting:
                 pool.dispose()
 
 
-def _creator(engine: Engine, pool: Pool, url: URL) -> Callable[..., Any]:
+def _creator(engine: Engine, pool: Pool, url: URL, spare: Callable[[], object] | None) -> Callable[..., Any]:
     dialect = engine.dialect
     args, place = dialect.create_connect_args(url)
     given = _connect_arguments(pool)
@@ -111,7 +115,7 @@ def _creator(engine: Engine, pool: Pool, url: URL) -> Callable[..., Any]:
                 )
             # whatever it did to the options may stay, but the place is ours
             chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
-        return patiently(lambda: dialect.connect(*arguments, **chosen), url)
+        return patiently(lambda: dialect.connect(*arguments, **chosen), url, spare=spare)
 
     return connect
 

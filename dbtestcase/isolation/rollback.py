@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, Leak
 from ..sandbox.transaction import Sandbox
 from .engines import Switchboard, blocking_engine, initialize_dialect
 from .open_sessions import OpenSessions
+from .resting import begin_use
 
 __all__ = ["Isolation", "SandboxIsolation", "SandboxRun", "sandbox_run"]
 
@@ -120,7 +121,18 @@ class SandboxRun:
         """Whether nobody has used a sequence yet."""
         self._rewind: str | None = None
         self._tests = 0
-        self._open()
+        self._awake = False
+        self.wake()
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._open()
+            self._awake = True
+
+    def rest(self) -> None:
+        if self._awake and self.database.crowded and not self.sandbox.begun:
+            self._stack.close()
+            self._awake = False
 
     def _open(self) -> None:
         self.wire, self.rules = self._stack.enter_context(open_wire(self.url))
@@ -209,6 +221,7 @@ class SandboxRun:
         self.database.reclone()
         self.untouched = True
         self._open()
+        self._awake = True
 
     def close(self) -> None:
         """Roll back, give back all engines, close the physical connection."""
@@ -308,6 +321,7 @@ class SandboxIsolation(Isolation):
         self.run.board.end_loop()
 
     def begin_module(self, label: str) -> None:
+        begin_use(self.run)
         self._rewind_sequences()
         self._begin(label)
         self._in_module = True
@@ -345,6 +359,7 @@ class SandboxIsolation(Isolation):
     def begin_class(self, label: str, engines: Iterable[Any]) -> None:
         self._label = label
         self._engines = list(engines)
+        begin_use(self.run)
         if not self._in_module:
             self._rewind_sequences()
         self._module_floor = self.run.board.count

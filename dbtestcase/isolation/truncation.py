@@ -29,6 +29,7 @@ from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
 from dbtestcase.isolation.reroute import Rerouting
+from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ class TruncatingRun:
         self.url = url
         self.lendings = Lendings()
         self.cleaner = cleaning.cleaner_for(url, database)
-        self.rerouting = Rerouting(url, self.lendings.watch)
+        self._in_use = self._asleep = False
+        self.rerouting = Rerouting(url, self.lendings.watch, database.spare)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
-        self.engine = patient(create_engine(blocking))
-        self.own_engine = patient(create_engine(blocking))
+        self.engine = patient(create_engine(blocking), database.spare)
+        self.own_engine = patient(create_engine(blocking), database.spare)
         self.lendings.watch(self.engine, self.engine.pool)
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
@@ -109,7 +111,7 @@ class TruncatingRun:
                 url = url.set(drivername=_ASYNCHRONOUS[url.get_backend_name()])
             self._async_engines = create_async_engine(url), create_async_engine(url)
             for engine in self._async_engines:
-                patient(engine.sync_engine)
+                patient(engine.sync_engine, self.database.spare)
             for engine, own in zip(self._async_engines, (False, True), strict=True):
                 self.lendings.watch(engine.sync_engine, engine.pool, own=own)
         return self._async_engines
@@ -130,16 +132,34 @@ class TruncatingRun:
         with contextlib.ExitStack() as stack:
             if self._lent:
                 stack.callback(cleaning.uninstall, self.url)
-            stack.callback(self.cleaner.close)
+            if not self._asleep:
+                stack.callback(self.cleaner.close)
             stack.callback(self.engine.dispose)
             stack.callback(self.own_engine.dispose)
             stack.callback(self.lendings.abandon)
             stack.callback(self.release, 0)
 
+    def begin_use(self) -> None:
+        """A class begins."""
+        begin_use(self)
+        self._in_use = True
+
+    def end_use(self) -> None:
+        """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
+        self._in_use = False
+        if self.database.crowded:
+            self.engine.dispose()
+            self.own_engine.dispose()
+
     def rest(self) -> None:
-        """Between classes: keep no connection but the cleaner's, since other processes may need one."""
-        self.engine.dispose()
-        self.own_engine.dispose()
+        if self.database.crowded and not self._in_use and not self._asleep:
+            self.cleaner.close()
+            self._asleep = True
+
+    def wake(self) -> None:
+        if self._asleep:
+            self.cleaner = cleaning.cleaner_for(self.url, self.database)
+            self._asleep = False
 
     def release(self, count: int) -> None:
         """Give back the engines that were led after the first ``count``."""
@@ -192,6 +212,7 @@ class TruncatingIsolation(Isolation):
 
     def begin_class(self, label: str, engines: Iterable[Any]) -> None:
         self._label = label
+        self.run.begin_use()
         if not self._lost:
             self._class_floor = self.run.rerouting.count
         self._lost = False
@@ -235,7 +256,7 @@ class TruncatingIsolation(Isolation):
             self.run.lendings.begin_test()
             self.run.cleaner.forget()
             self._clean(Look.EXACT)
-            self.run.rest()
+            self.run.end_use()
 
     def lead(self, engine: Any) -> None:
         self.run.rerouting.lead(engine)

@@ -251,6 +251,11 @@ class Sandbox:
         self._scopes[0].wrote = True
 
     @property
+    def begun(self) -> bool:
+        """Whether there is an outer transaction."""
+        return bool(self._scopes)
+
+    @property
     def label(self) -> str:
         """What runs in the sandbox now."""
         return self._scopes[-1].label if self._scopes else ""

@@ -27,7 +27,10 @@ from tests.support.requirements import require
 from tests.support.runners import inner_environment
 
 #: The connections of the library that do nothing but hold leases.
-END_ADMINS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'dbtestcase'"
+END_ADMINS = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE application_name = 'dbtestcase' AND datname = 'postgres'"
+)
 
 
 class SharedServer:

@@ -58,6 +58,7 @@ class MySQLDatabase(Database):
         self._kept = request.settings.cache is not None
         self._register = Register(admin, request.base)
         self._closed = False
+        self.crowded = not request.disposable
         self._charset = _charset(admin, request.server_url)
         self._key = self._make_key()
         if not (self._kept and self._take_one()):

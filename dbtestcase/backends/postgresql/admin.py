@@ -84,6 +84,8 @@ class Admin:
         self.renewals = 0
         """How often the connection was lost and made again."""
         self._patient = True
+        self.pinned = 0
+        """How many things go on that must not lose the connection's locks without need."""
         self._connection = self._connect()
         _inherited.add(self)
 
@@ -185,6 +187,11 @@ class Admin:
                 self.renewals += 1
                 for kind, key in self._locks:
                     self._connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
+
+    def spare(self) -> None:
+        """Close the connection until its next use, unless something is being done under its locks."""
+        if not self.inherited and not self.pinned:
+            self._connection.close()
 
     def _do(self, work: Callable[[psycopg.Connection[tuple[Any, ...]]], _T]) -> _T:
         """Do something that may be done twice: once more, where the connection is lost in the middle."""

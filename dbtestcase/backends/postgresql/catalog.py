@@ -126,9 +126,11 @@ def build_lock(admin: Admin, template: str, label: str) -> Iterator[None]:
     key = {"kind": BUILD_LOCKS, "key": lock_key(template)}
     with doing(f"waiting for another process that makes the template database of {label}"):
         admin.rows("SELECT pg_advisory_lock(%(kind)s, %(key)s)::text", key)
+    admin.pinned += 1
     try:
         yield
     finally:
+        admin.pinned -= 1
         with suppress(psycopg.OperationalError, ServerUnreachable):  # the lock is gone with the connection
             if not admin.closed:
                 admin.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", key)

@@ -73,6 +73,7 @@ class PostgreSQLDatabase(Database):
         self._request = request
         self._closed = False
         self._renewals = admin.renewals
+        self.crowded = not request.disposable
         self.url = request.server_url.set(database=database_name(request.base))
         self._template: str | None = None
         if request.settings.cache is not None:
@@ -218,6 +219,10 @@ class PostgreSQLDatabase(Database):
         self._renewals = self._admin.renewals
         self.catalog = catalogs.look(self._admin, self.name)
         return not self.catalog.has(self.name)
+
+    def spare(self) -> None:
+        # nobody drops a database that somebody is connected to; whose connections rest is looked for at the next class
+        self._admin.spare()
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
         return keep_rows(self._request, self._admin, test, fill)

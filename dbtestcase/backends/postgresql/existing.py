@@ -99,6 +99,7 @@ class LentDatabase(Database):
         self._request = request
         self._closed = False
         self._changed = False
+        self.crowded = True
         self.built = False
         # The timeout is for every statement: none of this connection may wait for ever.
         self._admin = Admin(request.server_url, request.server_url.database, lock_timeout=PATIENCE)
