@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
 import secrets
 import socket
+from pathlib import Path
 
-__all__ = ["LIBRARY_VERSION", "database_name", "is_database_name", "is_kept_name", "is_template_name", "kept_name"]
+__all__ = ["database_name", "is_database_name", "is_kept_name", "is_template_name", "kept_name", "library_version"]
 __all__ += ["lock_key", "template_name"]
 
-#: The library's version: a template made by another one is not used.  (Asking the installed metadata costs 20 ms.)
-LIBRARY_VERSION = "1.0.0"
+_BUILDERS = ("backends", "migrations")  # the parts of this library whose code decides what a template holds
+
+
+@functools.cache
+def library_version() -> str:
+    """A digest of the library's own code that builds databases: what another version of it made is not used."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for part in _BUILDERS:
+        for path in sorted((package / part).rglob("*.py")):
+            digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def database_name(base: str, *, longest: int = 63) -> str:
@@ -55,7 +67,7 @@ def is_template_name(name: str) -> bool:
 
 def template_name(*parts: str) -> str:
     """The name of the template that ``parts`` decide: 51 characters, nothing to quote."""
-    digest = hashlib.sha256("\0".join((LIBRARY_VERSION, *parts)).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join((library_version(), *parts)).encode()).hexdigest()
     return f"dbtestcase_template_{digest[:31]}"
 
 

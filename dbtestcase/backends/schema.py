@@ -15,6 +15,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 from dbtestcase.backends import sources
 from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
+from dbtestcase.backends.initial_schema import run_initial_schema
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import SchemaError
 
@@ -26,6 +27,7 @@ class MetadataRecipe:
 
     :param metadata: one ``MetaData`` or several, made in this order.
     :param base_data: called with a ``Session`` once the tables are there; what it adds is committed.
+    :param initial_schema: called with a ``Connection`` before the tables are made.
     :param label: a short name for messages; by default the names of the first tables.
     :param dialect: the name of the dialect that the fingerprint's DDL is compiled for.
     """
@@ -35,11 +37,13 @@ class MetadataRecipe:
         metadata: MetaData | Sequence[MetaData],
         base_data: Callable[[Session], object] | None = None,
         *,
+        initial_schema: Callable[[Connection], object] | None = None,
         label: str = "",
         dialect: str = "postgresql",
     ) -> None:
         self.metadata: tuple[MetaData, ...] = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
         self.base_data = base_data
+        self.initial_schema = initial_schema
         self._label = label
         self._dialect = dialect
 
@@ -62,6 +66,8 @@ class MetadataRecipe:
             # Defaults that Python fills in are part of what the base data become.
             parts += [text for metadata in self.metadata for text in python_defaults(metadata)]
             parts.append(sources.digest_of(self.base_data))
+        if self.initial_schema is not None:
+            parts.append(f"before {sources.digest_of(self.initial_schema)}")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def build(self, url: URL) -> None:
@@ -72,6 +78,8 @@ class MetadataRecipe:
         engine = patient(sqlalchemy.create_engine(url, poolclass=NullPool))
         try:
             with engine.connect() as connection:
+                run_initial_schema(self.initial_schema, connection, self.label)
+                connection.commit()
                 self._create_tables(connection)
                 connection.commit()
                 if self.base_data is not None:
@@ -86,6 +94,7 @@ class MetadataRecipe:
 
         :raises SchemaError: a table cannot be created; the message names it and the statement.
         """
+        run_initial_schema(self.initial_schema, connection, self.label)
         self._create_tables(connection)
         if self.base_data is not None:
             with Session(connection, join_transaction_mode="create_savepoint") as session:

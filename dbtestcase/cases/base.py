@@ -113,6 +113,12 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     # -- hooks
 
     @classmethod
+    def load_initial_schema(cls, connection: Connection) -> None:
+        """Make what must exist before the tables or the first revision, once: extensions, functions, SQL files.
+
+        It is part of the template and of its fingerprint.  To be overridden."""
+
+    @classmethod
     def load_base_data(cls, session: Session) -> None:
         """Load reference rows, once, when the schema is built; they are part of the template.  To be overridden."""
 

@@ -74,7 +74,7 @@ class Migrations(DatabaseTest):
         """
         from ..migrations.heads import stray_heads
 
-        stray = stray_heads(self._dbtestcase.project.script)
+        stray = stray_heads(self._dbtestcase.project.script(self._dbtestcase.migration_target()))
         if stray:
             identifiers = " ".join(head.revision for head in stray)
             heads = "".join(f"\n  {head.revision} ({head.doc})\n    {head.path}" for head in stray)

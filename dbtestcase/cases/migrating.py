@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL
-
 from ..backends import test_database
 from ..backends.recipes import Recipe
+from ..backends.schema import MetadataRecipe
 from ..errors import ConfigurationError
 from ..isolation.engines import resolve_engines
 from ..migrations import MigrationRecipe
@@ -33,7 +32,7 @@ class MigratedClass(ClassLifecycle):
     """The life of a class whose database is made by Alembic."""
 
     def recipe(self) -> Recipe:
-        return self.migration_recipe().with_base_data(self.base_data())
+        return self.migration_recipe().with_hooks(self.base_data(), self.initial_schema())
 
     def migration_recipe(self) -> MigrationRecipe:
         """What was read of the project's files, once a run."""
@@ -103,19 +102,8 @@ class MigratedTest(TestLifecycle):
         server_url, disposable = of_class.server_url(settings, resolve_engines(cls.engines))
         configured = of_class.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
+        empty = MetadataRecipe([], initial_schema=of_class.initial_schema(), label="an empty database")
         with test_database(
-            server_url, _Empty(), base=f"{base}_walk", settings=settings, disposable=disposable
+            server_url, empty, base=f"{base}_walk", settings=settings, disposable=disposable
         ) as database:
             yield Target(database.url), database.reclone
-
-
-class _Empty:
-    """The recipe of an empty database."""
-
-    label = "an empty database"
-
-    def fingerprint(self) -> str:
-        return "empty"
-
-    def build(self, url: URL) -> None:
-        """Nothing to do."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from ..backends.recipes import Recipe
@@ -81,11 +82,15 @@ class ClassLifecycle(Provisioning):
         configured = self.configured_url(read_settings())
         dialect = configured.get_backend_name() if configured is not None else "postgresql"
         metadata = self.cls.metadata if self.cls.metadata is not None else []
-        return MetadataRecipe(metadata, self.base_data(), dialect=dialect)
+        return MetadataRecipe(metadata, self.base_data(), initial_schema=self.initial_schema(), dialect=dialect)
 
     def base_data(self) -> Callable[[Session], None] | None:
         """The hook that loads reference rows, if the user has one."""
         return self.cls.load_base_data if self.overrides("load_base_data") else None
+
+    def initial_schema(self) -> Callable[[Connection], None] | None:
+        """The hook that makes what must exist before the tables, if the user has one."""
+        return self.cls.load_initial_schema if self.overrides("load_initial_schema") else None
 
     def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
         """Compose the isolation from the run's things, which are made once."""

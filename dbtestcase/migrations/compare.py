@@ -61,7 +61,7 @@ def compare(
         found.extend(comparer(context, models, excluded))
         return []
 
-    project.run(as_target(target), steps, dont_mutate=True)
+    project.run(as_target(target), steps, action="check", dont_mutate=True)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ __all__ = ["outside_transaction_only", "translated"]
 
 _NO_TRANSACTION = "25001"  # active_sql_transaction: VACUUM, CREATE DATABASE, …
 _NEW_ENUM_VALUE = "55P04"  # unsafe_new_enum_value_usage
+_MISSING = re.compile(
+    r"""(?:relation|schema|type|function|table|sequence|role|extension)\s"?(?P<postgresql>[\w.]+)"?.*\sdoes\snot\sexist
+    | no\ssuch\stable:\s(?P<sqlite>[\w.]+)
+    | Table\s'(?P<mysql>[^']+)'\sdoesn't\sexist""",
+    re.VERBOSE,
+)
 
 
 class _Run(Protocol):
@@ -76,11 +83,34 @@ def _failed_revision(layout: Layout, step: RevisionStep, error: Exception, conta
             cause=_why_not_in_a_transaction(error),
             remedy="Add the value in `with op.get_context().autocommit_block():`, which commits it before it is used.",
         )
+    missing = _never_made(step, error)
+    if missing:
+        return MigrationError(
+            what,
+            cause=f"{missing} was there before the first revision: no revision up to {script.revision} makes it.",
+            remedy="Make it where the database of the tests is made, before the first revision:\n"
+            "    @classmethod\n    def load_initial_schema(cls, connection): ...\n"
+            f"If a revision was to make {missing}, correct that one.",
+        )
     return MigrationError(
         what,
         cause="The revision does not fit the schema or the rows that the revisions before it leave.",
         remedy=f"Correct {function} in {script.path}.",
     )
+
+
+def _never_made(step: RevisionStep, error: Exception) -> str | None:
+    """What an upgrade misses and no revision before it can have made, by its name."""
+    found = _MISSING.search(str(error.orig)) if isinstance(error, DBAPIError) else None
+    if found is None or not step.is_upgrade:
+        return None
+    name = next(name for name in found.groups() if name).rpartition(".")[2]
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    for revision in step.revision_map.iterate_revisions(step.revision.revision, "base"):
+        path = getattr(revision, "path", "")
+        if revision is not step.revision and word.search(Path(path).read_text(encoding="utf-8", errors="replace")):
+            return None
+    return name
 
 
 def _refused_by_alembic(layout: Layout, error: CommandError) -> MigrationError:

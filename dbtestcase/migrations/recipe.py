@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from dbtestcase.backends import sources
+from dbtestcase.backends.initial_schema import build_initial_schema, run_initial_schema
 from dbtestcase.drivers.patience import patient
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
@@ -31,6 +32,7 @@ class MigrationRecipe:
 
     :param migrations: path of an ``alembic.ini`` or ``pyproject.toml``, or an Alembic ``Config``.
     :param base_data: called with a session at head; what it adds is committed.
+    :param initial_schema: called with a connection to the empty database, before the first revision.
     :param relative_to: where the search for a relative path begins: a test module's file or folder.
     :param x_arguments: what ``alembic -x`` would be given: ``["tenant=acme"]`` or ``{"tenant": "acme"}``.
     :raises ConfigurationError: there is no such project.
@@ -42,20 +44,37 @@ class MigrationRecipe:
         migrations: str | Path | Config,
         *,
         base_data: Callable[[Session], object] | None = None,
+        initial_schema: Callable[[Connection], object] | None = None,
         relative_to: Path | None = None,
         x_arguments: Sequence[str] | Mapping[str, str] = (),
     ) -> None:
         self.layout: Layout = find_layout(migrations, relative_to=relative_to)
         self.base_data = base_data
+        self.initial_schema = initial_schema
         if isinstance(x_arguments, Mapping):
             x_arguments = [f"{name}={value}" for name, value in x_arguments.items()]
         self.x_arguments = tuple(x_arguments)
 
-    def with_base_data(self, base_data: Callable[[Session], object] | None) -> MigrationRecipe:
-        """The same migrations with another hook; what was read of their files is not read again."""
+    def with_hooks(
+        self,
+        base_data: Callable[[Session], object] | None,
+        initial_schema: Callable[[Connection], object] | None = None,
+    ) -> MigrationRecipe:
+        """The same migrations with other hooks; what was read of their files is not read again."""
         other = copy.copy(self)
-        other.base_data = base_data
+        other.base_data, other.initial_schema = base_data, initial_schema
         return other
+
+    @property
+    def home(self) -> Path:
+        """A folder of the project."""
+        return self.layout.script_location
+
+    @property
+    def covered(self) -> tuple[Path, ...]:
+        """What the fingerprint knows without a build."""
+        configs = [path for path in (self.layout.ini, self.layout.toml) if path is not None]
+        return (*self.layout.folders, *configs)
 
     @property
     def label(self) -> str:
@@ -69,15 +88,17 @@ class MigrationRecipe:
         return Project(self.layout, x_arguments=self.x_arguments)
 
     def fingerprint(self) -> str:
-        if self.base_data is None:
-            return self._files
-        return hashlib.sha256(f"{self._files} {sources.digest_of(self.base_data)}".encode()).hexdigest()
+        parts = [self._files]
+        for hook in (self.initial_schema, self.base_data):
+            parts.append(sources.digest_of(hook) if hook is not None else "-")
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @cached_property
     def _files(self) -> str:
         return fingerprint(self.layout, x_arguments=self.x_arguments)
 
     def build(self, url: URL) -> None:
+        build_initial_schema(self.initial_schema, url, self.label)
         self.project.build(url)
         if self.base_data is None:
             return
@@ -95,6 +116,7 @@ class MigrationRecipe:
         """
         from dbtestcase.migrations.redirect import Target
 
+        run_initial_schema(self.initial_schema, connection, self.label)
         self.project.build(Target(connection.engine.url, contained=True, engine=connection.engine))
         if self.base_data is not None:
             with Session(connection, join_transaction_mode="create_savepoint") as session:

@@ -27,7 +27,7 @@ from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import MigrationError
 
-__all__ = ["Target", "as_target", "is_led", "lead"]
+__all__ = ["Target", "as_target", "is_led", "lead", "original_url"]
 
 _MARK = "dbtestcase.migrating"
 _lock = threading.RLock()  # alembic.context is one per process
@@ -58,6 +58,12 @@ def as_target(target: Target | URL | Engine) -> Target:
 def is_led(connection: Connection) -> bool:
     """Whether a connection of env.py goes to the database that is to be migrated."""
     return bool(connection.info.get(_MARK))
+
+
+def original_url(connection: Connection) -> str:
+    """Where a connection of env.py would have gone to, without a password; empty for the one that we gave it."""
+    where = connection.info.get(_MARK)
+    return where if isinstance(where, str) else ""
 
 
 @contextmanager
@@ -96,7 +102,7 @@ class _Redirection:
         if not self._replace(engine):
             return original(engine)  # which asks for a raw connection, below
         connection = original(self.own)
-        connection.info[_MARK] = True
+        connection.info[_MARK] = _written(engine.url)
         options = engine.get_execution_options()
         return connection.execution_options(**options) if options else connection
 
@@ -104,7 +110,7 @@ class _Redirection:
         if self._leave(engine):
             return original(engine)
         connection = original(self.own) if self._replace(engine) else self._pool(engine).connect()
-        connection.info[_MARK] = True
+        connection.info[_MARK] = _written(engine.url)
         return connection
 
     def close(self) -> None:
@@ -157,6 +163,10 @@ class _Redirection:
             cause="No sandbox answers for the test database at this moment.",
             remedy="Migrate inside a test or in setUpTestData, not before or after.",
         )
+
+
+def _written(url: URL) -> str:
+    return url.render_as_string() or "engine"
 
 
 def _for_driver(url: URL, dialect: Dialect) -> URL:

@@ -1,50 +1,81 @@
-"""The version table written once, at the end of a build, instead of after each revision.
+"""The version table written once, at the end of a run, instead of after each revision.
 
-Alembic updates it after every revision, so that a run that is interrupted can go on: with 200 revisions that is as many
-statements as the revisions have themselves.  A database that is built for tests is complete or thrown away.
+Alembic updates it after every revision: with 200 revisions that is as many statements as the revisions have themselves.
+Within one transaction nobody can see the difference but a statement of the run that names the table, and before that it
+is written.  A commit in the middle (``transaction_per_migration``, ``autocommit_block()``) writes it too, so that a run
+that fails later leaves what it leaves in production; a database that is being built is complete or thrown away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
-from alembic.runtime import migration
 from alembic.runtime.migration import HeadMaintainer, MigrationContext
+from sqlalchemy import Connection, event
 
-__all__ = ["VersionsAtOnce"]
+from dbtestcase.migrations.internals import replaced_head_maintainer
+
+__all__ = ["HeldVersions"]
 
 
-class VersionsAtOnce:
-    """Holds back the version table's updates, while it is entered, until :meth:`write`."""
+class HeldVersions:
+    """Holds back the version table's updates of runs of migrations, while it is entered, until :meth:`write`.
 
-    def __init__(self) -> None:
-        self._current: _Pending | None = None
+    :param over_commits: whether a commit in the middle of the run leaves the table as it is.
+    """
 
-    def __enter__(self) -> VersionsAtOnce:
-        self._original = migration.HeadMaintainer
-        setattr(migration, "HeadMaintainer", self._begin)  # noqa: B010
+    def __init__(self, *, over_commits: bool) -> None:
+        self._over_commits = over_commits
+        self._held: dict[MigrationContext, _Held] = {}
+
+    def __enter__(self) -> HeldVersions:
+        self._stack = ExitStack()
+        self._stack.enter_context(replaced_head_maintainer(self._begin))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        setattr(migration, "HeadMaintainer", self._original)  # noqa: B010
-        self._current = None
+        self._stack.close()
+        self._held.clear()
 
     def write(self, context: MigrationContext) -> None:
-        """Bring the version table to where the revisions are."""
-        if self._current is not None and self._current.context is context:
+        """Bring the version table to where the revisions are: to be called when the last step is done."""
+        held = self._held.pop(context, None)
+        if held is not None:
             with context.begin_transaction(_per_migration=True):
-                self._current.write()
+                held.write()
 
-    def _begin(self, context: MigrationContext, heads: Any) -> HeadMaintainer:
+    def _begin(self, context: MigrationContext, heads: Iterable[str]) -> HeadMaintainer | None:
         """Alembic makes one at the beginning of each run of migrations."""
-        self._current = _Pending(context, heads)
-        return self._current
+        connection = context.connection
+        if context.as_sql or not isinstance(connection, Connection) or context.opts.get("dont_mutate"):
+            return None
+        held = self._held[context] = _Held(context, heads)
+
+        def before_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if held.pending and context.version_table in statement:
+                held.write()
+
+        self._listen(connection, "before_cursor_execute", before_statement)
+        if not self._over_commits:
+            self._listen(connection, "commit", lambda _connection: held.write())
+        return held
+
+    def _listen(self, connection: Connection, name: str, listener: Any) -> None:
+        event.listen(connection, name, listener)
+        self._stack.callback(event.remove, connection, name, listener)
 
 
-class _Pending(HeadMaintainer):
+class _Held(HeadMaintainer):
     def __init__(self, context: MigrationContext, heads: Any) -> None:
         super().__init__(context, heads)
         self._written = set(heads)
+        self._writing = False
+
+    @property
+    def pending(self) -> bool:
+        return not self._writing and self.heads != self._written
 
     def _insert_version(self, version: str) -> None:
         self.heads.add(version)
@@ -57,9 +88,18 @@ class _Pending(HeadMaintainer):
         self.heads.add(to_)
 
     def write(self) -> None:
+        if not self.pending:
+            return
+        gone, new = sorted(self._written - self.heads), sorted(self.heads - self._written)
         real = HeadMaintainer(self.context, self._written)
-        for version in sorted(self._written - self.heads):
-            real._delete_version(version)
-        for version in sorted(self.heads - self._written):
-            real._insert_version(version)
+        self._writing = True
+        try:
+            for from_, to_ in zip(gone, new, strict=False):
+                real._update_version(from_, to_)
+            for version in gone[len(new) :]:
+                real._delete_version(version)
+            for version in new[len(gone) :]:
+                real._insert_version(version)
+        finally:
+            self._writing = False
         self._written = set(self.heads)

@@ -17,6 +17,8 @@ from sqlalchemy import URL, Engine
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import snapshot, snapshot_postgresql, undo  # noqa: F401  registers itself
 from dbtestcase.migrations.exclusions import excluder
+from dbtestcase.migrations.internals import downgrade_steps, forget_made_types, script_of, step
+from dbtestcase.migrations.project import revisions
 from dbtestcase.migrations.redirect import Target, as_target
 from dbtestcase.migrations.snapshot import Difference
 
@@ -71,12 +73,11 @@ def stairway(
     :raises MigrationError: env.py fails, or a script cannot be imported.
     """
     problems: list[Problem] = []
-    revisions = project.revisions()
     position = 0
-    while position < len(revisions):
-        walk = _Walk(project, revisions, position, exclude)
+    while True:
+        walk = _Walk(position, exclude)
         try:
-            project.run(as_target(target), walk.steps, forced=_STEP_BY_STEP)
+            project.run(as_target(target), walk.steps, action="upgrade", forced=_STEP_BY_STEP)
         except MigrationError as error:
             if walk.at is None:
                 raise
@@ -87,9 +88,9 @@ def stairway(
             if walk.problem is None:
                 return problems
             problems.append(walk.problem)
-        if reset is None:
-            return problems
         position = walk.position + 1
+        if reset is None or position == walk.number:
+            return problems
         reset()
     return problems
 
@@ -104,35 +105,38 @@ def round_trip(project: Project, target: Target | URL | Engine, *, exclude: Coll
     excluded = excluder(exclude)
 
     def steps(heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
-        yield from project.script._downgrade_revs("base", heads)
+        script = script_of(context)
+        yield from downgrade_steps(script, "base", heads)
         before = _look(context)
-        revisions = project.revisions()
-        yield from (_step(project, revision, True) for revision in revisions)
-        yield from (_step(project, revision, False) for revision in reversed(revisions))
+        steps = revisions(script)
+        yield from (step(script, revision, True) for revision in steps)
+        yield from (step(script, revision, False) for revision in reversed(steps))
         found.extend(d for d in snapshot.differences(before, _look(context)) if not excluded(d.item))
 
-    project.run(as_target(target), steps, forced=_STEP_BY_STEP)
+    project.run(as_target(target), steps, action="upgrade", forced=_STEP_BY_STEP)
     if not found:
         return []
     return [Problem("", "", "", "Upgraded to head and downgraded to base, the database is not as it was.", found)]
 
 
 class _Walk:
-    def __init__(self, project: Project, revisions: list[Script], start: int, exclude: Collection[str]) -> None:
+    def __init__(self, start: int, exclude: Collection[str]) -> None:
         self.at: Script | None = None
         self.phase = ""
         self.position = start
+        self.number = 0
         self.problem: Problem | None = None
-        self._project = project
-        self._revisions = revisions
         self._start = start
         self._exclude = {exclude} if isinstance(exclude, str) else set(exclude)
         self._excluded = excluder(exclude)
 
     def steps(self, heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
-        yield from self._project.script._downgrade_revs("base", heads)
+        self._script = script_of(context)
+        yield from downgrade_steps(self._script, "base", heads)
         before: snapshot.Snapshot | None = None
-        for position, revision in enumerate(self._revisions):
+        found = revisions(self._script)
+        self.number = len(found)
+        for position, revision in enumerate(found):
             self.position, self.at = position, revision
             if position < self._start or revision.revision in self._exclude:
                 yield self._up(revision)
@@ -143,7 +147,7 @@ class _Walk:
             yield self._up(revision)
             after = _look(context)
             self.phase = "downgrade()"
-            yield _step(self._project, revision, False)
+            yield step(self._script, revision, False)
             if self._finds(revision, "is not undone by its downgrade().", before, _look(context)):
                 return
             yield self._up(revision, " after a downgrade")
@@ -154,7 +158,7 @@ class _Walk:
 
     def _up(self, revision: Script, again: str = "") -> RevisionStep:
         self.phase = "upgrade()" + again
-        return _step(self._project, revision, True)
+        return step(self._script, revision, True)
 
     def _finds(self, revision: Script, what: str, before: snapshot.Snapshot, after: snapshot.Snapshot) -> bool:
         found = [d for d in snapshot.differences(before, after) if not self._excluded(d.item)]
@@ -165,12 +169,8 @@ class _Walk:
 
 def _look(context: MigrationContext) -> snapshot.Snapshot:
     assert context.connection is not None
-    context.impl.memo.clear()  # where SQLAlchemy remembers the enums that it made, and would not make again
+    forget_made_types(context)
     return snapshot.take(context.connection, ignored=[context.version_table])
-
-
-def _step(project: Project, revision: Script, is_upgrade: bool) -> RevisionStep:
-    return RevisionStep(project.script.revision_map, revision, is_upgrade)
 
 
 def _problem(revision: Script, what: str, **details: Any) -> Problem:

@@ -61,7 +61,7 @@ class TemplateTest(TemplatesTestCase):
         self.make(CountingRecipe("versions")).close()
         for name, value in (
             ("dbtestcase.backends.postgresql.admin.Admin.version_name", "99.1"),
-            ("dbtestcase.backends.names.LIBRARY_VERSION", "99.2"),
+            ("dbtestcase.backends.names.library_version", lambda: "99.2"),
         ):
             with self.subTest(name), mock.patch(name, value):
                 before, counted = self.templates(), CountingRecipe("versions")

@@ -1,8 +1,9 @@
 """Names of databases, and which existing ones may be changed: decisions without a server."""
 
-import configparser
 import os
+import shutil
 import socket
+import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -62,15 +63,24 @@ class NamesTest(unittest.TestCase):
         self.assertNotEqual(names.template_name("a", "b"), names.template_name("ab", ""))
         self.assertLessEqual(len(names.template_name("x" * 1000)), 63)
 
-    def test_templates_of_another_version_of_the_library_are_not_used(self) -> None:
+    def test_templates_that_other_code_made_are_not_used(self) -> None:
         before = names.template_name("a")
-        with mock.patch.object(names, "LIBRARY_VERSION", "0"):
+        with mock.patch.object(names, "library_version", lambda: "0"):
             self.assertNotEqual(names.template_name("a"), before)
 
-    def test_the_version_is_the_distributions(self) -> None:
-        setup = configparser.ConfigParser()
-        setup.read(Path(__file__).parents[2] / "setup.cfg")
-        self.assertEqual(names.LIBRARY_VERSION, setup["metadata"]["version"])
+    def test_the_version_follows_the_code_that_builds(self) -> None:
+        def version(package: Path) -> str:
+            with mock.patch.object(names, "__file__", str(package / "backends" / "names.py")):
+                return names.library_version.__wrapped__()
+
+        package = Path(names.__file__).parent.parent
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "dbtestcase")
+            shutil.copytree(package, copy)
+            self.assertEqual(version(copy), names.library_version())
+            with (copy / "migrations" / "project.py").open("a") as file:
+                file.write("# changed")
+            self.assertNotEqual(version(copy), names.library_version())
 
 
 class GuardTest(unittest.TestCase):

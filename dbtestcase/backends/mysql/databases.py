@@ -14,11 +14,12 @@ from contextlib import suppress
 
 from sqlalchemy import URL
 
+from dbtestcase.backends.inputs import recorded, template_fingerprint
 from dbtestcase.backends.mysql.admin import Admin, build_url, quoted
 from dbtestcase.backends.mysql.content import Content, read_content, restore
 from dbtestcase.backends.mysql.existing import LentDatabase, refuse_without_transactions
 from dbtestcase.backends.mysql.register import Register
-from dbtestcase.backends.names import LIBRARY_VERSION
+from dbtestcase.backends.names import library_version
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting.progress import doing, say
@@ -71,7 +72,8 @@ class MySQLDatabase(Database):
             raise
 
     def _make_key(self) -> str:
-        parts = (self._request.recipe.fingerprint(), self._admin.version, self._admin.user, LIBRARY_VERSION)
+        fingerprint = template_fingerprint(self._request.recipe, self._request.settings)
+        parts = (fingerprint, self._admin.version, self._admin.user, library_version())
         return hashlib.sha256("\0".join(parts + self._charset).encode()).hexdigest()
 
     def _named(self, name: str) -> None:
@@ -120,8 +122,10 @@ class MySQLDatabase(Database):
         try:
             charset, collation = self._charset
             self._admin.run(f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset} COLLATE {collation}")
-            with doing(f"making the tables of {self._request.recipe.label}", "template"):
-                self._request.recipe.build(build_url(self._request.server_url, name))
+            recipe = self._request.recipe
+            with doing(f"making the tables of {recipe.label}", "template"), recorded(recipe, self._request.settings):
+                recipe.build(build_url(self._request.server_url, name))
+            self._key = self._make_key()  # what the build read belongs to it
             self._content = read_content(self._admin, name)
         except BaseException:
             with suppress(DatabaseError):

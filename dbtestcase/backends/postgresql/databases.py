@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
+from dbtestcase.backends.inputs import recorded, template_fingerprint
 from dbtestcase.backends.names import database_name, kept_name, template_name
 from dbtestcase.backends.postgresql import catalog as catalogs
 from dbtestcase.backends.postgresql.admin import Admin, build_url
@@ -77,7 +78,7 @@ class PostgreSQLDatabase(Database):
         self.url = request.server_url.set(database=database_name(request.base))
         self._template: str | None = None
         if request.settings.cache is not None:
-            self._template = self._template_of(request.recipe)
+            self._template = ""
         self.catalog: Catalog = catalogs.look(admin, self.name)
         try:
             self._make()
@@ -97,38 +98,50 @@ class PostgreSQLDatabase(Database):
 
     def _make(self) -> None:
         if self._template is not None:
-            self._clone(self.name, self._request.recipe)
+            self._template = self._clone(self.name, self._request.recipe)
             return
         self._create(self.name, None)
         with doing(f"making the database of {self._request.recipe.label}", "template"):
             self._request.recipe.build(build_url(self._request.server_url, self.name))
 
     def _template_of(self, recipe: Recipe) -> str:
-        return template_name(recipe.fingerprint(), self._admin.version_name, self._admin.user)
+        fingerprint = template_fingerprint(recipe, self._request.settings)
+        return template_name(fingerprint, self._admin.version_name, self._admin.user)
 
-    def _clone(self, name: str, recipe: Recipe) -> None:
-        """Make a database from the template of ``recipe``, which is built where it is not there."""
+    def _clone(self, name: str, recipe: Recipe) -> str:
+        """Make a database from the template of ``recipe``, which is built where it is not there.
+
+        :returns: the template's name.
+        """
         template = self._template_of(recipe)
         if not self.catalog.has_template(template):
-            self._build_template(template, recipe)
+            template = self._build_template(template, recipe)
         while True:
             try:
                 self._create(name, template)
-                return
+                return template
             except psycopg.errors.InvalidCatalogName:  # dropped by another process since we looked
-                self._build_template(template, recipe)
+                template = self._build_template(template, recipe)
 
-    def _build_template(self, template: str, recipe: Recipe) -> None:
-        """Build the template, unless another process has done so while this one waited for the lock."""
+    def _build_template(self, template: str, recipe: Recipe) -> str:
+        """Build the template, unless another process has done so while this one waited for the lock.
+
+        :returns: its name, which may be another than was expected: what the build read belongs to it.
+        """
         with catalogs.build_lock(self._admin, template, recipe.label):
             name = database_name(self._request.base)
             self.catalog = catalogs.look(self._admin, name)
+            template = self._template_of(recipe)
             if self.catalog.has_template(template):
-                return
-            catalogs.drop(self._admin, template)
+                return template
             renewals = self._admin.renewals
             try:
                 self._build(name, recipe)
+                template = self._template_of(recipe)
+                if self._has_template_now(template):  # made of other files, which read the same
+                    self._abandon(name)
+                    return template
+                catalogs.drop(self._admin, template)
                 catalogs.end_connections(self._admin, name)
                 catalogs.write_template_note(self._admin, name, recipe.label)
                 self._admin.execute("ALTER DATABASE {name} RENAME TO {template}", name=name, template=template)
@@ -142,6 +155,7 @@ class PostgreSQLDatabase(Database):
             self.catalog = catalogs.look(self._admin, self.name)
             for old in catalogs.outdated(self.catalog, template):
                 catalogs.drop_unless_in_use(self._admin, old)
+        return template
 
     def _has_template_now(self, template: str) -> bool:
         return catalogs.look(self._admin, self.name).has_template(template)
@@ -154,7 +168,8 @@ class PostgreSQLDatabase(Database):
         else:
             self._create(name, None)
             make = recipe.build
-        with doing(f"making the template database of {recipe.label}", "template"):
+        settings = self._request.settings
+        with doing(f"making the template database of {recipe.label}", "template"), recorded(recipe, settings):
             make(build_url(self._request.server_url, name))
 
     def _create(self, name: str, template: str | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from dbtestcase.backends.filelocks import FileLock
+from dbtestcase.backends.inputs import recorded, template_fingerprint
 from dbtestcase.backends.names import database_name, is_template_name, template_name
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
@@ -112,28 +113,34 @@ class SQLiteDatabase(Database):
 def _template(settings: Settings, recipe: Recipe) -> tuple[Path, bool]:
     """The template's file, and whether it was made now; of several processes one makes it, the others wait."""
     folder = _template_folder(settings)
-    name = template_name(recipe.fingerprint(), sqlite3.sqlite_version, "sqlite")
-    template = folder / f"{name}.db"
+
+    def expected() -> Path:
+        fingerprint = template_fingerprint(recipe, settings)
+        return folder / f"{template_name(fingerprint, sqlite3.sqlite_version, 'sqlite')}.db"
+
+    template = expected()
     if _complete(template):
         os.utime(template)
         return template, False
     label = recipe.label
-    lock = FileLock(folder / f"{name}.lock")
+    lock = FileLock(template.with_suffix(".lock"))
     with doing(f"waiting for another process that makes the template of {label}"):
         lock.acquire(wait=True)
     try:
+        half = template.with_suffix(".half")  # only the holder of the lock writes here
+        template = expected()
         if _complete(template):
             return template, False
-        half = folder / f"{name}.half"  # only the holder of the lock writes here
         files.remove(half)
         try:
             make = recipe.build
             if isinstance(recipe, DerivedRecipe):
                 shutil.copyfile(_template(settings, recipe.inner)[0], half)
                 make = recipe.complete
-            with doing(f"making the template of {label}", "template"):
+            with doing(f"making the template of {label}", "template"), recorded(recipe, settings):
                 make(URL.create("sqlite+pysqlite", database=str(half)))
             _settle(half)
+            template = expected()  # what the build read belongs to it
             half.replace(template)
         finally:
             files.remove(half)

@@ -1,0 +1,106 @@
+"""What is used of Alembic beyond its public interface, in one place.
+
+It is the same from Alembic 1.13 to 1.20: ``ScriptDirectory._version_locations``, ``_upgrade_revs`` and
+``_downgrade_revs``, ``RevisionStep``, ``HeadMaintainer``, ``MigrationContext._version`` and ``impl.memo``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from alembic.runtime import migration
+from alembic.runtime.migration import HeadMaintainer, MigrationContext, RevisionStep
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionMap
+
+__all__ = [
+    "SharedScripts",
+    "downgrade_steps",
+    "forget_made_types",
+    "replaced_head_maintainer",
+    "script_of",
+    "step",
+    "upgrade_steps",
+    "version_folders",
+]
+
+
+class SharedScripts(ScriptDirectory):
+    """A ``ScriptDirectory`` that shares the revisions with others that look in the same folders.
+
+    Each run of env.py has one of its own, as each command of Alembic has: env.py may say where the revisions lie until
+    it first asks for them.  Their files are imported once.
+
+    :param maps: the revisions known by now, by where they lie.
+    """
+
+    def __init__(self, location: str, maps: dict[Any, RevisionMap], **options: Any) -> None:
+        self._maps = maps
+        self._own_map: RevisionMap | None = None
+        super().__init__(location, **options)
+        self._own_map = None
+
+    @property
+    def revision_map(self) -> RevisionMap:
+        if self._own_map is not None:
+            return self._own_map
+        places = tuple(str(place) for place in self._version_locations)
+        key = (places, self.sourceless, self.recursive_version_locations)
+        if key not in self._maps:
+            self._maps[key] = RevisionMap(self._load_revisions)
+        return self._maps[key]
+
+    @revision_map.setter
+    def revision_map(self, value: RevisionMap) -> None:
+        self._own_map = value
+
+
+def script_of(context: MigrationContext) -> ScriptDirectory:
+    """The scripts as env.py has left them."""
+    return cast(ScriptDirectory, context.script)
+
+
+def version_folders(script: ScriptDirectory) -> list[str]:
+    """Where the revisions are looked for."""
+    return [str(folder) for folder in script._version_locations]
+
+
+def upgrade_steps(script: ScriptDirectory, revision: str, heads: Any) -> list[RevisionStep]:
+    """The steps from the current heads up to a revision."""
+    return script._upgrade_revs(revision, heads)
+
+
+def downgrade_steps(script: ScriptDirectory, revision: str, heads: Any) -> list[RevisionStep]:
+    """The steps from the current heads down to a revision."""
+    return script._downgrade_revs(revision, heads)
+
+
+def step(script: ScriptDirectory, revision: Script, is_upgrade: bool) -> RevisionStep:
+    """One revision taken by itself."""
+    return RevisionStep(script.revision_map, revision, is_upgrade)
+
+
+def forget_made_types(context: MigrationContext) -> None:
+    """SQLAlchemy remembers the enums that it made in a run, and would not make them again after a downgrade."""
+    context.impl.memo.clear()
+
+
+class replaced_head_maintainer:
+    """While it is entered, runs of migrations keep the books of the version table with what ``make`` returns.
+
+    :param make: given the context and its heads; ``None`` where Alembic's own is to do.
+    """
+
+    def __init__(self, make: Callable[[MigrationContext, Iterable[str]], HeadMaintainer | None]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._original = migration.HeadMaintainer
+        setattr(migration, "HeadMaintainer", self._begin)  # noqa: B010
+
+    def __exit__(self, *exc_info: object) -> None:
+        setattr(migration, "HeadMaintainer", self._original)  # noqa: B010
+
+    def _begin(self, context: MigrationContext, heads: Any) -> HeadMaintainer:
+        return self._make(context, heads) or self._original(context, heads)
