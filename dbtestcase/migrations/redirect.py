@@ -26,6 +26,7 @@ from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import MigrationError
+from dbtestcase.reporting.urls import shown
 
 __all__ = ["Target", "as_target", "is_led", "lead", "original_url"]
 
@@ -166,7 +167,7 @@ class _Redirection:
 
 
 def _written(url: URL) -> str:
-    return url.render_as_string() or "engine"
+    return shown(url) or "engine"
 
 
 def _for_driver(url: URL, dialect: Dialect) -> URL:
