@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Dialect
@@ -14,6 +14,7 @@ from ..reporting.urls import shown, without_secrets
 from ..sandbox.connections import Wire
 from ..sandbox.rules import Rules, rules_for
 from ..sandbox.transaction import Sandbox
+from .arguments import refused
 from .async_adapters import TWINS
 from .patience import patiently
 
@@ -69,22 +70,34 @@ def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
 
 
 def connect_virtual(
-    wire: Any, sandbox: Sandbox, dialect: Dialect, *, own: bool = False, parameters: Mapping[str, Any] | None = None
+    wire: Any,
+    sandbox: Sandbox,
+    dialect: Dialect,
+    *,
+    own: bool = False,
+    args: Sequence[Any] = (),
+    parameters: Mapping[str, Any] | None = None,
 ) -> Any:
     """A virtual connection as the pool of an engine with this dialect expects it from its creator.
 
-    :param parameters: what the engine would have given to the driver's ``connect()``.
+    :param args: what the engine would have given to the driver's ``connect()``.
+    :param parameters: the same, by keyword.
+    :raises ConfigurationError: something of it can neither be honoured nor done without.
     """
-    if wire.driver == "psycopg":
-        adapters = getattr(dialect, "_psycopg_adapters_map", None)
-        if dialect.is_async:
+    parameters = dict(parameters or {})
+    if wire.driver != "psycopg":
+        return wire.connect(sandbox, own=own, args=args, parameters=parameters, dialect=dialect)
+    parameters.setdefault("context", getattr(dialect, "_psycopg_adapters_map", None))
+    creator = parameters.pop("async_creator_fn", None)
+    if not dialect.is_async:
+        return wire.connect(sandbox, own=own, args=args, parameters=parameters)
+    if creator is not None:
+        raise refused("psycopg", "async_creator_fn", "it opens a connection by its own means")
 
-            async def create(*args: Any, **kwargs: Any) -> Any:
-                return await wire.connect_async(sandbox, own=own, adapters=adapters)
+    async def create(*_: Any, **__: Any) -> Any:
+        return await wire.connect_async(sandbox, own=own, args=args, parameters=parameters)
 
-            return dialect.loaded_dbapi.connect(async_creator_fn=create)
-        return wire.connect(sandbox, own=own, adapters=adapters)
-    return wire.connect(sandbox, own=own, parameters=parameters, dialect=dialect)
+    return dialect.loaded_dbapi.connect(async_creator_fn=create)
 
 
 def _make_dialect(url: URL) -> Dialect:
@@ -114,14 +127,16 @@ def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
-    from .psycopg2 import Psycopg2Wire, unwrapping
+    from .psycopg2 import Psycopg2Connection, Psycopg2Cursor, Psycopg2Wire
+    from .psycopg2_functions import unwrapping
 
     args, parameters = dialect.create_connect_args(url)
     connection: Any = dialect.connect(*args, **parameters)
     connection.autocommit = True
     wire = Psycopg2Wire(dialect, connection, rules)
+    wire.url = url
     _prepare(wire, rules)
-    with contextlib.closing(wire), unwrapping():
+    with contextlib.closing(wire), unwrapping(Psycopg2Connection, Psycopg2Cursor):
         yield wire
 
 
@@ -136,6 +151,7 @@ def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     connection: Any = dialect.connect(*args, **parameters)
     connection.autocommit = True
     with contextlib.closing(Pg8000Wire(dialect, connection, rules)) as wire:
+        wire.url = url
         _prepare(wire, rules)
         yield wire
 
@@ -146,6 +162,7 @@ def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .portal import open_portal_wire
 
     with contextlib.closing(open_portal_wire(dialect, url, rules, AsyncpgWire)) as wire:
+        wire.url = url
         _prepare(wire, rules)
         yield wire
 

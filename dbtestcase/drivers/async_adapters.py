@@ -44,8 +44,21 @@ class AsyncFacade(ProxyConnection):
         finally:
             turns.release(self._client.turn)
 
+    blocking = False
+    """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
+
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile."""
+        """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile.
+
+        :raises sqlalchemy.exc.MissingGreenlet: outside of a greenlet of SQLAlchemy's, where it would work in production
+            as little.
+        """
+        from sqlalchemy.util import await_only
+
+        from .portal import _in_greenlet
+
+        if not self.blocking and not _in_greenlet():
+            await_only(self._sandbox.turns.acquire_async(self._client.turn))
         kwargs.pop("server_side", None)
         return super().cursor(*args, **kwargs)
 

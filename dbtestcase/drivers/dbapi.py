@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import URL, Dialect
 
 from ..errors import SandboxBusy, SandboxEscape
 from ..sandbox.connections import Client
@@ -20,6 +20,7 @@ from ..sandbox.rules import COMMITTING, Rules
 from ..sandbox.session_settings import Flow, Rows
 from ..sandbox.statements import Kind, Statement, classify, with_parameter_names
 from ..sandbox.transaction import Sandbox
+from .arguments import asked_of, settings_beyond
 from .sockets import descriptor_of, shut_down
 
 __all__ = ["ProxyConnection", "ProxyCursor", "ProxyWire"]
@@ -40,6 +41,9 @@ class ProxyWire:
         self.connection = connection
         self.rules = rules
         self.broken = False  # a statement failed and the server waits for a rollback
+        self.url: URL | None = None
+        """Where it was opened."""
+        self._startup: dict[str, str] | None = None
         self.ended_by = ""
         """The statement that ended the outer transaction, if one did."""
         self._gone = ""
@@ -162,19 +166,42 @@ class ProxyWire:
         sandbox: Sandbox,
         *,
         own: bool = False,
+        args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
         dialect: Dialect | None = None,
     ) -> ProxyConnection:
         """A new virtual connection.
 
-        :param parameters: what the application's engine would have given to the driver's ``connect()``.
+        :param args: what the application's engine would have given to the driver's ``connect()``.
+        :param parameters: the same, by keyword.
         :param dialect: that engine's dialect.
+        :raises ConfigurationError: something of it can neither be honoured nor done without.
         """
         made = self.async_proxy_class if dialect is not None and dialect.is_async else self.proxy_class
-        connection = made(self, sandbox, sandbox.client(own=own))
+        settings, keywords = self.asked(args, parameters or {}, dialect or self.dialect)
+        connection = made(self, sandbox, sandbox.client(own=own, settings=settings))
         connection.dialect = dialect or self.dialect
-        connection.configure(parameters or {})
+        connection.configure(keywords)
         return connection
+
+    def asked(
+        self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect
+    ) -> tuple[dict[str, object], Mapping[str, Any]]:
+        """The settings of the server, and the keywords of the driver, that an engine asks for.
+
+        :raises ConfigurationError: something can neither be honoured nor done without.
+        """
+        return {}, parameters
+
+    def asked_of_postgresql(
+        self, args: Sequence[Any], parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, object], Mapping[str, Any]]:
+        """:meth:`asked`, of a driver of PostgreSQL."""
+        if self._startup is None:
+            own_args, own_parameters = self.dialect.create_connect_args(self.url) if self.url is not None else ((), {})
+            self._startup = asked_of(self.driver, own_args, own_parameters).settings
+        asked = asked_of(self.driver, args, parameters)
+        return settings_beyond(asked.settings, self._startup), asked.driver
 
 
 class ProxyConnection:

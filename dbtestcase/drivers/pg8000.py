@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sqlalchemy import Dialect
 
 from ..sandbox.session_settings import Rows
 from ..sandbox.statements import Kind
@@ -20,6 +23,9 @@ class Pg8000Wire(ProxyWire):
     @property
     def proxy_class(self) -> type[ProxyConnection]:
         return _Connection
+
+    def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
+        return self.asked_of_postgresql(args, parameters)
 
     def send(self, command: str) -> Rows:
         rows: Rows = []

@@ -200,6 +200,10 @@ class PortalConnection(ProxyConnection):
 
     driver_connection = _connection
 
+    def own_method(self, name: str) -> Any:
+        """The connection's own variant of a method of the driver's connection; None where it has none."""
+        return None
+
     def await_(self, awaitable: Any) -> Any:
         """Await something of the driver; in SQLAlchemy 2.0 the dialect does this when it connects."""
         return self._wire.connection.portal.run(awaitable)
@@ -253,7 +257,7 @@ class PortalConnection(ProxyConnection):
 
 
 _ALLOWED = {
-    *("set_type_codec", "set_builtin_type_codec", "reset_type_codec", "reload_schema_state", "create_function"),
+    *("reload_schema_state", "create_function"),
     *("get_server_version", "get_server_pid", "get_settings", "is_closed", "is_in_transaction", "add_log_listener"),
     *("remove_log_listener", "add_query_logger", "remove_query_logger", "create_collation"),
 }
@@ -267,6 +271,9 @@ class _DriverConnection:
 
     def __getattr__(self, name: str) -> Any:
         wire: Any = self._virtual._wire
+        own = self._virtual.own_method(name)
+        if own is not None:
+            return own
         real = getattr(wire.connection.real._connection, name)
         if name in _ALLOWED:
             if not asyncio.iscoroutinefunction(real):

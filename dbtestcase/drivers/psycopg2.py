@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
+
+from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
 from ..sandbox.rules import COMMITTING
 from ..sandbox.statements import classify
+from .arguments import refused, same_encoding
 from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
 from .direct_connections import harness_connections
+from .psycopg2_functions import cursor_factory_of, register_on
 
-__all__ = ["Psycopg2Wire"]
+__all__ = ["Psycopg2Connection", "Psycopg2Cursor", "Psycopg2Wire"]
 
 _WORD = re.compile("[A-Z]")
 
@@ -26,6 +29,9 @@ class Psycopg2Wire(ProxyWire):
         super().__init__(dialect, connection, rules)
         self._cursor = connection.cursor()
 
+    def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
+        return self.asked_of_postgresql(args, parameters)
+
     def send(self, command: str) -> Any:
         cursor = self._cursor  # one is enough, and to make one takes longer than to use it
         cursor.execute(command)
@@ -33,7 +39,7 @@ class Psycopg2Wire(ProxyWire):
 
     @property
     def proxy_class(self) -> type[ProxyConnection]:
-        return _Connection
+        return Psycopg2Connection
 
     def aborted(self) -> bool:
         return bool(self.connection.get_transaction_status() == 3)
@@ -78,32 +84,19 @@ class Psycopg2Wire(ProxyWire):
         return "\n".join(f"Held by process {pid} ({user}, {state}): {query}" for pid, user, state, query in rows)
 
 
-@contextlib.contextmanager
-def unwrapping() -> Iterator[None]:
-    """Let the functions of psycopg2 that are written in C take virtual connections and cursors."""
-    from psycopg2 import extensions
+class Psycopg2Cursor(ProxyCursor):
+    """Looks like a ``psycopg2.extensions.cursor``."""
 
-    def wrapped(function: Any) -> Any:
-        def unwrapped(*args: Any) -> Any:
-            return function(*(_real(arg) for arg in args))
+    _casts = 0
+    """How many of its connection's types it knows."""
 
-        return unwrapped
+    def know_casters(self) -> None:
+        """What is registered on a connection holds for its cursors, whenever they were made."""
+        casters = self.connection.casters
+        for caster in casters[self._casts :]:
+            register_on(caster, self._real)
+        object.__setattr__(self, "_casts", len(casters))
 
-    with contextlib.ExitStack() as stack:
-        for name in ("register_type", "quote_ident", "encrypt_password"):
-            stack.enter_context(mock.patch.object(extensions, name, wrapped(getattr(extensions, name))))
-        yield
-
-
-def _real(value: Any) -> Any:
-    if type(value) is _Connection:
-        return value._wire.connection
-    if type(value) is _Cursor:
-        return object.__getattribute__(value, "_real")
-    return value
-
-
-class _Cursor(ProxyCursor):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         from psycopg2 import extensions
@@ -114,6 +107,8 @@ class _Cursor(ProxyCursor):
         """Run a statement, inside the sandbox; what is common is done here in little time."""
         connection = self.connection
         real = self._real
+        if connection.casters:
+            self.know_casters()
         if type(query) is str and not connection._closed:
             statement = classify(query)
             if statement.plain:
@@ -161,7 +156,7 @@ class _Cursor(ProxyCursor):
         return self.connection._run(f"SELECT {name}()", lambda _: self._real.callproc(name, *args), self._real)
 
 
-class _NamedCursor(_Cursor):
+class _NamedCursor(Psycopg2Cursor):
     """A server-side cursor: psycopg2's own refuses to work on a physical connection in autocommit mode.
 
     :param real: an unnamed cursor, of the class that the application asked for.
@@ -252,7 +247,7 @@ class _NamedCursor(_Cursor):
         self._real.close()
 
 
-class _Connection(ProxyConnection):
+class Psycopg2Connection(ProxyConnection):
     """Looks like a ``psycopg2.extensions.connection``."""
 
     _mark = 0  # of psycopg2's own: how often a transaction was ended, and the named cursors with it
@@ -271,6 +266,38 @@ class _Connection(ProxyConnection):
 
         return extensions.connection
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.casters: list[Any] = []
+        """What ``register_type()`` was given for this connection."""
+        self.cursor_factory: Any = None
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        made = parameters.get("connection_factory")
+        if made is not None:
+            self.cursor_factory = cursor_factory_of(made)
+        self.cursor_factory = parameters.get("cursor_factory") or self.cursor_factory
+        if parameters.get("client_encoding"):
+            self.set_client_encoding(parameters["client_encoding"])
+
+    def set_client_encoding(self, encoding: str) -> None:
+        """Refused, unless it is the one in use.
+
+        :raises ConfigurationError: it is another one.
+        """
+        there = self._wire.connection.encoding
+        if not same_encoding(encoding, there):
+            raise refused("psycopg2", "client_encoding", f"{encoding} beside {there}")
+
+    @property
+    def string_types(self) -> dict[int, Any]:
+        """The types that are registered on this connection, by oid."""
+        return {oid: caster for caster in self.casters for oid in caster.values}
+
+    @property
+    def binary_types(self) -> dict[int, Any]:
+        return {}
+
     def cursor(
         self,
         name: str | None = None,
@@ -285,7 +312,7 @@ class _Connection(ProxyConnection):
         return _NamedCursor(self, self._wire.connection.cursor(cursor_factory=factory), name, withhold, scrollable)
 
     def _cursor(self, real: Any) -> ProxyCursor:
-        return _Cursor(self, real)
+        return Psycopg2Cursor(self, real)
 
     def _text(self, operation: Any) -> str:
         if isinstance(operation, bytes):
@@ -372,4 +399,16 @@ class _Connection(ProxyConnection):
         self._wire.connection.cancel()
 
     def reset(self) -> None:
+        """Roll back and take back every ``SET``."""
         self.rollback()
+        self.set_isolation_level(None)
+        self._client.read_only = False
+        with contextlib.closing(self.cursor(cursor_factory=_plain_cursor())) as cursor:
+            cursor.execute("RESET ALL; SET SESSION AUTHORIZATION DEFAULT")
+        self.commit()
+
+
+def _plain_cursor() -> Any:
+    from psycopg2 import extensions
+
+    return extensions.cursor

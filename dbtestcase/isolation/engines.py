@@ -8,9 +8,8 @@ class, size, timeouts, options and events.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +24,7 @@ from ..errors import ConfigurationError, SandboxEscape
 from ..reporting.urls import shown
 from ..sandbox.connections import Client
 from ..sandbox.transaction import Sandbox
+from .connect_arguments import ask_listeners, connect_arguments
 
 __all__ = ["Switchboard", "blocking_engine", "initialize_dialect", "resolve_engines", "sync_engine_of"]
 
@@ -108,10 +108,15 @@ class Switchboard:
         self._refuse_other_driver(engine.dialect, shown(engine.url))
         original = engine.pool
         pool = original.recreate()
-        parameters = _connect_parameters(original)
-        pool._creator = lambda record=None: connect_virtual(
-            self.wire, self.sandbox, engine.dialect, own=own, parameters=parameters
-        )
+        args, parameters = connect_arguments(original)
+
+        def create(record: Any = None) -> Any:
+            arguments, chosen = list(args), dict(parameters)
+            if not own:
+                ask_listeners(engine.dialect, record, arguments, chosen, engine=shown(engine.url))
+            return connect_virtual(self.wire, self.sandbox, engine.dialect, own=own, args=arguments, parameters=chosen)
+
+        pool._creator = create
         engine.pool = pool
         self._led.append((engine, original, pool))
 
@@ -149,7 +154,7 @@ class Switchboard:
 
     # -- events
 
-    def connect(self, dialect: sa.Dialect, args: Sequence[Any], parameters: dict[str, Any]) -> Any:
+    def connect(self, dialect: sa.Dialect, record: Any, args: list[Any], parameters: dict[str, Any]) -> Any:
         """A virtual connection for an engine that points to the test database; None for any other."""
         if target_of_arguments(dialect, args, parameters) not in self.targets:
             return None
@@ -157,7 +162,8 @@ class Switchboard:
             dialect,
             f"{dialect.name}+{dialect.driver}://…/{parameters.get('dbname') or parameters.get('database') or ''}",
         )
-        return connect_virtual(self.wire, self.sandbox, dialect, parameters=parameters)
+        ask_listeners(dialect, record, args, parameters, after=_registry._do_connect)
+        return connect_virtual(self.wire, self.sandbox, dialect, args=args, parameters=parameters)
 
     def _refuse_other_driver(self, dialect: sa.Dialect, name: str) -> None:
         if dialect.driver not in getattr(self.wire, "drivers", (self.wire.driver,)):
@@ -214,7 +220,7 @@ class _Registry:
 
     def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
         for board in self._active:
-            connection = board.connect(dialect, args, parameters)
+            connection = board.connect(dialect, record, args, parameters)
             if connection is not None:
                 return connection
         return None
@@ -299,14 +305,6 @@ def initialize_dialect(wire: Any, async_engine: Any) -> None:
     pool = sa.pool.StaticPool(lambda: wire.connection, dialect=spoken, reset_on_return=None)
     with Engine(pool, spoken, engine.url).connect() as connection:
         engine.dialect.initialize(connection)
-
-
-def _connect_parameters(pool: Pool) -> dict[str, Any]:
-    """What ``create_engine`` gives to the driver's ``connect()``; nothing where the pool has a creator of its own."""
-    creator = pool._creator
-    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
-        return {}
-    return dict(inspect.getclosurevars(creator).nonlocals.get("cparams") or {})
 
 
 _registry = _Registry()

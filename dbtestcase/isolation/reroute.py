@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from sqlalchemy.pool import Pool
 from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import ConfigurationError
+from dbtestcase.isolation.connect_arguments import ask_listeners, connect_arguments
 from dbtestcase.reporting.urls import shown
 
 __all__ = ["Rerouting"]
@@ -100,33 +100,14 @@ class Rerouting:
 def _creator(engine: Engine, pool: Pool, url: URL, spare: Callable[[], object] | None) -> Callable[..., Any]:
     dialect = engine.dialect
     args, place = dialect.create_connect_args(url)
-    given = _connect_arguments(pool)
+    _, given = connect_arguments(pool)
     parameters = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
 
     def connect(record: Any = None) -> Any:
         arguments, chosen = list(args), dict(parameters)
-        for listener in dialect.dispatch.do_connect:
-            if listener(dialect, record, arguments, chosen) is not None:
-                raise ConfigurationError(
-                    f"A do_connect listener of the engine {shown(engine.url)} opened a connection by its"
-                    " own means: nobody knows to which database.",
-                    cause="an application that makes its connections itself",
-                    remedy="let the listener change the arguments that it is given, or switch it off in tests",
-                )
-            # whatever it did to the options may stay, but the place is ours
-            chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
+        ask_listeners(dialect, record, arguments, chosen, engine=shown(engine.url))
+        # whatever they did to the options may stay, but the place is ours
+        chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
         return patiently(lambda: dialect.connect(*arguments, **chosen), url, spare=spare)
 
     return connect
-
-
-def _connect_arguments(pool: Pool) -> dict[str, Any]:
-    """What ``create_engine(connect_args=…)`` was given, and what the URL's query said.
-
-    SQLAlchemy keeps them in the closure of the pool's creator only; a creator of the application's own has none.
-    """
-    creator = pool._creator
-    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create":
-        return {}
-    found = inspect.getclosurevars(creator).nonlocals.get("cparams")
-    return dict(found) if isinstance(found, dict) else {}

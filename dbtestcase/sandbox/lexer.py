@@ -99,6 +99,8 @@ class Lexer:
 
     def neutral(self, text: str) -> str:
         """The text with its strings emptied and without its comments; names stay, and so do all words."""
+        if self._start.search(text) is None:
+            return text
         return self._replace(text, lambda kind, token: token if kind == "name" else "''" if kind == "string" else " ")
 
     def _mask(self, text: str) -> str:

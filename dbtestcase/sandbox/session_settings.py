@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 
-__all__ = ["Flow", "ParameterStore", "Parameters", "Rows", "literal", "read_settings", "write_settings"]
+__all__ = ["Flow", "ParameterStore", "Parameters", "Rows", "exchange_settings"]
+__all__ += ["literal", "read_settings", "write_settings"]
 
 Rows = list[tuple[object, ...]]
 Flow = Generator[str, Rows, None]
@@ -30,19 +31,31 @@ def write_settings(values: Mapping[str, object]) -> str:
     return "SELECT " + ", ".join(calls)
 
 
+def exchange_settings(names: Iterable[str], values: Mapping[str, object]) -> str:
+    """PostgreSQL's query that gives the values of some parameters and sets some, in this order."""
+    return f"{read_settings(names)}, {write_settings(values).removeprefix('SELECT ')}"
+
+
 class Parameters:
     """What one connection has set.
 
     :param lasting: whether a rollback leaves it as it is.
+    :param startup: what its engine has asked for: it holds from the beginning, and ``RESET`` comes back to it.
     """
 
-    __slots__ = ("lasting", "local", "saved", "session")
+    __slots__ = ("lasting", "local", "saved", "session", "startup")
 
-    def __init__(self, *, lasting: bool = False) -> None:
+    def __init__(self, *, lasting: bool = False, startup: Mapping[str, object] | None = None) -> None:
         self.lasting = lasting
-        self.session: dict[str, object] = {}
+        self.startup = dict(startup or {})
+        self.session: dict[str, object] = dict(self.startup)
         self.local: dict[str, object] = {}
         self.saved: list[tuple[dict[str, object], dict[str, object]]] = []
+
+    @property
+    def changed(self) -> bool:
+        """Whether the connection is not any more what it was when it was made."""
+        return self.session != self.startup
 
     def begin(self) -> None:
         """A transaction begins: a rollback comes back to here."""
@@ -74,21 +87,25 @@ class ParameterStore:
 
     :param read: gives the query for the values of some parameters.
     :param write: gives the statement that sets some.
+    :param exchange: gives the query for the former values of some that sets them as well.
     """
 
     def __init__(
         self,
         read: Callable[[Iterable[str]], str] = read_settings,
         write: Callable[[Mapping[str, object]], str] = write_settings,
+        exchange: Callable[[Iterable[str], Mapping[str, object]], str] = exchange_settings,
     ) -> None:
         self._read, self._write = read, write
+        self._exchange = exchange
         self._baseline: dict[str, object] = {}
+        self._defaults: dict[str, object] = {}
+        """What the physical connection began with, as far as it was asked."""
         self._applied: Parameters | None = None
 
-    @property
-    def used(self) -> bool:
-        """Whether any connection has set anything."""
-        return bool(self._baseline)
+    def fits(self, mine: Parameters) -> bool:
+        """Whether the wire has the parameters of a connection as it is."""
+        return self._applied is mine or not (self._baseline or mine.startup)
 
     def invalidate(self) -> None:
         """The server has undone something, perhaps a ``SET`` of ours."""
@@ -105,9 +122,24 @@ class ParameterStore:
 
     def apply(self, mine: Parameters) -> Flow:
         """Give the wire the parameters of the connection that uses it next."""
-        if not self._baseline or self._applied is mine:
+        if self.fits(mine):
             return
-        yield self._write({n: mine.local.get(n, mine.session.get(n, default)) for n, default in self._baseline.items()})
+        unknown = []
+        for name in mine.startup:
+            if name not in self._baseline:
+                if name in self._defaults:
+                    self._baseline[name] = self._defaults[name]
+                else:
+                    unknown.append(name)
+        values = {n: mine.local.get(n, mine.session.get(n, default)) for n, default in self._baseline.items()}
+        if unknown:
+            values |= {name: mine.local.get(name, mine.session[name]) for name in unknown}
+            rows = yield self._exchange(unknown, values)
+            found = dict(zip(unknown, rows[0], strict=False))
+            self._defaults |= found
+            self._baseline |= found
+        else:
+            yield self._write(values)
         self._applied = mine
 
     def before(self, names: Iterable[str]) -> Flow:
@@ -117,9 +149,15 @@ class ParameterStore:
             rows = yield self._read(new)
             self._baseline.update(zip(new, rows[0], strict=True))
 
-    def after(self, mine: Parameters, names: Iterable[str], *, local: bool) -> Flow:
-        """Remember what a connection has set."""
+    def after(self, mine: Parameters, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
+        """Remember what a connection has set.
+
+        :param reset: whether it has set nothing but come back to what it began with.
+        """
         names = list(self._baseline) if "*" in names else list(names)
+        begun_with = {name: value for name, value in mine.startup.items() if name in names} if reset else {}
+        if begun_with:
+            yield self._write(begun_with)
         if names:
             rows = yield self._read(names)
             values = dict(zip(names, rows[0], strict=True))

@@ -45,11 +45,11 @@ class Statement:
     """What was read off a string of SQL.
 
     ``text`` is the string itself; ``label`` the name of the application's savepoint; ``settings`` the names of the
-    server's settings that it changes (``*`` for all); ``local`` says that they end with the transaction; ``calls`` are
-    the functions that a read calls, or the procedure; ``cursor`` the server-side cursor that it declares (``holdable``:
-    one that outlives its transaction); ``counts`` says that the number of rows in the server's answer is everything
-    that it wrote; ``rewrite`` is what to send in its place;
-    ``plain`` says that it reads or writes rows and does nothing of the rest.
+    server's settings that it changes (``*`` for all); ``local`` says that they end with the transaction, ``resets``
+    that they come back to what they were at the beginning; ``calls`` are the functions that a read calls, or the
+    procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives its transaction);
+    ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
+    send in its place; ``plain`` says that it reads or writes rows and does nothing of the rest.
     """
 
     kind: Kind
@@ -57,6 +57,7 @@ class Statement:
     label: str = ""
     settings: tuple[str, ...] = ()
     local: bool = False
+    resets: bool = False
     calls: frozenset[str] = frozenset()
     cursor: str = ""
     holdable: bool = False
@@ -114,6 +115,7 @@ _DECLARE = re.compile(rf"declare\s++{NAME}\s", re.IGNORECASE)
 _CALLED = re.compile(rf"call\s++(?:{PART}\s*+\.\s*+)*+({PART})\s*+\(", re.IGNORECASE)
 _HOLD = re.compile(r"\bwith\s++hold\s++for\b", re.IGNORECASE)
 _SET = re.compile(rf"(set|reset)\s++(?:(session|local|global)\s++)?{NAME}", re.IGNORECASE)
+_TO_DEFAULT = re.compile(r"\b(?:default|authorization\s++default|zone\s++local)$", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"\bset_config\s*+\(\s*+(?:('\x01++')|\S)", re.IGNORECASE)
 _IS_LOCAL = re.compile(r",\s*+(?:true|'t(?:rue)?'|'on')\s*+\)", re.IGNORECASE)
 _IS_NOT_LOCAL = re.compile(r",\s*+(?:false|'f(?:alse)?'|'off')\s*+\)", re.IGNORECASE)
@@ -186,6 +188,7 @@ def _classify(text: str, lexer: Lexer) -> Statement:
         text,
         settings=settings,
         local=all(s.local for s in found if s.settings),
+        resets=all(s.resets for s in found if s.settings),
         calls=frozenset().union(*(s.calls for s in found)),
         cursor=next((s.cursor for s in found if s.cursor), ""),
         rewrite=rewrite,
@@ -280,7 +283,8 @@ def _set(text: str, masked: str) -> Statement:
     if name in ("transaction_isolation", "transaction_read_only", "transaction_deferrable"):
         return Statement(Kind.CHARACTERISTICS, text)
     names = ("*",) if name == "all" else _SPECIAL_SETTINGS.get(name, (name,))
-    return Statement(Kind.SETTING, text, settings=names, local=(match[2] or "").lower() == "local")
+    resets = match[1].lower() == "reset" or _TO_DEFAULT.search(masked) is not None
+    return Statement(Kind.SETTING, text, settings=names, local=(match[2] or "").lower() == "local", resets=resets)
 
 
 def _explain(text: str, masked: str) -> Statement:

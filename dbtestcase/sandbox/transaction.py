@@ -79,10 +79,10 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
-from ..errors import DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
+from ..errors import ConfigurationError, DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
 from ..reporting.call_sites import Origin, find_origin
 from .connections import POOLED, Client, Scope, Wire
 from .cursors import close_cursors, find_cursors, free_cursor_name
@@ -292,9 +292,9 @@ class Sandbox:
         for client in self._everyone():
             client.end()
             client.block = 0
-            if client.parameters.session:
+            if client.parameters.changed:
                 client.retired = True
-                client.parameters = self._new_parameters()
+                client.parameters = self._new_parameters(client.parameters.startup)
 
     def _settle(self) -> None:
         """Before a mark: nothing of the stack is to be rolled back any more."""
@@ -308,11 +308,18 @@ class Sandbox:
 
     # -- clients
 
-    def client(self, *, own: bool = False, what: str = "connection") -> Client:
-        """A new virtual connection's part."""
+    def client(
+        self, *, own: bool = False, what: str = "connection", settings: Mapping[str, object] | None = None
+    ) -> Client:
+        """A new virtual connection's part.
+
+        :param settings: the server's settings that its engine asks for.
+        """
         client = Client(f"{'the test' if own else 'the application'}'s {what} {next(self._numbers)}", own=own)
         client.scope = self._scopes[-1].number if self._scopes else 0
-        client.parameters = self._new_parameters()
+        settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
+        client.parameters = self._new_parameters(settings)
+        client.read_only = str(settings.get("default_transaction_read_only")).lower() in ("on", "true", "yes", "1")
         self.clients.add(client)
         return client
 
@@ -321,8 +328,8 @@ class Sandbox:
             with contextlib.suppress(RuntimeError):  # another thread has connected meanwhile
                 return list(self.clients)
 
-    def _new_parameters(self) -> Parameters:
-        return Parameters(lasting=not self.rules.settings_roll_back)
+    def _new_parameters(self, startup: Mapping[str, object] | None = None) -> Parameters:
+        return Parameters(lasting=not self.rules.settings_roll_back, startup=startup)
 
     def checkout(self, client: Client) -> None:
         """A pool hands a virtual connection to somebody: it belongs to what runs now."""
@@ -418,8 +425,8 @@ class Sandbox:
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        if self._parameters.used:
-            yield from self._parameters.apply(client.parameters)
+        if not self._parameters.fits(client.parameters):
+            yield from self._give_settings(client)
         if statement.settings and self.rules.has_parameters:
             yield from self._parameters.before(self._kept_settings(statement))
         if kind is not Kind.READ or statement.calls:
@@ -429,6 +436,25 @@ class Sandbox:
             elif kind is Kind.CONSTRAINTS:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
+
+    def _give_settings(self, client: Client) -> Flow:
+        """Give the wire the settings of the client.
+
+        :raises ConfigurationError: the server refuses one that the client's engine asked for.
+        """
+        try:
+            yield from self._parameters.apply(client.parameters)
+        except Exception as error:
+            asked = client.parameters.startup
+            if not asked or client.parameters.changed or self.wire.gone:
+                raise
+            raise ConfigurationError(
+                f"The server refuses what the engine of {client.name} asks for its connections "
+                f"({', '.join(f'{name} = {value}' for name, value in asked.items())}): {error}",
+                cause="a setting in connect_args or in the query of the engine's URL that the test's server does not "
+                "know, or that cannot be changed once a connection is made",
+                remedy="correct it, or leave it out of the engine that the tests use, or " + COMMITTING,
+            ) from error
 
     def _kept_settings(self, statement: Statement) -> list[str]:
         """The settings that the application changes, without those that would end the one session of all."""
@@ -449,7 +475,7 @@ class Sandbox:
             or self.rules.refuses_plain
             or self._abandoned
             or self._locking
-            or self._parameters.used
+            or not self._parameters.fits(client.parameters)
             or client.scope != self._scopes[-1].number
             or not self.stack.is_clear(client)
             or self.wire.aborted()
@@ -487,7 +513,9 @@ class Sandbox:
             settings = self._kept_settings(statement)
             if len(settings) < len(statement.settings) or "*" in settings:
                 yield self.rules.no_end
-            yield from self._parameters.after(client.parameters, settings, local=statement.local)
+            yield from self._parameters.after(
+                client.parameters, settings, local=statement.local, reset=statement.resets
+            )
         if statement.cursor and self.stack.entries:
             self.stack.hold(client)
             client.cursors[statement.cursor] = client.depth
@@ -561,7 +589,7 @@ class Sandbox:
             or client.cursors
             or self._late is not None
             or self._abandoned
-            or self._parameters.used
+            or client.parameters.local
             or client.scope != self._scopes[-1].number
             or (self.rules.deferred_names and (self.catalog.deferred != "" or self._deferral_set))
             or self.stack.waiting()

@@ -11,11 +11,19 @@ from typing import Any
 from ...errors import SandboxEscape
 from ...sandbox.rules import COMMITTING
 from ...sandbox.statements import Kind, Statement
+from ..arguments import known, refused
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyConnection, ProxyCursor
 from . import statements as words
 
 __all__ = ["AsyncMySQLConnection", "MySQLConnection"]
+
+
+_HONOURED = (
+    *("charset", "collation", "sql_mode", "init_command", "autocommit", "cursorclass", "cursor_cls"),
+    *("client_flag", "conv", "use_unicode"),
+)
+_UTF8 = {"utf8", "utf8mb3", "utf8mb4"}
 
 
 class Behaviour(ProxyConnection):
@@ -26,14 +34,30 @@ class Behaviour(ProxyConnection):
     _cursor_class: Any = None
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
-        self._cursor_class = parameters.get("cursorclass")
-        self.set_autocommit(bool(parameters.get("autocommit", False)))
-        if parameters.get("init_command"):
-            with contextlib.closing(self.cursor()) as cursor:
-                cursor.execute(parameters["init_command"])
-        if parameters.get("sql_mode"):
-            with contextlib.closing(self.cursor()) as cursor:
-                cursor.execute("SET SESSION sql_mode = %s", (parameters["sql_mode"],))
+        driver = self.dialect.driver
+        given = known(driver, parameters, _HONOURED)
+        for name, there in self._wire.fixed.items():
+            if name in given and given[name] != there:
+                raise refused(driver, name, f"it is {there!r} for all; write it into the URL of the test class as well")
+        self._cursor_class = given.get("cursorclass") or given.get("cursor_cls")
+        charset, collation = given.get("charset"), given.get("collation")
+        if charset and (str(charset) != self._wire.charset or collation):
+            self.set_character_set(str(charset), collation)
+        self._set_up(given)
+        self.set_autocommit(bool(given.get("autocommit", False)))
+
+    def _set_up(self, given: Mapping[str, Any]) -> None:
+        """Run what the driver runs when it connects, and commit it as it does."""
+        statements: list[tuple[Any, ...]] = []
+        if given.get("sql_mode"):
+            statements.append(("SET SESSION sql_mode = %s", (given["sql_mode"],)))
+        if given.get("init_command"):
+            statements.append((given["init_command"],))
+        for each in statements:
+            with contextlib.closing(ProxyConnection.cursor(self)) as cursor:
+                cursor.execute(*each)
+        if statements:
+            self.commit()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -127,6 +151,17 @@ class Behaviour(ProxyConnection):
         finally:
             self._client.block = 0
 
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """``SET NAMES`` for this connection.
+
+        :raises ConfigurationError: the driver would have to write its strings in another encoding.
+        """
+        there = self._wire.charset
+        if charset != there and not {charset, there} <= _UTF8:
+            raise refused(self.dialect.driver, "charset", f"{charset} beside {there}")
+        with contextlib.closing(ProxyConnection.cursor(self)) as cursor:
+            cursor.execute(f"SET NAMES {charset}" + (f" COLLATE {collation}" if collation else ""))
+
     def refuse(self, what: str) -> SandboxEscape:
         """The error for a method that would change what all connections of the sandbox share."""
         return self._sandbox.note(
@@ -208,11 +243,6 @@ class MySQLConnection(Behaviour):
 
     def set_charset(self, charset: str, *args: Any) -> None:
         self.set_character_set(charset)
-
-    def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """``SET NAMES`` for this connection."""
-        with contextlib.closing(self.cursor()) as cursor:
-            cursor.execute(f"SET NAMES {charset}" + (f" COLLATE {collation}" if collation else ""))
 
     def __exit__(self, *exc: object) -> None:
         self.close()  # as both drivers do

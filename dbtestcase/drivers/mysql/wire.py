@@ -22,6 +22,7 @@ from .connections import AsyncMySQLConnection, MySQLConnection
 __all__ = ["Containment", "MySQLWire", "open_mysql"]
 
 _PROBE = "dbtc_probe"
+_FIXED = {"client_flag": 0, "conv": None, "use_unicode": True}
 _NO_SAVEPOINT, _DEADLOCK, _LOCK_TIMEOUT = 1305, 1213, 1205
 _GONE = {2006, 2013, 2055}  # the connection is lost
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
@@ -40,6 +41,7 @@ def open_mysql(dialect: Dialect, url: URL, rules: Rules, *, lock_timeout: float)
         return connection
 
     with contextlib.closing(MySQLWire(dialect, connect(), rules)) as wire:
+        wire.fixed = {name: parameters.get(name, default) for name, default in _FIXED.items()}
         wire.prepare(lock_timeout, connect)
         yield wire
 
@@ -62,6 +64,8 @@ class Containment:
         self.temporary: list[tuple[str, int]] = []
         """Temporary tables, which outlive a rollback, and how many marks there were when each was made."""
         self.marks = 0
+        self.fixed: dict[str, Any] = dict(_FIXED)
+        """Keywords of ``connect()`` that hold for all connections, with what this one was given."""
         self.reconnect: Callable[[], Any] | None = None
 
     def prepare(self, lock_timeout: float, connect: Callable[[], Any] | None) -> None:

@@ -21,8 +21,10 @@ from ...sandbox.rules import COMMITTING
 from ...sandbox.session_settings import Flow
 from ...sandbox.statements import Statement, classify, split
 from ...sandbox.transaction import Sandbox
+from ..arguments import Asked, settings_beyond
 from .cursors import query_text, sandboxed, statement_of_caller
 from .hooks import Gen
+from .preparing import SharedPrepareManager
 from .results import results, results_in_pipeline
 from .transactions import VirtualAsyncTransaction, VirtualTransaction
 
@@ -63,16 +65,23 @@ class _Virtual:
     pgconn: Any
     _pipeline: Any
 
-    def _join(
-        self, wire: PsycopgWire, sandbox: Sandbox, *, own: bool, adapters: AdaptersMap | None, autocommit: bool
-    ) -> None:
+    def _join(self, wire: PsycopgWire, sandbox: Sandbox, asked: Asked, *, own: bool) -> None:
         self._wire = wire
         self._sandbox = sandbox
-        self._client = client = sandbox.client(own=own)
-        client.autocommit = autocommit
-        self._autocommit = autocommit
-        self._prepared = wire.connection._prepared  # the names of prepared statements are the server session's
-        self._adapters = AdaptersMap(adapters) if adapters is not None else None
+        keywords = asked.driver
+        if keywords.get("client_encoding"):
+            asked.settings["client_encoding"] = keywords["client_encoding"]
+        self._client = client = sandbox.client(own=own, settings=settings_beyond(asked.settings, wire.startup))
+        self._autocommit = client.autocommit = bool(keywords.get("autocommit", False))
+        # the names of prepared statements are the server session's; the rest is a connection's own
+        self._prepared: Any = SharedPrepareManager(wire.connection._prepared)
+        self._prepared.prepare_threshold = keywords.get("prepare_threshold", 5)
+        context = keywords.get("context")
+        self._adapters = AdaptersMap(context.adapters) if context is not None else None
+        if keywords.get("row_factory") is not None:
+            self.row_factory = keywords["row_factory"]
+        if keywords.get("cursor_factory") is not None:
+            self.cursor_factory = keywords["cursor_factory"]
         self._pool = None  # its end is ours to watch: no ResourceWarning
         self.lock = _TurnLock(sandbox, client)
         self._announced: Statement | None = None

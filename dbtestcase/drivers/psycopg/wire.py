@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
 from psycopg import waiting
-from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ...sandbox.session_settings import Rows
 from ...sandbox.transaction import Sandbox
+from ..arguments import asked_of
 from ..direct_connections import harness_connections
 from ..sockets import shut_down
 from .connections import VirtualAsyncConnection, VirtualConnection
@@ -32,6 +32,8 @@ class PsycopgWire:
     driver = "psycopg"
 
     def __init__(self, conninfo: str, **parameters: Any) -> None:
+        self.startup = asked_of("psycopg", [conninfo], {}).settings
+        """The settings that it was opened with."""
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
         self._cut = ""
@@ -136,19 +138,35 @@ class PsycopgWire:
     # -- virtual connections
 
     def connect(
-        self, sandbox: Sandbox, *, own: bool = False, adapters: AdaptersMap | None = None, autocommit: bool = False
+        self,
+        sandbox: Sandbox,
+        *,
+        own: bool = False,
+        args: Sequence[Any] = (),
+        parameters: Mapping[str, Any] | None = None,
     ) -> VirtualConnection:
-        """A new synchronous virtual connection."""
+        """A new synchronous virtual connection.
+
+        :param args: what would have been given to ``psycopg.connect()``.
+        :param parameters: the same, by keyword.
+        """
+        asked = asked_of("psycopg", args, parameters or {})
         connection = VirtualConnection(self.pgconn)
-        connection._join(self, sandbox, own=own, adapters=adapters, autocommit=autocommit)
+        connection._join(self, sandbox, asked, own=own)
         return connection
 
     async def connect_async(
-        self, sandbox: Sandbox, *, own: bool = False, adapters: AdaptersMap | None = None, autocommit: bool = False
+        self,
+        sandbox: Sandbox,
+        *,
+        own: bool = False,
+        args: Sequence[Any] = (),
+        parameters: Mapping[str, Any] | None = None,
     ) -> VirtualAsyncConnection:
         """A new asynchronous virtual connection over the same wire."""
+        asked = asked_of("psycopg", args, parameters or {})
         connection = VirtualAsyncConnection(self.pgconn)
-        connection._join(self, sandbox, own=own, adapters=adapters, autocommit=autocommit)
+        connection._join(self, sandbox, asked, own=own)
         return connection
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigurationError
 from ...sandbox.lexer import SQLITE
 from ...sandbox.statements import Kind, Statement, split
+from ..arguments import known, refused
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyCursor
 from . import statements as words
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSQLiteConnection", "SQLiteConnection"]
 
+_HONOURED = ("detect_types", "isolation_level", "factory", "autocommit")
 _LEGACY = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
 
 
@@ -73,6 +75,12 @@ class SQLiteConnection(Features, Flags):
         return sqlite3.Connection
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
+        parameters = known(
+            self.dialect.driver, parameters, ("detect_types", "isolation_level", "factory", "autocommit")
+        )
+        factory = parameters.get("factory", sqlite3.Connection)
+        if factory is not sqlite3.Connection:
+            raise refused(self.dialect.driver, "factory", f"{factory!r} is a class of its own")
         types = parameters.get("detect_types", self._wire.detect_types)
         if types != self._wire.detect_types:
             raise ConfigurationError(

@@ -1,0 +1,51 @@
+"""What an engine would give to its driver's ``connect()``, after the listeners that have a say in it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.pool import Pool
+
+from ..errors import ConfigurationError
+
+_OURS = __name__.partition(".")[0] + "."
+
+__all__ = ["ask_listeners", "connect_arguments"]
+
+
+def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What ``create_engine()`` was given in the URL and ``connect_args``.
+
+    SQLAlchemy keeps them in the closure of the pool's creator only; a creator of the application's own has none.
+    """
+    creator = pool._creator
+    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
+        return (), {}
+    found = inspect.getclosurevars(creator).nonlocals
+    return tuple(found.get("cargs_tup") or found.get("cargs") or ()), dict(found.get("cparams") or {})
+
+
+def ask_listeners(
+    dialect: Dialect, record: Any, args: list[Any], parameters: dict[str, Any], *, after: Any = None, engine: str = ""
+) -> None:
+    """Let the application's ``do_connect`` listeners change the arguments in place.
+
+    :param after: only those that come after this one, which is running.
+    :param engine: the engine's URL, for the message.
+    :raises ConfigurationError: one has made a connection by its own means.
+    """
+    if not dialect._has_events:
+        return
+    listeners = list(dialect.dispatch.do_connect)
+    for listener in listeners[listeners.index(after) + 1 if after in listeners else 0 :]:
+        if str(getattr(listener, "__module__", "")).startswith(_OURS):
+            continue
+        if listener(dialect, record, args, parameters) is not None:
+            raise ConfigurationError(
+                f"A do_connect listener of the engine {engine or dialect.name} opened a connection by its own "
+                "means: nobody knows to which database.",
+                cause="an application that makes its connections itself",
+                remedy="let the listener change the arguments that it is given, or switch it off in tests",
+            )
