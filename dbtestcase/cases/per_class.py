@@ -20,6 +20,7 @@ from ..drivers.endpoints import target_of_url
 from ..errors import ConfigurationError, NotRunning
 from ..isolation.engines import resolve_engines
 from ..isolation.rollback import Isolation, SandboxIsolation, sandbox_run
+from ..reporting import report
 from ..reporting.failures import SQLLog
 from ..reporting.lock_waits import LockWatch
 from ..settings import Settings, read_settings
@@ -27,6 +28,7 @@ from . import scopes
 from .lifecycle import is_ours, own_cleanups
 from .modules import current, modules
 from .provisioning import Provisioning
+from .run_report import record_run
 
 if TYPE_CHECKING:
     from .per_test import TestLifecycle
@@ -47,6 +49,7 @@ class ClassRun:
         self.pid = os.getpid()
         self.isolation = isolation
         self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
+        self.began = self.waited = 0.0  # in the time of the report
         self.begun = False
         self.test: TestLifecycle | None = None
         self.session: Session | None = None
@@ -138,11 +141,15 @@ class ClassLifecycle(Provisioning):
         current.replace(self)
         self._check_attributes()
         settings = read_settings()
+        record_run(settings)
+        recorder = report.recorder()
+        began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
         isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
         run = self._run = ClassRun(isolation, settings)
+        run.began, run.waited = began, waited
         current.running = self
         try:
             isolation.begin_class(self.label, engines)
@@ -166,7 +173,21 @@ class ClassLifecycle(Provisioning):
         if not run.captured:
             run.captured = True
             self._capture_data(run)
+            self._report_set_up(run)
         return run
+
+    def _report_set_up(self, run: ClassRun) -> None:
+        recorder = report.recorder()
+        if recorder is not None:
+            label = f"{self.cls.__module__}.{self.cls.__qualname__}"
+            recorder.statements(
+                "class",
+                run.log.entries,
+                label=label,
+                at=run.began,
+                seconds=recorder.now() - run.began,
+                waited=recorder.in_phases - run.waited,
+            )
 
     def end(self) -> None:
         run, self._run = self.run, None

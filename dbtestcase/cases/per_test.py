@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from ..errors import NotRunning
 from ..isolation.rollback import Isolation
+from ..reporting import report
 from .keep_rows import keep_rows
 from .modules import modules
-from .per_class import ClassLifecycle
+from .per_class import ClassLifecycle, ClassRun
 
 __all__ = ["TestLifecycle"]
 
@@ -115,6 +117,7 @@ class TestLifecycle:
         """Begin the test; its end is the last of its cleanups."""
         test = self.test
         run = self.of_class.begin_test(self)
+        self._began = perf_counter()
         run.isolation.begin_test(test.id())
         run.log.begin_test()
         run.test = self
@@ -131,11 +134,13 @@ class TestLifecycle:
         run = self.of_class.run
         if run is None:
             return
+        ended = perf_counter()
         try:
             problems = run.isolation.end_test(failed=self._has_failed(), test_files=self.of_class.source_files())
             for problem in problems:
                 problem.add_note(run.log.text())
         finally:
+            self._report(run, ended)
             run.test = None
             run.log.end_test(self.test.id())
             self.close_own()
@@ -145,6 +150,19 @@ class TestLifecycle:
             raise problems[0]
         if problems:
             raise ExceptionGroup(f"{self.test.id()} left {len(problems)} problems behind", problems)
+
+    def _report(self, run: ClassRun, ended: float) -> None:
+        recorder = report.recorder()
+        if recorder is not None:
+            recorder.statements(
+                "test",
+                run.log.entries,
+                label=self.test.id(),
+                at=recorder.since(self._began),
+                seconds=ended - self._began,
+                cleaning=perf_counter() - ended,
+                failed=self._has_failed(),
+            )
 
     def close_own(self) -> None:
         """Close the sessions and the connection that the test was given."""

@@ -31,6 +31,7 @@ from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
 from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
+from dbtestcase.reporting.warned import warn_at
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -329,6 +330,6 @@ def _warn(session: Session, test: str) -> None:
     message = f"{test} left behind a {session}. It was ended."
     where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
     if where and line.isdigit():
-        warnings.warn_explicit(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
+        warn_at(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
     else:
         warnings.warn(message, LeftoverConnectionWarning, stacklevel=3)

@@ -16,6 +16,7 @@ from unittest import TestCase
 
 from sqlalchemy import Connection
 
+from . import report
 from .queries import Query, Recording, recording
 
 __unittest = True
@@ -39,6 +40,7 @@ class SQLLog:
         accept: Callable[[Connection], bool] = lambda connection: True,
     ) -> None:
         self.mode = mode
+        self._records = mode != "off" or report.recorder() is not None
         self._accept = accept
         self._thread = threading.get_ident()
         self.recording: Recording | None = None
@@ -46,7 +48,7 @@ class SQLLog:
     @contextmanager
     def recording_class(self) -> Iterator[SQLLog]:
         """Record until the block ends."""
-        if self.mode == "off":
+        if not self._records:
             yield self
             return
         with recording(self._accept) as self.recording:
@@ -54,6 +56,11 @@ class SQLLog:
                 yield self
             finally:
                 self.recording = None
+
+    @property
+    def entries(self) -> list[Query]:
+        """Everything since the test (or the class) began, savepoints and ends of transactions among it."""
+        return self.recording.entries if self.recording is not None else []
 
     def begin_test(self) -> None:
         """Forget the statements of the test before."""
@@ -76,7 +83,7 @@ class SQLLog:
 
         :param shown: how many of the last ones; ``None`` for all.
         """
-        entries = self.recording.entries if self.recording is not None else []
+        entries = self.entries if self.mode != "off" else []
         if not entries:
             return "No statements were sent by this test." if self.mode != "off" else ""
         numbered = _numbered(entries)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 
 from ..errors import DirtyReadWarning
 from ..reporting.call_sites import find_origin
+from ..reporting.warned import warn_at
 from .connections import Client
 from .savepoints import Owner
 from .schema_facts import Catalog
@@ -47,7 +47,7 @@ def _is_news(client: Client, other: Client) -> bool:
 def _warn(client: Client, other: Client, what: str) -> None:
     client.warned.add(other.name)
     origin = find_origin()
-    warnings.warn_explicit(
+    warn_at(
         f"{client} runs a statement while {other} {what}.",
         DirtyReadWarning,
         origin.filename if origin else __file__,

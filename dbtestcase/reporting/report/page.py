@@ -72,8 +72,9 @@ def totals(document: Document) -> dict[str, float]:
     found = dict.fromkeys(_KINDS, 0.0)
     for process in document["processes"]:
         for phase in process["phases"]:
-            found[phase["name"]] = found.get(phase["name"], 0.0) + phase["seconds"]
-    found["class"] += sum(each["seconds"] for each in document["classes"])
+            found[phase["name"]] += 0.0 if phase["inner"] else phase["seconds"]
+    found["clean"] += sum(test["cleaning"] for test in document["tests"])
+    found["class"] += sum(each["seconds"] - each["waited"] for each in document["classes"])
     found["database"] = sum(test["database"] for test in document["tests"])
     found["python"] = sum(max(test["seconds"] - test["database"], 0.0) for test in document["tests"])
     spent = sum(process["seconds"] for process in document["processes"])
@@ -146,6 +147,7 @@ def picture(document: Document) -> dict[str, Any]:
             python = max(test["seconds"] - test["database"], 0.0)
             spans.append((test["at"], python, "python", test["id"]))
             spans.append((test["at"] + python, test["database"], "database", test["id"]))
+            spans.append((test["at"] + test["seconds"], test["cleaning"], "clean", test["id"]))
         rows.append(
             {"y": number * (_ROW + 8), "worker": process["worker"], "bars": _bars(spans, process["offset"], whole)}
         )

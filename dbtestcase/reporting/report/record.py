@@ -38,6 +38,8 @@ class Recorder:
         self.run = _run or _run_of_this_process()
         self._statements: dict[tuple[str, str], int] = {}
         self._began = time.perf_counter()
+        self._depth = 0
+        self.in_phases = 0.0  # seconds: what a class's set-up waited for is not its own
         self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
             for part in self.folder.glob("*.jsonl"):
@@ -77,14 +79,29 @@ class Recorder:
     @contextmanager
     def phase(self, name: str, label: str) -> Iterator[None]:
         """Note how long a part of the run takes that is no test: ``"start"``, ``"template"`` or ``"clean"``."""
-        began = self.now()
+        began, self._depth = self.now(), self._depth + 1
         try:
             yield
         finally:
-            self.write("phase", name=name, label=label, at=round(began, 6), seconds=round(self.now() - began, 6))
+            self._depth -= 1
+            seconds = self.now() - began
+            if not self._depth:
+                self.in_phases += seconds
+            self.write(
+                "phase", name=name, label=label, at=round(began, 6), seconds=round(seconds, 6), inner=bool(self._depth)
+            )
 
     def statements(
-        self, kind: str, entries: Iterable[Query], *, label: str, at: float, seconds: float, failed: bool = False
+        self,
+        kind: str,
+        entries: Iterable[Query],
+        *,
+        label: str,
+        at: float,
+        seconds: float,
+        waited: float = 0.0,
+        cleaning: float = 0.0,
+        failed: bool = False,
     ) -> None:
         """Note a test or the set-up of a class, with what it sent.
 
@@ -93,6 +110,8 @@ class Recorder:
         :param label: its name, as the runner says it.
         :param at: when it began, in seconds since this part began.
         :param seconds: how long it took.
+        :param waited: how much of that was a phase of its own, in seconds.
+        :param cleaning: how long it took to put the database back, in seconds.
         """
         found: dict[int, list[float]] = {}
         number, database, commits, errors = 0, 0.0, 0, 0
@@ -127,6 +146,8 @@ class Recorder:
             id=label,
             at=round(at, 6),
             seconds=round(seconds, 6),
+            waited=round(waited, 6),
+            cleaning=round(cleaning, 6),
             failed=failed,
             statements=number,
             database=round(database, 6),

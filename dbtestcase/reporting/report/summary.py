@@ -13,10 +13,7 @@ def summary(document: Document) -> list[str]:
     """The lines: start, statements, the slowest by database, the most repeated, warnings and what is missing."""
     tests = document["tests"]
     started = sum(
-        phase["seconds"]
-        for process in document["processes"]
-        for phase in process["phases"]
-        if phase["name"] in ("start", "template")
+        phase["seconds"] for process in document["processes"] for phase in process["phases"] if not phase["inner"]
     )
     database = sum(test["database"] for test in tests)
     count = sum(test["statements"] for test in tests)
