@@ -255,6 +255,7 @@ class ProxyConnection:
         """Roll back and close; the wire stays open."""
         if not self._closed:
             self._rollback()
+            self._sandbox.close(self._client)
             self._closed = True
 
     def _rollback(self) -> None:
@@ -348,8 +349,8 @@ class ProxyConnection:
             elif command is None:
                 if statement.kind in _CONTROL:
                     return self._drive(sandbox.savepoint(client, statement))
+                replacement = sandbox.replacement(client, statement)
                 self._drive(sandbox.before(client, statement))
-                replacement = sandbox.rules.replace(statement)
             try:
                 result = call(replacement)
             except BaseException as error:

@@ -53,8 +53,6 @@ class Pg8000Wire(ProxyWire):
 
 
 class _Connection(ProxyConnection):
-    _level = ""
-
     @property
     def autocommit(self) -> bool:
         return self._client.autocommit
@@ -65,12 +63,6 @@ class _Connection(ProxyConnection):
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
         statement = self._classify(text)
-        if statement.kind is Kind.CHARACTERISTICS and "session" in str(text).lower():
-            # no other transaction runs beside this one: every level gives the same result
-            self._level = str(text).lower().partition("isolation level ")[2] or self._level
-            return None
-        if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.active:
-            return None  # SQLAlchemy sends it after it has set the isolation level
-        if self._level and str(text).lower().strip() == "show transaction isolation level":
-            return super()._run(text, lambda _: call(f"SELECT '{self._level}'"), real)
+        if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.has_run:
+            return self.commit()  # SQLAlchemy sends it after it has set the isolation level
         return super()._run(text, call, real, many=many, parameters=parameters)

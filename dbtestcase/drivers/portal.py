@@ -221,11 +221,12 @@ class PortalConnection(ProxyConnection):
         self.close()
 
     def set_isolation_level(self, level: str) -> None:
-        """Accepted: no other transaction runs beside this one; ``autocommit`` is followed."""
+        """Of the transactions to come; ``autocommit`` is none."""
         if self._sandbox.status(self._client) != "idle":
             self.rollback()
         self.set_autocommit(level == "autocommit")
         self.__dict__["isolation_level"] = level
+        self._client.set_modes(level="" if level == "autocommit" else str(level or "").replace("_", " ").lower())
 
     @property
     def isolation_level(self) -> Any:
@@ -245,7 +246,7 @@ class PortalConnection(ProxyConnection):
 
     @readonly.setter
     def readonly(self, value: bool) -> None:
-        self._client.read_only = bool(value)
+        self._client.set_modes(read_only=bool(value))
 
     @property
     def deferrable(self) -> bool:

@@ -22,6 +22,21 @@ __all__ = ["Psycopg2Connection", "Psycopg2Cursor", "Psycopg2Wire"]
 _WORD = re.compile("[A-Z]")
 
 
+_LEVELS: dict[object, str] = {
+    **{
+        0: "",
+        None: "",
+        "DEFAULT": "",
+        1: "read committed",
+        2: "repeatable read",
+        3: "serializable",
+        4: "read uncommitted",
+    },
+    **{level.upper(): level for level in ("read uncommitted", "read committed", "repeatable read", "serializable")},
+}
+"""What psycopg2 takes for an isolation level."""
+
+
 class Psycopg2Wire(ProxyWire):
     """The wire of a sandbox that speaks psycopg2."""
 
@@ -349,11 +364,15 @@ class Psycopg2Connection(ProxyConnection):
         self.set_isolation_level(level)
 
     def set_isolation_level(self, level: Any) -> None:
-        """Accepted: no other transaction runs beside this one; 0 is autocommit."""
+        """Of the transactions to come; 0 is autocommit."""
         if self._sandbox.status(self._client) != "idle":
             self.rollback()  # as psycopg2 does
+        name = _LEVELS.get(level.upper() if isinstance(level, str) else level)
+        if name is None:
+            raise self._wire.error("ProgrammingError", f"bad value for isolation_level: {level!r}")
         self.set_autocommit(level == 0)
-        self._level = None if level == 0 else level
+        self._level = None if level in (0, None, "DEFAULT") else level
+        self._client.set_modes(level=name)
 
     @property
     def readonly(self) -> bool | None:
@@ -361,7 +380,7 @@ class Psycopg2Connection(ProxyConnection):
 
     @readonly.setter
     def readonly(self, value: bool | None) -> None:
-        self._client.read_only = bool(value)
+        self._client.set_modes(read_only=bool(value))
 
     @property
     def deferrable(self) -> bool | None:
@@ -377,7 +396,11 @@ class Psycopg2Connection(ProxyConnection):
         if autocommit is not None:
             self.set_autocommit(bool(autocommit))
         if readonly is not None:
-            self._client.read_only = bool(readonly)
+            self._client.set_modes(read_only=readonly not in (False, "default", "DEFAULT"))
+        if isolation_level is not None:
+            self.set_isolation_level(isolation_level)
+        if deferrable is not None:
+            self._deferrable = deferrable
 
     def get_transaction_status(self) -> int:
         return {"idle": 0, "active": 2, "failed": 3}[self._sandbox.status(self._client)]

@@ -179,7 +179,7 @@ class Switchboard:
 
     def client_of(self, connection: sa.Connection) -> Client | None:
         """Which virtual connection of this wire carries a connection of SQLAlchemy's; None if none does."""
-        if connection.invalidated:
+        if connection.closed or connection.invalidated:
             return None
         proxied = connection.connection
         client = _client_of(proxied.dbapi_connection) if proxied is not None else None

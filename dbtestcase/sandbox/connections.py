@@ -11,11 +11,15 @@ from .scheduler import Turn
 from .session_settings import Parameters, Rows
 from .statements import Statement
 
-__all__ = ["POOLED", "Client", "Scope", "Wire"]
+__all__ = ["POOLED", "Client", "Scope", "Wire", "characteristics"]
 
 POOLED = -1
 """The scope of a client that lies in a pool: it belongs to whoever uses it next."""
 
+_LEVEL = re.compile(
+    r"(?:isolation\s+level\s+|_isolation\s*(?:=|to)\s*'?)(read\s+(?:un)?committed|repeatable\s+read|serializable)",
+    re.IGNORECASE,
+)
 _READ_ONLY = re.compile(
     r"(?:\b|_)read[\s_]+(?:only\s*(?:=|to)\s*'?)?(only|write|on|off|true|false|0|1)\b", re.IGNORECASE
 )
@@ -59,6 +63,15 @@ class Wire(Protocol):
         """Close the physical connection."""
 
 
+def characteristics(text: str) -> tuple[str, bool | None]:
+    """The isolation level and whether read-only (None: not said) that a text asks for."""
+    level, access = _LEVEL.search(text), _READ_ONLY.search(_LEVEL.sub(" ", text))
+    return (
+        " ".join(level[1].lower().split()) if level else "",
+        access[1].lower() in ("only", "on", "true", "1") if access else None,
+    )
+
+
 class Client(Owner):
     """A virtual connection's part of the sandbox.
 
@@ -71,7 +84,11 @@ class Client(Owner):
         "block",
         "checks_deferred",
         "cursors",
+        "has_run",
+        "level",
+        "level_now",
         "locks",
+        "moded",
         "parameters",
         "piped",
         "read_only",
@@ -88,8 +105,13 @@ class Client(Owner):
         super().__init__(name)
         self.turn = Turn(name, own)
         self.autocommit = False
+        self.moded = False
+        """Whether its transactions are anything else than read and write, at the usual level."""
         self.read_only = False
         self.read_only_now: bool | None = None  # what SET TRANSACTION says of the running transaction
+        self.has_run = False  # a statement of the running transaction that SET TRANSACTION would come too late for
+        self.level = ""  # the isolation level of its transactions, where it is not the session's
+        self.level_now = ""  # what SET TRANSACTION says of the running transaction
         self.piped = False  # in a pipeline, whose statements commit together
         self.block = 0  # depth of explicit transaction blocks in autocommit mode
         self.locks = False  # it has locked rows by a SELECT … FOR UPDATE
@@ -107,16 +129,25 @@ class Client(Owner):
         """Whether its transaction is read-only."""
         return self.read_only if self.read_only_now is None else self.read_only_now
 
+    def set_modes(self, *, level: str | None = None, read_only: bool | None = None) -> None:
+        """What the connection's transactions are to be from the next one on; None leaves it."""
+        if level is not None:
+            self.level = level
+        if read_only is not None:
+            self.read_only = read_only
+        self.look_at_modes()
+
+    def look_at_modes(self) -> None:
+        """See whether its transactions are anything else than usual."""
+        self.moded = bool(self.level or self.read_only or self.parameters.characteristics)
+
     def characterize(self, text: str) -> None:
-        """Take ``READ ONLY`` and ``READ WRITE`` from a statement that sets a transaction's characteristics."""
-        found = _READ_ONLY.search(text)
-        if found is None:
-            return
-        value = found[1].lower() in ("only", "on", "true", "1")
-        if "session characteristics" in " ".join(text.lower().split()):
-            self.read_only = value
-        else:
-            self.read_only_now = value
+        """Take level and access from a statement that sets the running transaction's characteristics."""
+        level, access = characteristics(text)
+        self.level_now = level or self.level_now
+        if access is not None:
+            self.read_only_now = access
+        self.moded = True
 
     @property
     def own(self) -> bool:
@@ -134,7 +165,11 @@ class Client(Owner):
 
     def end(self) -> None:
         super().end()
-        self.read_only_now = None
+        self.has_run = False
+        if self.moded:
+            self.read_only_now = None
+            self.level_now = ""
+            self.look_at_modes()
         self.locks = False
         self.where = ""
         self.turn.waited_out = False

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from .session_settings import Rows
 from .statements import Kind, Statement
 
-__all__ = ["Relations", "Touched"]
+__all__ = ["Relations", "Touched", "words_of"]
 
 Touched = frozenset[str] | None
 """Names of tables; None for any table whatever."""
@@ -54,9 +54,15 @@ class Relations:
             found |= touched
         return frozenset(found)
 
+    def is_opaque(self, statement: Statement) -> bool:
+        """Whether code in the server runs with it, which may touch any table."""
+        words = words_of(statement.text, self._any_case)
+        triggers = statement.kind is Kind.WRITE and not words.isdisjoint(self._names["trigger"])
+        return triggers or self._is_opaque(statement, words)
+
     def seen(self, statement: Statement) -> Touched:
         """The tables whose rows a statement may see: those that it reads, changes or checks."""
-        words = _words(statement.text, self._any_case)
+        words = words_of(statement.text, self._any_case)
         if statement.kind is Kind.SCHEMA or self._is_opaque(statement, words):
             return None
         tables = words & self._names["table"]
@@ -68,7 +74,7 @@ class Relations:
         return frozenset(changed | {other for name in changed for other in self._next["check"][name]})
 
     def _written(self, statement: Statement) -> set[str] | None:
-        words = _words(statement.text, self._any_case)
+        words = words_of(statement.text, self._any_case)
         tables = words & self._names["table"]
         if statement.kind is not Kind.WRITE or not tables or self._is_opaque(statement, words):
             return None
@@ -94,7 +100,8 @@ class Relations:
 
 
 @functools.lru_cache(maxsize=1024)
-def _words(text: str, any_case: bool) -> frozenset[str]:
+def words_of(text: str, any_case: bool = False) -> frozenset[str]:
+    """Every word of a text that may be the name of a table."""
     if any_case:
         text = text.lower()
     return frozenset(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import SandboxEscape
+from .connections import Client, characteristics
 from .savepoints import Step
 from .session_settings import Rows, literal, read_settings, write_settings
+from .setting_reports import report
 from .statements import Kind, Statement
 
 __all__ = ["PostgreSQLRules", "Rules", "register", "rules_for"]
@@ -32,6 +34,15 @@ class Rules:
     """SQL that switches them off."""
     begin = "BEGIN"
     end = "ROLLBACK"
+    read_only = ""
+    """SQL after which the server refuses what it refuses in a read-only transaction, and that which ends it."""
+    end_read_only = ""
+    default_level = "read committed"
+    """The isolation level of transactions that do not ask for one."""
+    snapshot_by_reading = False
+    """Whether only the first read of a table takes a snapshot, and only reads see it."""
+    plans = ""
+    """SQL for the names of the statements that the driver has prepared in the session."""
     connects_early = False
     """Whether the application's engines connect once before the first row is written."""
     one_writer = False
@@ -62,6 +73,29 @@ class Rules:
     def replace(self, statement: Statement) -> str | None:
         """What to send in place of a statement that the database would refuse only because a test runs it."""
         return statement.rewrite
+
+    def level_of(self, client: Client) -> str:
+        """The isolation level of a client's transaction."""
+        asked = client.level_now or client.level or client.parameters.session.get("default_transaction_isolation")
+        return str(asked or self.default_level).lower()
+
+    def is_read_only(self, client: Client) -> bool:
+        """Whether a client's transaction is read-only."""
+        if client.moded and (client.read_only or client.read_only_now is not None):
+            return client.refuses_writes
+        asked = str(client.parameters.session.get("default_transaction_read_only") or "off")
+        return asked.lower() in ("on", "true", "yes", "1", "t", "y")
+
+    def refuse_characteristics(self, client: Client, text: str) -> str:
+        """What the server would say to ``SET TRANSACTION`` in the middle of a transaction; empty if nothing."""
+        return ""
+
+    def report(self, client: Client, statement: Statement, unknown: set[str]) -> str | None:
+        """What to send in place of a statement that asks for settings: as its own connection would know them.
+
+        :param unknown: names that only other connections have made known to the server.
+        """
+        return None
 
     def takes_locks(self, statement: Statement) -> bool:
         """Whether a statement may take a lock of the server's session, which a rollback does not give back."""
@@ -138,6 +172,9 @@ class PostgreSQLRules(Rules):
     refuses_plain = False
     error_aborts = True
     has_parameters = True
+    read_only = "SAVEPOINT dbtc_read_only;SET LOCAL transaction_read_only = on"
+    end_read_only = "RELEASE SAVEPOINT dbtc_read_only"
+    plans = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql"
     ending_settings = frozenset(("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"))
     no_end = (
         "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings "
@@ -149,6 +186,19 @@ class PostgreSQLRules(Rules):
 
     def outer(self, *statements: str) -> list[str]:
         return [";".join(statements)]
+
+    def refuse_characteristics(self, client: Client, text: str) -> str:
+        if not client.active or client.each_statement or not client.has_run:
+            return ""
+        level, read_only = characteristics(text)
+        if level and level != self.level_of(client):
+            return "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+        if read_only is False and self.is_read_only(client):
+            return "transaction read-write mode must be set before any query"
+        return ""
+
+    def report(self, client: Client, statement: Statement, unknown: set[str]) -> str | None:
+        return report(statement, self.level_of(client), unknown)
 
     def replace(self, statement: Statement) -> str | None:
         if statement.kind is Kind.CHARACTERISTICS:
@@ -175,7 +225,10 @@ class PostgreSQLRules(Rules):
         "UNION SELECT d.ev_class FROM d JOIN v ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.ev_class) "
         "SELECT DISTINCT proname, 'function' FROM f UNION ALL SELECT c.relname, 'view' FROM v "
         "JOIN pg_catalog.pg_class c ON c.oid = v.ev_class UNION ALL SELECT proname, 'cursor' FROM pg_catalog.pg_proc "
-        "WHERE 'refcursor'::regtype = ANY (coalesce(proallargtypes, proargtypes) || prorettype) AND oid >= 16384"
+        "WHERE 'refcursor'::regtype = ANY (coalesce(proallargtypes, proargtypes) || prorettype) AND oid >= 16384 "
+        "UNION ALL SELECT p.proname, k.kind FROM pg_catalog.pg_proc p JOIN (VALUES "
+        "('temporary', '\\mtemp(orary)?\\M'), ('advisory', '\\mpg_\\w*advisory_')) k (kind, pattern) "
+        "ON p.prosrc ~* k.pattern WHERE p.oid >= 16384"
     )
     writing_functions = frozenset(
         (

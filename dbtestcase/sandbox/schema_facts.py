@@ -11,9 +11,11 @@ from .relations import Relations
 from .rules import Rules
 from .session_settings import Flow
 from .statements import Statement
+from .topics import Topic
 
 __all__ = ["Catalog"]
 
+_TOPICS = {"temporary": Topic.TEMPORARY, "advisory": Topic.ADVISORY}
 _COMMANDS = ("insert", "update", "delete")
 
 
@@ -36,13 +38,14 @@ class Catalog:
         self._relations: Relations | None = None
         self._views: tuple[str, ...] = ()
         self._openers: frozenset[str] = frozenset()
+        self._speaking: dict[str, Topic] = {}
         self._triggers: tuple[int, ...] | None = None
 
     def load_functions(self) -> Flow:
         """Learn which functions may write, which views call one, and which open cursors."""
         if self.functions is not None:
             return
-        names: dict[str, list[str]] = {"function": [], "view": [], "cursor": []}
+        names: dict[str, list[str]] = {kind: [] for kind in ("function", "view", "cursor", *_TOPICS)}
         if self._rules.volatile_functions:
             rows = yield self._rules.volatile_functions
             for name, kind in rows:
@@ -50,12 +53,28 @@ class Catalog:
         self.functions = self._rules.writing_functions | frozenset(names["function"])
         self._views = tuple(names["view"])
         self._openers = frozenset(names["cursor"])
+        self._speaking = {}
+        for kind, topic in _TOPICS.items():
+            for name in names[kind]:
+                self._speaking[name] = self._speaking.get(name, Topic.NONE) | topic
 
     def may_write(self, statement: Statement) -> bool:
         """Whether a read may write: by a function, perhaps one that hides in a view."""
         if statement.calls and not statement.calls.isdisjoint(self.functions or ()):
             return True
         return bool(self._views) and any(name in statement.text for name in self._views)
+
+    def topics_of(self, statement: Statement) -> Topic:
+        """What a statement speaks of, or a function that it calls."""
+        found = statement.topics
+        if self._speaking:
+            for name in self._speaking.keys() & statement.calls:
+                found |= self._speaking[name]
+        return found
+
+    def may_see_anything(self, statement: Statement) -> bool:
+        """Whether code in the server runs with a statement, which may touch any table; True if that is not known."""
+        return self._relations is None or self._relations.is_opaque(statement)
 
     def opens_cursors(self, statement: Statement) -> bool:
         """Whether a statement calls a function or procedure that gives back the name of a cursor."""
@@ -86,6 +105,21 @@ class Catalog:
         if seen is None or not seen:
             return seen is None
         return written is None or not seen.isdisjoint(written)
+
+    def reads_tables(self, statement: Statement) -> bool:
+        """Whether a statement may touch any table at all; True if that is not known."""
+        return self._relations is None or self._relations.seen(statement) != frozenset()
+
+    def may_meet(self, statement: Statement, others: Iterable[Statement]) -> bool:
+        """Whether a statement and any of the others may touch the same table; True if that is not known."""
+        if self._relations is None:
+            return True
+        mine = self._relations.seen(statement)
+        for other in others:
+            theirs = self._relations.seen(other)
+            if mine is None or theirs is None or not mine.isdisjoint(theirs):
+                return True
+        return False
 
     def load_triggers(self) -> Flow:
         """Learn how many triggers and rules may write when no row is changed."""

@@ -43,19 +43,31 @@ class Parameters:
     :param startup: what its engine has asked for: it holds from the beginning, and ``RESET`` comes back to it.
     """
 
-    __slots__ = ("lasting", "local", "saved", "session", "startup")
+    __slots__ = ("lasting", "local", "named", "saved", "session", "startup")
 
     def __init__(self, *, lasting: bool = False, startup: Mapping[str, object] | None = None) -> None:
         self.lasting = lasting
         self.startup = dict(startup or {})
         self.session: dict[str, object] = dict(self.startup)
         self.local: dict[str, object] = {}
+        self.named: set[str] = set(self.startup)
+        """Every name that it has ever set: a session never forgets that there is such a setting."""
         self.saved: list[tuple[dict[str, object], dict[str, object]]] = []
 
     @property
     def changed(self) -> bool:
         """Whether the connection is not any more what it was when it was made."""
         return self.session != self.startup
+
+    @property
+    def touched(self) -> bool:
+        """Whether it has ever set anything."""
+        return len(self.named) > len(self.startup)
+
+    @property
+    def characteristics(self) -> bool:
+        """Whether its transactions are to be anything else than usual."""
+        return any(name.startswith("default_transaction_") for name in self.session)
 
     def begin(self) -> None:
         """A transaction begins: a rollback comes back to here."""
@@ -102,6 +114,17 @@ class ParameterStore:
         self._defaults: dict[str, object] = {}
         """What the physical connection began with, as far as it was asked."""
         self._applied: Parameters | None = None
+        self._invented: set[str] = set()
+        """Settings that the server did not know before a connection set them; they last as long as the session."""
+
+    def unknown_to(self, mine: Parameters) -> set[str]:
+        """The settings that a connection of its own would not know, since others have invented them."""
+        return self._invented - mine.named
+
+    @property
+    def has_invented(self) -> bool:
+        """Whether a new session would know fewer settings."""
+        return bool(self._invented)
 
     def fits(self, mine: Parameters) -> bool:
         """Whether the wire has the parameters of a connection as it is."""
@@ -137,6 +160,7 @@ class ParameterStore:
             rows = yield self._exchange(unknown, values)
             found = dict(zip(unknown, rows[0], strict=False))
             self._defaults |= found
+            self._invented.update(name for name, value in found.items() if value is None)
             self._baseline |= found
         else:
             yield self._write(values)
@@ -148,6 +172,7 @@ class ParameterStore:
         if new:
             rows = yield self._read(new)
             self._baseline.update(zip(new, rows[0], strict=True))
+            self._invented.update(name for name in new if self._baseline[name] is None)
 
     def after(self, mine: Parameters, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
         """Remember what a connection has set.
@@ -161,6 +186,7 @@ class ParameterStore:
         if names:
             rows = yield self._read(names)
             values = dict(zip(names, rows[0], strict=True))
+            mine.named.update(names)
             if local:
                 mine.local.update(values)
             else:

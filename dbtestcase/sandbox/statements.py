@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from .lexer import NAME, PART, POSTGRESQL, Lexer, name_in
 from .splitting import split, statement_spans
+from .topics import Topic, topics_of
 
 __all__ = ["Kind", "Statement", "classify", "split", "with_parameter_names"]
 
@@ -49,7 +50,7 @@ class Statement:
     that they come back to what they were at the beginning; ``calls`` are the functions that a read calls, or the
     procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives its transaction);
     ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
-    send in its place; ``plain`` says that it reads or writes rows and does nothing of the rest.
+    send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or writes rows and does nothing of the rest.
     """
 
     kind: Kind
@@ -63,11 +64,19 @@ class Statement:
     holdable: bool = False
     counts: bool = False
     rewrite: str | None = None
+    topics: Topic = field(init=False)
     plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        special = self.settings or self.cursor or self.label or self.rewrite is not None
+        topics = topics_of(self.text)
+        special = topics or self.settings or self.cursor or self.label or self.rewrite is not None
+        object.__setattr__(self, "topics", topics)
         object.__setattr__(self, "plain", self.kind in (Kind.READ, Kind.WRITE) and not special)
+
+    @property
+    def shows(self) -> bool:
+        """Whether it is ``SHOW``, for which nothing of the database is looked at."""
+        return Topic.REPORTING in self.topics and self.text.lstrip()[:5].lower() == "show "
 
     @property
     def writes(self) -> bool:
@@ -268,9 +277,9 @@ def _set(text: str, masked: str) -> Statement:
     if second == "constraints":
         return Statement(Kind.CONSTRAINTS, text)
     lowered = " ".join(words)
-    if second == "transaction" or lowered.startswith(
-        ("set session characteristics", "set local transaction", "set session transaction")
-    ):
+    if lowered.startswith("set session characteristics"):  # of the transactions to come: a setting like any other
+        return Statement(Kind.SETTING, text, settings=_characteristics(masked))
+    if second == "transaction" or lowered.startswith(("set local transaction", "set session transaction")):
         return Statement(Kind.CHARACTERISTICS, text)
     if lowered.startswith(
         ("set session authorization", "reset session authorization", "set local session authorization")
@@ -285,6 +294,13 @@ def _set(text: str, masked: str) -> Statement:
     names = ("*",) if name == "all" else _SPECIAL_SETTINGS.get(name, (name,))
     resets = match[1].lower() == "reset" or _TO_DEFAULT.search(masked) is not None
     return Statement(Kind.SETTING, text, settings=names, local=(match[2] or "").lower() == "local", resets=resets)
+
+
+def _characteristics(masked: str) -> tuple[str, ...]:
+    """The settings that ``SET SESSION CHARACTERISTICS AS TRANSACTION`` changes."""
+    words = {"isolation": "isolation", "read": "read_only", "deferrable": "deferrable"}
+    found = re.findall(r"isolation|read(?=\s+(?:only|write))|deferrable", masked.lower())
+    return tuple(f"default_transaction_{words[word]}" for word in dict.fromkeys(found))
 
 
 def _explain(text: str, masked: str) -> Statement:

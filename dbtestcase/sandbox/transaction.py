@@ -89,10 +89,12 @@ from .cursors import close_cursors, find_cursors, free_cursor_name
 from .dirty_reads import warn_of_dirty_reads, warn_of_locks
 from .problems import find_problems
 from .rules import COMMITTING, Rules
-from .savepoints import Conflict, Fate, Owner, Stack, Step
+from .savepoints import Conflict, Fate, Owner, Stack, Step, Verb
 from .scheduler import Turn, Turns
 from .schema_facts import Catalog
 from .session_settings import Flow, Parameters, ParameterStore
+from .session_state import SessionState
+from .setting_reports import UnknownSetting
 from .statements import Kind, Statement
 
 __all__ = ["Sandbox"]
@@ -130,6 +132,9 @@ class Sandbox:
         self.turns = Turns(self._unfinished_turns, self._is_alone)
         self.raised: list[SandboxError] = []
         self.statements = 0
+        self.session = SessionState(rules, wire, self.catalog, self.stack)
+        self._guarded: Client | None = None
+        """For whom the server was told to refuse writes."""
         self._parameters = ParameterStore(rules.read_settings, rules.write_settings)
         self._numbers = itertools.count(1)
         self._scope_numbers = itertools.count(1)
@@ -273,9 +278,10 @@ class Sandbox:
             statements.append(self.rules.undo_session)
             self._locks_taken = False
         self.wire.run(*statements)
+        self._guarded = None
         if self._schema_changed or self.plans_doubtful:
-            self.wire.forget_plans()
-            self.plans_doubtful = False
+            self._run(self._forget_plans())
+        self._run(self.session.forget(self._scopes[-1].number if self._scopes else 0))
         self._forget()
 
     def _forget(self) -> None:
@@ -286,7 +292,7 @@ class Sandbox:
             self._schema_changed = False
             self.catalog.forget()
         self._deferral_set = False
-        self._current = self._late = None
+        self._current = self._late = self._guarded = None
         self.raised.clear()
         self.turns.reset()
         for client in self._everyone():
@@ -294,16 +300,22 @@ class Sandbox:
             client.block = 0
             if client.parameters.changed:
                 client.retired = True
+            if client.parameters.touched:
                 client.parameters = self._new_parameters(client.parameters.startup)
 
     def _settle(self) -> None:
         """Before a mark: nothing of the stack is to be rolled back any more."""
         if self.wire.aborted() and self._current is not None:
             self.wire.run(*self.rules.render(self.stack.fail(self._current)))
+            self._guarded = None
+        self._run(self._unguard())
         self.stack.clear()
         if self._deferral_pending():
             self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
+            self.session.constraints_checked()
         for client in self._everyone():
+            if client.active:
+                self._run(self.session.ended(client, committed=True))
             client.end()
 
     # -- clients
@@ -319,7 +331,7 @@ class Sandbox:
         client.scope = self._scopes[-1].number if self._scopes else 0
         settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
         client.parameters = self._new_parameters(settings)
-        client.read_only = str(settings.get("default_transaction_read_only")).lower() in ("on", "true", "yes", "1")
+        client.look_at_modes()
         self.clients.add(client)
         return client
 
@@ -347,6 +359,10 @@ class Sandbox:
         """
         if client.active:
             self._abandoned.append(client)
+
+    def close(self, client: Client) -> None:
+        """A virtual connection was closed: what it owned in the server's session ends with it."""
+        self.session.closed(client)
 
     def is_open(self, client: Client) -> bool:
         """Whether what the client belongs to still runs."""
@@ -392,8 +408,8 @@ class Sandbox:
         if statement.cursor and client.each_statement and not statement.holdable:
             raise self.wire.error("NoActiveSqlTransaction", "DECLARE CURSOR can only be used in transaction blocks")
         if kind is Kind.CHARACTERISTICS:
-            client.characterize(statement.text)
-        if statement.writes and client.refuses_writes:
+            yield from self._characterize(client, statement)
+        if statement.writes and client.refuses_writes and not self.rules.read_only:
             if not client.each_statement:
                 client.active = client.failed = True
             raise self.wire.error("ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
@@ -402,9 +418,10 @@ class Sandbox:
             self._refuse_second_writer(client)
         if statement.cursor:
             yield from self._noting(free_cursor_name(client, statement.cursor, self._everyone()))
-        if kind is Kind.READ:
+        if kind is Kind.READ or statement.calls:
             yield from self.catalog.load_functions()
-            writes = self.catalog.may_write(statement)
+            writes |= kind is Kind.READ and self.catalog.may_write(statement)
+        yield from self._noting(self.session.check(client, statement))
         if self.stack.has_others(client):
             yield from warn_of_dirty_reads(client, statement, self.stack.unfinished(), self.catalog)
         if self._locking and (writes or kind is Kind.LOCK):
@@ -416,10 +433,14 @@ class Sandbox:
             client.where = _where()
             client.parameters.begin()
         steps = self._steps(self.stack.statement, client, writes=writes)
+        if self._guarded is not None and (steps or self._guarded is not client):
+            yield from self._unguard()
         if steps:
             for sql in self.rules.render(steps):
                 yield sql
         self._current = client
+        if statement.text and kind not in (Kind.SETTING, Kind.CHARACTERISTICS) and not statement.shows:
+            client.has_run = True
         if client.each_statement and not client.piped:
             self._late = client
         if writes:
@@ -436,6 +457,44 @@ class Sandbox:
             elif kind is Kind.CONSTRAINTS:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
+        if self.session.used or statement.topics:
+            if self.session.used:
+                yield from self._unguard()
+            yield from self._noting(self.session.before(client, statement))
+        if self.rules.read_only and self._guarded is None and self.rules.is_read_only(client):
+            yield self.rules.read_only
+            self._guarded = client
+
+    def _unguard(self) -> Flow:
+        """What comes next may write; the savepoint of a transaction that is read-only lies on top."""
+        guarded, self._guarded = self._guarded, None
+        if guarded is not None and not self.wire.aborted():
+            yield self.rules.end_read_only
+
+    def _characterize(self, client: Client, statement: Statement) -> Flow:
+        """``SET TRANSACTION``: followed here, since the one transaction of all cannot be changed any more."""
+        yield from self._unguard()
+        name = self.rules.refuse_characteristics(client, statement.text)
+        if name:
+            if not client.each_statement:
+                client.active = client.failed = True
+            raise self.wire.error("ActiveSqlTransaction", name)
+        client.characterize(statement.text)
+
+    def replacement(self, client: Client, statement: Statement) -> str | None:
+        """What is to be sent in a statement's place; to be asked before :meth:`before`."""
+        if statement.plain:
+            return None
+        text = self.session.replace(client, statement)
+        if text is None and statement.topics:
+            try:
+                text = self.rules.report(client, statement, self._parameters.unknown_to(client.parameters))
+            except UnknownSetting as unknown:
+                if not client.each_statement:
+                    client.active = client.failed = True
+                message = f'unrecognized configuration parameter "{unknown}"'
+                raise self.wire.error("UndefinedObject", message) from None
+        return text if text is not None else self.rules.replace(statement)
 
     def _give_settings(self, client: Client) -> Flow:
         """Give the wire the settings of the client.
@@ -469,13 +528,14 @@ class Sandbox:
             not statement.plain
             or client.failed
             or client.autocommit
-            or client.read_only
-            or client.read_only_now
+            or client.moded
             or self._late is not None
             or self.rules.refuses_plain
             or self._abandoned
             or self._locking
             or not self._parameters.fits(client.parameters)
+            or self._guarded is not None
+            or self.session.used
             or client.scope != self._scopes[-1].number
             or not self.stack.is_clear(client)
             or self.wire.aborted()
@@ -493,6 +553,8 @@ class Sandbox:
             client.where = _where()
             client.parameters.begin()
         self._current = client
+        if statement.text:
+            client.has_run = True
         steps = self.stack.statement(client, writes=writes)
         return self.rules.render(steps)[0] if steps else ""
 
@@ -503,6 +565,8 @@ class Sandbox:
             and not client.each_statement
             and not (rowcount == 0 and statement.counts)
             and not (statement.calls and self.catalog.opens_cursors(statement))
+            and not self.session.used
+            and not (statement.calls and self.catalog.topics_of(statement))
         )
 
     def after(self, client: Client, statement: Statement, rowcount: int) -> Flow:
@@ -516,12 +580,14 @@ class Sandbox:
             yield from self._parameters.after(
                 client.parameters, settings, local=statement.local, reset=statement.resets
             )
+            client.look_at_modes()
         if statement.cursor and self.stack.entries:
             self.stack.hold(client)
             client.cursors[statement.cursor] = client.depth
         elif statement.calls and self.catalog.opens_cursors(statement):
             self.stack.hold(client)
             yield from find_cursors(client, self._everyone())
+        yield from self._noting(self.session.after(client, statement))
         if client.each_statement and not client.piped:
             yield from self.commit(client)
 
@@ -563,6 +629,7 @@ class Sandbox:
         if kind is Kind.RELEASE:
             self.stack.release(client, label)
             client.parameters.release(depth)
+            self.session.released(client, depth)
             for name in client.cursors_above(depth):
                 client.cursors[name] = depth - 1
             return
@@ -573,6 +640,7 @@ class Sandbox:
             yield from self._send(self._steps(self.stack.rollback_to, client, label))
         finally:
             client.parameters.rollback(depth)
+            self.session.rolled_back_to(client, depth)
             self._parameters.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
             self.turns.changed()
         if cursors:
@@ -590,6 +658,8 @@ class Sandbox:
             or self._late is not None
             or self._abandoned
             or client.parameters.local
+            or self.session.used
+            or self._guarded is not None
             or client.scope != self._scopes[-1].number
             or (self.rules.deferred_names and (self.catalog.deferred != "" or self._deferral_set))
             or self.stack.waiting()
@@ -612,11 +682,16 @@ class Sandbox:
                 raise self.note(self._closed(client))
             return
         yield from self._recover(client)
-        if client.active and not client.failed and self._wrote:
-            yield from self._check_deferred(client)
+        if client.active and not client.failed:
+            if self.session.used:
+                yield from self._check_commit(client)
+            if self._wrote:
+                yield from self._check_deferred(client)
         had_local = bool(client.parameters.local)
         cursors = list(client.cursors)
         failed = client.failed
+        if client.active:
+            yield from self.session.ended(client, committed=not failed)
         try:
             yield from self._send(self._steps(self.stack.commit, client))
         finally:
@@ -640,12 +715,24 @@ class Sandbox:
             return
         yield from self._recover(client)
         cursors = list(client.cursors)
+        if client.active:
+            yield from self.session.ended(client, committed=False)
         try:
             yield from self._send(self._steps(self.stack.rollback, client))
         finally:
             self._rolled_back(client)
         if cursors:
             yield from close_cursors(cursors, holdable=True)
+
+    def _check_commit(self, client: Client) -> Flow:
+        try:
+            yield from self._noting(self.session.committing(client))
+        except SandboxConflict:
+            raised = len(self.raised)
+            with contextlib.suppress(SandboxConflict):  # what is said already is nearer to the cause
+                yield from self.rollback(client)
+            del self.raised[raised:]
+            raise
 
     def _rolled_back(self, client: Client) -> None:
         client.end()
@@ -668,6 +755,8 @@ class Sandbox:
             raise self.note(self._closed(client))
         if self._current is not client:
             yield from self._recover(client)
+        if self._guarded is not client:
+            yield from self._unguard()
         if client.failed:
             raise self._aborted()
         if client.active:
@@ -677,25 +766,41 @@ class Sandbox:
 
     def _recover(self, client: Client) -> Flow:
         """Roll back what an error has aborted, to the savepoint of whoever caused it."""
-        del client
         late, self._late = self._late, None
         if self.wire.aborted() and self._current is not None:
             culprit = self._current
             yield from self._send(self.stack.fail(culprit))
             if culprit.each_statement:
+                yield from self.session.ended(culprit, committed=False)
                 yield from self._send(self.stack.rollback(culprit))
                 self._rolled_back(culprit)
         elif late is not None and late.active:
             yield from self.commit(late)
         while self._abandoned:
-            yield from self._send(self._steps(self.stack.rollback, self._abandoned.pop()))
+            client = self._abandoned.pop()
+            yield from self.session.ended(client, committed=False)
+            yield from self._send(self._steps(self.stack.rollback, client))
 
     def _send(self, steps: list[Step]) -> Flow:
         if steps:
+            yield from self._unguard()
             if self.rules.settings_roll_back:
                 self._parameters.invalidate()
             for sql in self.rules.render(steps):
                 yield sql
+            if any(verb is Verb.ROLLBACK for verb, _ in steps):
+                self.session.undone()
+                if self._schema_changed:
+                    self.catalog.forget()
+                    yield from self._forget_plans()
+
+    def _forget_plans(self) -> Flow:
+        """The schema may have been rolled back: no plan made for it is to be used again."""
+        self.plans_doubtful = False
+        self.wire.forget_plans()
+        if self.rules.plans:
+            for (name,) in (yield self.rules.plans):
+                yield f'DEALLOCATE "{name}"'
 
     def _check_deferred(self, client: Client) -> Flow:
         if not self.rules.deferred_names or not client.checks_deferred or client not in self.stack.unfinished():
@@ -731,6 +836,7 @@ class Sandbox:
                     )
                 ) from error
             raise
+        self.session.constraints_checked()
         self.stack.seal()
 
     def _deferral_pending(self) -> bool:

@@ -378,8 +378,12 @@ class _Doors(SandboxTestCase):
                 connection.exec_driver_sql("SELECT 1")
         for text in ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET transaction_isolation = 'serializable'"):
             with self.subTest(text), self.engine.connect() as connection:
-                connection.exec_driver_sql("SELECT 1")
                 connection.exec_driver_sql(text)
+                self.assertEqual(connection.exec_driver_sql("SHOW transaction_isolation").scalar(), "serializable")
+                connection.rollback()
+                connection.exec_driver_sql("SELECT 1")
+                with self.assertRaisesRegex(Exception, "must be called before any query"):
+                    connection.exec_driver_sql(text)
 
     # -- what belongs to the server's session
 

@@ -153,7 +153,6 @@ HARMLESS = {
     ],
     Kind.CHARACTERISTICS: [
         "set transaction isolation level serializable",
-        "set session characteristics as transaction read only",
     ],
     Kind.CONSTRAINTS: ["set constraints all deferred", "SET CONSTRAINTS fk IMMEDIATE"],
 }

@@ -96,6 +96,11 @@ class _Virtual:
     def closed(self) -> bool:
         return bool(self._closed or super().closed)  # type: ignore[attr-defined,misc]
 
+    def _check_connection_ok(self) -> None:
+        if self._closed:  # type: ignore[attr-defined]
+            raise psycopg.OperationalError("the connection is closed")
+        super()._check_connection_ok()  # type: ignore[misc]
+
     @property
     def broken(self) -> bool:
         return bool(super().broken)  # type: ignore[misc]
@@ -152,6 +157,7 @@ class _Virtual:
         return (yield from results_in_pipeline(self._pipeline, commands))
 
     def _start_query(self) -> Gen:
+        self._check_connection_ok()
         statement, self._announced = self._announced, None
         if statement is None:
             statement = statement_of_caller(sys._getframe(1), self)
@@ -175,6 +181,7 @@ class _Virtual:
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _commit_gen(self) -> Gen:
+        self._check_connection_ok()
         self._refuse_in_block("commit")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
@@ -214,7 +221,12 @@ class _Virtual:
 
     def _set_read_only_gen(self, value: bool | None) -> Gen:
         yield from super()._set_read_only_gen(value)  # type: ignore[misc]
-        self._client.read_only = bool(value)
+        self._client.set_modes(read_only=bool(value))
+
+    def _set_isolation_level_gen(self, value: Any) -> Gen:
+        yield from super()._set_isolation_level_gen(value)  # type: ignore[misc]
+        level = self._isolation_level  # type: ignore[attr-defined]
+        self._client.set_modes(level="" if level is None else level.name.replace("_", " ").lower())
 
     def _tpc_begin_gen(self, xid: object) -> Gen:
         raise self._sandbox.note(
@@ -363,6 +375,7 @@ class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc
             with contextlib.suppress(psycopg.Error):
                 self._num_transactions = 0
                 self.rollback()
+            self._sandbox.close(self._client)
             self._closed = True
 
 
@@ -436,4 +449,5 @@ class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: i
             with contextlib.suppress(psycopg.Error):
                 self._num_transactions = 0
                 await self.rollback()
+            self._sandbox.close(self._client)
             self._closed = True

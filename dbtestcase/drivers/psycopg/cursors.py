@@ -40,7 +40,7 @@ class _CursorGenerators:
                 self._reset()  # type: ignore[attr-defined]
                 yield from conn._control(statement)
                 return
-            replacement = conn._sandbox.rules.replace(statement)
+            replacement = conn._sandbox.replacement(conn._client, statement)
             if replacement is not None:
                 query = replacement
             if "?" in statement.settings:

@@ -90,7 +90,7 @@ class _TransactionGenerators:
         )
 
 
-_PLAIN = classify("SELECT 1")
+_PLAIN = classify("")
 
 
 class VirtualTransaction(_TransactionGenerators, psycopg.Transaction):

@@ -1,0 +1,137 @@
+"""All that the connections of a sandbox own in the server's session: which kinds there are on which database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .connections import Client, Wire
+from .constraint_modes import ConstraintModes
+from .prepared_statements import PreparedStatements
+from .row_locks import RowLocks
+from .rules import Rules
+from .savepoints import Stack
+from .schema_facts import Catalog
+from .session_objects import SessionObjects
+from .session_settings import Flow
+from .snapshots import Snapshots
+from .statements import Statement
+from .temporary_tables import TemporaryTables
+
+__all__ = ["SessionState", "register_objects"]
+
+Factory = Callable[[Rules, Wire, Catalog, Stack], list[SessionObjects]]
+
+
+class SessionState:
+    """The kinds of things, each asked in turn.
+
+    .. attribute:: used
+
+       Whether anything is owned by anybody, so that no statement may take the short way.
+    """
+
+    def __init__(self, rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> None:
+        self._catalog = catalog
+        self._kinds = _registry.get(rules.name, _any)(rules, wire, catalog, stack)
+        self.used = False
+
+    def look(self) -> None:
+        """See whether anything is owned."""
+        self.used = any(kind.used for kind in self._kinds)
+
+    def _concerned(self, statement: Statement) -> Iterator[SessionObjects]:
+        topics = self._catalog.topics_of(statement)
+        return (kind for kind in self._kinds if kind.concerns(statement, topics))
+
+    def check(self, client: Client, statement: Statement) -> Flow:
+        """Before anything is done for a statement."""
+        for kind in self._concerned(statement):
+            yield from kind.check(client, statement)
+        self.look()
+
+    def before(self, client: Client, statement: Statement) -> Flow:
+        """The statement is the next to be sent."""
+        for kind in self._concerned(statement):
+            yield from kind.before(client, statement)
+
+    def replace(self, client: Client, statement: Statement) -> str | None:
+        """What to send in the statement's place."""
+        for kind in self._concerned(statement):
+            text = kind.replace(client, statement)
+            if text is not None:
+                return text
+        return None
+
+    def after(self, client: Client, statement: Statement) -> Flow:
+        """The statement has run."""
+        for kind in self._concerned(statement):
+            yield from kind.after(client, statement)
+        self.look()
+
+    def needs_after(self, statement: Statement) -> bool:
+        """Whether :meth:`after` has something to do."""
+        return self.used or bool(self._catalog.topics_of(statement))
+
+    def committing(self, client: Client) -> Flow:
+        """The client is about to commit."""
+        for kind in self._kinds:
+            yield from kind.committing(client)
+
+    def ended(self, client: Client, *, committed: bool) -> Flow:
+        """The client's transaction is over."""
+        for kind in self._kinds:
+            yield from kind.ended(client, committed=committed)
+        self.look()
+
+    def rolled_back_to(self, client: Client, depth: int) -> None:
+        """The client has gone back to its savepoint number ``depth``."""
+        for kind in self._kinds:
+            kind.rolled_back_to(client, depth)
+
+    def released(self, client: Client, depth: int) -> None:
+        """The client has released its savepoint number ``depth``."""
+        for kind in self._kinds:
+            kind.released(client, depth)
+
+    def undone(self) -> None:
+        """The server has rolled back to a savepoint."""
+        for kind in self._kinds:
+            kind.undone()
+
+    def closed(self, client: Client) -> None:
+        """The connection was closed."""
+        for kind in self._kinds:
+            kind.closed(client)
+
+    def constraints_checked(self) -> None:
+        """All constraints were checked, and each has the mode again in which it was declared."""
+        for kind in self._kinds:
+            if isinstance(kind, ConstraintModes):
+                kind.reset()
+
+    def forget(self, scope: int) -> Flow:
+        """What ran in a scope was rolled back."""
+        for kind in self._kinds:
+            yield from kind.forget(scope)
+        self.look()
+
+
+def _any(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> list[SessionObjects]:
+    return [RowLocks(catalog, stack.unfinished), Snapshots(rules, catalog, stack.unfinished)]
+
+
+def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> list[SessionObjects]:
+    return [
+        *_any(rules, wire, catalog, stack),
+        ConstraintModes(rules, catalog),
+        TemporaryTables(catalog),
+        PreparedStatements(wire),
+    ]
+
+
+_registry: dict[str, Factory] = {"postgresql": _postgresql}
+
+
+def register_objects(dialect: str, factory: Factory) -> None:
+    """Make the kinds of things of a dialect known."""
+    _registry[dialect] = factory
