@@ -186,9 +186,7 @@ def _quoted(name: str) -> str:
     return 'pg_temp."' + name.replace('"', '""') + '"'
 
 
-_NAME = re.compile(
-    rf"\btemp(?:orary)?\s+table\s+(?:if\s+not\s+exists\s+)?(?:pg_temp\s*\.\s*)?{NAME}", re.IGNORECASE
-)
+_NAME = re.compile(rf"\btemp(?:orary)?\s+table\s+(?:if\s+not\s+exists\s+)?(?:pg_temp\s*\.\s*)?{NAME}", re.IGNORECASE)
 
 
 def _fates(text: str) -> list[tuple[str, str]]:

@@ -63,4 +63,3 @@ def topics_of(text: str) -> Topic:
     for match in _ANY.finditer(text):
         found |= _TOPICS[match[match.lastindex or 0].lower()]
     return found
-
