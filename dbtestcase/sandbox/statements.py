@@ -50,7 +50,8 @@ class Statement:
     that they come back to what they were at the beginning; ``calls`` are the functions that a read calls, or the
     procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives its transaction);
     ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
-    send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or writes rows and does nothing of the rest.
+    send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or
+    writes rows and does nothing of the rest.
     """
 
     kind: Kind

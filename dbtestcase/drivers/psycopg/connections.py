@@ -36,6 +36,12 @@ __all__ = ["VirtualAsyncConnection", "VirtualConnection"]
 _CHECKS = "SET CONSTRAINTS"
 
 
+_CONTINUING = frozenset(
+    ("_stream_fetchone_gen", "_read_gen", "_read_row_gen", "_end_copy_out_gen", "copy_from", "copy_to", "copy_end")
+)
+"""The generators that go on with a COPY or stream."""
+
+
 class _TurnLock:
     """Stands in for ``Connection.lock``: a turn on the wire."""
 
@@ -86,6 +92,7 @@ class _Virtual:
         self.lock = _TurnLock(sandbox, client)
         self._announced: Statement | None = None
         self._last: Statement | None = None
+        self._stream: object | None = None
         self._notice = functools.partial(psycopg.Connection._notice_handler, weakref.ref(self))  # type: ignore[arg-type]
         self.pgconn.notice_handler = wire.notices
         weakref.finalize(self, sandbox.abandon, client).atexit = False
@@ -283,6 +290,30 @@ class _Virtual:
     def _lock_timeout(self, error: Exception) -> Exception:
         return self._sandbox.lock_timeout(error, self._wire.lock_holders())
 
+    # -- a COPY or stream, which may be left in the middle and ended by the collector in another test
+
+    def _begin_stream(self) -> None:
+        self._stream = self._wire.stream = object()
+
+    def _end_stream(self, stream: object) -> None:
+        if self._stream is stream:
+            self._stream = None
+        if self._wire.stream is stream:
+            self._wire.stream = None
+
+    def _leave_copy(self) -> None:
+        """Get out of a COPY that a method has begun which cannot go on with it."""
+        if not self._pipeline and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            self._wire.drain()
+
+    def _refuse_stale(self, gen: Any) -> None:
+        if self._is_stale and getattr(gen, "__name__", "") in _CONTINUING:
+            raise psycopg.OperationalError("the COPY or stream has ended with its test")
+
+    @property
+    def _is_stale(self) -> bool:
+        return self._stream is not None and self._stream is not self._wire.stream
+
     def _refuse_notifies(self) -> Exception:
         return self._sandbox.note(
             SandboxEscape(
@@ -313,9 +344,11 @@ class _Info(psycopg.ConnectionInfo):
 class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     """A synchronous connection of the application over the sandbox's wire."""
 
-    def wait(self, *args: Any, **kwargs: Any) -> Any:
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._stream is not self._wire.stream:
+            self._refuse_stale(gen)
         try:
-            return super().wait(*args, **kwargs)
+            return super().wait(gen, *args, **kwargs)
         except psycopg.Error:
             raise
         except BaseException:
@@ -358,6 +391,10 @@ class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc
         self._leave_pipeline()
         if self._client.each_statement and self._client.active:
             self.wait(self._drive(self._sandbox.commit(self._client)))
+
+    def _try_cancel(self, *, timeout: float = 5.0) -> None:
+        if not self._is_stale:  # what runs now is somebody else's
+            super()._try_cancel(timeout=timeout)
 
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()
@@ -424,6 +461,8 @@ class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: i
             await self.wait(self._drive(self._sandbox.commit(self._client)))
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if self._stream is not self._wire.stream:
+            self._refuse_stale(gen)
         limit: dict[str, Any] = {} if timeout is None else {"timeout": timeout}  # psycopg 3.2 knows none
         try:
             return waiting.wait(gen, self.pgconn.socket, interval=interval, **limit)
@@ -432,6 +471,10 @@ class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: i
         except BaseException:
             self._wire.drain()
             raise
+
+    async def _try_cancel(self, *, timeout: float = 5.0) -> None:
+        if not self._is_stale:
+            await super()._try_cancel(timeout=timeout)
 
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()

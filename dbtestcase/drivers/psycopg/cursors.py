@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import AsyncIterator, Hashable, Iterator
 from typing import Any, cast
 
@@ -49,6 +50,9 @@ class _CursorGenerators:
             yield from super()._execute_gen(query, params, **kwargs)  # type: ignore[misc]
         except pg_errors.LockNotAvailable as error:
             raise conn._lock_timeout(error) from error
+        except pg_errors.ProgrammingError:
+            conn._leave_copy()  # which execute() has begun and cannot read
+            raise
         except pg_errors.Error as error:
             conn._sandbox.rules.annotate(error)
             raise
@@ -56,7 +60,9 @@ class _CursorGenerators:
             yield from conn._finish(self._rowcount)
 
     def _executemany_gen_pipeline(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
-        self._conn._announce(query)
+        if _COPIES.search(self._conn._announce(query).text):
+            self._conn._announced = None
+            raise pg_errors.NotSupportedError("COPY cannot be used in pipeline mode")  # it would lose the connection
         yield from super()._executemany_gen_pipeline(query, *args, **kwargs)  # type: ignore[misc]
 
     def _executemany_gen_no_pipeline(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
@@ -66,7 +72,12 @@ class _CursorGenerators:
 
     def _start_copy_gen(self, statement: Any, *args: Any, **kwargs: Any) -> Gen:
         self._conn._announce(statement)
+        self._conn._begin_stream()
         yield from super()._start_copy_gen(statement, *args, **kwargs)  # type: ignore[misc]
+
+    def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
+        self._conn._begin_stream()
+        yield from super()._stream_send_gen(*args, **kwargs)  # type: ignore[misc]
 
     def _declare_gen(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
         yield from super()._declare_gen(query, *args, **kwargs)  # type: ignore[misc]
@@ -86,10 +97,26 @@ class _SyncCursor(_CursorGenerators):
 
     @contextlib.contextmanager
     def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
-            yield copy
+        stream = None
+        try:
+            with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
+                stream = self._conn._stream
+                yield copy
+        finally:
+            self._conn._end_stream(stream)
         with self._conn.lock:
             self._conn.wait(self._conn._finish(-1))
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        rows = super().stream(*args, **kwargs)  # type: ignore[misc]
+        stream = None
+        try:
+            for row in rows:
+                stream = self._conn._stream
+                yield row
+        finally:
+            rows.close()
+            self._conn._end_stream(stream or self._conn._stream)
 
 
 class _AsyncCursor(_CursorGenerators):
@@ -97,12 +124,29 @@ class _AsyncCursor(_CursorGenerators):
 
     @contextlib.asynccontextmanager
     async def copy(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        async with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
-            yield copy
+        stream = None
+        try:
+            async with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
+                stream = self._conn._stream
+                yield copy
+        finally:
+            self._conn._end_stream(stream)
         async with self._conn.lock:
             await self._conn.wait(self._conn._finish(-1))
 
+    async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        rows = super().stream(*args, **kwargs)  # type: ignore[misc]
+        stream = None
+        try:
+            async for row in rows:
+                stream = self._conn._stream
+                yield row
+        finally:
+            await rows.aclose()
+            self._conn._end_stream(stream or self._conn._stream)
 
+
+_COPIES = re.compile(r"\bcopy\b[^;]*\b(?:to\s+stdout|from\s+stdin)\b", re.IGNORECASE)
 _CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 
 

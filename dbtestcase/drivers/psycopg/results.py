@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import functools
+import select
+import time
 from collections.abc import Iterable
 from typing import Any
 
+from psycopg import OperationalError, generators
 from psycopg import errors as pg_errors
-from psycopg import generators
 from psycopg.pq import ExecStatus
 
 from ...sandbox.session_settings import Rows
 from .hooks import Gen
 
-__all__ = ["results", "results_in_pipeline"]
+__all__ = ["drain", "results", "results_in_pipeline"]
+
+
+DRAIN_TIMEOUT = 5.0
+"""Seconds that the rest of an answer may take when nobody wants it."""
+
+
+def drain(pgconn: Any) -> None:
+    """Receive whatever the server still sends for what was left in the middle.
+
+    :raises psycopg.OperationalError: it goes on too long, or the connection is lost.
+    """
+    deadline = time.monotonic() + DRAIN_TIMEOUT
+    if pgconn.pipeline_status:
+        pgconn.pipeline_sync()
+    empty = 0
+    while empty < 2:  # in a pipeline each statement's results are followed by none; two of them are the end
+        if time.monotonic() > deadline:
+            raise OperationalError("the server goes on sending")
+        while pgconn.flush():
+            _wait(pgconn, deadline, writing=True)
+        while pgconn.is_busy():
+            _wait(pgconn, deadline)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            empty = empty + 1 if pgconn.pipeline_status else 2
+            continue
+        empty = 0
+        if result.status == ExecStatus.COPY_IN:
+            pgconn.put_copy_end(b"the test has ended")
+        elif result.status in (ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH):
+            while (size := pgconn.get_copy_data(1)[0]) >= 0:
+                if size == 0:
+                    _wait(pgconn, deadline)
+                    pgconn.consume_input()
+        elif result.status == ExecStatus.PIPELINE_SYNC and not pgconn.is_busy():
+            break
+    if pgconn.pipeline_status:
+        pgconn.exit_pipeline_mode()
+
+
+def _wait(pgconn: Any, deadline: float, *, writing: bool = False) -> None:
+    sockets = [pgconn.socket]
+    if not any(select.select(sockets, sockets if writing else [], [], max(deadline - time.monotonic(), 0))):
+        raise OperationalError("the server does not answer")
 
 
 def results(pgconn: Any) -> Gen:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg_errors
 from psycopg import waiting
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
 from ...sandbox.session_settings import Rows
 from ...sandbox.transaction import Sandbox
@@ -17,9 +17,12 @@ from ..arguments import asked_of
 from ..direct_connections import harness_connections
 from ..sockets import shut_down
 from .connections import VirtualAsyncConnection, VirtualConnection
-from .results import results
+from .results import drain, results
 
 __all__ = ["PsycopgWire"]
+
+
+_BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
 class PsycopgWire:
@@ -37,6 +40,8 @@ class PsycopgWire:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
         self._cut = ""
+        self.stream: object | None = None
+        """What tells one COPY or stream from the next: those of a test that has ended are over."""
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
 
@@ -66,26 +71,25 @@ class PsycopgWire:
         """A rollback has undone what clients have set."""
 
     def settle(self) -> None:
-        """Get out of a COPY, stream or pipeline that a test left in the middle."""
-        pgconn = self.pgconn
-        if self.gone:
-            return
-        if pgconn.pipeline_status:
-            with contextlib.suppress(psycopg.Error):
-                pgconn.pipeline_sync()
-                while pgconn.get_result() is not None or (pgconn.pipeline_status and pgconn.is_busy()):
-                    pass
-                pgconn.exit_pipeline_mode()
-        self.drain()
+        """Get out of a COPY, stream or pipeline that a test left in the middle; cut the wire if that cannot be done."""
+        self.stream = None
+        if not self.gone and not self._is_settled():
+            self.drain()
+
+    def _is_settled(self) -> bool:
+        return not self.pgconn.pipeline_status and self.pgconn.transaction_status in _BETWEEN_STATEMENTS
 
     def drain(self) -> None:
         """Get out of the middle of a statement: a signal's handler has raised, or a test has left it there."""
         pgconn = self.pgconn
-        if pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status:
-            self.connection.cancel()
-            while (result := pgconn.get_result()) is not None:
-                if result.status == ExecStatus.COPY_IN:
-                    pgconn.put_copy_end(b"the test has ended")
+        if self.gone or self._is_settled():
+            return
+        with contextlib.suppress(psycopg.Error):
+            if pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.connection.cancel()
+            drain(pgconn)
+        if not self._is_settled():
+            self.cut("it was left in the middle of a COPY, stream or pipeline that cannot be ended")
 
     def cut(self, why: str) -> None:
         self._cut = why
