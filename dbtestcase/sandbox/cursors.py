@@ -12,7 +12,7 @@ from .connections import Client
 from .rules import COMMITTING
 from .session_settings import Flow, literal
 
-__all__ = ["close_cursors", "find_cursors", "free_cursor_name"]
+__all__ = ["close_cursors", "find_cursors", "free_cursor_name", "open_cursor"]
 
 _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
 
@@ -38,6 +38,11 @@ def find_cursors(client: Client, clients: Iterable[Client]) -> Flow:
             client.cursors[str(name)] = client.depth
 
 
+def open_cursor(name: str) -> str:
+    """The query that has a row if a cursor is open."""
+    return f"{_OPEN}name = {literal(name)}"
+
+
 def free_cursor_name(client: Client, name: str, clients: Iterable[Client]) -> Flow:
     """The client is about to declare a cursor.
 
@@ -46,7 +51,7 @@ def free_cursor_name(client: Client, name: str, clients: Iterable[Client]) -> Fl
     holder = next((each for each in clients if each is not client and name in each.cursors), None)
     if holder is None:
         return
-    rows = yield f"{_OPEN}name = {literal(name)}"
+    rows = yield open_cursor(name)
     if not rows:
         del holder.cursors[name]  # closed by its own statement
         return

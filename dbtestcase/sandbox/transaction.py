@@ -85,7 +85,7 @@ from typing import Any, TypeVar, cast
 from ..errors import ConfigurationError, DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
 from ..reporting.call_sites import Origin, find_origin
 from .connections import POOLED, Client, Scope, Wire
-from .cursors import close_cursors, find_cursors, free_cursor_name
+from .cursors import close_cursors, find_cursors, free_cursor_name, open_cursor
 from .dirty_reads import warn_of_dirty_reads, warn_of_locks
 from .problems import find_problems
 from .rules import COMMITTING, Rules
@@ -433,7 +433,8 @@ class Sandbox:
             client.where = _where()
             client.parameters.begin()
         steps = self._steps(self.stack.statement, client, writes=writes)
-        if self._guarded is not None and (steps or self._guarded is not client):
+        read_only = bool(self.rules.read_only) and self.rules.is_read_only(client)
+        if self._guarded is not None and (steps or self._guarded is not client or not read_only):
             yield from self._unguard()
         if steps:
             for sql in self.rules.render(steps):
@@ -461,7 +462,7 @@ class Sandbox:
             if self.session.used:
                 yield from self._unguard()
             yield from self._noting(self.session.before(client, statement))
-        if self.rules.read_only and self._guarded is None and self.rules.is_read_only(client):
+        if read_only and self._guarded is None:
             yield self.rules.read_only
             self._guarded = client
 
@@ -749,16 +750,24 @@ class Sandbox:
             return "failed"
         return "active" if client.active else "idle"
 
-    def recover_for(self, client: Client) -> Flow:
-        """Before something that sees no new rows, such as ``FETCH``: undo another client's failure."""
+    def recover_for(self, client: Client, cursor: str = "") -> Flow:
+        """Before something that sees no new rows, such as ``FETCH``: undo another client's failure.
+
+        :param cursor: the server-side cursor that is asked; it may have ended with its transaction.
+        """
         if not self.is_open(client):
-            raise self.note(self._closed(client))
+            if client.scope != POOLED or not self._scopes:
+                raise self.note(self._closed(client))
+            self.checkout(client)
         if self._current is not client:
             yield from self._recover(client)
         if self._guarded is not client:
             yield from self._unguard()
         if client.failed:
             raise self._aborted()
+        if cursor and not client.active and not (yield open_cursor(cursor)):
+            # said here: an error of the server would abort the transaction of somebody else
+            raise self.wire.error("InvalidCursorName", f'cursor "{cursor}" does not exist')
         if client.active:
             # should it fail, that must not be somebody else's loss
             yield from self._send(self.stack.statement(client, writes=False, looks=False))

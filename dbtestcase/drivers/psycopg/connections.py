@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -40,6 +41,9 @@ _CONTINUING = frozenset(
     ("_stream_fetchone_gen", "_read_gen", "_read_row_gen", "_end_copy_out_gen", "copy_from", "copy_to", "copy_end")
 )
 """The generators that go on with a COPY or stream."""
+
+
+_ASKED_CURSOR = re.compile(r'(?:FETCH|MOVE)\b[^"]*"((?:[^"]|"")*)"')
 
 
 class _TurnLock:
@@ -184,7 +188,9 @@ class _Virtual:
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         if not self._pipeline:
-            yield from self._drive(self._sandbox.recover_for(self._client))
+            asked = None if self._client.active else _ASKED_CURSOR.match(query_text(command, self))
+            name = asked[1].replace('""', '"') if asked else ""
+            yield from self._drive(self._sandbox.recover_for(self._client, name))
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _commit_gen(self) -> Gen:
