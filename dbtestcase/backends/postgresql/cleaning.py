@@ -93,6 +93,9 @@ class PostgreSQLCleaner(Cleaner):
     def _open(self) -> None:
         self._connection = connect(self._url)
         self._connections = Connections(self._connection)
+        row = self._connection.execute(b"select reset_val from pg_settings where name = 'search_path'").fetchone()
+        assert row is not None
+        self._search_path: str = row[0]
 
     @abstractmethod
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:

@@ -1,18 +1,21 @@
-"""What an ordinary role reads of PostgreSQL's catalog: tables, their references, sequences, views, a fingerprint.
+"""What an ordinary role reads of PostgreSQL's catalog: tables, their references, sequences, views.
 
 Names come qualified and quoted, because they are read with ``search_path = pg_catalog``.
 """
 
 from __future__ import annotations
 
-__all__ = ["FINGERPRINT", "REFERENCES", "SEQUENCES", "TABLES", "VIEWS"]
+__all__ = ["REFERENCES", "SEQUENCES", "TABLES", "VIEWS"]
 
 TABLES = b"""
-select c.oid::int8, c.oid::regclass::text,
-       coalesce((select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
-                  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''), ''),
+select c.oid::regclass::text,
+       format('%s%s overriding system value select %s', c.oid::regclass, ' (' || a.names || ')', a.fields),
        coalesce(t.quiet, ''), coalesce(t.loud, '')
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  cross join lateral (
+    select string_agg(quote_ident(attname), ', ' order by attnum) as names,
+           string_agg('(x.r).' || quote_ident(attname), ', ' order by attnum) as fields from pg_attribute
+     where attrelid = c.oid and attnum > 0 and not attisdropped and attgenerated = '') a
   left join lateral (
     select string_agg(format('alter table %s disable %s %I', c.oid::regclass, g.kind, g.name), '; ') as quiet,
            string_agg(format('alter table %s enable %s %s %I', c.oid::regclass,
@@ -33,7 +36,7 @@ with recursive family(ancestor, rel) as (
   select oid, oid from pg_class where relkind in ('r', 'p')
   union select f.ancestor, i.inhrelid from family f join pg_inherits i on i.inhparent = f.rel
           join pg_class c on c.oid = i.inhparent and c.relkind = 'p')
-select distinct a.rel::int8, b.rel::int8 from pg_constraint c
+select distinct a.rel::regclass::text, b.rel::regclass::text from pg_constraint c
   join family a on a.ancestor = c.conrelid join family b on b.ancestor = c.confrelid where c.contype = 'f'
 """
 
@@ -52,41 +55,4 @@ deep(view, depth) as (
   union select u.view, deep.depth + 1 from deep join uses u on u.used = deep.view where deep.depth < 100)
 select c.oid::regclass::text, pg_get_viewdef(c.oid), max(deep.depth) from deep join pg_class c on c.oid = deep.view
  where c.relkind = 'm' group by c.oid order by 3
-"""
-
-# One number for everything that DDL changes, temporary things left out.  A row's xmin tells that it was written;
-# pg_class and pg_sequence are compared by content, because TRUNCATE, REFRESH and RESTART write them as well.
-FINGERPRINT = b"""
-with relations as (
-  select c.* from pg_class c join pg_namespace n on n.oid = c.relnamespace
-   where c.oid >= 16384 and c.relpersistence <> 't' and n.nspname !~ '^pg_'
-), parts(part, rows, digest) as (
-  select 'relations', count(*), sum(hashtextextended((oid, relname, relnamespace, reltype, relowner, relkind, relnatts,
-      relchecks, relrowsecurity, relforcerowsecurity, relacl, reloptions, relam, reltablespace)::text, 0))
-      from relations
-  union all select 'columns', count(*), sum(hashtextextended((attrelid, attnum, xmin)::text, 0)) from pg_attribute
-      where attrelid in (select oid from relations)
-  union all select 'defaults', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_attrdef
-      where adrelid in (select oid from relations)
-  union all select 'constraints', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_constraint
-      where oid >= 16384 and (conrelid = 0 or conrelid in (select oid from relations))
-  union all select 'triggers', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_trigger
-      where tgrelid in (select oid from relations)
-  union all select 'rules', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_rewrite
-      where ev_class in (select oid from relations)
-  union all select 'policies', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_policy
-  union all select 'types', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_type
-      where oid >= 16384 and typrelid = 0 and typnamespace in (select oid from pg_namespace where nspname !~ '^pg_')
-        and (typelem = 0 or (select typrelid from pg_type e where e.oid = pg_type.typelem) = 0)
-  union all select 'enum labels', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_enum
-  union all select 'functions', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_proc
-      where oid >= 16384 and pronamespace in (select oid from pg_namespace where nspname !~ '^pg_')
-  union all select 'schemas', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_namespace
-      where oid >= 16384 and nspname !~ '^pg_'
-  union all select 'sequence definitions', count(*), sum(hashtextextended(q::text, 0)) from pg_sequence q
-      where seqrelid in (select oid from relations)
-  union all select 'extensions', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_extension
-  union all select 'default privileges', count(*), sum(hashtextextended((oid, xmin)::text, 0)) from pg_default_acl
-)
-select part, format('%s/%s', rows, digest) from parts
 """

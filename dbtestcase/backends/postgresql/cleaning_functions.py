@@ -7,7 +7,7 @@ plans away) and the setting ``_dbtestcase.cleaning`` (which keeps our own trigge
 
 from __future__ import annotations
 
-__all__ = ["CLEAN_FUNCTION", "EXACT", "KEEP_FUNCTIONS"]
+__all__ = ["CATALOG_FUNCTIONS", "CLEAN_FUNCTION", "EXACT", "KEEP_FUNCTIONS"]
 
 # pg_sequence_last_value() shows (1, not called) and (100, not called) alike, and pg_get_sequence_data() of PostgreSQL
 # 18 is no faster than reading each sequence as a table.  So a setval(..., false) on a sequence whose table was not
@@ -24,6 +24,101 @@ begin
 end $$
 """
 
+# See catalog_state.py.  take() may only be called while nobody else works in the database.
+CATALOG_FUNCTIONS = """
+create function _dbtestcase.copy_rows(name text, for_class boolean) returns void language plpgsql
+set search_path = pg_catalog set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1 as $$
+begin
+  execute format('insert into _dbtestcase.rows select %L, %L, format(''%%s'', _dbtestcase) from only %s _dbtestcase',
+                 name, for_class, name);
+end $$;
+
+create function _dbtestcase.now_xid() returns xid language sql as $$
+  select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text::xid
+$$;
+
+-- How many pages a catalog has, and how many of them nobody has written since VACUUM looked at them.  It needs
+-- libraries of PostgreSQL's own that are not installed everywhere; and, to know of another VACUUM, counters that are
+-- exact since version 15.
+create type _dbtestcase.visible as (all_visible bigint, all_frozen bigint);
+do $do$
+begin
+  if current_setting('server_version_num')::int < 150000 then raise exception 'too old'; end if;
+  create function _dbtestcase.visibility(catalog regclass) returns _dbtestcase.visible
+    language c as '$libdir/pg_visibility', 'pg_visibility_map_summary';
+  create function _dbtestcase.pages(catalog regclass) returns bigint
+    language c as '$libdir/pgstattuple', 'pg_relpagesbyid_v1_5';
+exception when others then
+  create function _dbtestcase.visibility(catalog regclass) returns _dbtestcase.visible
+    language sql as 'select row(-1, -1)::_dbtestcase.visible';
+  create function _dbtestcase.pages(catalog regclass) returns bigint language sql as 'select 0::bigint';
+end $do$;
+
+create function _dbtestcase.count_rows(name text, base xid, out rows bigint, out old_rows bigint, out writers numeric)
+language plpgsql as $$
+begin
+  execute format($q${count}$q$, name, base) into rows, old_rows, writers;
+end $$;
+
+create function _dbtestcase.digests(rels oid[]) returns table (rel oid, digest numeric) language plpgsql as $$
+begin
+  return query execute $q${apart}$q$ || (
+    select string_agg(format('select %s::oid, %s', c.rel, c.digest_query), ' union all ')
+      from _dbtestcase.catalogs c where c.rel = any (rels));
+end $$;
+
+create function _dbtestcase.take_digests() returns void language plpgsql as $$
+begin
+  update _dbtestcase.catalogs c set digest = d.digest
+    from _dbtestcase.digests(array(select k.rel from _dbtestcase.catalogs k)) d where d.rel = c.rel;
+  update _dbtestcase.catalogs c
+     set (rows, old_rows, writers) = (select n.* from _dbtestcase.count_rows(c.name, c.base) n);
+end $$;
+
+-- What is to be compared after each test, for those that were not written since they were counted.
+create function _dbtestcase.take_sizes(rels oid[]) returns void language sql as $$
+  update _dbtestcase.catalogs c set vacuums = pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel),
+         pages = _dbtestcase.pages(c.rel)
+   where c.rel = any (rels) and exists (select from _dbtestcase.count_rows(c.name, c.base) n
+                                         where (c.rows, c.old_rows, c.writers) = (n.rows, n.old_rows, n.writers))
+$$;
+
+-- Of catalogs that may have been written: the names of those that have changed, and those that were not written at all.
+create function _dbtestcase.look_closer(suspects oid[], out changed text[], out unwritten oid[]) language plpgsql as $$
+declare written oid[]; c record;
+begin
+  changed := '{}'; unwritten := '{}'; written := '{}';
+  for c in select k.rel, (k.rows, k.old_rows, k.writers) = (n.rows, n.old_rows, n.writers) as same
+             from _dbtestcase.catalogs k cross join lateral _dbtestcase.count_rows(k.name, k.base) n
+            where k.rel = any (suspects) loop
+    if c.same then unwritten := unwritten || c.rel; else written := written || c.rel; end if;
+  end loop;
+  if written = '{}' then return; end if;
+  changed := array(select k.name from _dbtestcase.digests(written) d join _dbtestcase.catalogs k using (rel)
+                    where d.digest is distinct from k.digest);
+  if changed = '{}' then
+    update _dbtestcase.catalogs k set (rows, old_rows, writers) = (
+      select n.* from _dbtestcase.count_rows(k.name, k.base) n) where k.rel = any (written);
+  end if;
+end $$;
+
+-- Who wrote them, which says at less cost whether they have to be read.
+create function _dbtestcase.writers_of_facts(database oid) returns text language plpgsql as $$
+begin
+  return (select row(d.xmin, array(select s.xmin from pg_db_role_setting s where s.setdatabase = database),
+                     array(select s.xmin from pg_shdescription s where s.objoid = database and s.classoid = 1262),
+                     array(select s.xmin from pg_shseclabel s where s.objoid = database and s.classoid = 1262),
+                     array(select s.xmin from pg_subscription s where s.subdbid = database))
+            from pg_database d where d.oid = database);
+end $$;
+
+do $do$
+begin
+  execute format('create function _dbtestcase.facts(database oid) returns text language plpgsql as $$
+                  begin return ({facts}); end $$', ({subscription}));
+end $do$;
+"""
+
 CLEAN_FUNCTION = """
 create function _dbtestcase.put_back_large_objects() returns boolean language plpgsql as $$
 declare l record; level boolean; changed boolean := false;
@@ -31,6 +126,7 @@ begin
   level := exists (select from _dbtestcase.class_level);
   for l in select m.oid from pg_largeobject_metadata m left join _dbtestcase.large_objects k
                   on k.loid = m.oid and k.for_class = level and k.owner = m.lomowner and k.data = lo_get(m.oid)
+                     and k.rights is not distinct from m.lomacl::text
             where k.loid is null loop
     perform lo_unlink(l.oid);
     changed := true;
@@ -41,21 +137,27 @@ begin
     if l.owner::regrole <> current_user::regrole then
       execute format('alter large object %s owner to %s', l.loid, l.owner::regrole);
     end if;
+    if l.rights is distinct from (select m.lomacl::text from pg_largeobject_metadata m where m.oid = l.loid) then
+      raise exception 'the rights on the large object % were changed', l.loid;
+    end if;
     changed := true;
   end loop;
   return changed;
 end $$;
 
--- database: its oid.  expected, lasting: the pids that may be connected, as long as they are idle; the latter may have
--- advisory locks.  sequences: 0 reads
--- those that may have moved, 1 reads all, 2 reads all as tables.
+-- database: its oid.  expected, lasting: the pids that are known; the latter may have advisory locks.  path: the
+-- search_path of the application.  facts, writers: what the functions facts() and writers_of_facts() said in the
+-- beginning.  sequences: 0 reads those that may have moved, 1 reads all, 2 reads all as tables.
 -- outcome: busy (nothing was done), altered (nothing was put back), clean (all is as it was).
+-- changed: the catalogs that did.  unwritten: those that VACUUM would make fit for the first look again.
 -- disturbed: somebody began to work meanwhile.
-create function _dbtestcase.clean(database oid, expected int[], lasting int[], sequences int,
+create function _dbtestcase.clean(database oid, expected int[], lasting int[], path text, facts text, writers text,
+    sequences int,
     out outcome text, out restored text[], out rewound text[], out refreshed text[],
-    out large_objects boolean, out bloated text[], out disturbed boolean)
+    out large_objects boolean, out bloated text[], out disturbed boolean, out changed text[], out unwritten oid[])
 language plpgsql as $$
-declare t record; v record; marked oid[]; moved oid[]; target oid; size bigint; marks bigint; attempts bigint;
+declare
+  t record; v record; marked oid[]; moved oid[]; suspects oid[]; target oid; size bigint; marks bigint; attempts bigint;
 begin
   if {busy}
      or (current_setting('max_prepared_transactions') <> '0'
@@ -70,8 +172,18 @@ begin
   select coalesce(array_agg(distinct rel), '{}'), count(*) into marked, marks from gone;
   select case when a.is_called then a.last_value else 0 end into attempts from _dbtestcase.attempts a;
 
+  suspects := array(select c.rel from _dbtestcase.catalogs c
+    where c.pages <> _dbtestcase.pages(c.rel) or c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
+       or c.vacuums <> pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel));
+  if suspects <> '{}' then
+    select l.changed, l.unwritten into changed, unwritten from _dbtestcase.look_closer(suspects) l;
+  end if;
+  if writers <> _dbtestcase.writers_of_facts(database) and facts <> _dbtestcase.facts(database) then
+    changed := changed || 'pg_database'::text;
+  end if;
+
   -- Here and below: one look into an index for each mark, where a join would read the whole bookkeeping.
-  if exists (select from _dbtestcase.altered) or exists (
+  if changed <> '{}' or exists (select from _dbtestcase.altered) or exists (
        select from unnest(marked) m
         where (select true from _dbtestcase.family f where f.ancestor = m limit 1) is null
           and (select true from _dbtestcase.resets r where r.ancestor = m limit 1) is null
@@ -81,19 +193,21 @@ begin
     return;
   end if;
 
+  -- Tables in the order in which they were made: a CHECK may look into another one.
   foreach target in array array(
     select distinct f.rel from unnest(marked) m, lateral (
-      select rel from _dbtestcase.family where ancestor = m offset 0) f)
+      select rel from _dbtestcase.family where ancestor = m offset 0) f order by 1)
   loop
     select * into t from _dbtestcase.tables b where b.rel = target;
     continue when not found;      -- a partitioned table has no rows of its own
     size := pg_relation_size(t.rel);
-    if size > 0 or t.copy is not null or t.class_copy is not null then
+    if size > 0 or t.filled or t.class_level then
       if t.before <> '' then execute t.before; end if;
       if size > 0 then execute 'delete from only ' || t.name; end if;
-      if t.class_copy is not null or t.copy is not null then
-        execute 'insert into ' || t.name || '(' || t.columns || ') overriding system value select '
-                || t.columns || ' from ' || coalesce(t.class_copy, t.copy);
+      if t.filled or t.class_level then
+        perform set_config('search_path', coalesce(t.path, path), true);
+        execute t.fill using t.class_level;
+        perform set_config('search_path', 'pg_catalog', true);
       end if;
       if t.after <> '' then execute t.after; end if;
       if size > 262144 and size > 4 * t.usual_size then bloated := bloated || t.name; end if;
@@ -140,25 +254,18 @@ end $$;
 """
 
 KEEP_FUNCTIONS = """
-create function _dbtestcase.make_class_copy(rel oid) returns text language plpgsql as $$
-declare t _dbtestcase.tables; place text := format('_dbtestcase.class_%s', rel);
-begin
-  select * into strict t from _dbtestcase.tables b where b.rel = make_class_copy.rel;
-  execute format('create table %s as select %s from only %s with no data', place, t.columns, t.name);
-  update _dbtestcase.tables b set class_copy = place where b.rel = make_class_copy.rel;
-  return place;
-end $$;
-
 -- What is there now is what later cleanings put back.  Returns what stands in the way, or null.
 create function _dbtestcase.keep() returns text language plpgsql as $$
 declare t record; v record; obstacle text; stale boolean; place bigint; called boolean;
 begin
   select string_agg(distinct command || coalesce(' ' || object, ''), ', ') into obstacle from _dbtestcase.altered;
   if obstacle is not null then return obstacle; end if;
-  for t in select distinct b.* from _dbtestcase.family f join _dbtestcase.tables b on b.rel = f.rel
-            where f.ancestor in (select rel from _dbtestcase.touched) loop
-    if t.class_copy is not null then execute 'drop table ' || t.class_copy; end if;
-    execute format('insert into %s select %s from only %s', _dbtestcase.make_class_copy(t.rel), t.columns, t.name);
+  for t in select b.name, b.rel, max(m.path) as path
+             from _dbtestcase.touched m join _dbtestcase.family f on f.ancestor = m.rel
+             join _dbtestcase.tables b on b.rel = f.rel group by 1, 2 loop
+    delete from _dbtestcase.rows r where r.name = t.name and r.for_class;
+    perform _dbtestcase.copy_rows(t.name, true);
+    update _dbtestcase.tables b set class_level = true, path = t.path where b.rel = t.rel;
   end loop;
   for t in select * from _dbtestcase.sequences loop
     execute 'select last_value, is_called from ' || t.name into place, called;
@@ -177,7 +284,8 @@ begin
         for_class = for_class or view in (select rel from _dbtestcase.touched) where view = v.view;
   end loop;
   delete from _dbtestcase.large_objects where for_class;
-  insert into _dbtestcase.large_objects select oid, true, lomowner, lo_get(oid) from pg_largeobject_metadata;
+  insert into _dbtestcase.large_objects
+    select oid, true, lomowner, lomacl::text, lo_get(oid) from pg_largeobject_metadata;
   delete from _dbtestcase.class_level;
   insert into _dbtestcase.class_level values (now());
   delete from _dbtestcase.touched;
@@ -186,13 +294,10 @@ end $$;
 
 -- Back to what the template holds: marks what the class had of its own, for the next clean().
 create function _dbtestcase.forget() returns void language plpgsql as $$
-declare t record;
 begin
-  for t in update _dbtestcase.tables b set class_copy = null from _dbtestcase.tables o
-            where o.rel = b.rel and b.class_copy is not null returning b.rel, o.class_copy loop
-    execute 'drop table ' || t.class_copy;
-    insert into _dbtestcase.touched values (t.rel);
-  end loop;
+  delete from _dbtestcase.rows where for_class;
+  with own as (update _dbtestcase.tables set class_level = false, path = null where class_level returning rel)
+  insert into _dbtestcase.touched select rel from own;
   update _dbtestcase.sequences set last_value = base_last_value, is_called = base_is_called
    where (last_value, is_called) <> (base_last_value, base_is_called);
   delete from _dbtestcase.large_objects where for_class;

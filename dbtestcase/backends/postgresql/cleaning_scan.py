@@ -1,6 +1,7 @@
 """Cleaning on PostgreSQL for an ordinary role: every table is looked at, rows go back in the foreign keys' order.
 
-Nothing is made in the database: the copies of the reference rows are temporary tables of the cleaner's own session.
+Nothing is made in the database: the copies of the reference rows are temporary tables of the cleaner's own session, in
+which a row is a text, so that they depend on no type of the application's.
 One statement asks every table whether it is still as it was (empty, or equal to its copy).  Rows go back in one
 transaction: referring tables are emptied first and filled last, a circle of tables by one statement, because foreign
 keys are checked at a statement's end.  Triggers and rules of the application are off meanwhile where the role owns
@@ -17,8 +18,9 @@ import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
+from dbtestcase.backends.postgresql.catalog_state import Catalogs
 from dbtestcase.backends.postgresql.cleaning import Attempt, PostgreSQLCleaner
-from dbtestcase.backends.postgresql.cleaning_catalog import FINGERPRINT, REFERENCES, SEQUENCES, TABLES, VIEWS
+from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
 from dbtestcase.backends.postgresql.connections import BUSY
 from dbtestcase.errors import CleaningError
 
@@ -32,11 +34,10 @@ select {BUSY.format(database="%(database)s::oid", expected="%(expected)s::int[]"
 
 @dataclass(frozen=True)
 class _Table:
-    """A table that holds rows; ``quiet`` and ``loud`` switch the application's triggers off and on again."""
+    """A table that holds rows.  ``target``: how they are inserted.  ``quiet``, ``loud``: its triggers off and on."""
 
-    oid: int
     name: str
-    columns: str
+    target: str
     quiet: str
     loud: str
 
@@ -54,10 +55,10 @@ class _View:
 class _Snapshot:
     """What is put back: the names of the copies (of tables that are not empty), sequences, views, large objects."""
 
-    copies: dict[int, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     sequences: list[tuple[str, int, bool]] = field(default_factory=list)
     views: dict[str, str] = field(default_factory=dict)
-    objects: list[tuple[int, bytes]] = field(default_factory=list)
+    objects: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
 
 class ScanningCleaner(PostgreSQLCleaner):
@@ -79,21 +80,25 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     def _look_around(self) -> None:
         execute = self._connection.execute
+        execute(
+            b"set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; set extra_float_digits = 1", prepare=False
+        )
+        self._copies = 0
         self._tables = {row[0]: _Table(*row) for row in execute(TABLES)}
+        self._order = list(self._tables)  # in which they were made: a CHECK may look into an older one
+        number = {name: position for position, name in enumerate(self._order)}
         self._references: dict[int, set[int]] = {}
         for table, target in execute(REFERENCES):
-            self._references.setdefault(table, set()).add(target)
+            if table in number and target in number:
+                self._references.setdefault(number[table], set()).add(number[target])
         self._views = [_View(*row) for row in execute(VIEWS)]
         self._sequences = [row[0] for row in execute(SEQUENCES)]
-        self._fingerprint = self._read_fingerprint()
-        self._base = self._take("base", self._tables)
+        self._base = self._take(self._tables)
         self._class = None
         self._prepare(self._base)
+        self._catalogs = Catalogs(self._connection, self._connections.database)
 
     # -- what is there
-
-    def _read_fingerprint(self) -> dict[str, str]:
-        return dict(self._connection.execute(FINGERPRINT).fetchall())
 
     def _read_sequences(self) -> list[tuple[str, int, bool]]:
         if not self._sequences:
@@ -113,49 +118,57 @@ class ScanningCleaner(PostgreSQLCleaner):
                 states[view.name] = self._one(query.encode())
         return states
 
-    def _read_objects(self) -> list[tuple[int, bytes]]:
-        return self._connection.execute(
-            b"select oid::int8, lo_get(oid) from pg_largeobject_metadata"
-            b" where pg_has_role(lomowner, 'USAGE') order by 1"
-        ).fetchall()
+    def _read_objects(self) -> dict[int, tuple[bytes, str]]:
+        """Large objects: what is in them, and who may read them."""
+        rows = self._connection.execute(
+            b"select oid::int8, lo_get(oid), concat_ws(' ', lomowner::regrole, lomacl) from pg_largeobject_metadata"
+            b" where pg_has_role(lomowner, 'USAGE')"
+        )
+        return {oid: (data, rights) for oid, data, rights in rows}
 
     def _one(self, query: bytes, *values: object) -> Any:
         row = self._connection.execute(query, values or None).fetchone()
         return row[0] if row is not None else None
 
-    def _take(self, level: str, tables: Iterable[int], below: _Snapshot | None = None) -> _Snapshot:
+    def _take(self, tables: Iterable[str], below: _Snapshot | None = None) -> _Snapshot:
         """Copy the rows of ``tables``; the rest is as in the snapshot below."""
         snapshot = _Snapshot(copies=dict(below.copies) if below is not None else {})
         with self._connection.transaction():
-            for oid in tables:
-                table = self._tables[oid]
-                snapshot.copies.pop(oid, None)
-                if self._one(f"select exists (select from only {table.name})".encode()):
-                    copy = f"pg_temp.{level}_{oid}"
-                    source = f"select {table.columns} from only {table.name}"
-                    self._connection.execute(f"create temporary table {level}_{oid} as {source}".encode())
-                    snapshot.copies[oid] = copy
+            for name in tables:
+                snapshot.copies.pop(name, None)
+                if self._one(f"select exists (select from only {name})".encode()):
+                    copy = snapshot.copies[name] = self._new_copy()
+                    self._connection.execute(f"insert into {copy} {_rows_of(name)}".encode())
         snapshot.sequences = self._read_sequences()
         snapshot.views = self._read_views()
         snapshot.objects = self._read_objects()
         return snapshot
 
+    def _new_copy(self) -> str:
+        self._copies += 1
+        self._connection.execute(f"create temporary table copy_{self._copies} (data text)".encode())
+        return f"pg_temp.copy_{self._copies}"
+
     def _prepare(self, snapshot: _Snapshot) -> None:
         """The one statement that finds the tables that are no longer as they were."""
         self._snapshot = snapshot
         asked = []
-        for table in self._tables.values():
-            copy = snapshot.copies.get(table.oid)
+        for number, name in enumerate(self._order):
+            copy = snapshot.copies.get(name)
             if copy is None:
-                asked.append(f"select {table.oid} where exists (select from only {table.name})")
+                asked.append(f"select {number} where exists (select from only {name})")
             else:
-                now = f"select row({table.columns})::text from only {table.name}"
-                then = f"select row({table.columns})::text from {copy}"
+                now, then = _rows_of(name), f"select data from {copy}"
                 asked.append(
-                    f"select {table.oid} where exists (({now}) except all ({then}))"
+                    f"select {number} where exists (({now}) except all ({then}))"
                     f" or exists (({then}) except all ({now}))"
                 )
         self._changed = " union all ".join(asked).encode()
+
+    def _find_changed(self) -> list[int]:
+        """Their numbers in ``_order``."""
+        rows = self._connection.execute(self._changed) if self._changed else ()
+        return [number for (number,) in rows]
 
     # -- putting back
 
@@ -163,48 +176,51 @@ class ScanningCleaner(PostgreSQLCleaner):
         others = {"database": self._connections.database, "expected": list(expected), "lasting": list(lasting)}
         if self._connection.execute(_BUSY, others).fetchone() == (True,):
             return Attempt("busy")
-        fingerprint = self._read_fingerprint()
-        if fingerprint != self._fingerprint:
-            parts = sorted(part for part, value in fingerprint.items() if self._fingerprint.get(part) != value)
-            return Attempt("altered", changes=tuple(f"{part} changed" for part in parts))
-        changed = [row[0] for row in self._connection.execute(self._changed)] if self._changed else []
-        tables = with_referrers(changed, self._references)
+        changes = self._catalogs.changes()
+        if changes:
+            return Attempt("altered", changes=changes)
+        tables = with_referrers(self._find_changed(), self._references)
         with self._connection.transaction():
             self._put_back_rows(tables)
             rewound = self._put_back_sequences()
             objects = self._put_back_objects()
         refreshed = self._put_back_views()
-        if any(self._tables[oid].quiet for oid in tables):
-            self._fingerprint = self._read_fingerprint()
+        if any(self._tables[self._order[number]].quiet for number in tables):
+            self._catalogs.count_anew()
         report = Report(
-            restored=tuple(self._tables[oid].name for oid in sorted(tables)),
+            restored=tuple(self._order[number] for number in sorted(tables)),
             rewound=rewound,
             refreshed=refreshed,
             large_objects=objects,
         )
         if refreshed and any(self._read_views()[name] != self._snapshot.views[name] for name in refreshed):
             return Attempt("altered", changes=("a materialized view that was not up to date was refreshed",))
+        if objects and self._read_objects() != self._snapshot.objects:
+            return Attempt("altered", changes=("the rights on a large object were changed",))
         disturbed = self._connection.execute(_BUSY, others).fetchone() == (True,)
         return Attempt("clean", report=report, disturbed=disturbed)
 
-    def _put_back_rows(self, tables: Collection[int]) -> None:
-        if not tables:
+    def _put_back_rows(self, numbers: Collection[int]) -> None:
+        if not numbers:
             return
-        groups = filling_order(tables, self._references)
-        statements = [self._tables[oid].quiet for oid in tables]
+        groups = [[self._order[n] for n in group] for group in filling_order(numbers, self._references)]
+        tables = [self._order[number] for number in sorted(numbers)]
+        statements = [self._tables[name].quiet for name in tables]
         statements += ["set constraints all immediate"]
         for group in reversed(groups):
-            statements.append(_together([f"delete from only {self._tables[oid].name}" for oid in group]))
-        for group in groups:
-            fillings = [self._filling(self._tables[oid]) for oid in group if oid in self._snapshot.copies]
-            if fillings:
-                statements.append(_together(fillings))
-        statements += [self._tables[oid].loud for oid in tables]
+            statements.append(_together([f"delete from only {name}" for name in group]))
         self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
+        self._connection.execute(b"select set_config('search_path', %b, true)", (self._search_path,))
+        for group in groups:
+            fillings = [self._filling(self._tables[name]) for name in group if name in self._snapshot.copies]
+            if fillings:
+                self._connection.execute(_together(fillings).encode(), prepare=False)
+        loud = "; ".join(filter(None, [self._tables[name].loud for name in tables]))
+        self._connection.execute(f"set local search_path = pg_catalog; {loud}".encode(), prepare=False)
 
     def _filling(self, table: _Table) -> str:
-        source = f"select {table.columns} from {self._snapshot.copies[table.oid]}"
-        return f"insert into {table.name} ({table.columns}) overriding system value {source}"
+        copy = self._snapshot.copies[table.name]
+        return f"insert into {table.target} from (select data::{table.name} as r from {copy} offset 0) x"
 
     def _put_back_sequences(self) -> tuple[str, ...]:
         moved = [
@@ -215,11 +231,11 @@ class ScanningCleaner(PostgreSQLCleaner):
         return tuple(name for name, _, _ in moved)
 
     def _put_back_objects(self) -> bool:
-        now, then = dict(self._read_objects()), dict(self._snapshot.objects)
+        now, then = self._read_objects(), self._snapshot.objects
         for oid in now.keys() - then.keys():
             self._connection.execute(b"select lo_unlink(%b::oid)", (oid,))
-        for oid, content in then.items():
-            if now.get(oid) != content:
+        for oid, (content, rights) in then.items():
+            if now.get(oid) != (content, rights):
                 if oid in now:
                     self._connection.execute(b"select lo_unlink(%b::oid)", (oid,))
                 self._connection.execute(b"select lo_from_bytea(%b::oid, %b)", (oid, content))
@@ -238,17 +254,18 @@ class ScanningCleaner(PostgreSQLCleaner):
     # -- the rows of a class
 
     def keep(self) -> None:
-        if self._read_fingerprint() != self._fingerprint:
+        changes = self._catalogs.changes()
+        if changes:
             raise CleaningError(
-                "The schema was changed while the rows of a class were made.",
+                f"The schema was changed while the rows of a class were made: {', '.join(changes)}.",
                 cause="setUpTestData or setUpClass created, altered or dropped something.",
                 remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
             )
         self._drop_class_copies()
         self._prepare(self._base)
-        changed = [row[0] for row in self._connection.execute(self._changed)] if self._changed else []
-        self._class = self._take("class", changed, self._base)
+        self._class = self._take([self._order[number] for number in self._find_changed()], self._base)
         self._prepare(self._class)
+        self._catalogs.count_anew()
         self._kept = True
 
     def forget(self) -> None:
@@ -258,31 +275,31 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     def _drop_class_copies(self) -> None:
         if self._class is not None:
-            for oid, copy in self._class.copies.items():
-                if copy != self._base.copies.get(oid):
+            for name, copy in self._class.copies.items():
+                if copy != self._base.copies.get(name):
                     self._connection.execute(f"drop table {copy}".encode())
         self._class = None
 
     def _carry_over(self) -> object:
         assert self._class is not None
-        rows = {
-            oid: self._copy_out(copy) for oid, copy in self._class.copies.items() if copy != self._base.copies.get(oid)
-        }
-        emptied = self._base.copies.keys() - self._class.copies.keys()
-        return self._class, rows, emptied
+        own = {name: copy for name, copy in self._class.copies.items() if copy != self._base.copies.get(name)}
+        rows = {name: self._copy_out(copy) for name, copy in own.items()}
+        return self._class, rows, self._base.copies.keys() - self._class.copies.keys()
 
     def _bring_back(self, carried: object) -> None:
         assert isinstance(carried, tuple)
         former, rows, emptied = carried
-        copies = {oid: copy for oid, copy in self._base.copies.items() if oid not in emptied}
-        for oid, data in rows.items():
-            table = self._tables[oid]
-            source = f"select {table.columns} from only {table.name} with no data"
-            self._connection.execute(f"create temporary table class_{oid} as {source}".encode())
-            copies[oid] = f"pg_temp.class_{oid}"
-            self._copy_in(copies[oid], data)
+        copies = {name: copy for name, copy in self._base.copies.items() if name not in emptied}
+        for name, data in rows.items():
+            copies[name] = self._new_copy()
+            self._copy_in(copies[name], data)
         self._class = _Snapshot(copies, former.sequences, former.views, former.objects)
         self._prepare(self._class)
+        self._catalogs.count_anew()
+
+
+def _rows_of(table: str) -> str:
+    return f"select format('%s', _dbtestcase) from only {table} _dbtestcase"
 
 
 def _together(statements: list[str]) -> str:

@@ -17,7 +17,8 @@ How it works.  Everything lives in a schema of its own, ``_dbtestcase``, which i
 
 from __future__ import annotations
 
-from dbtestcase.backends.postgresql.cleaning_functions import CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
+from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS, COUNT, FACTS, SUBSCRIPTION
+from dbtestcase.backends.postgresql.cleaning_functions import CATALOG_FUNCTIONS, CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
 from dbtestcase.backends.postgresql.connections import BUSY, WORKING
 
 __all__ = ["SCHEMA", "install_script"]
@@ -29,21 +30,33 @@ MARK = """
 create function _dbtestcase.mark() returns trigger language plpgsql security definer as $$
 begin
   perform nextval('_dbtestcase.attempts'::regclass);
-  insert into _dbtestcase.touched values (tg_relid);
+  insert into _dbtestcase.touched values (tg_relid, current_setting('search_path'));
   return null;
 end $$
 """
 
 TABLES = """
 create sequence _dbtestcase.attempts;
-create unlogged table _dbtestcase.touched (rel oid not null);
+create unlogged table _dbtestcase.touched (rel oid not null, path text);
 
 create unlogged table _dbtestcase.altered (command text not null, object text);
 
--- Every table that holds rows.  "copy" and "class_copy" name the copies of the reference rows and of the class's rows.
+-- Every table that holds rows.  "filled", "class_level": there are copies of reference rows, of the class's own (which
+-- may be none).  "fill" puts the copies back.  "path": the search_path of the session that wrote the rows of the class.
 create table _dbtestcase.tables (
-  rel oid primary key, name text not null, columns text, copy text, class_copy text,
-  usual_size bigint not null, before text not null, after text not null);
+  rel oid primary key, name text not null, fill text not null, filled boolean not null, class_level boolean not null,
+  path text, usual_size bigint not null, before text not null, after text not null);
+
+-- The copies, each row as its type writes it, so that nothing here depends on a type of the application's.
+create table _dbtestcase.rows (name text not null, for_class boolean not null, data text not null);
+create index on _dbtestcase.rows (name, for_class);
+
+-- See catalog_state.py.  While there are so many "pages", all of them visible, and no more "vacuums", nobody has
+-- written.
+create table _dbtestcase.catalogs (
+  rel oid primary key, name text not null, class text, object text, digest_query text not null, digest numeric,
+  base xid not null, pages bigint not null default 0, vacuums bigint not null default 0,
+  rows bigint, old_rows bigint, writers numeric);
 
 -- Which tables' rows a statement on "ancestor" can change: itself, its partitions, its children.
 create table _dbtestcase.family (ancestor oid, rel oid, primary key (ancestor, rel));
@@ -62,8 +75,8 @@ create table _dbtestcase.views (
   view oid primary key, name text not null, depth int not null, populated boolean not null, fresh boolean not null,
   base_populated boolean not null, base_fresh boolean not null, for_class boolean not null);
 
-create table _dbtestcase.large_objects (loid oid, for_class boolean, owner oid not null, data bytea not null,
-  primary key (loid, for_class));
+create table _dbtestcase.large_objects (
+  loid oid, for_class boolean, owner oid not null, rights text, data bytea not null, primary key (loid, for_class));
 
 -- Holds a row while the rows of a class are what is put back.
 create table _dbtestcase.class_level (kept_at timestamptz not null);
@@ -92,23 +105,25 @@ begin
 
   insert into _dbtestcase.tables
     select m.oid, m.oid::regclass::text,
-           (select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
-             where a.attrelid = m.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''),
-           null, null, 0, '', ''
-      from members m where m.relkind = 'r';
+           format('insert into %1$s%2$s overriding system value select %3$s from (select data::%1$s as r
+                     from _dbtestcase.rows where name = %4$L and for_class = $1 offset 0) x',
+                  m.oid::regclass, ' (' || c.names || ')', c.fields, m.oid::regclass),
+           false, false, null, 0, '', ''
+      from members m cross join lateral (
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum) as names,
+               string_agg('(x.r).' || quote_ident(a.attname), ', ' order by a.attnum) as fields from pg_attribute a
+         where a.attrelid = m.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') c
+     where m.relkind = 'r';
 
   with recursive f(ancestor, rel) as (
     select oid, oid from members union select f.ancestor, i.inhrelid from f join pg_inherits i on i.inhparent = f.rel)
   insert into _dbtestcase.family select ancestor, rel from f where rel in (select oid from members);
 
-  for t in select rel, name, columns from _dbtestcase.tables order by rel loop
-    execute format('select exists(select from only %s)', t.name) into filled;
-    if filled and t.columns is not null then
-      execute format('create table _dbtestcase.base_%s as select %s from only %s', t.rel, t.columns, t.name);
-      update _dbtestcase.tables set copy = format('_dbtestcase.base_%s', t.rel), usual_size = pg_relation_size(t.rel)
-       where rel = t.rel;
-    end if;
+  for t in select rel, name from _dbtestcase.tables order by rel loop
+    perform _dbtestcase.copy_rows(t.name, false);
   end loop;
+  update _dbtestcase.tables b set filled = true, usual_size = pg_relation_size(b.rel)
+   where exists (select from _dbtestcase.rows r where r.name = b.name);
 
   -- An application's trigger or rule that is ENABLE ALWAYS or REPLICA would answer to the cleaning: it is switched off
   -- meanwhile.
@@ -171,7 +186,7 @@ begin
   end loop;
 
   insert into _dbtestcase.large_objects
-    select oid, false, lomowner, lo_get(oid) from pg_largeobject_metadata;
+    select oid, false, lomowner, lomacl::text, lo_get(oid) from pg_largeobject_metadata;
 
   -- Last, so that our own copying leaves no marks.  The bookkeeping itself is watched as well: a mark of an unknown
   -- table means that somebody changed it, and the database is cloned anew.
@@ -186,6 +201,7 @@ begin
   end loop;
   create trigger _dbtestcase_mark after truncate on _dbtestcase.touched execute function _dbtestcase.mark();
   create trigger _dbtestcase_mark after truncate on _dbtestcase.altered execute function _dbtestcase.mark();
+  drop table members;     -- before the catalogs are counted
 end $do$
 """
 
@@ -199,11 +215,11 @@ begin
       continue;
     elsif tg_tag = 'REFRESH MATERIALIZED VIEW' then
       perform nextval('_dbtestcase.attempts'::regclass);
-      insert into _dbtestcase.touched values (c.objid);
+      insert into _dbtestcase.touched values (c.objid, null);
     elsif tg_tag = 'ALTER SEQUENCE' and exists (select from _dbtestcase.sequences s
           where s.seq = c.objid and s.definition = _dbtestcase.definition(c.objid)) then
       perform nextval('_dbtestcase.attempts'::regclass);
-      insert into _dbtestcase.touched values (c.objid);     -- ALTER SEQUENCE ... RESTART
+      insert into _dbtestcase.touched values (c.objid, null);     -- ALTER SEQUENCE ... RESTART
     else
       insert into _dbtestcase.altered values (tg_tag, coalesce(c.object_identity, c.object_type));
     end if;
@@ -241,9 +257,26 @@ def install_script() -> str:
             MARK.strip(),
             DEFINITION_OF_SEQUENCE.strip(),
             EXACT.strip(),
+            _catalog_functions(),
             clean.strip().rstrip(";"),
             KEEP_FUNCTIONS.strip().rstrip(";"),
             CATALOG.strip(),
             EVENT_TRIGGERS.strip().rstrip(";"),
+            f"insert into {SCHEMA}.catalogs (rel, name, class, object, digest_query, base)"
+            f" select c.*, {SCHEMA}.now_xid() from ({CATALOGS}) c",
+            f"select {SCHEMA}.take_digests()",
         ]
     )
+
+
+def _catalog_functions() -> str:
+    parts = {
+        "{apart}": APART.strip(),
+        "{count}": COUNT.strip().format(base="%2$L", name="%1$I"),
+        "{facts}": FACTS.strip().replace("'", "''").format(database="$1", subscription="%s"),
+        "{subscription}": SUBSCRIPTION.strip(),
+    }
+    script = CATALOG_FUNCTIONS.strip().rstrip(";")
+    for name, text in parts.items():
+        script = script.replace(name, text)
+    return script

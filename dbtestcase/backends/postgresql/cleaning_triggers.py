@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
+from dbtestcase.backends.postgresql.catalog_state import in_words, newer
 from dbtestcase.backends.postgresql.cleaning import Attempt, Connection, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.errors import CleaningError
@@ -26,7 +27,7 @@ select greatest(
     where oid >= 16384 and prosrc ~* 'setval|nextval' and pronamespace <> %b::regnamespace))
 """
 
-_CLEAN = b"select * from _dbtestcase.clean(%b::oid, %b::int[], %b::int[], %b)"
+_CLEAN = b"select * from _dbtestcase.clean(%b::oid, %b::int[], %b::int[], %b, %b, %b, %b)"
 
 
 def is_installed(connection: Connection) -> bool:
@@ -54,6 +55,8 @@ def install(connection: Connection) -> None:
         with connection.transaction():
             uninstall(connection)
             connection.execute(install_script().encode(), prepare=False)
+        rows = connection.execute(b"select rel from _dbtestcase.catalogs").fetchall()
+        _make_catalogs_visible(connection, [rel for (rel,) in rows])
     except psycopg.Error as error:
         raise CleaningError(
             f"The bookkeeping of the cleaning could not be made in {connection.info.dbname!r}: {str(error).strip()}.",
@@ -62,14 +65,33 @@ def install(connection: Connection) -> None:
         ) from error
 
 
+def _make_catalogs_visible(connection: Connection, catalogs: list[int]) -> None:
+    """Let VACUUM mark the pages of these catalogs as unwritten; what was written in that moment is noticed."""
+    for _ in range(4):  # a page from which it removed something is marked the next time
+        tables = ", ".join(f"pg_catalog.{name}" for name in _written(connection, catalogs))
+        if not tables:
+            break
+        connection.execute(f"vacuum (freeze) {tables}".encode(), prepare=False)
+    connection.execute(b"select _dbtestcase.take_sizes(%b::oid[])", (catalogs,))
+
+
+def _written(connection: Connection, catalogs: list[int]) -> list[str]:
+    """Those of them with pages that are not marked as unwritten, where the server can tell."""
+    query = b"""select name from _dbtestcase.catalogs c cross join lateral _dbtestcase.visibility(c.rel) v
+                 where c.rel = any (%b::oid[]) and v.all_visible >= 0
+                   and v.all_visible <> _dbtestcase.pages(c.rel)"""
+    return [name for (name,) in connection.execute(query, (catalogs,))]
+
+
 @dataclass(frozen=True)
 class _Carried:
     """The rows of a class, outside of any database."""
 
-    tables: list[tuple[int, bytes]]
-    sequences: list[tuple[int, int, bool]]
+    tables: list[tuple[str, str | None]]
+    rows: bytes
+    sequences: list[tuple[str, int, bool]]
     objects: bytes
-    views: list[tuple[int, bool, bool]]
+    views: list[tuple[str, bool, bool]]
 
 
 class MarkedCleaner(PostgreSQLCleaner):
@@ -77,22 +99,41 @@ class MarkedCleaner(PostgreSQLCleaner):
 
     def _open(self) -> None:
         super()._open()
-        self._connection.execute(b"set session_replication_role = replica")
+        # Plans that fit any values, because making one takes longer than anything that it could save here.
+        self._connection.execute(
+            b"set session_replication_role = replica; set plan_cache_mode = force_generic_plan", prepare=False
+        )
         row = self._connection.execute(_LEAST, (ALWAYS_READ, SCHEMA)).fetchone()
         assert row is not None
         self._least: Look = row[0]
-
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
+        # A clone has its own counters of VACUUM, and its own settings and comment.
+        self._connection.execute(b"select _dbtestcase.take_sizes(array(select rel from _dbtestcase.catalogs))")
         row = self._connection.execute(
-            _CLEAN, (self._connections.database, list(expected), list(lasting), max(look, self._least))
+            b"select _dbtestcase.facts(%b::oid), _dbtestcase.writers_of_facts(%b::oid)",
+            (self._connections.database, self._connections.database),
         ).fetchone()
         assert row is not None
-        outcome, restored, rewound, refreshed, objects, bloated, disturbed = row
+        self._facts: tuple[str, str] = row
+        row = self._connection.execute(b"select (_dbtestcase.visibility('pg_class')).all_visible >= 0").fetchone()
+        self._visible = row == (True,)
+        self._patience = self._waited = 0
+        self._seen: set[int] = set()
+
+    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
+        level = max(look, self._least)
+        row = self._connection.execute(
+            _CLEAN,
+            (self._connections.database, list(expected), list(lasting), self._search_path, *self._facts, level),
+        ).fetchone()
+        assert row is not None
+        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten = row
         if outcome == "altered":
-            return Attempt("altered", changes=self._changes())
+            return Attempt("altered", changes=self._changes(changed or ()))
         for name in bloated or ():
             # Rows that were deleted in thousands of tests are still in the file, and are read at each cleaning.
             self._connection.execute(f"vacuum {name}".encode(), prepare=False)
+        if unwritten:
+            self._make_visible(unwritten)
         report = Report(
             restored=tuple(restored or ()),
             rewound=tuple(rewound or ()),
@@ -101,11 +142,33 @@ class MarkedCleaner(PostgreSQLCleaner):
         )
         return Attempt(outcome, report=report, disturbed=bool(disturbed))
 
-    def _changes(self) -> tuple[str, ...]:
+    def _make_visible(self, catalogs: list[int]) -> None:
+        """Make catalogs that were written earlier fit for the first look again; less often where it is of no avail."""
+        self._patience -= 1
+        if self._patience < 0 and self._visible:
+            _make_catalogs_visible(self._connection, catalogs)
+            self._waited = min(2 * self._waited + 1, 64) if self._seen == set(catalogs) else 0
+            self._patience, self._seen = self._waited, set(catalogs)
+
+    def _changes(self, catalogs: Collection[str]) -> tuple[str, ...]:
         rows = self._connection.execute(b"select distinct command, object from _dbtestcase.altered").fetchall()
-        return tuple(sorted(f"{command} {name or ''}".strip() for command, name in rows)) or (
+        found = sorted(f"{command} {name or ''}".strip() for command, name in rows)
+        for catalog in () if found else catalogs:
+            found += self._newer(catalog)
+        return tuple(found) or (
             "a materialized view that was not up to date was refreshed, or dbtestcase's own tables were changed",
         )
+
+    def _newer(self, catalog: str) -> list[str]:
+        """What was made or altered, by the words of the server."""
+        if catalog == "pg_database":
+            return in_words(catalog, ())
+        row = self._connection.execute(
+            b"select name, class, object, base::text from _dbtestcase.catalogs where name = %b", (catalog,)
+        ).fetchone()
+        assert row is not None
+        found = [text for (text,) in self._connection.execute(newer(*row).encode(), prepare=False)]
+        return in_words(catalog, found)
 
     def keep(self) -> None:
         row = self._connection.execute(b"select _dbtestcase.keep()").fetchone()
@@ -123,42 +186,38 @@ class MarkedCleaner(PostgreSQLCleaner):
         self._connection.execute(b"select _dbtestcase.forget()")
 
     def _carry_over(self) -> _Carried:
-        tables = self._connection.execute(
-            b"select rel, class_copy from _dbtestcase.tables where class_copy is not null"
-        ).fetchall()
+        execute = self._connection.execute
         return _Carried(
-            tables=[(rel, self._copy_out(name)) for rel, name in tables],
-            sequences=self._connection.execute(
-                b"select seq, last_value, is_called from _dbtestcase.sequences"
+            tables=execute(b"select name, path from _dbtestcase.tables where class_level").fetchall(),
+            rows=self._copy_out("(select * from _dbtestcase.rows where for_class)"),
+            sequences=execute(
+                b"select name, last_value, is_called from _dbtestcase.sequences"
                 b" where (last_value, is_called) <> (base_last_value, base_is_called)"
             ).fetchall(),
             objects=self._copy_out("(select * from _dbtestcase.large_objects where for_class)"),
-            views=self._connection.execute(
-                b"select view, populated, fresh from _dbtestcase.views where for_class"
-            ).fetchall(),
+            views=execute(b"select name, populated, fresh from _dbtestcase.views where for_class").fetchall(),
         )
 
     def _bring_back(self, carried: object) -> None:
         assert isinstance(carried, _Carried)
         execute = self._connection.execute
         with self._connection.transaction():
-            for rel, rows in carried.tables:
-                copy = execute(b"select _dbtestcase.make_class_copy(%b::oid)", (rel,)).fetchone()
-                assert copy is not None
-                self._copy_in(copy[0], rows)
-            for seq, last_value, is_called in carried.sequences:
+            for name, path in carried.tables:
+                execute(b"update _dbtestcase.tables set class_level = true, path = %b where name = %b", (path, name))
+            self._copy_in("_dbtestcase.rows", carried.rows)
+            for name, last_value, is_called in carried.sequences:
                 execute(
-                    b"update _dbtestcase.sequences set last_value = %b, is_called = %b where seq = %b::oid",
-                    (last_value, is_called, seq),
+                    b"update _dbtestcase.sequences set last_value = %b, is_called = %b where name = %b",
+                    (last_value, is_called, name),
                 )
             self._copy_in("_dbtestcase.large_objects", carried.objects)
-            for view, populated, fresh in carried.views:
+            for name, populated, fresh in carried.views:
                 execute(
-                    b"update _dbtestcase.views set for_class = true, populated = %b, fresh = %b where view = %b::oid",
-                    (populated, fresh, view),
+                    b"update _dbtestcase.views set for_class = true, populated = %b, fresh = %b where name = %b",
+                    (populated, fresh, name),
                 )
             execute(b"insert into _dbtestcase.class_level values (now())")
             execute(
-                b"insert into _dbtestcase.touched select rel from _dbtestcase.tables where class_copy is not null"
+                b"insert into _dbtestcase.touched select rel from _dbtestcase.tables where class_level"
                 b" union all select view from _dbtestcase.views where for_class"
             )
