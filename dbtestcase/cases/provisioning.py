@@ -51,6 +51,17 @@ class Provisioning:
         if configured is not None and ("unix_socket" in configured.query or "service" in configured.query):
             return configured.set(drivername=driver), False
         url = self.server(settings, kind).url.set(drivername=driver)
+        if configured is not None and configured.username and configured.username != url.username:
+            raise ConfigurationError(
+                f"The URL {shown(configured)} names the user {configured.username!r}, but a disposable server has only "
+                f"{url.username!r}, who may do everything.",
+                cause="a URL with a user and without a host: the server of a run is made for it, without your roles",
+                remedy=f"leave the user out and let connections take the role (connect_args={{'options': '-c role="
+                f"{configured.username}'}}, or SET ROLE in a connect listener; create it in load_initial_schema), or "
+                "name a server that has it"
+                if kind == "postgresql"
+                else "leave the user out, or name a server that has it",
+            )
         return url.update_query_dict(configured.query if configured is not None else {}), True
 
     def open_database(self, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:

@@ -44,6 +44,9 @@ class AsyncFacade(ProxyConnection):
         finally:
             turns.release(self._client.turn)
 
+    awaited = False
+    """Whether a coroutine of the driver's own connection runs."""
+
     blocking = False
     """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
 
@@ -57,7 +60,7 @@ class AsyncFacade(ProxyConnection):
 
         from .portal import _in_greenlet
 
-        if not self.blocking and not _in_greenlet():
+        if not (self.blocking or self.awaited or _in_greenlet()):
             await_only(self._sandbox.turns.acquire_async(self._client.turn))
         kwargs.pop("server_side", None)
         return super().cursor(*args, **kwargs)
@@ -123,7 +126,11 @@ class _DriverConnection:
             turns = virtual._sandbox.turns
             await turns.acquire_async(virtual._client.turn)  # not to block the loop: the others go on meanwhile
             turns.release(virtual._client.turn)
-            result = getattr(virtual, name)(*args, **kwargs)
+            virtual.awaited = True
+            try:
+                result = getattr(virtual, name)(*args, **kwargs)
+            finally:
+                virtual.awaited = False
             return _AsyncCursor(result) if isinstance(result, ProxyCursor) else result
 
         return method

@@ -66,7 +66,7 @@ class AsyncpgWire(PortalWire):
             self.broken = True
 
     def cut_off(self, error: BaseException) -> None:
-        if self.connection.portal.was_cut_off():
+        if self.connection.portal.was_cut_off() or isinstance(error, TimeoutError):
             self.broken = True  # the driver has cancelled the statement
 
     def forget_plans(self) -> None:
@@ -91,6 +91,9 @@ class _Connection(PortalConnection):
         super().__init__(*args)
         self._codecs: Registrations = self._wire.codecs.interned({})
         self._command_timeout: float | None = None
+
+    def state(self) -> tuple[object, ...]:
+        return (*super().state(), id(self._codecs))
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
         if parameters.get("command_timeout") is not None:

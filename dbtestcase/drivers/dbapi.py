@@ -7,6 +7,7 @@ its own; this module knows only the standard.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,10 +215,15 @@ class ProxyConnection:
         self._sandbox = sandbox
         self._client = client
         self._closed = False
+        client.state = functools.partial(_state_of, weakref.ref(self))
         weakref.finalize(self, sandbox.abandon, client).atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wire.connection, name)
+
+    def state(self) -> tuple[object, ...]:
+        """How it behaves: what the application can change of it, besides the server's settings."""
+        return (self._client.autocommit, self._client.read_only)
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take over what the arguments of the driver's ``connect()`` say about the connection's own behaviour."""
@@ -388,6 +394,11 @@ class ProxyConnection:
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
         return classify(text if isinstance(text, str) else str(text))
+
+
+def _state_of(reference: weakref.ref[ProxyConnection]) -> object:
+    connection = reference()
+    return None if connection is None else connection.state()
 
 
 class ProxyCursor:

@@ -200,6 +200,9 @@ class PortalConnection(ProxyConnection):
 
     driver_connection = _connection
 
+    def state(self) -> tuple[object, ...]:
+        return (*super().state(), self.isolation_level, self.deferrable)
+
     def own_method(self, name: str) -> Any:
         """The connection's own variant of a method of the driver's connection; None where it has none."""
         return None

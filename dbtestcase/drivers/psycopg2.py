@@ -287,6 +287,10 @@ class Psycopg2Connection(ProxyConnection):
         """What ``register_type()`` was given for this connection."""
         self.cursor_factory: Any = None
 
+    def state(self) -> tuple[object, ...]:
+        own = (len(self.casters), self.cursor_factory, self.isolation_level, self.deferrable)
+        return (*super().state(), *own)
+
     def configure(self, parameters: Mapping[str, Any]) -> None:
         made = parameters.get("connection_factory")
         if made is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 from ..reporting.call_sites import Origin
@@ -81,6 +82,7 @@ class Client(Owner):
     __slots__ = (
         "__weakref__",
         "autocommit",
+        "begun_with",
         "block",
         "checks_deferred",
         "cursors",
@@ -95,6 +97,7 @@ class Client(Owner):
         "read_only_now",
         "retired",
         "scope",
+        "state",
         "turn",
         "warned",
         "where",
@@ -120,9 +123,24 @@ class Client(Owner):
         self.cursors: dict[str, int] = {}  # its server-side cursors, each with how many savepoints were set before it
         self.where: Origin | str = ""
         self.scope = 0
-        self.retired = False  # it has SET something: a pool must not hand it to another test
+        self.state: Callable[[], object] | None = None
+        """Says how the driver's own connection behaves: what of it a test changes must not reach the next one."""
+        self.begun_with: object = None
+        self.retired = False  # a test has changed it: a pool must not hand it to another test
         self.warned: set[str] = set()
         self.writes: dict[str, Statement] = {}
+
+    def hand_out(self) -> None:
+        """Its pool gives it to somebody: what was done to it until the first time, by listeners, belongs to it."""
+        if self.begun_with is None and self.state is not None:
+            self.begun_with = self.state()
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is not any more what it was when its pool first handed it out."""
+        if self.parameters.changed:
+            return True
+        return self.begun_with is not None and self.state is not None and self.state() != self.begun_with
 
     @property
     def refuses_writes(self) -> bool:

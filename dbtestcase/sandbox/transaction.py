@@ -298,7 +298,7 @@ class Sandbox:
         for client in self._everyone():
             client.end()
             client.block = 0
-            if client.parameters.changed:
+            if client.changed:
                 client.retired = True
             if client.parameters.touched:
                 client.parameters = self._new_parameters(client.parameters.startup)
@@ -345,6 +345,7 @@ class Sandbox:
 
     def checkout(self, client: Client) -> None:
         """A pool hands a virtual connection to somebody: it belongs to what runs now."""
+        client.hand_out()
         client.scope = self._scopes[-1].number if self._scopes else 0
 
     def checkin(self, client: Client) -> None:

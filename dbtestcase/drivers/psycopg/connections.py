@@ -23,9 +23,9 @@ from ...sandbox.session_settings import Flow
 from ...sandbox.statements import Statement, classify, split
 from ...sandbox.transaction import Sandbox
 from ..arguments import Asked, settings_beyond
+from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import query_text, sandboxed, statement_of_caller
 from .hooks import Gen
-from .preparing import SharedPrepareManager
 from .results import results, results_in_pipeline
 from .transactions import VirtualAsyncTransaction, VirtualTransaction
 
@@ -87,7 +87,7 @@ class _Virtual:
         self._prepared: Any = SharedPrepareManager(wire.connection._prepared)
         self._prepared.prepare_threshold = keywords.get("prepare_threshold", 5)
         context = keywords.get("context")
-        self._adapters = AdaptersMap(context.adapters) if context is not None else None
+        self._adapters = CountingAdaptersMap(context.adapters) if context is not None else None
         if keywords.get("row_factory") is not None:
             self.row_factory = keywords["row_factory"]
         if keywords.get("cursor_factory") is not None:
@@ -99,6 +99,7 @@ class _Virtual:
         self._stream: object | None = None
         self._notice = functools.partial(psycopg.Connection._notice_handler, weakref.ref(self))  # type: ignore[arg-type]
         self.pgconn.notice_handler = wire.notices
+        client.state = functools.partial(_state_of, weakref.ref(self))
         weakref.finalize(self, sandbox.abandon, client).atexit = False
 
     # -- attributes that applications look at
@@ -119,6 +120,12 @@ class _Virtual:
     @property
     def info(self) -> psycopg.ConnectionInfo:
         return _Info(self)
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        if self._adapters is None:
+            self._adapters = CountingAdaptersMap(psycopg.adapters)
+        return self._adapters
 
     # an application may bring its own cursor classes: they get the sandbox's generators too
 
@@ -329,6 +336,19 @@ class _Virtual:
                 remedy=COMMITTING,
             )
         )
+
+
+def _state_of(reference: weakref.ref[Any]) -> object:
+    """How a connection behaves: what the application can change of it, besides the server's settings."""
+    connection = reference()
+    if connection is None:
+        return None
+    adapters = connection._adapters
+    return (
+        *(connection._autocommit, connection.row_factory, connection.cursor_factory, connection.server_cursor_factory),
+        *(connection.prepare_threshold, connection.isolation_level, connection.read_only, connection.deferrable),
+        adapters.changes if adapters is not None else 0,
+    )
 
 
 class _Info(psycopg.ConnectionInfo):

@@ -74,6 +74,9 @@ class SQLiteConnection(Features, Flags):
     def __class__(self) -> Any:
         return sqlite3.Connection
 
+    def state(self) -> tuple[object, ...]:
+        return (self._isolation_level, self._autocommit, self._row_factory, self._text_factory, tuple(self._flags))
+
     def configure(self, parameters: Mapping[str, Any]) -> None:
         parameters = known(
             self.dialect.driver, parameters, ("detect_types", "isolation_level", "factory", "autocommit")
