@@ -26,7 +26,8 @@
 
     DBTestCaseWarning (UserWarning)
     ├── LeftoverConnectionWarning a committing test left a connection open
-    └── DirtyReadWarning          a statement may see another transaction's unfinished writes
+    ├── DirtyReadWarning          a statement may see another transaction's unfinished writes
+    └── RowSecurityWarning        policies do not bind the role that the tests run as
 
 A message has three parts: what happened, the likely cause, and what to do.  None of them is a DBAPI error, so that
 SQLAlchemy does not wrap them and an application's ``except DBAPIError`` does not swallow them.
@@ -48,6 +49,7 @@ __all__ = [
     "MissingExtra",
     "NotRunning",
     "ProgramsNotFound",
+    "RowSecurityWarning",
     "SandboxBusy",
     "SandboxClosed",
     "SandboxConflict",
@@ -198,3 +200,7 @@ class LeftoverConnectionWarning(DBTestCaseWarning):
 
 class DirtyReadWarning(DBTestCaseWarning):
     """A statement may see another transaction's unfinished writes, which production would not show."""
+
+
+class RowSecurityWarning(DBTestCaseWarning):
+    """The database has policies of row-level security that do not bind the role that the tests run as."""

@@ -11,7 +11,9 @@ from sqlalchemy import URL, make_url
 from ..backends import Database, Lending, test_database
 from ..backends.recipes import Recipe
 from ..drivers.endpoints import family_of
+from ..errors import ConfigurationError
 from ..isolation.engines import sync_engine_of
+from ..reporting.urls import shown
 from ..server import Server, disposable_server
 from ..server.staying import STAY_HOURS
 from ..settings import Settings

@@ -18,6 +18,7 @@ from ..sandbox.transaction import Sandbox
 from .engines import Switchboard, blocking_engine, initialize_dialect
 from .open_sessions import OpenSessions
 from .resting import begin_use
+from .row_security import UNENFORCED_POLICIES, warn_of_policies
 
 __all__ = ["Isolation", "SandboxIsolation", "SandboxRun", "sandbox_run"]
 
@@ -120,6 +121,7 @@ class SandboxRun:
         self.untouched = True
         """Whether nobody has used a sequence yet."""
         self._rewind: str | None = None
+        self._looked_for_policies = False
         self._tests = 0
         self._awake = False
         self.wake()
@@ -175,6 +177,16 @@ class SandboxRun:
     def count_test(self) -> None:
         """A test was rolled back."""
         self._tests += 1
+
+    def look_for_policies(self) -> None:
+        """After the first class whose application has connected: warn of policies, unless somebody has taken a role."""
+        if self._looked_for_policies or self.rules.name != "postgresql":
+            return
+        if self.wire.gone or not self.sandbox.application_connected:
+            return
+        self._looked_for_policies = True
+        if not {"role", "session_authorization"} & self.sandbox.settings_seen:
+            warn_of_policies(self.wire.run(UNENFORCED_POLICIES))
 
     def tidy(self) -> None:
         """Between outer transactions: now and then, remove the dead rows of tests, which every scan has to step over.
@@ -474,6 +486,7 @@ class SandboxIsolation(Isolation):
             sandbox.end()
         self._take_back()
         self._marked = False
+        self.run.look_for_policies()
 
     def lead(self, engine: Any) -> None:
         self.run.board.lead(engine)

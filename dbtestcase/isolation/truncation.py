@@ -31,6 +31,7 @@ from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
 from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
+from dbtestcase.isolation.row_security import UNENFORCED_POLICIES, warn_of_policies
 from dbtestcase.reporting.warned import warn_at
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class TruncatingRun:
         self.url = url
         self.lendings = Lendings()
         self.cleaner = cleaning.cleaner_for(url, database)
-        self._in_use = self._asleep = False
+        self._in_use = self._asleep = self._looked_for_policies = False
         self.rerouting = Rerouting(url, self.lendings.watch, database.spare)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         self.engine = patient(create_engine(blocking), database.spare)
@@ -139,6 +140,13 @@ class TruncatingRun:
             stack.callback(self.own_engine.dispose)
             stack.callback(self.lendings.abandon)
             stack.callback(self.release, 0)
+
+    def look_for_policies(self) -> None:
+        """Once: warn of policies that do not bind the role of the tests."""
+        if not self._looked_for_policies and self.url.get_backend_name() == "postgresql":
+            self._looked_for_policies = True
+            with self.own_engine.connect() as connection:
+                warn_of_policies(connection.exec_driver_sql(UNENFORCED_POLICIES).all())
 
     def begin_use(self) -> None:
         """A class begins."""
@@ -223,6 +231,7 @@ class TruncatingIsolation(Isolation):
         self._lasting = self._others()
         self.run.lendings.begin_test()
         self._clean()  # what was written between the classes
+        self.run.look_for_policies()
         for engine in engines:
             self.run.rerouting.lead(engine)
 

@@ -114,6 +114,8 @@ class ParameterStore:
         self._defaults: dict[str, object] = {}
         """What the physical connection began with, as far as it was asked."""
         self._applied: Parameters | None = None
+        self.seen: set[str] = set()
+        """Every parameter that somebody has asked for or set, in any test."""
         self._invented: set[str] = set()
         """Settings that the server did not know before a connection set them; they last as long as the session."""
 
@@ -162,6 +164,7 @@ class ParameterStore:
             self._defaults |= found
             self._invented.update(name for name, value in found.items() if value is None)
             self._baseline |= found
+            self.seen.update(found)
         else:
             yield self._write(values)
         self._applied = mine
@@ -173,6 +176,7 @@ class ParameterStore:
             rows = yield self._read(new)
             self._baseline.update(zip(new, rows[0], strict=True))
             self._invented.update(name for name in new if self._baseline[name] is None)
+            self.seen.update(new)
 
     def after(self, mine: Parameters, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
         """Remember what a connection has set.

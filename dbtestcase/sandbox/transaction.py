@@ -131,6 +131,8 @@ class Sandbox:
         self.stack = Stack()
         self.turns = Turns(self._unfinished_turns, self._is_alone)
         self.raised: list[SandboxError] = []
+        self.application_connected = False
+        """Whether the application has ever had a connection."""
         self.statements = 0
         self.session = SessionState(rules, wire, self.catalog, self.stack)
         self._guarded: Client | None = None
@@ -333,6 +335,7 @@ class Sandbox:
         client.parameters = self._new_parameters(settings)
         client.look_at_modes()
         self.clients.add(client)
+        self.application_connected |= not own
         return client
 
     def _everyone(self) -> list[Client]:
@@ -364,6 +367,11 @@ class Sandbox:
     def close(self, client: Client) -> None:
         """A virtual connection was closed: what it owned in the server's session ends with it."""
         self.session.closed(client)
+
+    @property
+    def settings_seen(self) -> set[str]:
+        """The server's settings that somebody has asked for or set, in any test so far."""
+        return self._parameters.seen
 
     def is_open(self, client: Client) -> bool:
         """Whether what the client belongs to still runs."""
