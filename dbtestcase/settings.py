@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,22 @@ from sqlalchemy.exc import ArgumentError
 
 from dbtestcase.errors import ConfigurationError
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["VARIABLES", "Settings", "read_settings"]
 
 Keep = Literal["never", "fail"]
 Sql = Literal["fail", "all", "off"]
+
+
+VARIABLES = (
+    "DBTESTCASE_CACHE",
+    "DBTESTCASE_KEEP",
+    "DBTESTCASE_POSTGRES_BIN",
+    "DBTESTCASE_REPORT",
+    "DBTESTCASE_SQL",
+    "DBTESTCASE_SUMMARY",
+    "DBTESTCASE_URL",
+)
+"""Every variable that means something; another one that begins like these is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the variables; one that is set to the empty string counts as not set.
 
     :param environ: the variables; those of the process by default.
-    :raises ConfigurationError: a variable holds something that cannot be used.
+    :raises ConfigurationError: a variable holds something that cannot be used, or there is none of that name.
     """
     environ = os.environ if environ is None else environ
+    _refuse_unknown(environ)
     cache, chosen = _cache(environ)
     return Settings(
         url=_url(environ),
@@ -71,6 +85,18 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         report=_report(environ),
         summary=_one_of(environ, "DBTESTCASE_SUMMARY", ("0", "1")) == "1",
     )
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith("DBTESTCASE_") or name in VARIABLES:
+            continue
+        near = min(VARIABLES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
+        raise ConfigurationError(
+            f"The variable {name} is set, but there is none of that name: it would be ignored.",
+            cause=f"a misspelling; the nearest name is {near}",
+            remedy=f"unset {name}, or call it {near}; there are {', '.join(VARIABLES)}",
+        )
 
 
 def _url(environ: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from dbtestcase.errors import ConfigurationError, DatabaseError
 from dbtestcase.reporting.urls import shown
 from dbtestcase.settings import Settings
 
-__all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "register"]
+__all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "dialects", "register"]
 
 Mode = Literal["create", "existing"]
 
@@ -146,6 +146,11 @@ def register(name: str, module: str) -> None:
     :param module: the full name of a module with an attribute ``BACKEND``, an instance of :class:`Backend`.
     """
     _MODULES[name] = module
+
+
+def dialects() -> list[str]:
+    """The names of the dialects that have a backend."""
+    return sorted(_MODULES)
 
 
 def backend_for(url: URL) -> Backend:

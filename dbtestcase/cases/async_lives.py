@@ -39,6 +39,9 @@ __unittest = True  # keeps these frames out of the tracebacks of failing tests
 class AsyncClass(ClassLifecycle):
     """The life of an async class."""
 
+    given = (*ClassLifecycle.given, "sync_engine", "sync_session")
+    asynchronous = True
+
     def offers(self, isolation: Isolation) -> dict[str, Any]:
         application, _ = isolation.async_engines()
         url = application.url.render_as_string(hide_password=False)

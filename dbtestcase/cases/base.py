@@ -14,7 +14,6 @@ The composition is :mod:`.per_class` and :mod:`.per_test`, reached by ``_dbtestc
 from __future__ import annotations
 
 import contextlib
-import functools
 import unittest
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +26,7 @@ from ..reporting.failures import FailureEvidence
 from .assertions import QueryAssertions
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
+from .order_of_bases import watched
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
@@ -106,9 +106,8 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         super().__init_subclass__(**kwargs)
         if is_ours(cls):
             forget_cleanups(cls)
-        own = cls.__dict__.get("setUpClass")
-        if isinstance(own, classmethod):
-            cls.setUpClass = classmethod(_noting(own.__func__))  # type: ignore[method-assign,assignment]
+        if not is_ours(cls) and (set_up := watched(cls)) is not None:
+            cls.setUpClass = set_up  # type: ignore[method-assign]
 
     # -- hooks
 
@@ -128,8 +127,9 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     @classmethod
     def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls._dbtestcase.begin()
+        with cls._dbtestcase.setting_up():
+            super().setUpClass()
+            cls._dbtestcase.begin()
 
     @classmethod
     def enterModule(cls) -> Session:
@@ -157,6 +157,12 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     # -- the life of a test
 
+    def _callTestMethod(self, method: Callable[[], Any]) -> None:
+        super()._callTestMethod(self._dbtestcase.checked(method))
+
+    def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        super()._callCleanup(self._dbtestcase.checked_cleanup(function), *args, **kwargs)
+
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test; the database is made ready just before ``setUp``, whatever the test's ``setUp`` calls."""
         with self._dbtestcase.prepared():
@@ -170,14 +176,3 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
 for _base in filter(is_ours, DatabaseTest.__mro__):
     forget_cleanups(_base)
-
-
-def _noting(set_up_class: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An overridden setUpClass() that leaves a note that a runner has called it."""
-
-    @functools.wraps(set_up_class)
-    def setUpClass(cls: Any) -> None:
-        cls._dbtestcase.called_set_up()
-        set_up_class(cls)
-
-    return setUpClass

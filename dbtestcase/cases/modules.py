@@ -10,6 +10,7 @@ import os
 import sys
 import unittest
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
@@ -20,6 +21,7 @@ from ..isolation.engines import resolve_engines
 from ..isolation.rollback import Isolation, SandboxIsolation
 from ..settings import read_settings
 from . import scopes
+from .lifecycle import is_ours
 
 if TYPE_CHECKING:
     from .per_class import ClassLifecycle
@@ -57,11 +59,28 @@ class Modules:
         self._pid = 0
 
     def enter(self, running: ClassLifecycle) -> Session:
-        module = sys._getframe(2).f_globals.get("__name__", running.cls.__module__)
+        module = _module_being_set_up(running.cls, sys._getframe(2))
+        if current.running is not None and current.running.run is not None and current.running.cls.__module__ == module:
+            raise _entered_late(running.cls, f"{current.running.cls.__qualname__} runs")
         current.replace(running)
-        isolation = self._open(running, module)
-        self._session = Session(isolation.own_engine, expire_on_commit=False)
+        isolation = self._entered(running, module) or self._open(running, module)
+        self._session = self._session or Session(isolation.own_engine, expire_on_commit=False)
         return self._session
+
+    def _entered(self, running: ClassLifecycle, module: str) -> Isolation | None:
+        """What a call before this one has opened for the module."""
+        mine = self._isolation
+        if mine is None or self._pid != os.getpid() or self._module != module:
+            return None
+        found = running.make_isolation(read_settings(), resolve_engines(running.cls.engines))
+        if getattr(found, "run", None) is getattr(mine, "run", self):
+            return mine
+        raise ConfigurationError(
+            f"{running.cls.__qualname__}.enterModule() was called in {module}, which a class with another database has "
+            "entered.",
+            cause="a module has one outer transaction, on one database",
+            remedy="call it once, on the common base of the module's classes; or make the rows in setUpTestData()",
+        )
 
     def isolation_for(self, running: ClassLifecycle) -> Isolation | None:
         cls = running.cls
@@ -124,6 +143,46 @@ class Modules:
         marker = type("_Module", (unittest.TestCase,), {"__module__": module})
         scopes.enter("module", "outer transaction", opened, test_class=marker)
         return isolation
+
+
+_LATE = ("setUpClass", "setUpTestData", "setUp", "asyncSetUp", "load_base_data")
+
+
+def _module_being_set_up(cls: type, caller: FrameType) -> str:
+    """The name of the module that a runner is setting up, whoever calls enterModule() for it.
+
+    unittest and pytest know it; otherwise it is the module of ``setUpModule``, or of the class's own, or the caller's.
+    """
+    named = own = ""
+    frame: FrameType | None = caller
+    if caller.f_code.co_name == "<module>":
+        raise _entered_late(cls, f"{caller.f_globals.get('__name__')} is imported")
+    while frame is not None:
+        name, place = frame.f_code.co_name, str(frame.f_globals.get("__name__", ""))
+        if name in _LATE and _is_a_case(frame.f_locals.get("self", frame.f_locals.get("cls"))):
+            raise _entered_late(cls, f"{name}() runs")
+        if place == "unittest.suite" and isinstance(frame.f_locals.get("currentModule"), str):
+            return str(frame.f_locals["currentModule"])
+        if place == "_pytest.fixtures" and (module := getattr(frame.f_locals.get("request"), "module", None)):
+            return str(module.__name__)
+        if name in ("setUpModule", "setup_module"):
+            named = named or place
+        if place == cls.__module__:
+            own = place
+        frame = frame.f_back
+    return named or own or str(caller.f_globals.get("__name__", cls.__module__))
+
+
+def _is_a_case(subject: object) -> bool:
+    return any(map(is_ours, (subject if isinstance(subject, type) else type(subject)).__mro__))
+
+
+def _entered_late(cls: type, when: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{cls.__qualname__}.enterModule() was called while {when}.",
+        cause="it opens the outer transaction of a module, before the module's first class begins",
+        remedy=f"call it in the module's setUpModule(): def setUpModule(): {cls.__name__}.enterModule()",
+    )
 
 
 current = Current()

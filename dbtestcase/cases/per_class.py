@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -25,8 +25,11 @@ from ..reporting.failures import SQLLog
 from ..reporting.lock_waits import LockWatch
 from ..settings import Settings, read_settings
 from . import scopes
+from .configuration import check_names, metadata_in
 from .lifecycle import is_ours, own_cleanups
 from .modules import current, modules
+from .never_ran import check_runnable
+from .order_of_bases import check_bases, forgotten_set_up, watches
 from .provisioning import Provisioning
 from .run_report import record_run
 
@@ -64,10 +67,18 @@ class ClassLifecycle(Provisioning):
     :param cls: the test class.
     """
 
+    given: tuple[str, ...] = ("connection", "database_url", "engine", "session")
+    """The names of what a class and its tests are given while they run."""
+
+    asynchronous = False
+    """Whether tests are awaited."""
+
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
         self._run: ClassRun | None = None
-        self._set_up_by: int | None = None
+        self._checked = False
+        self.offered: set[str] = set()
+        self._set_ups = 0  # how many setUpClass() of the class's bases are running, one within the other
 
     @property
     def run(self) -> ClassRun | None:
@@ -84,7 +95,7 @@ class ClassLifecycle(Provisioning):
     def recipe(self) -> Recipe:
         configured = self.configured_url(read_settings())
         dialect = configured.get_backend_name() if configured is not None else "postgresql"
-        metadata = self.cls.metadata if self.cls.metadata is not None else []
+        metadata = metadata_in(self.cls)
         return MetadataRecipe(metadata, self.base_data(), initial_schema=self.initial_schema(), dialect=dialect)
 
     def base_data(self) -> Callable[[Session], None] | None:
@@ -129,9 +140,23 @@ class ClassLifecycle(Provisioning):
 
     # -- the life of the class
 
-    def called_set_up(self) -> None:
-        """A runner has called an overridden ``setUpClass()``: not every runner does."""
-        self._set_up_by = os.getpid()
+    @contextlib.contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """A ``setUpClass()`` of the class or of a base runs; with the outermost, class data end.
+
+        :raises ConfigurationError: it did not reach ours.
+        """
+        self._set_ups += 1
+        try:
+            yield
+        finally:
+            self._set_ups -= 1
+        if self._set_ups:
+            return
+        if self.run is None:
+            raise forgotten_set_up(self.cls)
+        if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.overrides("setUpClass"):
+            self._complete(self.run)
 
     def begin(self) -> None:
         """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""
@@ -139,7 +164,7 @@ class ClassLifecycle(Provisioning):
             return
         scopes.class_started(self.cls)
         current.replace(self)
-        self._check_attributes()
+        self.check()
         settings = read_settings()
         record_run(settings)
         recorder = report.recorder()
@@ -164,16 +189,12 @@ class ClassLifecycle(Provisioning):
 
     def begin_test(self, test: TestLifecycle) -> ClassRun:
         """Make the class ready for a test."""
-        self._refuse_forgotten_super()
         self.begin()
         run = self.run
         assert run is not None
         if run.isolation.needs_rebuild:
             self._rebuild(run)
-        if not run.captured:
-            run.captured = True
-            self._capture_data(run)
-            self._report_set_up(run)
+        self._complete(run)
         return run
 
     def _report_set_up(self, run: ClassRun) -> None:
@@ -222,7 +243,16 @@ class ClassLifecycle(Provisioning):
 
     # -- inside
 
-    def _check_attributes(self) -> None:
+    def check(self) -> None:
+        """Refuse what is misspelt, what would be ignored and what would never run."""
+        if not self._checked:
+            check_bases(self.cls, given=self.given)
+            check_names(self.cls, given=self.given)
+            check_runnable(self.cls, asynchronous=self.asynchronous)
+            self._check_scope()
+            self._checked = True
+
+    def _check_scope(self) -> None:
         cls = self.cls
         if cls.transaction_scope not in _SCOPES:
             raise ConfigurationError(
@@ -237,27 +267,18 @@ class ClassLifecycle(Provisioning):
                 remedy='make the rows in setUp(), or use transaction_scope = "class"',
             )
 
-    def _refuse_forgotten_super(self) -> None:
-        """A setUpClass that ran without reaching ours is named; one that no runner called is nobody's fault."""
-        if self.run is not None or self._set_up_by != os.getpid() or not self.overrides("setUpClass"):
-            return
-        owner = defining_class(self.cls, "setUpClass")
-        assert owner is not None
-        raise ConfigurationError(
-            f"{owner.__module__}.{owner.__qualname__}.setUpClass() ran without calling super().setUpClass().",
-            cause="an overridden setUpClass() that forgot it",
-            remedy="make super().setUpClass() its first line, or move the rows to setUpTestData(), which needs no "
-            "super()",
-        )
-
     def _offer(self, run: ClassRun) -> None:
         """Set the attributes of the class that name the test database."""
         for name, value in self.offers(run.isolation).items():
-            if name not in vars(self.cls):
+            if hasattr(inspect.getattr_static(self.cls, name, None), "__get__"):  # a property of the user's
+                continue
+            if name not in self.offered:
                 run.stack.callback(self._take_back, name)
+                self.offered.add(name)
             setattr(self.cls, name, value)
 
     def _take_back(self, name: str) -> None:
+        self.offered.discard(name)
         if name in vars(self.cls):
             delattr(self.cls, name)
 
@@ -287,8 +308,15 @@ class ClassLifecycle(Provisioning):
             if run.session is not None:
                 run.session.commit()
 
+    def _complete(self, run: ClassRun) -> None:
+        """Class data are complete: what is written from now on belongs to the next test."""
+        if not run.captured:
+            run.captured = True
+            self._capture_data(run)
+            self._report_set_up(run)
+
     def _capture_data(self, run: ClassRun) -> None:
-        """What was made until the first test is class data: each test gets its instances fresh."""
+        """Let each test get the instances that were made for the class fresh."""
         session = run.session
         if session is None and not self.overrides("setUpTestData"):
             return

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from ..errors import NotRunning
+from ..errors import ConfigurationError, NotRunning
 from ..isolation.rollback import Isolation
 from ..reporting import report
 from .keep_rows import keep_rows
 from .modules import modules
+from .never_ran import refuse_unfinished
 from .per_class import ClassLifecycle, ClassRun
 
 __all__ = ["TestLifecycle"]
@@ -35,6 +37,7 @@ class TestLifecycle:
         self.of_class: ClassLifecycle = of_class
         self.sessions: list[Session] = []
         self._given: dict[str, Any] = {}
+        self._prepared = False
 
     @property
     def isolation(self) -> Isolation:
@@ -104,14 +107,50 @@ class TestLifecycle:
         @functools.wraps(original)
         def setUp() -> None:
             self.begin()
-            original()
+            refuse_unfinished(original(), f"{type(test).__qualname__}.setUp")
 
         test.setUp = setUp
+        self._prepared = True
         try:
             yield
         finally:
             del test.setUp
             vars(test).pop("_dbtestcase", None)
+
+    def checked(self, method: Callable[[], Any]) -> Callable[[], Any]:
+        """The test method, such that it fails where it did not run.
+
+        :raises ConfigurationError: the test has not begun: something stands before our ``run()``.
+        """
+        if not self._prepared:
+            raise ConfigurationError(
+                f"{self.test.id()} was run past DatabaseTest.run(): it would be outside of its transaction.",
+                cause="a run() of another base, or of a runner, that calls unittest.TestCase.run() by its name",
+                remedy="put the class of dbtestcase first among the bases, or call super().run(result)",
+            )
+        if inspect.iscoroutinefunction(method):
+            return method  # of an async class: the others have been refused when the class began
+
+        def running() -> Any:
+            return refuse_unfinished(method(), self.test.id())
+
+        running.__qualname__ = getattr(method, "__qualname__", running.__qualname__)
+        if getattr(method, "__unittest_expecting_failure__", False):
+            running.__unittest_expecting_failure__ = True  # type: ignore[attr-defined]
+        return running
+
+    def checked_cleanup(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A cleanup, if it will be run.
+
+        :raises ConfigurationError: nobody awaits it.
+        """
+        if not self.of_class.asynchronous and inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"{self.test.id()}: the cleanup {function.__qualname__}() is a coroutine function: it would never run.",
+                cause="addCleanup() of an async function on a class whose tests are not awaited",
+                remedy="write a plain function, or use an Async class and addAsyncCleanup()",
+            )
+        return function
 
     def begin(self) -> None:
         """Begin the test; its end is the last of its cleanups."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from ..backends import Database, Lending, test_database
 from ..backends.recipes import Recipe
+from ..backends.server_urls import checked_url
 from ..drivers.endpoints import family_of
 from ..errors import ConfigurationError
 from ..isolation.engines import sync_engine_of
@@ -39,13 +40,15 @@ class Provisioning:
 
     def configured_url(self, settings: Settings) -> URL | None:
         """The URL of the class, else the one of the environment."""
-        given = self.cls.url if self.cls.url is not None else settings.url
-        return make_url(given) if given is not None else None
+        if self.cls.url is not None:
+            return checked_url(self.cls.url, f"{self.cls.__qualname__}.url")
+        return checked_url(settings.url, "DBTESTCASE_URL") if settings.url is not None else None
 
     def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
         configured = self.configured_url(settings)
         kind = configured.get_backend_name() if configured is not None else "postgresql"
+        self._refuse_other_kinds(configured, kind, engines)
         driver = _driver(configured, kind, engines)
         if kind == "sqlite" or (configured is not None and (configured.host or "host" in configured.query)):
             assert configured is not None
@@ -65,6 +68,25 @@ class Provisioning:
                 else "leave the user out, or name a server that has it",
             )
         return url.update_query_dict(configured.query if configured is not None else {}), True
+
+    def _refuse_other_kinds(self, configured: URL | None, kind: str, engines: list[Any]) -> None:
+        """An engine of another kind of database than the test's cannot be led, whatever the driver."""
+        others = [engine for engine in map(sync_engine_of, engines) if _kind(engine.dialect.name) != _kind(kind)]
+        if not others:
+            return
+        other = others[0]
+        name = self.cls.__qualname__
+        said = "no url is set, so it is PostgreSQL" if configured is None else f"the URL is {shown(configured)}"
+        right = "sqlite://" if other.dialect.name == "sqlite" else f"{other.dialect.name}+{other.dialect.driver}://"
+        remedy = f'{name}.url = "{right}"'
+        if len(others) < len(engines):
+            remedy = f'take it out of `engines`, and keep it in a class of its own with url = "{right}"'
+        raise ConfigurationError(
+            f"{name}.engines names {shown(other.url)}, a {other.dialect.name} engine, but the test database is of "
+            f"{kind}.",
+            cause=f"the test database is of the kind that the application uses, and {said}",
+            remedy=remedy,
+        )
 
     def open_database(self, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
         recipe = self.recipe()
@@ -123,6 +145,10 @@ class Provisioning:
     def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""
         return scopes.enter("run", ("server", kind), lambda: disposable_server(settings, kind=kind))
+
+
+def _kind(name: str) -> str:
+    return "mysql" if name == "mariadb" else name
 
 
 def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:

@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from .factoryboy import Binding, is_factory_boy, lead_method, reachable
 from .polyfactory import is_polyfactory, lead
 
-__all__ = ["FactoryManager", "bound"]
+__all__ = ["FactoryManager", "bound", "is_factory"]
 
 Factories = Sequence[type | ModuleType] | ModuleType
 
@@ -153,8 +153,8 @@ def _collect(factories: Factories) -> list[type]:
     classes: list[type] = []
     for each in [factories] if isinstance(factories, ModuleType) else factories:
         if isinstance(each, ModuleType):
-            classes += [value for value in vars(each).values() if _is_factory(value) and not _is_librarys(value)]
-        elif _is_factory(each):
+            classes += [value for value in vars(each).values() if is_factory(value) and not _is_librarys(value)]
+        elif is_factory(each):
             classes.append(each)
         else:
             raise ConfigurationError(
@@ -166,7 +166,8 @@ def _collect(factories: Factories) -> list[type]:
     return list(dict.fromkeys(classes))
 
 
-def _is_factory(value: object) -> bool:
+def is_factory(value: object) -> bool:
+    """Whether it is a factory class, of FactoryBoy or polyfactory."""
     return is_factory_boy(value) or is_polyfactory(value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,11 +20,12 @@ from sqlalchemy.pool import Pool, QueuePool
 from ..drivers import connect_virtual
 from ..drivers.direct_connections import watching
 from ..drivers.endpoints import Target, target_of_arguments, target_of_connection
-from ..errors import ConfigurationError, SandboxEscape
+from ..errors import SandboxEscape
 from ..reporting.urls import shown
 from ..sandbox.connections import Client
 from ..sandbox.transaction import Sandbox
 from .connect_arguments import ask_listeners, connect_arguments
+from .named_engines import call_for_engines, is_engine, not_an_engine
 
 __all__ = ["Switchboard", "blocking_engine", "initialize_dialect", "resolve_engines", "sync_engine_of"]
 
@@ -34,13 +35,9 @@ def sync_engine_of(engine: Any) -> Engine:
 
     :raises ConfigurationError: it is no engine.
     """
-    inner = getattr(engine, "sync_engine", engine)
-    if not isinstance(inner, Engine):
-        raise ConfigurationError(
-            f"{engine!r} is not an engine.",
-            cause="the class attribute engines (or enlist()) takes engines, or functions that return them",
-            remedy="name the Engine or AsyncEngine of the application, or `lambda: app.engine`",
-        )
+    if not is_engine(engine):
+        raise not_an_engine(engine)
+    inner: Engine = getattr(engine, "sync_engine", engine)
     return inner
 
 
@@ -51,18 +48,21 @@ def resolve_engines(engines: Any) -> list[Any]:
     """
     if engines is None:
         return []
-    if isinstance(engines, Engine) or hasattr(engines, "sync_engine") or callable(engines):
-        engines = [engines]
     found: list[Any] = []
-    for each in engines:
-        value = each
-        if not isinstance(each, Engine) and not hasattr(each, "sync_engine") and callable(each):
-            value = each()
-        members = value.values() if isinstance(value, dict) else value
-        for engine in members if isinstance(members, Iterable) and not isinstance(value, Engine) else [value]:
+    for each in _members(engines):
+        value = call_for_engines(each) if callable(each) and not is_engine(each) else each
+        for engine in _members(value):
             sync_engine_of(engine)
             found.append(engine)
     return found
+
+
+def _members(value: Any) -> list[Any]:
+    """What is in a collection, or the one thing that is none."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    is_collection = isinstance(value, Sequence | Set | ValuesView | Iterator) and not isinstance(value, str | bytes)
+    return list(value) if is_collection else [value]
 
 
 class Switchboard:

@@ -81,7 +81,7 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 
 def _runners_of(number: int, example: str) -> tuple[str, ...]:
     """In the long mode every runner for every example; else two of them, which differ by example and environment."""
-    if os.environ.get("DBTESTCASE_LONG") == "1":
+    if os.environ.get("LONG_TESTS") == "1":
         return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
     number += sys.version_info[1]
     serial = SERIAL_RUNNERS if example == "users" else (SERIAL_RUNNERS[number % len(SERIAL_RUNNERS)],)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 
 from dbtestcase import AsyncDatabaseTest, DirtyReadWarning, SandboxConflict
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 2_000 if LONG else 60
 
 metadata = sa.MetaData()

@@ -16,7 +16,7 @@ from tests.support.interleavings import SCHEMA, Comparison, Sandboxed, Sequence,
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 20_000 if LONG else 150
 
 

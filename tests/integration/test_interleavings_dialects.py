@@ -23,7 +23,7 @@ from tests.support.connections_model import GONE, Independent
 from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 5_000 if LONG else 200
 
 OPERATIONS = {

@@ -19,12 +19,12 @@ from dbtestcase.settings import read_settings
 from tests.support.requirements import require
 
 SYSTEM = {"information_schema", "mysql", "performance_schema", "sys"}
-REMEDY = "apt-get install mariadb-server, or name a server in DBTESTCASE_TEST_MARIADB_URL"
+REMEDY = "apt-get install mariadb-server, or name a server in TESTS_MARIADB_URL"
 
 
 def require_mariadb() -> None:
     """Go on if there is a MariaDB; else skip the running test by name."""
-    if "DBTESTCASE_TEST_MARIADB_URL" in os.environ:
+    if "TESTS_MARIADB_URL" in os.environ:
         return
     try:
         find_mariadb()
@@ -35,7 +35,7 @@ def require_mariadb() -> None:
 @functools.cache
 def mariadb_url() -> URL:
     """A server, as its administrator; it lives as long as this process.  Skips by name where there is none."""
-    if url := os.environ.get("DBTESTCASE_TEST_MARIADB_URL"):
+    if url := os.environ.get("TESTS_MARIADB_URL"):
         return make_url(url)
     require_mariadb()
     server = disposable_server(read_settings(), kind="mariadb")

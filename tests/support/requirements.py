@@ -7,16 +7,16 @@ import os
 import unittest
 
 #: CI sets it to 1: whatever a test needs must be there.
-VARIABLE = "DBTESTCASE_TESTS_REQUIRE_ALL"
+VARIABLE = "TESTS_REQUIRE_ALL"
 
 #: What may be missing all the same: the texts given as ``what``, separated by semicolons.
-EXCEPTIONS = "DBTESTCASE_TESTS_MAY_LACK"
+EXCEPTIONS = "TESTS_MAY_LACK"
 
 
 def require(available: object, what: str, remedy: str) -> None:
     """Go on if ``available`` is true; else skip the running test, naming ``what`` and how to get it.
 
-    :raises AssertionError: it is missing although ``DBTESTCASE_TESTS_REQUIRE_ALL=1`` says that nothing may be.
+    :raises AssertionError: it is missing although ``TESTS_REQUIRE_ALL=1`` says that nothing may be.
     :raises unittest.SkipTest: it is missing.
     """
     if available:

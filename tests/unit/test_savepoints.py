@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from dbtestcase.sandbox.savepoints import Conflict, Fate, Owner, Stack, Verb
 from tests.support.connections_model import World
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 
 
 def explore(owners: int, length: int, *, deferred: bool = False) -> Counter[str]:

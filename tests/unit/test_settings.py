@@ -1,11 +1,12 @@
 """What the environment says is read once, and refused where it cannot be used."""
 
+import re
 import tempfile
 import unittest
 from pathlib import Path
 
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.settings import Settings, read_settings
+from dbtestcase.settings import VARIABLES, Settings, read_settings
 
 
 class ReadSettingsTest(unittest.TestCase):
@@ -58,6 +59,29 @@ class ReadSettingsTest(unittest.TestCase):
                 read_settings({name: value})
             with self.subTest(name, part="three parts"):
                 self.assertTrue(caught.exception.cause and caught.exception.remedy)
+
+    def test_a_variable_that_means_nothing_is_named_with_the_nearest_that_does(self) -> None:
+        for name, nearest in {
+            "DBTESTCASE_KEP": "DBTESTCASE_KEEP",
+            "DBTESTCASE_SQLS": "DBTESTCASE_SQL",
+            "DBTESTCASE_POSTGRESBIN": "DBTESTCASE_POSTGRES_BIN",
+            "DBTESTCASE_ANYTHING": "DBTESTCASE_URL",
+        }.items():
+            for value in ("1", ""):
+                with self.subTest(name, value=value), self.assertRaises(ConfigurationError) as raised:
+                    read_settings({name: value, "DBTEST": "1", "dbtestcase_x": "1"})
+                self.assertIn(f"The variable {name} is set", str(raised.exception))
+                self.assertIn(nearest, str(raised.exception))
+
+    def test_the_project_itself_uses_no_variable_that_means_nothing(self) -> None:
+        root = Path(__file__).parents[2]
+        here = {Path(__file__)}
+        for folder in (root / "tests", root / "docs", root / "dbtestcase", root / ".ci"):
+            for path in set(folder.rglob("*")) - here:
+                if path.suffix in (".py", ".rst", ".cfg") or path.parent.name == ".ci":
+                    named = set(re.findall(r"DBTESTCASE_[A-Z_]*[A-Z]", path.read_text("utf-8")))
+                    with self.subTest(path.relative_to(root)):
+                        self.assertLessEqual(named, set(VARIABLES), "the tests' own are called TESTS_… or LONG_TESTS")
 
     def test_a_url_that_cannot_be_parsed_is_not_shown_since_it_may_hold_a_password(self) -> None:
         with self.assertRaises(ConfigurationError) as caught:

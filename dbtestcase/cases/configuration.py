@@ -1,0 +1,287 @@
+"""What is written on a test class is checked when it begins, so that nothing is ignored and nothing is misread.
+
+Checked are the names here, what would never run in :mod:`.never_ran`, and the order of the bases in
+:mod:`.order_of_bases`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import sysconfig
+import unittest
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from sqlalchemy import URL, MetaData, Table, make_url
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ArgumentError
+
+from ..data.factories import is_factory
+from ..errors import ConfigurationError
+from .lifecycle import is_ours
+from .spelling import nearest
+
+__all__ = ["HOOKS", "check_names", "is_foreign", "metadata_in", "settings_of", "users_bases"]
+
+HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
+"""Class methods that the user may write."""
+
+_ELSEWHERE = {
+    "migrations": "MigratedDatabaseTest, or TruncatingDatabaseTest",
+    "x_arguments": "MigratedDatabaseTest, or TruncatingDatabaseTest",
+    "exclude_from_comparison": "the mixin MigrationChecks",
+    "exclude_from_stairway": "the mixin MigrationChecks",
+}
+
+_ROUTINES = (FunctionType, classmethod, staticmethod, property, type)
+
+
+def settings_of(cls: type) -> set[str]:
+    """The public attributes that may be set on a class, of all of its bases that are ours."""
+    return {
+        name
+        for base in cls.__mro__
+        if is_ours(base)
+        for name, value in vars(base).items()
+        if not name.startswith("_") and not isinstance(value, _ROUTINES) and not hasattr(value, "__set_name__")
+    }
+
+
+def users_bases(cls: type) -> list[type]:
+    """The class and those of its bases that the user has written."""
+    return [base for base in cls.__mro__ if not is_ours(base) and not is_foreign(base)]
+
+
+def is_foreign(base: type) -> bool:
+    """Whether a class belongs to Python, to another framework or to another distribution."""
+    if any(is_ours(each) for each in base.__mro__):
+        return False
+    return issubclass(base, unittest.TestCase) or _is_installed(base.__module__)
+
+
+def check_names(cls: type, *, given: Collection[str]) -> None:
+    """Refuse attributes that are nearly ours and none, that belong to another class, or that hide what a test is given.
+
+    :param given: the names that the class and its tests are given while they run.
+    :raises ConfigurationError: the first one that is found.
+    """
+    settings = settings_of(cls)
+    hooks = [name for name in HOOKS if hasattr(cls, name)]
+    own = users_bases(cls)
+    known = _names_of_others(cls)
+    for base in own:
+        offered = base._dbtestcase.offered if hasattr(base, "_dbtestcase") else ()
+        for name, value in list(vars(base).items()):
+            if name.startswith(("_", "test")) or name in settings or name in hooks or name in offered:
+                continue
+            where = f"{base.__module__}.{base.__qualname__}.{name}"
+            if name in given:
+                _refuse_given(where, name, value)
+            elif name in known:
+                continue
+            elif name in _ELSEWHERE:
+                _refuse_elsewhere(cls, where, name, value)
+            else:
+                _refuse_near(base, own, where, name, value, settings=settings, hooks=hooks)
+
+
+def _refuse_given(where: str, name: str, value: object) -> None:
+    if hasattr(type(value), "__get__"):
+        return  # a property or a method is asked in each test: the user's own answer
+    meant = {
+        "engine": "the application's engines go into the list `engines`: engines = [engine]",
+        "sync_engine": "the application's engines go into the list `engines`: engines = [engine]",
+        "session": "name the engine of the application's sessions (engines = [engine]), and use self.session, or set "
+        "self.session in setUp()",
+        "sync_session": "use self.sync_session, or set it in setUp()",
+        "connection": "use self.connection, or set self.connection in setUp()",
+        "database_url": "the server's URL is the attribute `url`",
+    }
+    raise ConfigurationError(
+        f"{where} is set on the class ({_shown(value)}), but it is the name of what a test is given: it would be "
+        "ignored.",
+        cause=f"`{name}` is of the test database, and made when the class begins",
+        remedy=meant[name],
+    )
+
+
+def _refuse_elsewhere(cls: type, where: str, name: str, value: object) -> None:
+    if name == "migrations" and not _is_migrations(value):
+        return
+    ours = next(base.__name__ for base in cls.__mro__ if is_ours(base))
+    raise ConfigurationError(
+        f"{where} is set, but a {ours} has no such attribute: it would be ignored.",
+        cause=f"`{name}` belongs to {_ELSEWHERE[name]}",
+        remedy=f"let the class be one of {_ELSEWHERE[name]}, or take the attribute away",
+    )
+
+
+def _refuse_near(
+    base: type,
+    own: Iterable[type],
+    where: str,
+    name: str,
+    value: object,
+    *,
+    settings: Collection[str],
+    hooks: Collection[str],
+) -> None:
+    routine = isinstance(value, FunctionType | classmethod | staticmethod)
+    meant = nearest(name, hooks if routine else settings)
+    if meant is None or isinstance(value, type | property) or _is_one_more(name, meant, base):
+        return
+    if not routine and not _is_meant(name, meant, value, own):
+        return
+    raise ConfigurationError(
+        f"{where} means nothing, and would be ignored. Did you mean {meant}?",
+        cause=f"a misspelling of `{meant}`",
+        remedy=f"write {meant}; or give an attribute of your own another name, such as my_{name}",
+    )
+
+
+def _is_one_more(name: str, meant: str, base: type) -> bool:
+    """Whether a name is made of the known one: ``metadata_a`` and ``metadata2``, ``METADATA`` beside ``metadata``."""
+    rest = name.removeprefix(meant)
+    if name != rest and (rest.isdigit() or (len(rest) > 1 and rest[0] == "_")):
+        return True
+    return name.isupper() and meant in vars(base)
+
+
+def _is_meant(name: str, meant: str, value: object, own: Iterable[type]) -> bool:
+    """Whether the attribute is a slip: its value fits, or nobody would give that name to anything else."""
+    if any(name in names for names in map(_names_read, own)):
+        return False  # the class's own code uses it
+    looks = _EVIDENCE.get(meant)
+    if looks is not None and any(looks(each) for each in _each(value)):
+        return True
+    return looks is None or (meant in _TERMS and not name.isupper())
+
+
+def _each(value: object) -> list[object]:
+    return [value, *value] if isinstance(value, list | tuple | set) else [value]
+
+
+def _is_migrations(value: object) -> bool:
+    if isinstance(value, str):
+        return value.endswith((".ini", ".toml"))
+    return isinstance(value, Path) or type(value).__module__ == "alembic.config"
+
+
+def _is_database_url(value: object) -> bool:
+    if isinstance(value, URL):
+        return True
+    if not isinstance(value, str):
+        return False
+    try:
+        return make_url(value).get_backend_name() in ("postgresql", "postgres", "sqlite", "mysql", "mariadb")
+    except (ArgumentError, ValueError):
+        return False
+
+
+def _is_engine(value: object) -> bool:
+    return isinstance(value, Engine) or isinstance(getattr(value, "sync_engine", None), Engine)
+
+
+# What the value of an attribute looks like.  A name like `outsider` or `migration` is a slip only where that is so.
+_EVIDENCE: dict[str, Callable[[Any], bool]] = {
+    "url": _is_database_url,
+    "database": lambda value: value in ("create", "existing"),
+    "migrations": _is_migrations,
+    "factories": lambda value: is_factory(value) or isinstance(value, ModuleType),
+    "engines": _is_engine,
+    "outside": _is_engine,
+    "metadata": lambda value: isinstance(value, MetaData),
+}
+_TERMS = ("engines", "metadata")  # no other thing has such a name
+
+
+@lru_cache(maxsize=512)
+def _names_read(cls: type) -> frozenset[str]:
+    """Every name that the code of a class reads, as an attribute or otherwise."""
+    found: set[str] = set()
+    pending: list[Any] = [getattr(value, "__func__", value) for value in vars(cls).values()]
+    pending = [function.__code__ for function in map(inspect.unwrap, filter(callable, pending)) if _has_code(function)]
+    while pending:
+        code = pending.pop()
+        found.update(code.co_names)
+        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return frozenset(found)
+
+
+def _has_code(function: object) -> bool:
+    return isinstance(getattr(function, "__code__", None), CodeType)
+
+
+def _names_of_others(cls: type) -> set[str]:
+    """The attributes that unittest and other frameworks define: to override them is no slip."""
+    found = set(dir(unittest.IsolatedAsyncioTestCase))
+    for base in cls.__mro__:
+        if is_foreign(base):
+            found.update(vars(base))
+    return found
+
+
+@lru_cache(maxsize=512)
+def _is_installed(module: str) -> bool:
+    """Whether a module is Python's own or lies among the installed distributions."""
+    if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return False
+    paths = sysconfig.get_paths()
+    return any(Path(file).is_relative_to(paths[place]) for place in ("purelib", "platlib"))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def metadata_in(cls: Any) -> list[MetaData]:
+    """The ``MetaData`` that a class's ``metadata`` names, each once.
+
+    :raises ConfigurationError: something else is in it.
+    """
+    return list(dict.fromkeys(_metadata_of(cls.metadata, f"{cls.__qualname__}.metadata")))
+
+
+def _metadata_of(value: Any, where: str) -> Iterator[MetaData]:
+    if value is None:
+        return
+    if isinstance(value, MetaData):
+        yield value
+        return
+    several = getattr(value, "metadatas", None)  # Flask-SQLAlchemy: one for each bind
+    if isinstance(several, Mapping) and several and all(isinstance(each, MetaData) for each in several.values()):
+        yield from several.values()
+        return
+    one = getattr(value, "metadata", None)
+    if isinstance(one, MetaData) and not isinstance(value, Table):
+        yield one
+        return
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Collection) and not isinstance(value, str | bytes | type):
+        for each in value:
+            yield from _metadata_of(each, where)
+        return
+    raise ConfigurationError(
+        f"{where} holds {_shown(value)}, which is no MetaData and has none.",
+        cause="a table, a name, a module or a function where the tables' MetaData belongs",
+        remedy=_metadata_remedy(value),
+    )
+
+
+def _metadata_remedy(value: Any) -> str:
+    if isinstance(value, Table):
+        return "write metadata = table.metadata (all of its tables are made)"
+    if isinstance(value, ModuleType):
+        for name, each in vars(value).items():
+            if isinstance(getattr(each, "metadata", None), MetaData) and not isinstance(each, Table):
+                return f"write metadata = {value.__name__.rpartition('.')[2]}.{name}.metadata"
+    return "write metadata = Base.metadata: a MetaData, a declarative base, a registry, `db`, or a list of them"

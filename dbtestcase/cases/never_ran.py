@@ -1,0 +1,137 @@
+"""What would never run is refused when the class begins, and what did not run fails the test that it belongs to."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from ..errors import ConfigurationError
+from .configuration import HOOKS, users_bases
+
+__all__ = ["check_runnable", "refuse_unfinished"]
+
+_CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
+_SYNC_HOOKS = ("setUp", "tearDown")
+_ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
+
+
+def check_runnable(cls: type, *, asynchronous: bool) -> None:
+    """Refuse tests and hooks that nobody would await or iterate, and hooks that are no class methods.
+
+    :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
+    :raises ConfigurationError: the first one that is found.
+    """
+    for name in dir(cls):
+        if name.startswith("test") or name == "runTest":
+            _check_test(cls, name, asynchronous=asynchronous)
+    for base in users_bases(cls):
+        for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
+            if name in vars(base):
+                _check_hook(base, name, asynchronous=asynchronous)
+
+
+def _check_test(cls: type, name: str, *, asynchronous: bool) -> None:
+    kind = _kind(inspect.getattr_static(cls, name))
+    if kind is None or (asynchronous and kind == "a coroutine function"):
+        return
+    raise ConfigurationError(
+        f"{cls.__module__}.{cls.__qualname__}.{name} is {kind}: it would be counted as passed, and would never run.",
+        cause="`async def` on a class whose tests are not awaited"
+        if kind == "a coroutine function"
+        else "a `yield` in the test: calling it makes a generator and runs none of its lines",
+        remedy=_remedy_for(kind),
+    )
+
+
+def _check_hook(base: type, name: str, *, asynchronous: bool) -> None:
+    where = f"{base.__module__}.{base.__qualname__}.{name}"
+    static = vars(base)[name]
+    kind = _kind(static)
+    if name in HOOKS and not isinstance(static, classmethod) and inspect.isroutine(getattr(static, "__func__", static)):
+        raise ConfigurationError(
+            f"{where} is not a class method: it is called on the class, once for all of its tests.",
+            cause="a forgotten @classmethod",
+            remedy=f"@classmethod\n    def {name}(cls{'' if name == 'setUpTestData' else ', …'}): …",
+        )
+    if name in _ASYNC_HOOKS:
+        if not asynchronous:
+            raise ConfigurationError(
+                f"{where} would never run: the class is not an async one.",
+                cause="a sync class, which has no event loop",
+                remedy=f"write {_sync_name(name)}(), or use the Async class of the same name",
+            )
+        if kind != "a coroutine function" and inspect.isfunction(static):
+            raise ConfigurationError(
+                f"{where} is no coroutine function, which unittest cannot await.",
+                cause="a forgotten `async`",
+                remedy=f"write `async def {name}(self)`, or a plain {_sync_name(name)}()",
+            )
+        return
+    if kind is None:
+        return
+    remedy = "write a plain `def`; async code can be run there by asyncio.run()"
+    if name in _SYNC_HOOKS:
+        renamed = "async" + name[0].upper() + name[1:]
+        remedy = f"rename it {renamed}" if asynchronous else f"write a plain `def`, or use an Async class and {renamed}"
+    elif name in HOOKS:
+        remedy = "write a plain `def`: it has a sync session, in async classes too"
+    if "generator" in kind:
+        remedy = (
+            "write what comes before the `yield` there, and what comes after it into addCleanup() or addClassCleanup()"
+        )
+    raise ConfigurationError(
+        f"{where} is {kind}: it would be called, and would never run.",
+        cause="nobody awaits this hook" if kind == "a coroutine function" else "nobody iterates over this hook",
+        remedy=remedy,
+    )
+
+
+def _sync_name(name: str) -> str:
+    return "setUp" if name == "asyncSetUp" else "tearDown"
+
+
+def _kind(attribute: object) -> str | None:
+    """What calling it gives instead of running it; None where it runs."""
+    function: Any = getattr(attribute, "__func__", attribute)
+    if isinstance(function, functools.partialmethod):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return "a coroutine function"
+    if inspect.isasyncgenfunction(function):
+        return "an async generator function"
+    if inspect.isgeneratorfunction(function):
+        return "a generator function"
+    return None
+
+
+def refuse_unfinished(value: Any, name: str) -> Any:
+    """Give back what a test or a hook has given back, if it is no coroutine and no generator.
+
+    :raises ConfigurationError: it is one: none of its lines has run.
+    """
+    if value is None:
+        return None
+    if inspect.isawaitable(value):
+        kind = "a coroutine function"
+    elif inspect.isgenerator(value) or inspect.isasyncgen(value):
+        kind = "a generator"
+    else:
+        return value
+    close = getattr(value, "close", None)
+    if callable(close):
+        close()  # Python would warn that it was never awaited
+    raise ConfigurationError(
+        f"{name} gave back {value!r}, which nobody runs: it has not run.",
+        cause="`async def` or `yield` behind a decorator that calls it as an ordinary function",
+        remedy=_remedy_for(kind),
+    )
+
+
+def _remedy_for(kind: str) -> str:
+    if kind == "a coroutine function":
+        return (
+            "write a plain `def`, or use AsyncDatabaseTest (AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest), "
+            "whose tests are awaited"
+        )
+    return "take the `yield` away; for one test with several parts there is `with self.subTest(…):`"

@@ -1,0 +1,162 @@
+"""Among several bases, ours and those of others must not hide each other; what would be hidden is named."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import unittest
+from collections.abc import Callable, Collection
+from types import CodeType
+from typing import Any
+
+from ..errors import ConfigurationError
+from .configuration import HOOKS, is_foreign, settings_of
+from .lifecycle import is_ours
+from .never_ran import refuse_unfinished
+
+__all__ = ["check_bases", "forgotten_set_up", "watched", "watches"]
+
+_CHAINED = ("run", "debug")  # what each class hands on to the next
+_UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
+
+
+def check_bases(cls: type, *, given: Collection[str]) -> None:
+    """Refuse a class among whose bases something is hidden.
+
+    :param given: the names that the class and its tests are given while they run.
+    :raises ConfigurationError: ``run()`` or ``setUpClass()`` of a base stands before ours and does not hand on; a base
+        after ours brings attributes or hooks that are never seen; a framework's name is one of ours.
+    """
+    mro = cls.__mro__
+    first = next(number for number, base in enumerate(mro) if is_ours(base) and issubclass(base, unittest.TestCase))
+    case = mro[first].__name__
+    for base in mro[:first]:
+        _check_handing_on(cls, base, case)
+    for base in filter(_is_anothers, mro):
+        if is_foreign(base):
+            _check_clash(base, given, case)
+    for name in sorted({*settings_of(cls), *HOOKS, *given, *_UNITTESTS}):
+        _check_hidden(cls, name)
+
+
+def _is_anothers(base: type) -> bool:
+    return not is_ours(base) and base.__module__.partition(".")[0] not in ("builtins", "unittest", "typing", "abc")
+
+
+def _check_handing_on(cls: type, base: type, case: str) -> None:
+    for name in _CHAINED:
+        static = vars(base).get(name)
+        if static is None or reaches_super(static, cls):
+            continue
+        where = f"{base.__module__}.{base.__qualname__}.{name}()"
+        if not is_foreign(base):
+            raise ConfigurationError(
+                f"{where} does not call super().{name}(): the tests would run outside of {case}'s transaction.",
+                cause=f"an overridden {name}() that forgot it",
+                remedy=f"call super().{name}({'result' if name == 'run' else ''}) in it",
+            )
+        raise ConfigurationError(
+            f"{where} stands before {case}.{name}() and does not call super().{name}(): the tests would run outside of "
+            f"{case}'s transaction.",
+            cause=f"{base.__qualname__} comes first among the bases of {cls.__qualname__}",
+            remedy=f"class {cls.__name__}({case}, {base.__name__}): …, with {case} first",
+        )
+
+
+def forgotten_set_up(cls: type) -> ConfigurationError:
+    """The error for a ``setUpClass()`` that has ended and did not reach ours."""
+    owners = [base for base in cls.__mro__ if "setUpClass" in vars(base) and not is_passing_on(base)]
+    owner = next((base for base in owners if not reaches_super(vars(base)["setUpClass"], cls)), owners[0])
+    return ConfigurationError(
+        f"{owner.__module__}.{owner.__qualname__}.setUpClass() ran without calling super().setUpClass().",
+        cause="an overridden setUpClass() that forgot it",
+        remedy="make super().setUpClass() its first line, or move the rows to setUpTestData(), which needs no super()"
+        if not is_foreign(owner)
+        else f"let {owner.__name__} come after the class of dbtestcase among the bases of {cls.__qualname__}",
+    )
+
+
+def _check_clash(base: type, names: Collection[str], case: str) -> None:
+    for name in sorted(names):
+        if name in vars(base):
+            raise ConfigurationError(
+                f"{base.__module__}.{base.__qualname__}.{name} and {case}.{name} are two things with one name.",
+                cause="a framework that uses the name for something of its own",
+                remedy=f"use them in classes of their own, or a mixin with what of {base.__qualname__} does not clash",
+            )
+
+
+def _check_hidden(cls: type, name: str) -> None:
+    """Refuse an attribute of a base where a class of ours, or unittest's, stands before it and has it too."""
+    owners = [base for base in cls.__mro__ if name in vars(base)]
+    if not owners or _is_anothers(owners[0]):
+        return
+    # what comes after unittest's own is never asked; what comes after ours is, where ours hands on
+    unittests = next((n for n, base in enumerate(owners) if base.__module__.startswith("unittest.")), len(owners))
+    hidden = owners[unittests:] if name in _UNITTESTS else owners
+    base = next(filter(_is_anothers, hidden), None)
+    if base is None:
+        return
+    by = owners[unittests] if name in _UNITTESTS else owners[0]
+    first = next(each for each in cls.__mro__ if is_ours(each) and issubclass(each, unittest.TestCase))
+    raise ConfigurationError(
+        f"{base.__module__}.{base.__qualname__}.{name} is hidden by {by.__name__}.{name}: it would be ignored.",
+        cause=f"{base.__qualname__} comes after {first.__name__} among the bases of {cls.__qualname__}",
+        remedy=f"class {cls.__name__}({base.__name__}, {first.__name__}): …, with {base.__name__} first",
+    )
+
+
+def watched(cls: Any) -> Any:
+    """The ``setUpClass`` of a class, such that its life knows when it begins and ends; None if it does already.
+
+    Where a class has none of its own, one that only hands on is made: a base that is not ours may have one.
+    """
+    own = vars(cls).get("setUpClass")
+    set_up_class: Callable[[Any], Any]
+    if own is None:
+        inherited = inspect.getattr_static(cls, "setUpClass")
+        if watches(inherited) or not isinstance(inherited, classmethod):
+            return None
+
+        def hand_on(running: Any) -> Any:
+            return super(cls, running).setUpClass()
+
+        set_up_class = hand_on
+    elif isinstance(own, classmethod):
+        set_up_class = own.__func__
+    else:
+        return None
+
+    @functools.wraps(set_up_class)
+    def setUpClass(running: Any) -> None:
+        with running._dbtestcase.setting_up():
+            refuse_unfinished(set_up_class(running), f"{cls.__qualname__}.setUpClass()")
+
+    setUpClass._dbtestcase_passes_on = own is None  # type: ignore[attr-defined]
+    return classmethod(setUpClass)
+
+
+def watches(static: object) -> bool:
+    """Whether a ``setUpClass`` is one that :func:`watched` has given."""
+    return hasattr(getattr(static, "__func__", None), "_dbtestcase_passes_on")
+
+
+def is_passing_on(base: type) -> bool:
+    """Whether the ``setUpClass`` of a class was made by :func:`watched` only to hand on."""
+    function = getattr(vars(base).get("setUpClass"), "__func__", None)
+    return bool(getattr(function, "_dbtestcase_passes_on", False))
+
+
+def reaches_super(static: Any, cls: type) -> bool:
+    """Whether a method may hand on to the next class: by super(), or by the name of a class that is one of ours."""
+    function = inspect.unwrap(getattr(static, "__func__", static))
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return True  # nothing is known of it
+    ways = {"super"} | {base.__name__ for base in cls.__mro__ if any(is_ours(each) for each in base.__mro__)}
+    pending, names = [code], set[str]()
+    while pending:
+        code = pending.pop()
+        names.update(code.co_names, code.co_freevars)
+        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return not ways.isdisjoint(names)
