@@ -61,6 +61,13 @@ class Cleaner(ABC):
     def others(self) -> list[Session]:
         """The other connections to the database."""
 
+    def left(self, opened: Mapping[int, Opened]) -> list[Session]:
+        """Those of these connections of ours that can be rolled back on this side, as their server sees them.
+
+        The others are left to :meth:`clean`.
+        """
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Close the cleaner's own connection.  Does nothing the second time."""

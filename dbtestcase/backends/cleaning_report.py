@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 __all__ = ["Look", "Opened", "Report", "Session", "in_the_way", "may_yet_finish"]
 
@@ -78,7 +80,7 @@ class Report:
     ``restored``: tables.  ``rewound``: sequences.  ``refreshed``: materialized views.  ``altered``: changes of the
     schema that the test made.  ``recloned``: the database was made anew, so every connection to it is gone.
     ``lost``: the rows of the class (see ``keep()``) are gone.  ``ended``: connections that the test left behind and
-    that were ended.
+    that were ended.  ``absent``: the pids of expected connections that the test itself had ended.
     """
 
     restored: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ class Report:
     recloned: bool = False
     lost: bool = False
     ended: tuple[Session, ...] = field(default=())
+    absent: tuple[int, ...] = ()
 
     @property
     def blocking(self) -> tuple[Session, ...]:
@@ -107,6 +110,7 @@ class Report:
             recloned=self.recloned or other.recloned,
             lost=self.lost or other.lost,
             ended=self.ended + other.ended,
+            absent=_union(self.absent, other.absent),
         )
 
 
@@ -132,7 +136,7 @@ def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
     return False
 
 
-def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(first + second))
 
 

@@ -13,17 +13,18 @@ import re
 import sqlite3
 import threading
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from dbtestcase.reporting.call_sites import Origin, find_origin
 
-__all__ = ["Lending", "Lendings", "Trait", "traits"]
+__all__ = ["Lending", "Lendings", "Trait", "lending_of", "traits"]
 
 _KEY = "dbtestcase_lending"
 
@@ -83,10 +84,17 @@ class Lending:
     fairy: weakref.ref[Any] | None = field(default=None, repr=False)
     record: weakref.ref[Any] | None = field(default=None, repr=False)
     by_engine: bool = False
+    adopted: bool = False
 
     def fairy_in_use(self) -> Any:
         """SQLAlchemy's handle on the connection, while somebody has it."""
         return self.fairy() if self.fairy is not None and self.thread is not None else None
+
+
+def lending_of(connection: sa.Connection) -> Lending | None:
+    """The connection of a pool that a connection of SQLAlchemy's uses, where it is watched."""
+    found: Lending | None = None if connection.closed or connection.invalidated else connection.info.get(_KEY)
+    return found
 
 
 class Lendings:
@@ -118,6 +126,48 @@ class Lendings:
         for name, listener in (("before_cursor_execute", self._execute), ("engine_connect", self._by_engine)):
             if event.contains(engine, name, listener):
                 event.remove(engine, name, listener)
+
+    @contextlib.contextmanager
+    def watching(self, is_ours: Callable[[Any], bool]) -> Iterator[None]:
+        """Watch the pools of all engines of the process that reach the test database by their own URL.
+
+        :param is_ours: whether a driver's connection has reached it.
+        """
+
+        def checkout(connection: Any, record: Any, fairy: Any) -> None:
+            lending: Lending | None = record.info.get(_KEY)
+            if lending is None and self._checkin not in list(fairy._pool.dispatch.checkin) and is_ours(connection):
+                asynchronous = fairy._pool._is_asyncio
+                self._checkout(connection, record, fairy, own=False, asynchronous=asynchronous)
+                record.info[_KEY].adopted = True
+            elif lending is not None and lending.adopted:
+                self._checkout(connection, record, fairy, own=False, asynchronous=lending.asynchronous)
+
+        def checkin(connection: Any, record: Any) -> None:
+            if getattr(record.info.get(_KEY), "adopted", False):
+                self._checkin(connection, record)
+
+        def by_engine(connection: Any, *_: Any) -> None:
+            if getattr(lending_of(connection), "adopted", False):
+                self._by_engine(connection)
+
+        def execute(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if getattr(lending_of(connection), "adopted", False):
+                self._execute(connection, cursor, statement)
+
+        listeners = (
+            (Pool, "checkout", checkout),
+            (Pool, "checkin", checkin),
+            (Engine, "engine_connect", by_engine),
+            (Engine, "before_cursor_execute", execute),
+        )
+        for target, name, listener in listeners:
+            event.listen(target, name, listener)
+        try:
+            yield
+        finally:
+            for target, name, listener in listeners:
+                event.remove(target, name, listener)
 
     def begin_test(self) -> None:
         """A test begins: what is checked out from now on is its own."""
@@ -152,6 +202,16 @@ class Lendings:
                 if fairy is not None and lending.thread == threading.get_ident() and not lending.asynchronous:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
+
+    def left_open(self) -> dict[int, Lending]:
+        """What the running test has checked out in this thread and not given back, by the server's pid."""
+        return {
+            lending.pid: lending
+            for lending in self.known()
+            if lending.test == self.test
+            and lending.thread == threading.get_ident()
+            and not (lending.own or lending.asynchronous)
+        }
 
     def roll_back_own(self) -> None:
         """End the transactions that the test's own sessions left open."""

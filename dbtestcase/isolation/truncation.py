@@ -25,9 +25,11 @@ from sqlalchemy import URL, Engine, create_engine
 from dbtestcase.backends import cleaning
 from dbtestcase.backends.cleaning import Look, Opened, Session
 from dbtestcase.backends.recipes import Recipe
+from dbtestcase.drivers.endpoints import target_of_connection, target_of_url
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
-from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait
+from dbtestcase.isolation.open_sessions import OpenSessions
+from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait, lending_of
 from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
@@ -102,6 +104,7 @@ class TruncatingRun:
         self.lendings.watch(self.engine, self.engine.pool)
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
+        self._watches = contextlib.ExitStack()
 
     def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
         """An asynchronous engine for the application and one for the test's own sessions."""
@@ -140,6 +143,7 @@ class TruncatingRun:
             stack.callback(self.own_engine.dispose)
             stack.callback(self.lendings.abandon)
             stack.callback(self.release, 0)
+            stack.callback(self._watches.close)
 
     def look_for_policies(self) -> None:
         """Once: warn of policies that do not bind the role of the tests."""
@@ -152,10 +156,16 @@ class TruncatingRun:
         """A class begins."""
         begin_use(self)
         self._in_use = True
+        self._watches.close()
+        here = target_of_url(self.url)
+        if here is not None:
+            # engines that the application makes from database_url in the middle of a test, as in the sandbox
+            self._watches.enter_context(self.lendings.watching(lambda raw: target_of_connection(raw) == here))
 
     def end_use(self) -> None:
         """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
         self._in_use = False
+        self._watches.close()
         if self.database.crowded:
             self.engine.dispose()
             self.own_engine.dispose()
@@ -200,6 +210,8 @@ class TruncatingIsolation(Isolation):
         self._lasting: frozenset[int] = frozenset()
         self._first = True
         self._lost = False
+        self._sessions = OpenSessions(lending_of)
+        self._watch = contextlib.ExitStack()
 
     @property
     def database(self) -> Database:
@@ -222,6 +234,8 @@ class TruncatingIsolation(Isolation):
     def begin_class(self, label: str, engines: Iterable[Any]) -> None:
         self._label = label
         self.run.begin_use()
+        self._watch.close()
+        self._watch.enter_context(self._sessions)
         if not self._lost:
             self._class_floor = self.run.rerouting.count
         self._lost = False
@@ -248,21 +262,37 @@ class TruncatingIsolation(Isolation):
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         self.run.lendings.roll_back_own()
         self.run.lendings.end_sessions()
+        given_back = self._give_back()
         ended = self._clean()
         self.run.forget_loop()
         self.run.release(self._test_floor)
-        problems: list[Exception] = [_leak(session, self._label) for session in ended if session.holds]
-        for session in ended:
-            if not session.holds:
-                try:
-                    _warn(session, self._label)
-                except LeftoverConnectionWarning as warning:  # python -W error
-                    problems.append(warning)
+        problems: list[Exception] = []
+        for session in (*given_back, *ended):
+            if session.holds:
+                problems.append(_leak(session, self._label))
+                continue
+            try:
+                _warn(session, self._label, given_back=session in given_back)
+            except LeftoverConnectionWarning as warning:  # python -W error
+                problems.append(warning)
         return problems
+
+    def _give_back(self) -> list[Session]:
+        """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
+        left = self.run.lendings.left_open()
+        sessions = self.run.cleaner.left({pid: _opened(lending) for pid, lending in left.items()}) if left else []
+        if sessions:
+            self._sessions.roll_back(lambda lending: lending.pid not in left)
+            for session in sessions:
+                fairy = left[session.pid].fairy_in_use()
+                if fairy is not None:
+                    fairy.close()
+        return sessions
 
     def end_class(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self.run.release, self._class_floor)
+            stack.callback(self._watch.close)
             self.run.lendings.begin_test()
             self.run.cleaner.forget()
             self._clean(Look.EXACT)
@@ -304,7 +334,8 @@ class TruncatingIsolation(Isolation):
             look=_look(lendings.traits) if look is None else look,
         )
         self._lost |= report.lost
-        lendings.retire(None if report.recloned else {session.pid for session in report.ended})
+        gone = {session.pid for session in report.ended} | set(report.absent)
+        lendings.retire(None if report.recloned else gone)
         return report.ended
 
 
@@ -335,8 +366,11 @@ def _leak(session: Session, test: str) -> LeakError:
     )
 
 
-def _warn(session: Session, test: str) -> None:
-    message = f"{test} left behind a {session}. It was ended."
+def _warn(session: Session, test: str, *, given_back: bool) -> None:
+    done = "rolled back and given back to its pool" if given_back else "ended"
+    message = (
+        f"{test} left behind a {session}. It was {done}; close it in the test (with a `with` block, or addCleanup)."
+    )
     where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
     if where and line.isdigit():
         warn_at(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))

@@ -265,14 +265,27 @@ class ConnectionsTest(CleaningCase):
         self.assertEqual(report.ended, ())
         pooled.execute("select 1")
 
-    def test_one_that_waits_in_no_pool_is_named_and_ended(self) -> None:
-        left = self.connection(autocommit=True, application_name="leaky")
+    def test_one_that_does_nothing_is_left_alone_whoever_opened_it(self) -> None:
+        left = self.connection(autocommit=True)
+        left.execute("select setval('t_id_seq', 500, false)")
+        report = self.cleaner.clean()
+        self.assertEqual((report.ended, report.rewound), ((), ("public.t_id_seq",)))
+        left.execute("select 1")
+
+    def test_what_one_did_that_has_gone_is_found_too(self) -> None:
+        self.cleaner.clean()
+        with connect(self.scratch.url, autocommit=True) as connection:
+            connection.execute("select setval('t_id_seq', 500, false)")
+        self.assertEqual(self.cleaner.clean().rewound, ("public.t_id_seq",))
+
+    def test_one_that_is_in_a_transaction_is_named_and_ended(self) -> None:
+        left = self.connection(application_name="leaky")
         left.execute("select 'remember me'")
         (session,) = self.cleaner.clean(
             opened={self.pid(left): Opened("app.py:7 in work", threading.get_ident())}
         ).ended
         self.assertFalse(session.holds)
-        for part in (str(self.pid(left)), "leaky", "idle", "remember me", "app.py:7 in work"):
+        for part in (str(self.pid(left)), "leaky", "idle in transaction", "remember me", "app.py:7 in work"):
             self.assertIn(part, str(session))
         with self.assertRaises(psycopg.OperationalError):
             left.execute("select 1")

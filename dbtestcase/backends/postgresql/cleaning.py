@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import logging
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg.pq import Conninfo
@@ -19,7 +19,7 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
-from dbtestcase.backends.postgresql.connections import Connections, still_there
+from dbtestcase.backends.postgresql.connections import APPLICATION, Connections, still_there
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import CleaningError
 from dbtestcase.reporting.urls import shown, without_secrets
@@ -30,11 +30,11 @@ logger = logging.getLogger("dbtestcase.cleaning")
 
 ATTEMPTS = 5
 LOCK_TIMEOUT = "2s"
-APPLICATION = "dbtestcase"
 
 _RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 
 
 def connect(url: URL) -> Connection:
@@ -71,6 +71,8 @@ def connect(url: URL) -> Connection:
 class Attempt:
     """How one attempt to clean went.
 
+    ``absent``: not all connections that are expected are there.
+
     ``busy``: somebody stands in the way, nothing was done.  ``altered``: the schema was changed (see ``changes``), rows
     were not put back.  ``clean``: all is as it was, unless it was ``disturbed`` meanwhile.
     """
@@ -79,6 +81,7 @@ class Attempt:
     report: Report = field(default_factory=Report)
     changes: tuple[str, ...] = ()
     disturbed: bool = False
+    absent: bool = False
 
 
 class PostgreSQLCleaner(Cleaner):
@@ -88,7 +91,10 @@ class PostgreSQLCleaner(Cleaner):
         self._url = url
         self._database = database
         self._kept = False
+        self._new = True
+        self._known: frozenset[int] = frozenset()
         self._open()
+        self._new = False
 
     def _open(self) -> None:
         self._connection = connect(self._url)
@@ -98,8 +104,18 @@ class PostgreSQLCleaner(Cleaner):
         self._search_path: str = row[0]
 
     @abstractmethod
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
-        """Put back what was touched, unless somebody stands in the way."""
+    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
+        """Put back what was touched, unless somebody stands in the way.
+
+        :param opened: how many connections the caller knows to be new.
+        """
+
+    @abstractmethod
+    def _reopen(self) -> None:
+        """Connect again, where the connection was lost with all that the server's session knew.
+
+        :raises CleaningError: the database is not there, or what was to be put back is lost.
+        """
 
     @abstractmethod
     def _carry_over(self) -> object:
@@ -119,29 +135,55 @@ class PostgreSQLCleaner(Cleaner):
     ) -> Report:
         report = Report()
         ended: list[Session] = []
+        refused: Exception | None = None
+        known = frozenset(opened or ())
+        new, self._known = len(known - self._known), known
         for number in range(ATTEMPTS):
             try:
-                attempt = self._attempt(expected, lasting, look)
+                attempt = self._attempt(expected, lasting, look, new)
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 attempt = Attempt("busy", disturbed=True)
             except psycopg.Error as error:
                 if self._connection.closed:
-                    self._open()
+                    report = report.joined(self._recover(lasting))
                     continue
+                refused = error
                 attempt = Attempt("altered", changes=(f"{type(error).__name__}: {str(error).strip()}",))
             if attempt.outcome == "altered":
-                lost = self._reclone(attempt.changes, expected)
-                report = report.joined(Report(altered=attempt.changes, recloned=True, lost=lost))
+                report = report.joined(self._reclone(attempt.changes, lasting))
                 continue
             report = report.joined(attempt.report)
             if attempt.outcome == "clean" and not attempt.disturbed:
-                return report.joined(Report(ended=tuple(ended)))
+                absent = self._absent(expected) if attempt.absent and not report.recloned else ()
+                return report.joined(Report(ended=tuple(ended), absent=absent))
             hesitate = number == 0 and not attempt.disturbed
             ended += self._connections.end(expected, lasting, opened or {}, hesitate=hesitate)
-        raise still_there(ended)
+        raise still_there(ended, refused)
 
-    def _reclone(self, changes: tuple[str, ...], pooled: Collection[int]) -> bool:
-        """Make the database anew, with the rows of the class if there are any; whether those were lost."""
+    def _absent(self, expected: Collection[int]) -> tuple[int, ...]:
+        there = {session.pid for session in self.others()}
+        return tuple(pid for pid in expected if pid not in there)
+
+    def _recover(self, lasting: Collection[int]) -> Report:
+        """Go on after the cleaner's own connection was lost; what that cost."""
+        try:
+            self._reopen()
+        except CleaningError as error:
+            return self._reclone((error.what,), lasting, connected=False)
+        return Report()
+
+    def _surely(self, work: Callable[[], T]) -> T:
+        """Do something once more, where the connection was lost."""
+        try:
+            return work()
+        except psycopg.OperationalError:
+            if not self._connection.closed:
+                raise
+        self._recover(())
+        return work()
+
+    def _reclone(self, changes: tuple[str, ...], lasting: Collection[int], *, connected: bool = True) -> Report:
+        """Make the database anew, with the rows of the class if there are any."""
         if self._database is None:
             raise CleaningError(
                 f"The test changed the schema of {self._url.database!r}: {', '.join(changes)}.",
@@ -154,17 +196,37 @@ class PostgreSQLCleaner(Cleaner):
                 carried = self._carry_over()
             except psycopg.Error:  # the test dropped or changed our own schema as well
                 self._kept, lost = False, True
-        # A database that is only lent to us is emptied and filled, not dropped: then they would live on.
-        self._connections.end_all(pooled)
+        if connected:
+            # A database that is only lent to us is emptied and filled, not dropped: then they would live on.
+            self._connections.end_all(lasting)
         self.close()
         self._database.reclone()
+        self._new = True
         self._open()
+        self._new = False
         if self._kept:
             self._bring_back(carried)
-        return lost
+        return Report(altered=changes, recloned=True, lost=lost)
 
     def others(self) -> list[Session]:
-        return self._connections.others({})
+        return self._surely(lambda: self._connections.others({}))
+
+    def keep(self) -> None:
+        self._surely(self._keep)
+
+    def forget(self) -> None:
+        self._surely(self._forget)
+
+    @abstractmethod
+    def _keep(self) -> None:
+        """See :meth:`keep`."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """See :meth:`forget`."""
+
+    def left(self, opened: Mapping[int, Opened]) -> list[Session]:
+        return [session for session in self._surely(lambda: self._connections.others(opened)) if session.pid in opened]
 
     def close(self) -> None:
         self._connection.close()

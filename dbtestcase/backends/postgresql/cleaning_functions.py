@@ -102,6 +102,17 @@ begin
   end if;
 end $$;
 
+-- How many connections the database has had; -1 where the server does not count them in time.
+do $do$
+begin
+  if current_setting('server_version_num')::int < 150000 then
+    create function _dbtestcase.sessions(database oid) returns bigint language sql as 'select -1::bigint';
+  else
+    create function _dbtestcase.sessions(database oid) returns bigint language sql as
+      'select pg_stat_get_db_sessions(database)';
+  end if;
+end $do$;
+
 -- Who wrote them, which says at less cost whether they have to be read.
 create function _dbtestcase.writers_of_facts(database oid) returns text language plpgsql as $$
 begin
@@ -147,25 +158,29 @@ end $$;
 
 -- database: its oid.  expected, lasting: the pids that are known; the latter may have advisory locks.  path: the
 -- search_path of the application.  facts, writers: what the functions facts() and writers_of_facts() said in the
--- beginning.  sequences: 0 reads those that may have moved, 1 reads all, 2 reads all as tables.
+-- beginning.  sequences: 0 reads those that may have moved, 1 reads all, 2 reads all as tables.  known: how many
+-- connections the database has had, as far as the caller knows.
 -- outcome: busy (nothing was done), altered (nothing was put back), clean (all is as it was).
 -- changed: the catalogs that did.  unwritten: those that VACUUM would make fit for the first look again.
--- disturbed: somebody began to work meanwhile.
+-- disturbed: somebody began to work meanwhile.  present: how many of "expected" are there.  sessions: see "known".
 create function _dbtestcase.clean(database oid, expected int[], lasting int[], path text, facts text, writers text,
-    sequences int,
+    sequences int, known bigint,
     out outcome text, out restored text[], out rewound text[], out refreshed text[],
-    out large_objects boolean, out bloated text[], out disturbed boolean, out changed text[], out unwritten oid[])
+    out large_objects boolean, out bloated text[], out disturbed boolean, out changed text[], out unwritten oid[],
+    out present bigint, out sessions bigint)
 language plpgsql as $$
 declare
+  working boolean; strangers bigint; ignored bigint;
   t record; v record; marked oid[]; moved oid[]; suspects oid[]; target oid; size bigint; marks bigint; attempts bigint;
 begin
-  if {busy}
-     or (current_setting('max_prepared_transactions') <> '0'
-         and exists (select from pg_prepared_xact() p where p.dbid = database))
-  then
+  {present} into working, present, strangers;
+  if working or {held} then
     outcome := 'busy';
     return;
   end if;
+  -- What others did no statement of ours shows; also those that have come and gone.
+  sessions := _dbtestcase.sessions(database);
+  if strangers > 0 or sessions <> known then sequences := 2; end if;
 
   -- Read and delete in one statement: a mark that comes later is left for the next cleaning.
   with gone as (delete from _dbtestcase.touched returning rel)
@@ -248,7 +263,7 @@ begin
   if attempts > 0 then perform setval('_dbtestcase.attempts', 1, false); end if;
   if pg_relation_size('_dbtestcase.touched') > 262144 then bloated := bloated || '_dbtestcase.touched'::text; end if;
   perform pg_stat_clear_snapshot();
-  disturbed := {working};
+  {present} into disturbed, ignored, ignored;
   outcome := 'clean';
 end $$;
 """

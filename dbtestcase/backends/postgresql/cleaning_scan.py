@@ -21,15 +21,15 @@ from dbtestcase.backends.foreign_keys import filling_order, with_referrers
 from dbtestcase.backends.postgresql.catalog_state import Catalogs
 from dbtestcase.backends.postgresql.cleaning import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
-from dbtestcase.backends.postgresql.connections import BUSY
+from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 from dbtestcase.errors import CleaningError
 
 __all__ = ["ScanningCleaner"]
 
-_BUSY = f"""
-select {BUSY.format(database="%(database)s::oid", expected="%(expected)s::int[]", lasting="%(lasting)s::int[]")}
-    or exists (select from pg_prepared_xact() p where p.dbid = %(database)s::oid)
-""".encode()
+_NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
+_PRESENT = (
+    f"select p.*, {HELD.format(**_NAMES)} from ({PRESENT.format(**_NAMES)}) p(working, present, strangers)".encode()
+)
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,10 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     # -- putting back
 
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
+    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
         others = {"database": self._connections.database, "expected": list(expected), "lasting": list(lasting)}
-        if self._connection.execute(_BUSY, others).fetchone() == (True,):
+        working, present, _, held = self._connection.execute(_PRESENT, others).fetchall()[0]
+        if working or held:
             return Attempt("busy")
         changes = self._catalogs.changes()
         if changes:
@@ -197,8 +198,15 @@ class ScanningCleaner(PostgreSQLCleaner):
             return Attempt("altered", changes=("a materialized view that was not up to date was refreshed",))
         if objects and self._read_objects() != self._snapshot.objects:
             return Attempt("altered", changes=("the rights on a large object were changed",))
-        disturbed = self._connection.execute(_BUSY, others).fetchone() == (True,)
-        return Attempt("clean", report=report, disturbed=disturbed)
+        disturbed = self._connection.execute(_PRESENT, others).fetchall()[0][0]
+        return Attempt("clean", report=report, disturbed=disturbed, absent=present < len(set(expected)))
+
+    def _reopen(self) -> None:
+        raise CleaningError(
+            "The connection of the cleaning was ended, and with it the copies of the rows.",
+            cause="the test ended connections of others, or the server has restarted.",
+            remedy="let the tests use a superuser, whose copies are kept in the database itself.",
+        )
 
     def _put_back_rows(self, numbers: Collection[int]) -> None:
         if not numbers:
@@ -253,7 +261,7 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     # -- the rows of a class
 
-    def keep(self) -> None:
+    def _keep(self) -> None:
         changes = self._catalogs.changes()
         if changes:
             raise CleaningError(
@@ -268,7 +276,7 @@ class ScanningCleaner(PostgreSQLCleaner):
         self._catalogs.count_anew()
         self._kept = True
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         self._kept = False
         self._prepare(self._base)
         self._drop_class_copies()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS, COUNT, FACTS, SUBSCRIPTION
 from dbtestcase.backends.postgresql.cleaning_functions import CATALOG_FUNCTIONS, CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
-from dbtestcase.backends.postgresql.connections import BUSY, WORKING
+from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 
 __all__ = ["SCHEMA", "install_script"]
 
@@ -247,8 +247,8 @@ alter event trigger _dbtestcase_drop enable always;
 def install_script() -> str:
     """What makes the bookkeeping in a database; to be run in one transaction with ``search_path = pg_catalog``."""
     names = {"database": "clean.database", "expected": "expected", "lasting": "lasting"}
-    clean = CLEAN_FUNCTION.replace("{busy}", BUSY.format(**names).strip())
-    clean = clean.replace("{working}", WORKING.format(**names).strip())
+    clean = CLEAN_FUNCTION.replace("{present}", PRESENT.format(**names).strip())
+    clean = clean.replace("{held}", HELD.format(**names).strip())
     return ";\n".join(
         [
             f"create schema {SCHEMA}",

@@ -27,7 +27,7 @@ select greatest(
     where oid >= 16384 and prosrc ~* 'setval|nextval' and pronamespace <> %b::regnamespace))
 """
 
-_CLEAN = b"select * from _dbtestcase.clean(%b::oid, %b::int[], %b::int[], %b, %b, %b, %b)"
+_CLEAN = b"select * from _dbtestcase.clean(%b::oid, %b::int[], %b::int[], %b, %b, %b, %b, %b)"
 
 
 def is_installed(connection: Connection) -> bool:
@@ -108,25 +108,26 @@ class MarkedCleaner(PostgreSQLCleaner):
         self._least: Look = row[0]
         # A clone has its own counters of VACUUM, and its own settings and comment.
         self._connection.execute(b"select _dbtestcase.take_sizes(array(select rel from _dbtestcase.catalogs))")
-        row = self._connection.execute(
-            b"select _dbtestcase.facts(%b::oid), _dbtestcase.writers_of_facts(%b::oid)",
-            (self._connections.database, self._connections.database),
-        ).fetchone()
-        assert row is not None
-        self._facts: tuple[str, str] = row
+        if self._new:
+            database = self._connections.database
+            facts = b"select _dbtestcase.facts(%b::oid), _dbtestcase.writers_of_facts(%b::oid)"
+            row = self._connection.execute(facts, (database, database)).fetchone()
+            assert row is not None
+            self._facts: tuple[str, str] = row
+        self._sessions = -2  # unknown: the first look is an exact one
         row = self._connection.execute(b"select (_dbtestcase.visibility('pg_class')).all_visible >= 0").fetchone()
         self._visible = row == (True,)
         self._patience = self._waited = 0
         self._seen: set[int] = set()
 
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look) -> Attempt:
+    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
         level = max(look, self._least)
-        row = self._connection.execute(
-            _CLEAN,
-            (self._connections.database, list(expected), list(lasting), self._search_path, *self._facts, level),
-        ).fetchone()
+        here = (self._connections.database, list(expected), list(lasting), self._search_path, *self._facts)
+        row = self._connection.execute(_CLEAN, (*here, level, self._sessions + opened)).fetchone()
         assert row is not None
-        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten = row
+        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten, present, sessions = row
+        if sessions is not None:
+            self._sessions = sessions if sessions >= 0 else -2
         if outcome == "altered":
             return Attempt("altered", changes=self._changes(changed or ()))
         for name in bloated or ():
@@ -140,7 +141,10 @@ class MarkedCleaner(PostgreSQLCleaner):
             refreshed=tuple(refreshed or ()),
             large_objects=bool(objects),
         )
-        return Attempt(outcome, report=report, disturbed=bool(disturbed))
+        return Attempt(outcome, report=report, disturbed=bool(disturbed), absent=present < len(set(expected)))
+
+    def _reopen(self) -> None:
+        self._open()
 
     def _make_visible(self, catalogs: list[int]) -> None:
         """Make catalogs that were written earlier fit for the first look again; less often where it is of no avail."""
@@ -170,7 +174,7 @@ class MarkedCleaner(PostgreSQLCleaner):
         found = [text for (text,) in self._connection.execute(newer(*row).encode(), prepare=False)]
         return in_words(catalog, found)
 
-    def keep(self) -> None:
+    def _keep(self) -> None:
         row = self._connection.execute(b"select _dbtestcase.keep()").fetchone()
         if row is not None and row[0] is not None:
             raise CleaningError(
@@ -181,7 +185,7 @@ class MarkedCleaner(PostgreSQLCleaner):
 
         self._kept = True
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         self._kept = False
         self._connection.execute(b"select _dbtestcase.forget()")
 

@@ -5,38 +5,39 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.cleaning_report import Opened, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish
 from dbtestcase.errors import CleaningError
 
-__all__ = ["BUSY", "WORKING", "Connections", "still_there"]
+__all__ = ["HELD", "PRESENT", "Connections", "still_there"]
 
 GRACE = 0.25  # seconds for a connection to end its work, or its process to go, by itself
 PAUSE = 0.002
-TERMINATION = 5000  # milliseconds
+TERMINATION = 5.0  # seconds
+APPLICATION = "dbtestcase"
 
-# Whether somebody works in the database, or is connected who is not expected to be.  (The view pg_stat_activity would
-# join two catalogs that are of no use here.)
-WORKING = """
-  exists (select from pg_stat_get_activity(null) a
-           where a.datid = {database} and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
-             and (coalesce(a.state, 'idle') <> 'idle' or a.pid <> all ({expected}) and a.pid <> all ({lasting})))
+# Whether somebody works in the database; how many of those that are expected are there; how many others.  (The view
+# pg_stat_activity would join two catalogs that are of no use here.)
+PRESENT = """
+  select coalesce(bool_or(coalesce(a.state, 'idle') <> 'idle'), false),
+         count(*) filter (where a.pid = any ({expected})),
+         count(*) filter (where a.pid <> all ({expected}) and a.pid <> all ({lasting}))
+    from pg_stat_get_activity(null) a
+   where a.datid = {database} and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
 """
 
-# The same, or keeps an advisory lock for which the next test might wait.
-BUSY = (
-    WORKING
-    + """
-  or exists (select from pg_locks l
-              where l.locktype = 'advisory' and l.database = {database} and l.pid <> pg_backend_pid()
-                and l.pid <> all ({lasting}))
+# Whether somebody keeps an advisory lock for which the next test might wait, or has prepared a transaction.
+HELD = """
+  exists (select from pg_locks l
+           where l.locktype = 'advisory' and l.database = {database} and l.pid <> pg_backend_pid()
+             and l.pid <> all ({lasting}))
+  or (current_setting('max_prepared_transactions') <> '0'
+      and exists (select from pg_prepared_xact() p where p.dbid = {database}))
 """
-)
 
 _SESSIONS = b"""
 select a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.state, ''),
@@ -49,6 +50,8 @@ select a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''), c
  where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
  order by a.backend_start
 """
+
+_IS_THERE = b"select from pg_stat_get_activity(%b::int) where pid is not null"
 
 
 class Connections:
@@ -90,35 +93,58 @@ class Connections:
         :returns: those that were ended, and the prepared transactions that were rolled back.
         :raises CleaningError: one cannot be ended.
         """
-        doomed = in_the_way(self.others(opened), expected, lasting)
+        doomed = self._in_the_way(expected, lasting, opened, disturbed=not hesitate)
         deadline = time.monotonic() + GRACE
         while hesitate and may_yet_finish(doomed, threading.get_ident()) and time.monotonic() < deadline:
             # Another process's end is nothing that can be awaited, only looked for.
             self._connection.execute(b"select pg_sleep(%b)", (PAUSE,))
-            doomed = in_the_way(self.others(opened), expected, lasting)
+            doomed = self._in_the_way(expected, lasting, opened, disturbed=not hesitate)
         ended = []
         for session in doomed:
             if self._terminate(session):
                 ended.append(session)
         return ended + self._roll_back_prepared()
 
-    def end_all(self, pids: Collection[int]) -> None:
-        """End the connections with these pids, if they are there."""
+    def _in_the_way(
+        self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened], *, disturbed: bool
+    ) -> list[Session]:
+        """One that does nothing may stay, whoever opened it, unless it holds a lock that would bother the next test.
+
+        :param disturbed: somebody works on: so one that did something just now is not believed to have finished.
+        """
+        recent = self._recent() if disturbed else set()
+        return [
+            session
+            for session in self.others(opened)
+            if session.busy
+            or (session.pid not in lasting and (session.advisory or session.pid in recent - set(expected)))
+        ]
+
+    def _recent(self) -> set[int]:
+        query = b"select pid from pg_stat_get_activity(null) where state_change > clock_timestamp() - interval '50 ms'"
+        return {pid for (pid,) in self._connection.execute(query)}
+
+    def end_all(self, lasting: Collection[int]) -> None:
+        """End all connections but those of ``lasting``."""
         for session in self.others({}):
-            if session.pid in pids:
+            if session.pid not in lasting and session.application != APPLICATION:
                 self._terminate(session)
 
     def _terminate(self, session: Session) -> bool:
         """Whether it was still there."""
         try:
-            row = self._connection.execute(
-                b"select pg_terminate_backend(pid, %b) from pg_stat_activity where pid = %b", (TERMINATION, session.pid)
+            there = self._connection.execute(
+                b"select pg_terminate_backend(pid) from pg_stat_activity where pid = %b", (session.pid,)
             ).fetchone()
         except psycopg.errors.InsufficientPrivilege as error:
             raise _stays(session, "the role of the tests may not end connections of another role") from error
-        if row is not None and not row[0]:
-            raise _stays(session, f"the server did not end it within {TERMINATION / 1000:g} s")
-        return row is not None
+        deadline = time.monotonic() + TERMINATION
+        # pg_terminate_backend() itself would wait in steps of a tenth of a second.
+        while there and self._connection.execute(_IS_THERE, (session.pid,)).fetchone():
+            if time.monotonic() > deadline:
+                raise _stays(session, f"the server did not end it within {TERMINATION:g} s")
+            self._connection.execute(b"select pg_sleep(%b)", (PAUSE,))
+        return there is not None
 
     def _roll_back_prepared(self) -> list[Session]:
         rolled_back = []
@@ -134,9 +160,17 @@ class Connections:
         return rolled_back
 
 
-def still_there(sessions: Collection[Session]) -> CleaningError:
-    """The error for a database that never comes to rest."""
-    names = "; ".join(str(replace(session)) for session in sessions) or "nobody who could be named"
+def still_there(sessions: Collection[Session], error: Exception | None) -> CleaningError:
+    """The error for a database that never comes to rest, or whose server refuses the cleaning."""
+    if error is not None:
+        return CleaningError(
+            f"The database could not be cleaned, also when it was made anew: {type(error).__name__}:"
+            f" {str(error).strip()}.",
+            cause="rows that went in once do not go in again: a CHECK or a function that depends on the time, on a"
+            " setting or on other rows.",
+            remedy="make them in setUp(), or let the constraint depend on its own row alone.",
+        )
+    names = "; ".join(str(session) for session in sessions) or "a lock that nobody was found to hold"
     return CleaningError(
         f"The database could not be cleaned, because others go on working in it: {names}.",
         cause="a thread or a process that the test started is still running, and connects again when it is ended.",
