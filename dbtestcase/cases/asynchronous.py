@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import unittest
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import ColumnElement, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from .async_lives import AsyncClass, AsyncTest
 from .base import DatabaseTest, Given
 from .blocking import run_blocking
+from .life import isolated_async
 from .lifecycle import Lifecycle
 
 __all__ = ["AsyncDatabaseTest"]
@@ -50,6 +51,14 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
         """The same, for synchronous code."""
         with super().session_scope() as session:
             yield session
+
+    @classmethod
+    def isolated(cls, name: str = "isolated") -> contextlib.AbstractAsyncContextManager[Self]:  # type: ignore[override]
+        """One test's life outside of any runner, in the loop that runs: ``async with BlogTest.isolated() as test:``.
+
+        :param name: how messages call the test.
+        """
+        return isolated_async(cls, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # unittest-parallel sends tests to its workers; the base class keeps a context, which cannot be pickled

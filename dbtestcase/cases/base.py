@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import unittest
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from ..data.sessions import session_scope
 from ..reporting.failures import FailureEvidence
 from .assertions import QueryAssertions
+from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
 from .order_of_bases import watched
@@ -138,6 +139,17 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         :returns: a session for rows that all classes of the module see.
         """
         return modules.enter(cls._dbtestcase)
+
+    @classmethod
+    def isolated(cls, name: str = "isolated") -> contextlib.AbstractContextManager[Self]:
+        """One test's life outside of any runner: in a script, a notebook, a doctest, a fixture.
+
+        ``with BlogTest.isolated() as test:`` gives what ``self`` is in a test; what is left behind is raised at the
+        block's end.  A class that had not begun begins and ends with the block.
+
+        :param name: how messages call the test.
+        """
+        return isolated(cls, name)
 
     # -- what a test has
 

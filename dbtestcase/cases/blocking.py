@@ -8,12 +8,12 @@ before it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from ..errors import SandboxConflict
 
-__all__ = ["run_blocking"]
+__all__ = ["run_blocking", "run_coroutine"]
 
 T = TypeVar("T")
 
@@ -30,14 +30,22 @@ def run_blocking(function: Callable[[], T]) -> T:
 
     if in_greenlet():
         return function()
-    running = greenlet_spawn(function)
+    return run_coroutine(greenlet_spawn(function))
+
+
+def run_coroutine(running: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing but the sandbox, with or without a loop.
+
+    :raises SandboxConflict: it would have to wait for another task.
+    """
     try:
         while True:
             awaited = running.send(None)
             if awaited is not None:  # a future: whoever fulfils it cannot run before this returns
                 raise SandboxConflict(
                     "Sync code on an async session had to wait for another task.",
-                    cause="a factory or assertRowCount() while another task is in the middle of a transaction",
+                    cause="a factory or assertRowCount() while another task is in the middle of a transaction, or a "
+                    "cleanup that needs the loop",
                     remedy="await that task first, or run the code by `await session.run_sync(…)`",
                 )
     except StopIteration as finished:

@@ -36,6 +36,7 @@ class TestLifecycle:
         self.test = test
         self.of_class: ClassLifecycle = of_class
         self.sessions: list[Session] = []
+        self.failed = False  # for who has no runner that knows
         self._given: dict[str, Any] = {}
         self._prepared = False
 
@@ -222,4 +223,4 @@ class TestLifecycle:
 
     def _has_failed(self) -> bool:
         outcome = getattr(self.test, "_outcome", None)
-        return outcome is not None and not outcome.success
+        return self.failed or (outcome is not None and not outcome.success)

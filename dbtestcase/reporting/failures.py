@@ -21,7 +21,7 @@ from .queries import Query, Recording, recording
 
 __unittest = True
 
-__all__ = ["FailureEvidence", "SQLLog", "adding_evidence"]
+__all__ = ["FailureEvidence", "SQLLog", "add_evidence", "adding_evidence", "evidence_once"]
 
 _SHOWN = 50  # statements of a failing test; the last ones are nearest to the failure
 _STATEMENT_LENGTH, _PARAMETERS_LENGTH = 400, 200  # characters
@@ -112,12 +112,21 @@ def adding_evidence(evidence: Callable[[BaseException], Iterable[str]]) -> Itera
     try:
         yield
     except BaseException as error:
-        if not _is_signal(error) and not getattr(error, "_dbtestcase_evidence", False):
-            error._dbtestcase_evidence = True  # type: ignore[attr-defined]
-            for note in evidence(error):
-                if note:
-                    error.add_note(note)
+        add_evidence(error, evidence)
         raise
+
+
+def add_evidence(error: BaseException, evidence: Callable[[BaseException], Iterable[str]]) -> None:
+    """Add the notes to an exception that was caught already."""
+    for note in evidence_once(error, evidence):
+        error.add_note(note)
+
+
+def evidence_once(error: BaseException, evidence: Callable[[BaseException], Iterable[str]]) -> Iterator[str]:
+    """The notes of an exception when they are first asked for; nothing for signals, and nothing a second time."""
+    if not _is_signal(error) and not getattr(error, "_dbtestcase_evidence", False):
+        error._dbtestcase_evidence = True  # type: ignore[attr-defined]
+        yield from filter(None, evidence(error))
 
 
 class FailureEvidence(TestCase):

@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNNERS: dict[str, tuple[str, ...]] = {
     "unittest": ("-m", "unittest", "discover", "-v"),
     "nose2": ("-m", "nose2", "-v"),
-    "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-rA", "--tb=long"),
+    "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA", "--tb=long"),
     "nose2-mp": ("-m", "nose2", "-v", "--plugin", "nose2.plugins.mp", "-N", "2"),
-    "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-rA", "-n", "2"),
+    "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA", "-n", "2"),
     "unittest-parallel-class": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "class"),
     "unittest-parallel-test": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "test"),
 }

@@ -1,0 +1,261 @@
+"""The life of a test without a runner: its beginnings and ends as calls, for whoever owns the life cycle.
+
+A fixture of pytest, a layer, a doctest, a script, a notebook: all of them are doors to the same life.  What a runner
+would collect is raised here, so nothing is swallowed.
+
+>>> life = Life(BlogTest)                                           # doctest: +SKIP
+>>> life.begin_class()                                              # doctest: +SKIP
+>>> test = life.begin_test("publishing")                            # doctest: +SKIP
+>>> test.session.add(Post(title="Hello"))                           # doctest: +SKIP
+>>> life.end_test()                                                 # doctest: +SKIP
+>>> life.end_class()                                                # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ..errors import ConfigurationError
+from ..reporting.failures import add_evidence
+from .blocking import run_coroutine
+from .modules import current
+
+if TYPE_CHECKING:
+    from .base import DatabaseTest
+
+__all__ = ["AsyncLife", "Life", "isolated", "isolated_async"]
+
+__unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+C = TypeVar("C", bound="DatabaseTest")
+
+_Steps = Generator[Callable[[], Any], Any, None]
+
+
+class Life(Generic[C]):
+    """The life of the tests of one class.
+
+    :param case: a class of this library's, or a subclass: what its attributes and hooks say holds here too.
+    :raises ConfigurationError: it is something else.
+    """
+
+    def __init__(self, case: type[C]) -> None:
+        if not (isinstance(case, type) and hasattr(case, "_dbtestcase")):
+            raise ConfigurationError(
+                f"{case!r} is not a class of this library.",
+                cause="an instance, a plain TestCase, or something else was given",
+                remedy="give a subclass of DatabaseTest",
+            )
+        self.case = case
+        self.test: C | None = None
+        self._has_begun = False
+
+    def begin_class(self) -> bool:
+        """``setUpClass`` and what belongs to it, unless the class has begun.
+
+        :returns: whether it began now: whoever began it ends it.
+        :raises ConfigurationError: another test is running in this process.
+        """
+        self.refuse_inside_a_test()
+        if self.case._dbtestcase.run is not None:
+            return False
+        if self._has_begun:  # another class came between, and has ended what belongs to the database
+            self.end_class()
+        try:
+            self.case.setUpClass()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error above says what is wrong
+                self._clean_class()
+            raise
+        self._has_begun = True
+        return True
+
+    def refuse_inside_a_test(self) -> None:
+        """Raise :class:`ConfigurationError` if another test is running in this process."""
+        running = current.running
+        if running is not None and running.run is not None and running.run.test is not None:
+            raise ConfigurationError(
+                f"{self.case.__qualname__} was to begin while {running.run.test.test.id()} is running.",
+                cause="isolated(), or a fixture of another class, inside of a test: both would use one process's wire",
+                remedy="end the one before the other begins, or use the session_scope() of the test that runs",
+            )
+
+    def end_class(self) -> None:
+        """``tearDownClass`` and the class's cleanups.
+
+        :raises Exception: what went wrong there; an ``ExceptionGroup`` if it was more than one thing.
+        """
+        if not self._has_begun:
+            return
+        self._has_begun = False
+        problems: list[Exception] = []
+        _collect(problems, self.case.tearDownClass)
+        _collect(problems, self._clean_class)
+        _raise(problems, f"the end of {self.case.__qualname__}")
+
+    def _clean_class(self) -> None:
+        case: Any = self.case
+        case.doClassCleanups()
+        found = [error for _, error, _ in case.tearDown_exceptions]
+        case.tearDown_exceptions.clear()
+        _raise([error for error in found if isinstance(error, Exception)], f"the cleanups of {self.case.__qualname__}")
+
+    def begin_test(self, name: str = "isolated") -> C:
+        """The database is made ready, then ``setUp``.
+
+        :param name: how messages call the test.
+        :returns: what ``self`` is in a test.
+        """
+        self._drive(self._begin_test(name))
+        assert self.test is not None
+        return self.test
+
+    def end_test(self, error: BaseException | None = None) -> None:
+        """``tearDown`` and the cleanups; then what the test did is undone.
+
+        :param error: what the test failed with: it gets the evidence, and what else is found, as notes.
+        :raises DBTestCaseError: what the test left behind or did wrong, if it had not failed anyhow.
+        """
+        self._drive(self._end_test(error))
+
+    def _begin_test(self, name: str) -> _Steps:
+        test = self.test = self.case()
+        test._testMethodName = name
+        try:
+            test._dbtestcase.begin()
+            yield test.setUp
+            yield from self._hook("asyncSetUp")
+        except BaseException as error:
+            yield from self._end_test(error, torn_down=True)
+            raise
+
+    def _end_test(self, error: BaseException | None, torn_down: bool = False) -> _Steps:
+        test: Any = self.test
+        if test is None:
+            return
+        life = test._dbtestcase
+        problems: list[Exception] = []
+        if error is not None:
+            life.failed = True
+            add_evidence(error, life.evidence)
+        if not torn_down:
+            for step in (*self._hook("asyncTearDown"), test.tearDown):
+                try:
+                    yield step
+                except Exception as problem:
+                    problems.append(problem)
+        self.test = None
+        while test._cleanups:
+            function, arguments, keywords = test._cleanups.pop()
+            life.failed = life.failed or bool(problems)
+            try:
+                yield lambda: function(*arguments, **keywords)  # noqa: B023  called before the next is taken
+            except Exception as problem:
+                problems.append(problem)
+        vars(test).pop("_dbtestcase", None)
+        if error is None:
+            _raise(problems, test.id())
+        else:
+            for found in problems:
+                error.add_note(f"After it: {type(found).__name__}: {found}")
+
+    def _hook(self, name: str) -> Iterator[Callable[[], Any]]:
+        """One of the hooks of async cases."""
+        if hasattr(self.test, name):
+            yield getattr(self.test, name)
+
+    def _drive(self, steps: _Steps) -> None:
+        step = next(steps, None)
+        while step is not None:
+            try:
+                done = step()
+                if inspect.iscoroutine(done):
+                    run_coroutine(done)
+            except BaseException as error:
+                step = _next(steps.throw, error)
+            else:
+                step = _next(steps.send, None)
+
+
+class AsyncLife(Life[C]):
+    """The same where a loop runs: hooks and cleanups are awaited in it."""
+
+    async def begin_test(self, name: str = "isolated") -> C:  # type: ignore[override]
+        """As :meth:`Life.begin_test`; ``asyncSetUp`` runs in the loop of who calls."""
+        await self._await(self._begin_test(name))
+        assert self.test is not None
+        return self.test
+
+    async def end_test(self, error: BaseException | None = None) -> None:  # type: ignore[override]
+        """As :meth:`Life.end_test`; ``asyncTearDown`` and cleanups run in the loop of who calls."""
+        await self._await(self._end_test(error))
+
+    async def _await(self, steps: _Steps) -> None:
+        step = next(steps, None)
+        while step is not None:
+            try:
+                done = step()
+                if inspect.isawaitable(done):
+                    await done
+            except BaseException as error:
+                step = _next(steps.throw, error)
+            else:
+                step = _next(steps.send, None)
+
+
+def _next(go_on: Callable[[Any], Callable[[], Any]], value: Any) -> Callable[[], Any] | None:
+    try:
+        return go_on(value)
+    except StopIteration:
+        return None
+
+
+def _collect(problems: list[Exception], function: Callable[[], Any]) -> None:
+    try:
+        function()
+    except Exception as problem:
+        problems.append(problem)
+
+
+def _raise(problems: list[Exception], where: str) -> None:
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ExceptionGroup(f"{where}: {len(problems)} problems", problems)
+
+
+@contextlib.contextmanager
+def isolated(case: type[C], name: str) -> Iterator[C]:
+    """One test's life; a class that had not begun begins and ends with it."""
+    life = Life(case)
+    life.begin_class()
+    try:
+        test = life.begin_test(name)
+        try:
+            yield test
+        except BaseException as error:
+            life.end_test(error)
+            raise
+        life.end_test()
+    finally:
+        life.end_class()
+
+
+@contextlib.asynccontextmanager
+async def isolated_async(case: type[C], name: str) -> AsyncIterator[C]:
+    """The same for async classes."""
+    life = AsyncLife(case)
+    life.begin_class()
+    try:
+        test = await life.begin_test(name)
+        try:
+            yield test
+        except BaseException as error:
+            await life.end_test(error)
+            raise
+        await life.end_test()
+    finally:
+        life.end_class()

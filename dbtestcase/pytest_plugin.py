@@ -1,0 +1,170 @@
+"""pytest: test functions and plain classes with the life of a test case, by a fixture.
+
+.. code-block:: python
+
+    # conftest.py
+    from dbtestcase import DatabaseTest
+    from dbtestcase.pytest_plugin import database_fixture
+    from blog import db, models
+
+    class Blog(DatabaseTest):
+        metadata = models.Base.metadata
+        engines = [db.engine]
+
+    blog = database_fixture(Blog)
+
+    # test_blog.py
+    def test_publish(blog):
+        publish("Hello")
+        blog.assertRowCount(models.Post, 1)
+
+Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` prints a summary at the end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeVar
+
+from .cases.base import DatabaseTest
+from .cases.life import AsyncLife, Life
+from .cases.lifecycle import is_ours
+from .errors import ConfigurationError, MissingExtra
+from .reporting.failures import evidence_once
+
+try:
+    import pytest
+except ImportError as error:
+    raise MissingExtra("pytest", "pytest", "dbtestcase.pytest_plugin") from error
+
+__all__ = ["database_fixture"]
+
+C = TypeVar("C", bound=DatabaseTest)
+
+
+def pytest_configure() -> None:
+    """``-p dbtestcase.pytest_plugin`` asks for the summary; importing :func:`database_fixture` does not."""
+    os.environ.setdefault("DBTESTCASE_SUMMARY", "1")
+
+
+_TEST = pytest.StashKey[DatabaseTest]()
+_ERROR = pytest.StashKey[BaseException]()
+
+
+def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = False) -> Any:
+    """A fixture whose value is what ``self`` is in a test of ``case``.
+
+    The class begins with the first test that uses the fixture and ends with the run, or when another class begins: its
+    data are made once, its instances are fresh in each test.  A leak or a forgotten commit is an error of the teardown
+    of the test that did it.
+
+    :param case: a class of this library's, with the attributes and hooks that say what the database is like.  ``setUp``
+        and ``tearDown`` run around each test.
+    :param name: the fixture's name, where it is another than that of the variable.
+    :param autouse: whether all tests that see the fixture use it.
+    :raises ConfigurationError: ``case`` is something else, or has hooks that nobody would await.
+    """
+    life = Life(case)
+    if hasattr(case, "asyncSetUp"):
+        from .cases.async_truncating import AsyncTruncatingDatabaseTest
+
+        if issubclass(case, AsyncTruncatingDatabaseTest) or _has_async_hooks(case):
+            return _async_fixture(AsyncLife(case), name, autouse)
+
+    # Async cases too: in the sandbox nothing waits for a loop, so one fixture serves every plugin that brings one.
+    @pytest.fixture(name=name, autouse=autouse)
+    def database(request: pytest.FixtureRequest) -> Iterator[C]:
+        _begin_class(life, request)
+        test = request.node.stash[_TEST] = life.begin_test(request.node.nodeid)
+        try:
+            yield test
+        finally:
+            del request.node.stash[_TEST]
+            life.end_test(request.node.stash.get(_ERROR, None))
+
+    return database
+
+
+def _async_fixture(life: AsyncLife[C], name: str | None, autouse: bool) -> Any:
+    """For what has to be awaited in the test's own loop: pytest-asyncio, in both of its modes, or anyio."""
+    fixture: Any = pytest.fixture
+    if importlib.util.find_spec("pytest_asyncio") is not None:
+        import pytest_asyncio
+
+        fixture = pytest_asyncio.fixture
+
+    async def database(request: pytest.FixtureRequest) -> AsyncIterator[C]:
+        _begin_class(life, request)
+        test = request.node.stash[_TEST] = await life.begin_test(request.node.nodeid)
+        try:
+            yield test
+        finally:
+            del request.node.stash[_TEST]
+            await life.end_test(request.node.stash.get(_ERROR, None))
+
+    return fixture(name=name, autouse=autouse)(database)
+
+
+def _has_async_hooks(case: type[DatabaseTest]) -> bool:
+    hooks = ("asyncSetUp", "asyncTearDown")
+    return any(
+        name in vars(base)
+        for base in case.__mro__
+        for name in hooks
+        if not is_ours(base) and base.__module__ != "unittest.async_case"
+    )
+
+
+def _begin_class(life: Life[C], request: pytest.FixtureRequest) -> None:
+    """Have the class begun, and the one before ended."""
+    if request.scope != "function":
+        raise ConfigurationError(
+            f"The fixture of {life.case.__qualname__} has the scope {request.scope!r}.",
+            cause="a test's life is as long as the test",
+            remedy="leave the scope out; rows for several tests belong to setUpTestData() of the class",
+        )
+    life.refuse_inside_a_test()
+    kept = _kept(request.config)
+    if kept.life is not life:
+        kept.end()
+    if life.begin_class():
+        kept.life = life
+
+
+class _Kept:
+    """The class that has begun and goes on from test to test; and what pytest says of the tests."""
+
+    def __init__(self) -> None:
+        self.life: Life[Any] | None = None
+
+    def end(self) -> None:
+        life, self.life = self.life, None
+        if life is not None:
+            life.end_class()
+
+    def pytest_sessionfinish(self) -> None:
+        self.end()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        """The statements of a failing test, in a section of its report."""
+        report = yield
+        test = item.stash.get(_TEST, None)
+        if test is not None and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+            if call.when != "teardown":
+                item.stash[_ERROR] = call.excinfo.value
+            for note in evidence_once(call.excinfo.value, test._dbtestcase.evidence):
+                report.sections.append(("Database (dbtestcase)", note))
+        return report
+
+
+def _kept(config: pytest.Config) -> _Kept:
+    name = "dbtestcase-fixtures"
+    found = config.pluginmanager.get_plugin(name)
+    if found is None:
+        found = _Kept()
+        config.pluginmanager.register(found, name)
+    assert isinstance(found, _Kept)
+    return found

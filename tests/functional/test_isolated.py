@@ -1,0 +1,179 @@
+"""The life of a test without a runner: isolated(), Life and AsyncLife."""
+
+import asyncio
+import unittest
+from typing import Any
+
+from sqlalchemy import create_engine, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, LeakError, TruncatingDatabaseTest
+from dbtestcase.cases.life import Life
+from tests.support.blog_models import Author, Base
+
+engine = create_engine("postgresql+psycopg://production.invalid/blog")
+async_engine = create_async_engine("postgresql+psycopg://production.invalid/blog")
+events: list[str] = []
+
+
+def save(name: str) -> None:
+    with Session(engine) as session:
+        session.add(Author(name=name))
+        session.commit()
+
+
+class Blog(DatabaseTest):
+    metadata = Base.metadata
+    engines = [engine]
+    ada: Author
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.ada = Author(name="Ada")
+        cls.session.add(cls.ada)
+
+    def setUp(self) -> None:
+        events.append("setUp")
+
+    def tearDown(self) -> None:
+        events.append("tearDown")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        events.append("tearDownClass")
+        super().tearDownClass()
+
+
+class Committing(TruncatingDatabaseTest):
+    metadata = Base.metadata
+    engines = [engine]
+
+
+class AsyncBlog(AsyncDatabaseTest):
+    metadata = Base.metadata
+    engines = [async_engine]
+
+    async def asyncSetUp(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    async def asyncTearDown(self) -> None:
+        events.append("asyncTearDown")
+
+
+class IsolatedTest(unittest.TestCase):
+    def setUp(self) -> None:
+        events.clear()
+
+    def test_what_is_on_self_is_on_test(self) -> None:
+        with Blog.isolated() as test:
+            save("Grace")
+            test.assertRowCount(Author, 2)
+            self.assertEqual(test.ada.name, "Ada")
+            self.assertEqual(len(test.session.scalars(select(Author)).all()), 2)
+        self.assertEqual(events, ["setUp", "tearDown", "tearDownClass"])
+
+    def test_each_starts_from_the_same_rows(self) -> None:
+        life = Life(Blog)
+        self.assertTrue(life.begin_class())
+        self.addCleanup(life.end_class)
+        for _ in range(2):
+            with Blog.isolated() as test:
+                test.assertRowCount(Author, 1)
+                save("Grace")
+        self.assertNotIn("tearDownClass", events)  # whoever began it ends it
+
+    def test_a_leak_is_raised_at_the_end(self) -> None:
+        with self.assertRaisesRegex(LeakError, "isolated"):
+            with Blog.isolated():
+                self.left = Session(engine)
+                self.left.add(Author(name="Grace"))
+                self.left.flush()
+        with Blog.isolated() as test:
+            test.assertRowCount(Author, 1)
+
+    def test_the_error_of_the_block_gets_the_statements_and_stays_what_it_is(self) -> None:
+        with self.assertRaises(ZeroDivisionError) as caught:
+            with Blog.isolated():
+                save("Grace")
+                raise ZeroDivisionError
+        self.assertRegex("\n".join(caught.exception.__notes__), "INSERT INTO authors")
+
+    def test_a_cleanup_that_fails_beside_the_block_is_a_note_of_its_error(self) -> None:
+        with self.assertRaises(ZeroDivisionError) as caught:
+            with Blog.isolated() as test:
+                test.addCleanup(lambda: [].pop())
+                raise ZeroDivisionError
+        self.assertRegex("\n".join(caught.exception.__notes__), "After it: IndexError")
+
+    def test_a_cleanup_that_fails_alone_is_raised(self) -> None:
+        with self.assertRaises(IndexError), Blog.isolated() as test:
+            test.addCleanup(lambda: [].pop())
+
+    def test_a_failing_set_up_ends_the_test_and_the_class(self) -> None:
+        class Broken(Blog):
+            def setUp(self) -> None:
+                save("Grace")
+                raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError), Broken.isolated():
+            self.fail("not reached")
+        self.assertIn("tearDownClass", events)
+        with Blog.isolated() as test:
+            test.assertRowCount(Author, 1)
+
+    def test_a_failing_class_set_up_leaves_nothing(self) -> None:
+        class Broken(Blog):
+            @classmethod
+            def setUpTestData(cls) -> None:
+                raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError), Broken.isolated():
+            self.fail("not reached")
+        with Blog.isolated() as test:
+            test.assertRowCount(Author, 1)
+
+    def test_committing_classes(self) -> None:
+        for _ in range(2):
+            with Committing.isolated() as test:
+                test.assertRowCount(Author, 0)
+                save("Grace")
+                test.assertRowCount(Author, 1)
+
+    def test_one_inside_of_another_is_refused(self) -> None:
+        with Blog.isolated(), self.assertRaisesRegex(ConfigurationError, "Committing was to begin while .*Blog"):
+            with Committing.isolated():
+                self.fail("not reached")
+
+    def test_not_a_class_of_ours(self) -> None:
+        for wrong in (unittest.TestCase, Blog(), None):
+            with self.subTest(wrong), self.assertRaisesRegex(ConfigurationError, "is not a class of this library"):
+                Life(wrong)  # type: ignore[arg-type]
+
+
+class AsyncIsolatedTest(unittest.IsolatedAsyncioTestCase):
+    def setUp(self) -> None:
+        events.clear()
+
+    async def test_hooks_and_sessions_are_in_the_loop_that_runs(self) -> None:
+        for _ in range(2):
+            async with AsyncBlog.isolated() as test:
+                self.assertIs(test.loop, asyncio.get_running_loop())
+                test.session.add(Author(name="Ada"))
+                await test.session.commit()
+                async with AsyncSession(async_engine) as session:
+                    self.assertEqual(len((await session.scalars(select(Author))).all()), 1)
+        self.assertEqual(events, ["asyncTearDown", "asyncTearDown"])
+
+    async def test_a_leak_is_raised(self) -> None:
+        with self.assertRaises(LeakError):
+            async with AsyncBlog.isolated():
+                self.left: Any = await async_engine.connect()
+                await self.left.execute(insert(Author).values(name="Grace", version=1))
+        await self.left.close()
+        async with AsyncBlog.isolated() as test:
+            test.assertRowCount(Author, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
