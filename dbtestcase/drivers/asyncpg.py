@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Dialect
 
 from ..sandbox.session_settings import Rows
 from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
-from .dbapi import ProxyConnection
+from .dbapi import ProxyConnection, ProxyCursor
 from .portal import PortalConnection, PortalWire
 
 __all__ = ["AsyncpgWire"]
+
+_OUTER = SimpleNamespace(_managed=False, _isolation=None)
+"""Stands in for a transaction that asyncpg has begun."""
 
 
 class AsyncpgWire(PortalWire):
@@ -42,6 +46,12 @@ class AsyncpgWire(PortalWire):
 
     def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
         return self.asked_of_postgresql(args, parameters)
+
+    def run(self, *statements: str) -> Rows:
+        rows = super().run(*statements)
+        # asyncpg below 0.32 opens a cursor only in a transaction that it has begun itself
+        self._asyncpg._top_xact = _OUTER if self.in_transaction() else None
+        return rows
 
     def send(self, command: str) -> Rows:
         portal = self.connection.portal
@@ -82,6 +92,27 @@ class AsyncpgWire(PortalWire):
         return ""
 
 
+class _Stream(ProxyCursor):
+    """A cursor whose rows are fetched from a portal of the server."""
+
+    def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        connection = self.connection
+        client, sandbox = connection._client, connection._sandbox
+        with connection._turn():
+            if self._real._cursor is not None:
+                connection._drive(sandbox.recover_for(client))
+                if self._real._cursor._portal_name not in client.cursors:
+                    raise _no_transaction()
+            return super()._fetch(name, *args, **kwargs)
+
+
+def _no_transaction() -> Exception:
+    """What asyncpg says of a cursor whose transaction is not there (any more)."""
+    from asyncpg import NoActiveSQLTransactionError
+
+    return NoActiveSQLTransactionError("cursor cannot be created outside of a transaction")  # type: ignore[no-any-return]
+
+
 class _Connection(PortalConnection):
     """Looks like SQLAlchemy's adapted connection of asyncpg."""
 
@@ -100,11 +131,23 @@ class _Connection(PortalConnection):
             self._command_timeout = float(parameters["command_timeout"])
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        streams = getattr(real, "server_side", False)
+        if streams and self._client.each_statement:
+            raise _no_transaction()
+
         def as_mine(replacement: str | None) -> Any:
             self._wire.become(self._codecs, self._command_timeout)
-            return call(replacement)
+            result = call(replacement)
+            if streams:
+                # the server keeps a portal until the outer transaction ends: it ends with this one's, like any cursor
+                self._sandbox.stack.hold(self._client)
+                self._client.cursors[real._cursor._portal_name] = self._client.depth
+            return result
 
         return super()._run(text, as_mine, real, many=many, parameters=parameters)
+
+    def _cursor(self, real: Any) -> ProxyCursor:
+        return (_Stream if getattr(real, "server_side", False) else ProxyCursor)(self, real)
 
     def own_method(self, name: str) -> Any:
         return functools.partial(self._register, name) if name in METHODS else super().own_method(name)
