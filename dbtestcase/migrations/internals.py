@@ -6,7 +6,8 @@ It is the same from Alembic 1.13 to 1.20: ``ScriptDirectory._version_locations``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, cast
 
 from alembic.runtime import migration
@@ -16,7 +17,9 @@ from alembic.script.revision import RevisionMap
 
 __all__ = [
     "SharedScripts",
+    "compares_with_more_than_alembic",
     "downgrade_steps",
+    "dry_context",
     "forget_made_types",
     "replaced_head_maintainer",
     "script_of",
@@ -104,3 +107,28 @@ class replaced_head_maintainer:
 
     def _begin(self, context: MigrationContext, heads: Any) -> HeadMaintainer:
         return self._make(context, heads) or self._original(context, heads)
+
+
+def dry_context(context: MigrationContext) -> MigrationContext:
+    """A context on the same connection whose ``autocommit_block()`` commits nothing: for what is rolled back."""
+    other = MigrationContext(context.dialect, context.connection, context.opts, context.environment_context)
+    setattr(other, "autocommit_block", nullcontext)  # noqa: B010
+    return other
+
+
+def compares_with_more_than_alembic() -> bool:
+    """Whether somebody else has registered comparisons with Alembic's autogenerate."""
+    from alembic.autogenerate import comparators
+
+    def functions(entry: object) -> Iterator[object]:
+        if callable(entry) and hasattr(entry, "__module__"):
+            yield entry
+        elif isinstance(entry, dict):
+            for each in entry.values():
+                yield from functions(each)
+        elif isinstance(entry, (list, tuple, set)):
+            for each in entry:
+                yield from functions(each)
+
+    found = functions(getattr(comparators, "_registry", {}))
+    return any(not str(getattr(each, "__module__", "")).startswith("alembic.") for each in found)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.snapshot import Difference, Item
 
-__all__ = ["operations"]
+__all__ = ["drop_statement", "in_order", "operations"]
 
 # What depends on others goes first.
 _ORDER = (
@@ -66,8 +66,26 @@ _DROP = {
 
 def operations(differences: Iterable[Difference]) -> list[str]:
     """Lines of Python, in the order in which they can run; for what merely changed, only a hint."""
-    found = sorted(differences, key=lambda difference: _rank(difference))
-    return [line for difference in found if (line := _operation(difference))]
+    return [line for difference in in_order(differences) if (line := _operation(difference))]
+
+
+def in_order(differences: Iterable[Difference]) -> list[Difference]:
+    """The differences in an order in which they can be undone."""
+    return sorted(differences, key=lambda difference: _rank(difference))
+
+
+def drop_statement(item: Item) -> str | None:
+    """The SQL that drops something, where a ``CASCADE`` may follow it."""
+    match item.kind:
+        case "table":
+            return f"DROP TABLE {qualified(item)}"
+        case "column":
+            return f"ALTER TABLE {qualified(item)} DROP COLUMN {quoted(item.part)}"
+        case "index":
+            return f"DROP INDEX {qualified(item, item.part)}"
+        case kind if kind in _CONSTRAINTS:
+            return f"ALTER TABLE {qualified(item)} DROP CONSTRAINT {quoted(item.part)}"
+    return None
 
 
 def _rank(difference: Difference) -> tuple[int, str]:

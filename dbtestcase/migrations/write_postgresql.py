@@ -3,118 +3,61 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from alembic.operations import ops
-from sqlalchemy import Column, Connection, Constraint, Dialect, Index, MetaData, Table
-from sqlalchemy.schema import sort_tables_and_constraints
+from sqlalchemy import ARRAY, Column, Constraint, Enum, Index, MetaData, Table
+from sqlalchemy.dialects import postgresql
 
 from dbtestcase.migrations import undo
+from dbtestcase.migrations.alter_column import added, altered, around_dependents, identity_options
+from dbtestcase.migrations.columns import Columns, Definition, owned_sequences, parsed
 from dbtestcase.migrations.enums import alter_enum
+from dbtestcase.migrations.models import Models
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.shadow import named_types, sequences_of
+from dbtestcase.migrations.proof import Proposal
 from dbtestcase.migrations.snapshot import Difference, Item, Snapshot
 from dbtestcase.migrations.write import written
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["Models", "Writer"]
+__all__ = ["Writer"]
 
-_COLUMN = re.compile(
-    r"^(?P<type>.+?)(?: COLLATE (?P<collation>\S+))?(?P<notnull> NOT NULL)?"
-    r"(?P<identity> GENERATED (?:ALWAYS|BY DEFAULT) AS IDENTITY)?"
-    r"(?: DEFAULT (?P<default>.*)|(?P<computed> GENERATED ALWAYS AS \(.*\) (?:STORED|VIRTUAL)))?$",
-    re.DOTALL,
-)
 _ORDER = ("schema", "enum", "sequence", "table", "column", "primary key", "unique constraint", "foreign key")
 
 
-class Models:
-    """The models' tables by the names that the server knows them by."""
-
-    def __init__(self, models: Sequence[MetaData], default_schema: str, dialect: Dialect) -> None:
-        self.default_schema = default_schema
-        self._models = models
-        self._preparer = dialect.identifier_preparer
-        self.tables = {
-            (table.schema or default_schema, table.name): table
-            for metadata in models
-            for table, _ in sort_tables_and_constraints(metadata.tables.values())  # type: ignore[no-untyped-call]
-            if table is not None
-        }
-
-    def key(self, table: Table) -> tuple[str, str]:
-        return table.schema or self.default_schema, table.name
-
-    def find(self, item: Item) -> Column[Any] | Constraint | Index | None:
-        """The model's own object for a part of a table, where it has one of that name."""
-        table = self.tables.get((item.schema, item.name))
-        if table is None:
-            return None
-        if item.kind in ("column", "comment"):
-            return next((column for column in table.columns if column.name == item.part), None)
-        if item.kind == "index":
-            return next((index for index in table.indexes if self._name(index) == item.part), None)
-        return next((each for each in table.constraints if self._name(each) == item.part), None)
-
-    def named(self, connection: Connection) -> set[tuple[str, str]]:
-        """Schema and name of every enum and sequence that the models use."""
-        found = {
-            (sequence.schema or self.default_schema, str(sequence.name))
-            for sequence in sequences_of(self._models, self.tables.values())
-        }
-        for table in self.tables.values():
-            for type_ in named_types(table, connection):
-                found.add((type_.schema or self.default_schema, str(type_.name)))
-        return found
-
-    def names(self, item: Item) -> bool:
-        """Whether the models say themselves what this constraint is called."""
-        return self.find(item) is not None
-
-    def _name(self, named: Constraint | Index) -> str | None:
-        if named.name is None:
-            return None
-        preparer = self._preparer
-        formatted: str | None  # a naming convention may give no name
-        formatted = preparer.format_index(named) if isinstance(named, Index) else preparer.format_constraint(named)
-        return formatted.strip('"') if formatted is not None else None
-
-
 class Writer:
-    """Writes differences (``before``: migrated, ``after``: as the models want it)."""
+    """Writes differences (``before``: migrated, ``after``: as the models want it) as proposals, the nicest first."""
 
-    def __init__(self, context: MigrationContext, known: Models, migrated: Snapshot, modelled: Snapshot) -> None:
+    def __init__(
+        self, context: MigrationContext, known: Models, columns: Columns, migrated: Snapshot, modelled: Snapshot
+    ) -> None:
+        assert context.connection is not None
         self._context = context
+        self._connection = context.connection
         self._known = known
+        self._columns = columns
         self._migrated = migrated
         self._modelled = modelled
 
-    def write(self, found: Iterable[Difference], renamed: Iterable[tuple[Item, Item]]) -> list[str]:
-        """All of it, in an order in which it can run; each operation once."""
-        lines: list[str] = []
+    def write(self, found: Iterable[Difference], renamed: Iterable[tuple[Item, Item]] = ()) -> list[Proposal]:
+        """All of it, in an order in which most of it can run."""
         found = list(found)
         missing = sorted((each for each in found if each.before is None), key=self._rank)
         changed = [each for each in found if each.before is not None and each.after is not None]
-        for old, new in renamed:
-            what = "INDEX" if old.kind == "index" else "TABLE"
-            if what == "INDEX":
-                lines.append(execute(f"ALTER INDEX {qualified(old, old.part)} RENAME TO {quoted(new.part)}"))
-            else:
-                lines.append(
-                    execute(f"ALTER TABLE {qualified(old)} RENAME CONSTRAINT {quoted(old.part)} TO {quoted(new.part)}")
-                )
-        for difference in missing:
-            lines += self._missing(difference.item, missing)
-        for difference in changed:
-            lines += self._changed(difference)
-        lines += undo.operations(
-            Difference(each.item, None, each.before) for each in found if each.after is None and self._stands(each.item)
-        )
-        lines += self._lost_comments(found)
-        return list(dict.fromkeys(lines))
+        gone = [each for each in found if each.after is None]
+        proposals = [Proposal(Difference(old, "", None), self._renamed(old, new)) for old, new in renamed]
+        proposals += [Proposal(each, self._missing(each.item)) for each in missing]
+        proposals += [Proposal(each, self._changed(each)) for each in changed]
+        proposals += self._left_over([each for each in gone if each.item.kind != "comment"])
+        proposals += [Proposal(each, self._comment(each.item, None)) for each in gone if each.item.kind == "comment"]
+        return [
+            Proposal(each.difference, [lines for lines in each.alternatives if lines])
+            for each in proposals
+            if any(each.alternatives)
+        ]
 
     def _rank(self, difference: Difference) -> tuple[int, int, str]:
         item = difference.item
@@ -123,50 +66,61 @@ class Writer:
         key = (item.schema, item.name)
         return kind, tables.index(key) if key in tables else 0, str(item)
 
-    def _stands(self, item: Item) -> bool:
-        return item.kind != "comment" and not (item.kind == "sequence" and item.part)
+    def _renamed(self, old: Item, new: Item) -> list[list[str]]:
+        if old.kind == "index":
+            return [[execute(f"ALTER INDEX {qualified(old, old.part)} RENAME TO {quoted(new.part)}")]]
+        return [[execute(f"ALTER TABLE {qualified(old)} RENAME CONSTRAINT {quoted(old.part)} TO {quoted(new.part)}")]]
 
-    def _missing(self, item: Item, missing: list[Difference]) -> list[str]:
+    def _left_over(self, gone: list[Difference]) -> list[Proposal]:
+        proposals = []
+        for each in undo.in_order(Difference(each.item, None, each.before) for each in gone):
+            lines = undo.operations([each])
+            plain = undo.drop_statement(each.item)
+            alternatives = [lines, *([[execute(plain)], [execute(f"{plain} CASCADE")]] if plain else [])]
+            if each.item.kind in ("enum", "sequence"):
+                alternatives = [lines]  # what needs it is not to go with it
+            proposals.append(Proposal(Difference(each.item, each.after, None), alternatives))
+        return proposals
+
+    def _missing(self, item: Item) -> list[list[str]]:
         table = self._known.tables.get((item.schema, item.name))
         subject = self._known.find(item)
         definition = self._modelled[item]
         name = qualified(item)
         if item.kind == "table" and table is not None:
-            lines = self._op(ops.CreateTableOp.from_table(table))
+            lines = self._op(ops.CreateTableOp.from_table(_with_existing_types(table)))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 lines += self._op(ops.CreateIndexOp.from_index(index))
-            return lines
+            return [lines]
         if item.kind == "column" and table is not None:
-            column = next(column for column in table.columns if column.name == item.part)
-            return self._op(ops.AddColumnOp.from_column_and_tablename(table.schema, table.name, column))
-        if item.kind == "index" and isinstance(subject, Index):
-            return self._op(ops.CreateIndexOp.from_index(subject))
-        if item.kind in ("unique constraint", "foreign key") and isinstance(subject, Constraint):
-            return self._op(ops.AddConstraintOp.from_constraint(subject))
-        if item.kind == "check constraint":
-            schema = f", schema={item.schema!r}" if item.schema != self._known.default_schema else ""
-            condition = re.sub(r"^CHECK \((.*)\)$", r"\1", definition, flags=re.DOTALL)
-            return [f"op.create_check_constraint({item.part!r}, {item.name!r}, {condition!r}{schema})"]
+            column = _with_existing_types(table).columns[item.part] if item.part in table.columns else None
+            if column is None:  # its key is another than its name
+                column = next(c for c in _with_existing_types(table).columns if c.name == item.part)
+            return [
+                self._op(ops.AddColumnOp.from_column_and_tablename(table.schema, table.name, column)),
+                [added(item, parsed(definition))],
+            ]
+        if item.kind == "index":
+            alembics = self._op(ops.CreateIndexOp.from_index(subject)) if isinstance(subject, Index) else []
+            return [alembics, [execute(definition)]]
         if item.kind == "enum":
-            if any(each.item.kind == "table" and self._uses(each.item, item) for each in missing):
-                return []  # create_table makes it
-            return [execute(f"CREATE TYPE {name} AS ENUM ({definition})")]
+            return [[execute(f"CREATE TYPE {name} AS ENUM ({definition})")]]
         if item.kind == "sequence":
-            return [] if item.part else [execute(f"CREATE SEQUENCE {name} AS {definition}")]
+            return [[]] if item.part else [[execute(f"CREATE SEQUENCE {name} AS {definition}")]]
         if item.kind == "comment":
             return self._comment(item, definition)
         if item.kind == "schema":
-            return [execute(f"CREATE SCHEMA {quoted(item.name)}")]
-        return [execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(item.part)} {definition}")]
+            return [[execute(f"CREATE SCHEMA {quoted(item.name)}")]]
+        sql = [execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(item.part)} {definition}")]
+        if item.kind in ("unique constraint", "foreign key") and isinstance(subject, Constraint):
+            return [self._op(ops.AddConstraintOp.from_constraint(subject)), sql]
+        if item.kind == "check constraint":
+            condition = re.sub(r"^CHECK \((.*)\)$", r"\1", definition, flags=re.DOTALL)
+            schema = self._schema(item)
+            return [[f"op.create_check_constraint({item.part!r}, {item.name!r}, {condition!r}{schema})"], sql]
+        return [sql]
 
-    def _uses(self, table: Item, enum: Item) -> bool:
-        written_type = f"{enum.schema}.{enum.name}"
-        return any(
-            item.kind == "column" and item[1:3] == table[1:3] and definition.split("[")[0].startswith(written_type)
-            for item, definition in self._modelled.items()
-        )
-
-    def _changed(self, difference: Difference) -> list[str]:
+    def _changed(self, difference: Difference) -> list[list[str]]:
         item, before, after = difference
         assert before is not None and after is not None
         name = qualified(item)
@@ -175,65 +129,95 @@ class Writer:
         if item.kind == "comment":
             return self._comment(item, after)
         if item.kind == "enum":
-            return alter_enum(item, before, after, self._migrated)
+            return [alter_enum(item, before, after, self._migrated)]
         if item.kind == "sequence":
             if item.part:
-                return [f"# {item}: the migrations say {before}, the models {after}"]
-            return [execute(f"ALTER SEQUENCE {name} AS {after}")]
+                return [identity_options(item, after)]
+            cycle = "" if after.endswith("CYCLE") else " NO CYCLE"
+            return [[execute(f"ALTER SEQUENCE {name} AS {after}{cycle}")]]
         if before == f"{after} NOT VALID":
-            return [execute(f"ALTER TABLE {name} VALIDATE CONSTRAINT {quoted(item.part)}")]
-        dropped = undo.operations([Difference(item, None, before)])
-        return [*dropped, *self._missing(item, [])]
+            return [[execute(f"ALTER TABLE {name} VALIDATE CONSTRAINT {quoted(item.part)}")]]
+        dropped = Difference(item, None, before)
+        plain = undo.drop_statement(item)
+        made = self._missing(item)
+        alternatives = [[*undo.operations([dropped]), *lines] for lines in made]
+        return [*alternatives, *([[execute(f"{plain} CASCADE"), *made[-1]]] if plain else [])]
 
-    def _changed_column(self, item: Item, before: str, after: str) -> list[str]:
-        old, new = _COLUMN.match(before), _COLUMN.match(after)
+    def _changed_column(self, item: Item, before: str, after: str) -> list[list[str]]:
+        old, new = parsed(before), parsed(after)
         column = self._known.find(item)
-        if old is None or new is None or not isinstance(column, Column):
-            return [f"# {item}: the migrations say {before}, the models {after}"]
-        if (
-            old["computed"] != new["computed"]
-            or old["identity"] != new["identity"]
-            or old["collation"] != new["collation"]
-        ):
-            return [
-                f"# {item}: the migrations say {before}, the models {after}",
-                f"op.drop_column({item.name!r}, {item.part!r}{self._schema(item)})",
-                *self._missing(item, []),
-            ]
-        table = column.table
-        options: dict[str, Any] = {}
-        if old["type"] != new["type"]:
-            options["modify_type"] = column.type
-        else:
-            options["existing_type"] = column.type
-        if old["notnull"] != new["notnull"]:
-            options["modify_nullable"] = column.nullable
-        if old["default"] != new["default"]:
-            options["modify_server_default"] = column.server_default
-        lines = self._op(ops.AlterColumnOp(item.name, item.part, schema=table.schema, **options))
-        return [f"# was {before}", *lines]
+        assert isinstance(column, Column)
+        parts = self._columns.differing(item, before, after)
+        was = [f"# was {before}"]
+        if "computed" in parts:
+            again = [f"op.drop_column({item.name!r}, {item.part!r}{self._schema(item)})"]
+            keeps = [execute(f"ALTER TABLE {qualified(item)} ALTER COLUMN {quoted(item.part)} DROP EXPRESSION")]
+            ways = [[*was, *again, *lines] for lines in self._missing(item)]
+            return [[*was, *keeps], *ways] if new.computed is None else ways
+        sequence = self._owned_sequence(item)
+        by_sql = altered(item, old, new, parts, sequence)
+        ways = [[*was, *by_sql]] if by_sql else []
+        if not parts - {"type", "not_null", "default"}:
+            options: dict[str, Any] = {"existing_type": column.type}
+            if "type" in parts:
+                options = {"modify_type": _existing(column.type)}
+            if "not_null" in parts:
+                options["modify_nullable"] = column.nullable
+            if "default" in parts:
+                options["modify_server_default"] = column.server_default
+            schema = column.table.schema
+            ways.insert(0, [*was, *self._op(ops.AlterColumnOp(item.name, item.part, schema=schema, **options))])
+        around = around_dependents(self._connection, item, self._generated(item))
+        if any(around):
+            ways.append([*was, *around[0], *by_sql, *around[1]])
+        return ways
 
-    def _comment(self, item: Item, comment: str | None) -> list[str]:
+    def _generated(self, item: Item) -> dict[str, Definition]:
+        columns = {each.part: d for each, d in self._modelled.items() if each[:3] == item[:3]}
+        found = {name: parsed(definition) for name, definition in columns.items()}
+        return {name: definition for name, definition in found.items() if definition.computed}
+
+    def _owned_sequence(self, item: Item) -> str | None:
+        owner = (item.schema, item.name, item.part)
+        for (schema, name), each in owned_sequences(self._connection).items():
+            if each == owner:
+                return qualified(Item("sequence", schema, name))
+        return None
+
+    def _comment(self, item: Item, comment: str | None) -> list[list[str]]:
         schema = self._schema(item)
+        text = "NULL" if comment is None else "'" + comment.replace("'", "''") + "'"
         if item.part.startswith("constraint "):
             constraint = item.part.removeprefix("constraint ")
-            text = "NULL" if comment is None else "'" + comment.replace("'", "''") + "'"
-            return [execute(f"COMMENT ON CONSTRAINT {quoted(constraint)} ON {qualified(item)} IS {text}")]
+            return [[execute(f"COMMENT ON CONSTRAINT {quoted(constraint)} ON {qualified(item)} IS {text}")]]
         if item.part:
-            return [f"op.alter_column({item.name!r}, {item.part!r}, comment={comment!r}{schema})"]
+            sql = f"COMMENT ON COLUMN {qualified(item)}.{quoted(item.part)} IS {text}"
+            return [
+                [f"op.alter_column({item.name!r}, {item.part!r}, comment={comment!r}{schema})"],
+                [execute(sql)],
+            ]
         if comment is None:
-            return [f"op.drop_table_comment({item.name!r}{schema})"]
-        return [f"op.create_table_comment({item.name!r}, {comment!r}{schema})"]
-
-    def _lost_comments(self, found: Iterable[Difference]) -> list[str]:
-        lines: list[str] = []
-        for item, _, after in found:
-            if item.kind == "comment" and after is None:
-                lines += self._comment(item, None)
-        return lines
+            return [[f"op.drop_table_comment({item.name!r}{schema})"]]
+        return [[f"op.create_table_comment({item.name!r}, {comment!r}{schema})"]]
 
     def _schema(self, item: Item) -> str:
         return f", schema={item.schema!r}" if item.schema != self._known.default_schema else ""
 
     def _op(self, operation: ops.MigrateOperation) -> list[str]:
         return written(self._context, operation)
+
+
+def _with_existing_types(table: Table) -> Table:
+    """A copy whose enums are not made with it: they are there, or made before it."""
+    copy = table.to_metadata(MetaData(naming_convention=table.metadata.naming_convention))
+    for column in copy.columns:
+        column.type = _existing(column.type)
+    return copy
+
+
+def _existing(type_: Any) -> Any:
+    if isinstance(type_, ARRAY) and isinstance(type_.item_type, Enum):
+        return postgresql.ARRAY(_existing(type_.item_type), dimensions=type_.dimensions)
+    if isinstance(type_, Enum) and type_.native_enum:
+        return postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
+    return type_

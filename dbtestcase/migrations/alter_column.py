@@ -1,0 +1,136 @@
+"""A column changed in place: the statements that turn one definition into another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, text
+
+from dbtestcase.migrations.columns import OWN_SEQUENCE, Definition, sequence_options
+from dbtestcase.migrations.naming import execute, qualified, quoted
+from dbtestcase.migrations.snapshot import Item
+
+__all__ = ["added", "altered", "around_dependents", "identity_options"]
+
+_SERIAL = {"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
+
+# Views that read the column, however indirectly, each after those that it reads; and generated columns.
+_VIEWS = text(
+    """
+    WITH RECURSIVE reader (view, depth) AS (
+        SELECT DISTINCT r.ev_class, 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+        WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+            AND d.refobjid = to_regclass(:relation) AND d.refobjsubid = (
+                SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass(:relation) AND attname = :column)
+            AND r.ev_class <> d.refobjid
+        UNION
+        SELECT DISTINCT r.ev_class, reader.depth + 1 FROM reader
+            JOIN pg_depend d ON d.refobjid = reader.view AND d.classid = 'pg_rewrite'::regclass
+            JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reader.view
+    )
+    SELECT nspname, relname, relkind, pg_get_viewdef(c.oid, true)
+    FROM (SELECT view, max(depth) AS depth FROM reader GROUP BY view) v
+        JOIN pg_class c ON c.oid = v.view AND c.relkind IN ('v', 'm') JOIN pg_namespace n ON n.oid = c.relnamespace
+    ORDER BY v.depth, relname
+    """
+)
+_GENERATED = text(
+    """
+    SELECT a.attname FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid
+        JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated <> ''
+    WHERE d.classid = 'pg_attrdef'::regclass AND d.refobjid = to_regclass(:relation) AND f.adrelid = d.refobjid
+        AND d.refobjsubid = (
+            SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass(:relation) AND attname = :column)
+        AND a.attnum <> d.refobjsubid
+    """
+)
+
+
+def added(item: Item, definition: Definition) -> str:
+    """The column made, as SQL."""
+    words = [f"ALTER TABLE {qualified(item)} ADD COLUMN {quoted(item.part)}"]
+    own = definition.default == OWN_SEQUENCE
+    words.append(_SERIAL.get(definition.type, definition.type) if own else definition.type)
+    if definition.collation:
+        words.append(f"COLLATE {definition.collation}")
+    if definition.not_null:
+        words.append("NOT NULL")
+    if definition.identity:
+        words.append(f"GENERATED {definition.identity} AS IDENTITY")
+    if definition.computed:
+        words.append(definition.computed.strip())
+    if definition.default and not own:
+        words.append(f"DEFAULT {definition.default}")
+    return execute(" ".join(words))
+
+
+def altered(item: Item, old: Definition, new: Definition, parts: Collection[str], sequence: str | None) -> list[str]:
+    """Lines of Python that change a column.
+
+    :param parts: the names of the parts in which it is to change.
+    :param sequence: the name of the sequence that belongs to it now.
+    """
+    table, column = qualified(item), quoted(item.part)
+    alter = f"ALTER TABLE {table} ALTER COLUMN {column}"
+    of_type = bool({"type", "collation"} & set(parts))
+    lines: list[str] = []
+    if old.default is not None and ("default" in parts or of_type):
+        lines.append(f"{alter} DROP DEFAULT")
+    if old.default == OWN_SEQUENCE and new.default != OWN_SEQUENCE and sequence and "default" in parts:
+        lines.append(f"DROP SEQUENCE {sequence}")
+    if old.identity and not new.identity and "identity" in parts:
+        lines.append(f"{alter} DROP IDENTITY")
+    if of_type:
+        collate = f" COLLATE {new.collation}" if new.collation else ""
+        lines.append(f"{alter} TYPE {new.type}{collate} USING {column}::{new.type}")
+    if "not_null" in parts:
+        lines.append(f"{alter} {'SET' if new.not_null else 'DROP'} NOT NULL")
+    if new.identity and "identity" in parts:
+        verb = "SET GENERATED" if old.identity else "ADD GENERATED"
+        lines.append(f"{alter} {verb} {new.identity}" + ("" if old.identity else " AS IDENTITY"))
+    default = new.default if "default" in parts else old.default
+    if default == OWN_SEQUENCE and "default" in parts:
+        name = qualified(item, f"{item.name}_{item.part}_seq")
+        as_type = f" AS {new.type}" if new.type in _SERIAL else ""
+        lines.append(f"CREATE SEQUENCE {name}{as_type} OWNED BY {table}.{column}")
+        lines.append(f"{alter} SET DEFAULT nextval('{name}')")
+    elif default == OWN_SEQUENCE and of_type and sequence:
+        lines.append(f"{alter} SET DEFAULT nextval('{sequence}')")
+    elif default is not None and ("default" in parts or of_type):
+        lines.append(f"{alter} SET DEFAULT {default}")
+    return [execute(line) for line in lines]
+
+
+def identity_options(item: Item, definition: str) -> list[str]:
+    """Lines of Python that give the sequence of an identity column its options."""
+    options = sequence_options(definition)
+    words = [
+        f"SET {name} {options[name]}".strip()
+        for name in ("START", "INCREMENT", "MINVALUE", "MAXVALUE", "CACHE")
+        if name in options
+    ]
+    words.append("SET CYCLE" if "CYCLE" in options else "SET NO CYCLE")
+    return [execute(f"ALTER TABLE {qualified(item)} ALTER COLUMN {quoted(item.part)} {' '.join(words)}")]
+
+
+def around_dependents(
+    connection: Connection, item: Item, generated: dict[str, Definition]
+) -> tuple[list[str], list[str]]:
+    """Lines to go before and after a change of a column that views and generated columns read.
+
+    :param generated: the generated columns of the table.
+    """
+    names = {"relation": f"{quoted(item.schema)}.{quoted(item.name)}", "column": item.part}
+    before: list[str] = []
+    after: list[str] = []
+    for schema, view, kind, definition in connection.execute(_VIEWS, names):
+        what = "MATERIALIZED VIEW" if kind == "m" else "VIEW"
+        name = qualified(Item("view", schema, view))
+        before.insert(0, execute(f"DROP {what} {name}"))
+        after.append(execute(f"CREATE {what} {name} AS\n{definition.rstrip(';')}"))
+    for (column,) in connection.execute(_GENERATED, names):
+        if column in generated:
+            part = Item("column", item.schema, item.name, column)
+            before.append(execute(f"ALTER TABLE {qualified(part)} DROP COLUMN {quoted(column)}"))
+            after.insert(0, added(part, generated[column]))
+    return before, after
