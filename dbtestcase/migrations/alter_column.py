@@ -89,12 +89,12 @@ def altered(item: Item, old: Definition, new: Definition, parts: Collection[str]
         verb = "SET GENERATED" if old.identity else "ADD GENERATED"
         lines.append(f"{alter} {verb} {new.identity}" + ("" if old.identity else " AS IDENTITY"))
     default = new.default if "default" in parts else old.default
-    if default == OWN_SEQUENCE and "default" in parts:
+    if default == OWN_SEQUENCE and "default" in parts and not sequence:
         name = qualified(item, f"{item.name}_{item.part}_seq")
         as_type = f" AS {new.type}" if new.type in _SERIAL else ""
         lines.append(f"CREATE SEQUENCE {name}{as_type} OWNED BY {table}.{column}")
         lines.append(f"{alter} SET DEFAULT nextval('{name}')")
-    elif default == OWN_SEQUENCE and of_type and sequence:
+    elif default == OWN_SEQUENCE and sequence and ("default" in parts or of_type):
         lines.append(f"{alter} SET DEFAULT nextval('{sequence}')")
     elif default is not None and ("default" in parts or of_type):
         lines.append(f"{alter} SET DEFAULT {default}")
