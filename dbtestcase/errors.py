@@ -5,7 +5,8 @@
     DBTestCaseError
     ├── ConfigurationError        a class attribute, an environment variable, an order of calls
     │   ├── MissingExtra          an optional dependency is not installed (also an ImportError)
-    │   └── NotRunning            the database was asked for outside of a test (also an AttributeError)
+    │   ├── NotRunning            the database was asked for outside of a test (also an AttributeError)
+    │   └── OutsideDatabase       an engine or driver was about to reach a database that is not the test's
     ├── ServerError               a database server
     │   ├── ProgramsNotFound      no server programs on this machine
     │   ├── ServerStartFailed     the programs are there, the server did not start
@@ -48,6 +49,7 @@ __all__ = [
     "MigrationError",
     "MissingExtra",
     "NotRunning",
+    "OutsideDatabase",
     "ProgramsNotFound",
     "RowSecurityWarning",
     "SandboxBusy",
@@ -120,6 +122,10 @@ class MissingExtra(ConfigurationError, ImportError):
 
 class NotRunning(ConfigurationError, AttributeError):
     """The database was asked for outside of a test; an AttributeError too, so that runners may look at a class."""
+
+
+class OutsideDatabase(ConfigurationError):
+    """An engine or a driver was about to reach a database that is not the test's, and that nobody has named."""
 
 
 class ServerError(DBTestCaseError):

@@ -16,6 +16,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 from dbtestcase.backends import sources
 from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
 from dbtestcase.backends.initial_schema import run_initial_schema
+from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import SchemaError
 
@@ -75,7 +76,7 @@ class MetadataRecipe:
 
         :raises SchemaError: a table cannot be created; the message names it and the statement.
         """
-        engine = patient(sqlalchemy.create_engine(url, poolclass=NullPool))
+        engine = own(patient(sqlalchemy.create_engine(url, poolclass=NullPool)))
         try:
             with engine.connect() as connection:
                 run_initial_schema(self.initial_schema, connection, self.label)

@@ -81,6 +81,11 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     engines: ClassVar[Any] = ()
     """The application's engines, or functions that return them: pointed at the test database while the class runs."""
 
+    outside: ClassVar[Any] = ()
+    """Engines, or functions that return them, that may go on to reach their own databases while the class runs.
+
+    Every other engine of the process that is not led to the test database is refused when it asks for a connection."""
+
     factories: Any = ()
     """FactoryBoy or polyfactory classes, or modules that hold them: bound to the test's session while the class runs.
 

@@ -37,7 +37,7 @@ class CommittingClass(MigratedClass):
             ("committing", id(database), url.drivername),
             lambda: truncating_run(database, url, lent=self.cls.database == "existing"),
         )
-        return TruncatingIsolation(run)
+        return TruncatingIsolation(run, aliases=self.aliases(settings))
 
 
 class CommittingTest(MigratedTest):

@@ -16,10 +16,10 @@ from ..backends.recipes import Recipe
 from ..backends.schema import MetadataRecipe
 from ..data.class_data import ClassData, capture
 from ..data.factories import FactoryManager, bound
-from ..drivers.endpoints import target_of_url
 from ..errors import ConfigurationError, NotRunning
 from ..isolation.engines import resolve_engines
-from ..isolation.rollback import Isolation, SandboxIsolation, sandbox_run
+from ..isolation.rollback import Isolation, SandboxIsolation
+from ..isolation.sandbox_run import sandbox_run
 from ..reporting import report
 from ..reporting.failures import SQLLog
 from ..reporting.lock_waits import LockWatch
@@ -111,12 +111,13 @@ class ClassLifecycle(Provisioning):
         server_url, disposable = self.server_url(settings, engines)
         database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
         url = database.url.set(drivername=server_url.drivername)
-        configured = self.configured_url(settings)
-        targets = [target_of_url(configured)] if configured is not None and configured.database else []
-        run = self.enter_on(
-            database, server_url, ("sandbox", url.drivername), lambda: sandbox_run(database, url, targets)
+        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: sandbox_run(database, url))
+        return SandboxIsolation(
+            run,
+            self.cls.transaction_scope,
+            reset_sequences=self.cls.reset_sequences,
+            aliases=self.aliases(settings),
         )
-        return SandboxIsolation(run, self.cls.transaction_scope, reset_sequences=self.cls.reset_sequences)
 
     def offers(self, isolation: Isolation) -> dict[str, Any]:
         """The attributes that are set on the class while it runs."""
@@ -177,7 +178,7 @@ class ClassLifecycle(Provisioning):
         run.began, run.waited = began, waited
         current.running = self
         try:
-            isolation.begin_class(self.label, engines)
+            isolation.begin_class(self.label, engines, self.cls.outside)
             run.begun = True
             self._offer(run)
             self._watch(run)
@@ -333,7 +334,11 @@ class ClassLifecycle(Provisioning):
             run.data.release()
         run.isolation.begin_class(self.label, resolve_engines(self.cls.engines))
         self._offer(run)
-        self._load_data(run)
+        try:
+            self._load_data(run)
+        except BaseException:
+            run.isolation.spoil()  # without its rows no test of the class may run
+            raise
 
 
 class _NoSessionYet:

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from ..backends import Database, Lending, test_database
 from ..backends.recipes import Recipe
 from ..backends.server_urls import checked_url
-from ..drivers.endpoints import family_of
+from ..drivers.endpoints import Target, family_of, targets_of_url
 from ..errors import ConfigurationError
 from ..isolation.engines import sync_engine_of
 from ..reporting.urls import shown
@@ -43,6 +43,11 @@ class Provisioning:
         if self.cls.url is not None:
             return checked_url(self.cls.url, f"{self.cls.__qualname__}.url")
         return checked_url(settings.url, "DBTESTCASE_URL") if settings.url is not None else None
+
+    def aliases(self, settings: Settings) -> frozenset[Target]:
+        """The database that the URL names: engines that point there mean the test database."""
+        configured = self.configured_url(settings)
+        return targets_of_url(configured) if configured is not None and configured.database else frozenset()
 
     def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""

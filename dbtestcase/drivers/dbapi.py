@@ -75,7 +75,8 @@ class ProxyWire:
                 self.is_cut_off(error)
                 raise
         self.broken = False
-        self._begun = statements != (self.rules.end,)
+        if self.rules.begin in statements or self.rules.end in statements:
+            self._begun = self.rules.begin in statements
         return rows
 
     def send(self, command: str) -> Rows:

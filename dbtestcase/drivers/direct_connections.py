@@ -10,29 +10,17 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 from ..errors import SandboxEscape
 from ..sandbox.rules import COMMITTING
 from ..sandbox.statements import Statement, classify
 from ..sandbox.transaction import Sandbox
+from .harness import is_harness
 
-__all__ = ["harness_connections", "watching"]
+__all__ = ["watching"]
 
 Refuse = Callable[[Statement], None]
-
-_harness: ContextVar[bool] = ContextVar("dbtestcase_harness_connections", default=False)
-
-
-@contextlib.contextmanager
-def harness_connections() -> Iterator[None]:
-    """Connections that are made meanwhile are the harness's own."""
-    token = _harness.set(True)
-    try:
-        yield
-    finally:
-        _harness.reset(token)
 
 
 @contextlib.contextmanager
@@ -54,7 +42,7 @@ def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[Non
             )
 
     def watched(connection: Any) -> bool:
-        return not _harness.get() and is_target(connection)
+        return not is_harness() and is_target(connection)
 
     from .psycopg.watching import watching_connections
 

@@ -1,20 +1,36 @@
-"""Which database a connection would reach: enough of a URL, of a driver's arguments or of a connection to compare."""
+"""Which databases a connection may reach: enough of a URL, of a driver's arguments or of a connection to compare."""
 
 from __future__ import annotations
 
+import configparser
 import contextlib
+import getpass
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import URL, Dialect
+from sqlalchemy.pool import Pool
 
-__all__ = ["Target", "family_of", "target_of_arguments", "target_of_connection", "target_of_url"]
+__all__ = [
+    "Target",
+    "connect_arguments",
+    "family_of",
+    "targets_of_arguments",
+    "targets_of_connection",
+    "targets_of_pool",
+    "targets_of_url",
+]
 
-_LOCAL = {"", "localhost", "127.0.0.1", "::1", "/var/run/postgresql", "/run/postgresql", "/tmp"}
-_PORTS = {"postgresql": "5432", "mysql": "3306", "mariadb": "3306"}
+_LOCAL = {
+    *("", "localhost", "127.0.0.1", "::1", "0.0.0.0", "/var/run/postgresql", "/run/postgresql", "/tmp"),
+    *("/var/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock", "/tmp/mysql.sock"),
+}
+_PORTS = {"postgresql": "5432", "mysql": "3306"}
 _FAMILIES = {"mariadb": "mysql"}
+_ENVIRONMENT = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 
 
 def family_of(dialect: str) -> str:
@@ -32,57 +48,131 @@ class Target:
     database: str
 
 
-def target_of_url(url: URL) -> Target | None:
-    """The database that a URL names; None for one in memory."""
+def targets_of_url(url: URL) -> frozenset[Target]:
+    """The databases that a URL names, one for each of its hosts; none for one in memory that nobody else can name."""
     cls = url.get_dialect()
     args, parameters = cls().create_connect_args(url)
-    return _target(cls.name, args, parameters)
+    return _targets(cls.name, args, parameters)
 
 
-def target_of_arguments(dialect: Dialect, args: Sequence[Any], parameters: Mapping[str, Any]) -> Target | None:
-    """The database that ``dialect.connect(*args, **parameters)`` would reach."""
-    return _target(dialect.name, args, parameters)
+def targets_of_arguments(
+    dialect: Dialect | str, args: Sequence[Any], parameters: Mapping[str, Any]
+) -> frozenset[Target]:
+    """The databases that ``dialect.connect(*args, **parameters)`` would try to reach."""
+    return _targets(dialect if isinstance(dialect, str) else dialect.name, args, parameters)
 
 
-def target_of_connection(connection: Any) -> Target | None:
-    """The database that a DBAPI connection of PostgreSQL has reached; None where that cannot be told."""
+def targets_of_pool(pool: Pool, dialect: Dialect, url: URL) -> frozenset[Target]:
+    """The databases that an engine's pool connects to; with ``creator=`` those that its URL names, perhaps none."""
+    found = connect_arguments(pool)
+    if found is not None:
+        return targets_of_arguments(dialect, *found)
+    if not (url.host or url.database or url.query):
+        return frozenset()
+    return targets_of_arguments(dialect, *dialect.create_connect_args(url))
+
+
+def connect_arguments(pool: Pool) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+    """What ``create_engine`` gives to the driver's ``connect()``; None where the pool has a creator of its own.
+
+    SQLAlchemy keeps it in the closure of the pool's creator only.
+    """
+    creator = pool._creator
+    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
+        return None
+    variables = inspect.getclosurevars(creator).nonlocals
+    return variables.get("cargs_tup") or variables.get("cargs") or (), variables.get("cparams") or {}
+
+
+def targets_of_connection(connection: Any) -> frozenset[Target]:
+    """The database that a DBAPI connection of PostgreSQL has reached; none where that cannot be told."""
     real = getattr(connection, "_connection", connection)  # SQLAlchemy's adapters of async drivers
     info = getattr(real, "info", None)
     if info is not None and hasattr(info, "dbname"):
         with contextlib.suppress(Exception):  # a driver says it in its own way that the connection is closed
-            return _target("postgresql", (), {"host": info.host, "port": info.port, "dbname": info.dbname})
+            return _targets("postgresql", (), {"host": info.host, "port": info.port, "dbname": info.dbname})
     address, parameters = getattr(real, "_addr", None), getattr(real, "_params", None)
     if address is not None and parameters is not None:  # asyncpg
         host, port = address if isinstance(address, tuple) else (os.path.dirname(address), address.rsplit(".", 1)[-1])
-        return _target("postgresql", (), {"host": host, "port": port, "dbname": parameters.database})
-    return None
+        return _targets("postgresql", (), {"host": host, "port": port, "dbname": parameters.database})
+    return frozenset()
 
 
-def _target(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> Target | None:
+def _targets(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> frozenset[Target]:
     dialect = family_of(dialect)
     if dialect == "sqlite":
-        name = str(args[0]) if args else str(parameters.get("database", ""))
-        if not name or ":memory:" in name or "mode=memory" in name:
-            return None
-        return Target(dialect, "", "", os.path.realpath(name.removeprefix("file:").split("?")[0]))
-    values = dict(parameters)
-    if dialect == "postgresql" and args and isinstance(args[0], str):
-        with contextlib.suppress(ImportError):
-            from psycopg.conninfo import conninfo_to_dict
-
-            values = {**conninfo_to_dict(args[0]), **values}
-    host = (
-        values.get("host")
-        or values.get("unix_socket")
-        or (os.environ.get("PGHOST", "") if dialect == "postgresql" else "")
-    )
-    if isinstance(host, (list, tuple)):
-        host = host[0] if host else ""
-    port = values.get("port")
-    if isinstance(port, (list, tuple)):
-        port = port[0] if port else None
-    if port is None and dialect == "postgresql":
-        port = os.environ.get("PGPORT")
+        return _sqlite_targets(str(args[0]) if args else str(parameters.get("database", "")))
+    values = {name: value for name, value in parameters.items() if value is not None}
+    if dialect == "postgresql":
+        values = _as_libpq_reads(args, values)
     name = values.get("dbname") or values.get("database") or values.get("db") or values.get("user") or ""
-    host = str(host).rstrip("/").lower() if not str(host).startswith("/") else str(host).rstrip("/")
-    return Target(dialect, "" if host in _LOCAL else host, str(port or _PORTS.get(dialect, "")), str(name))
+    socket = values.get("unix_socket") or values.get("unix_sock")
+    # an address is what a name was resolved to, perhaps by the driver: either may be compared with
+    spellings = [_listed(socket or values.get("host")), _listed(values.get("hostaddr"))]
+    ports = _listed(values.get("port"))
+    found = set()
+    for hosts in [spelling for spelling in spellings if spelling] or [[""]]:
+        several = ports if len(ports) == len(hosts) else [ports[0] if ports else ""] * len(hosts)
+        for host, port in zip(hosts, several, strict=True):
+            found.add(Target(dialect, _host(host), port or _PORTS.get(dialect, ""), str(name)))
+    return frozenset(found)
+
+
+def _sqlite_targets(name: str) -> frozenset[Target]:
+    path, _, query = name.removeprefix("file:").partition("?")
+    if not name or path in ("", ":memory:") or "mode=memory" in query:
+        # one in memory is a connection's own, unless it has a name to be shared by
+        shared = "cache=shared" in query
+        return frozenset([Target("sqlite", "memory", "", path)]) if shared else frozenset()
+    return frozenset([Target("sqlite", "", "", os.path.realpath(path))])
+
+
+def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Connection strings, the service file and the environment, in libpq's order; asyncpg and pg8000 read no less."""
+    text = (args[0] if args else None) or values.get("conninfo") or values.get("dsn")
+    found = dict(values)
+    if isinstance(text, str):
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        with contextlib.suppress(psycopg.Error):  # the driver will say what is wrong with it
+            found = {**conninfo_to_dict(text), **values}
+    found = {**_service(str(found.get("service") or os.environ.get("PGSERVICE") or "")), **found}
+    if "database" in found:
+        found.setdefault("dbname", found["database"])
+    if "host" in found or "unix_sock" in found:  # the address of the environment belongs to its host
+        found.setdefault("hostaddr", "")
+    for name, variable in _ENVIRONMENT.items():
+        if os.environ.get(variable):
+            found.setdefault(name, os.environ[variable])
+    with contextlib.suppress(KeyError, OSError):  # a user without a name
+        if not found.get("user"):
+            found["user"] = getpass.getuser()
+    return found
+
+
+def _service(name: str) -> dict[str, str]:
+    if not name:
+        return {}
+    folder = os.environ.get("PGSYSCONFDIR", "/etc")
+    for path in (os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf", os.path.join(folder, "pg_service.conf")):
+        parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
+        with contextlib.suppress(configparser.Error, OSError):
+            parser.read(os.path.expanduser(path), encoding="utf-8")
+            if parser.has_section(name):
+                return dict(parser[name])
+    return {"host": f"service {name}"}
+
+
+def _listed(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [str(each or "") for each in value]
+    return str(value).split(",") if value not in (None, "") else []
+
+
+def _host(name: str) -> str:
+    name = name.rstrip("/") if name.startswith("/") else name.rstrip(".").lower()
+    folder, _, file = name.rpartition("/")
+    if file.startswith(".s.PGSQL."):  # pg8000 names the socket, libpq its folder
+        name = folder
+    return "" if name in _LOCAL else name

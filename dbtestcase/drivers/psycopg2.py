@@ -14,7 +14,7 @@ from ..sandbox.rules import COMMITTING
 from ..sandbox.statements import classify
 from .arguments import refused, same_encoding
 from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
-from .direct_connections import harness_connections
+from .harness import harness_connections
 from .psycopg2_functions import cursor_factory_of, register_on
 
 __all__ = ["Psycopg2Connection", "Psycopg2Cursor", "Psycopg2Wire"]

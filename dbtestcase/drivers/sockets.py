@@ -12,7 +12,7 @@ __all__ = ["descriptor_of", "shut_down"]
 
 def descriptor_of(connection: Any) -> int | None:
     """The descriptor of a connection's socket; drivers keep it in different places."""
-    for name in ("_sock", "_usock"):
+    for name in ("_usock", "_sock"):  # what pg8000 calls _sock is a file over it
         wire = getattr(connection, name, None)
         if wire is not None:
             return int(wire.fileno())

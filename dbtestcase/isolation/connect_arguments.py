@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from sqlalchemy import Dialect
 from sqlalchemy.pool import Pool
 
+from ..drivers import endpoints
 from ..errors import ConfigurationError
 
 _OURS = __name__.partition(".")[0] + "."
@@ -16,15 +16,9 @@ __all__ = ["ask_listeners", "connect_arguments"]
 
 
 def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What ``create_engine()`` was given in the URL and ``connect_args``.
-
-    SQLAlchemy keeps them in the closure of the pool's creator only; a creator of the application's own has none.
-    """
-    creator = pool._creator
-    if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
-        return (), {}
-    found = inspect.getclosurevars(creator).nonlocals
-    return tuple(found.get("cargs_tup") or found.get("cargs") or ()), dict(found.get("cparams") or {})
+    """What ``create_engine()`` was given in the URL and ``connect_args``; nothing where there is a ``creator=``."""
+    args, parameters = endpoints.connect_arguments(pool) or ((), {})
+    return tuple(args), dict(parameters)
 
 
 def ask_listeners(

@@ -22,9 +22,10 @@ def is_engine(value: object) -> bool:
     return isinstance(value, Engine) or isinstance(getattr(value, "sync_engine", None), Engine)
 
 
-def call_for_engines(function: Callable[[], Any]) -> Any:
+def call_for_engines(function: Callable[[], Any], attribute: str = "engines") -> Any:
     """What a function among ``engines`` gives.
 
+    :param attribute: the class attribute that names it.
     :raises ConfigurationError: it raises, or is a coroutine function.
     """
     name = getattr(function, "__qualname__", repr(function))
@@ -33,27 +34,31 @@ def call_for_engines(function: Callable[[], Any]) -> Any:
     except Exception as error:
         if "application context" in str(error):
             raise ConfigurationError(
-                f"engines: {name}() raised {type(error).__name__}: it needs the application's context.",
+                f"{attribute}: {name}() raised {type(error).__name__}: it needs the application's context.",
                 cause="Flask-SQLAlchemy's db.engine works in an app context only, and no test has begun yet",
                 remedy="name a function that enters it: def shop_engines(): with app.app_context(): return "
-                "list(db.engines.values()); engines = [shop_engines]",
+                f"list(db.engines.values()); {attribute} = [shop_engines]",
             ) from error
-        error.add_note(f"dbtestcase: raised by {name}(), which `engines` names, when the class began")
+        error.add_note(f"dbtestcase: raised by {name}(), which `{attribute}` names, when the class began")
         raise
     if hasattr(given, "__await__"):
         given.close()
         raise ConfigurationError(
-            f"engines: {name}() is a coroutine function; nobody awaits it when the class begins.",
+            f"{attribute}: {name}() is a coroutine function; nobody awaits it when the class begins.",
             cause="an async function that makes the engine",
             remedy="name the engine itself, or a plain function that returns it",
         )
     return given
 
 
-def not_an_engine(value: object) -> ConfigurationError:
-    """The error for what cannot be an engine; it says what to write."""
+def not_an_engine(value: object, attribute: str = "engines") -> ConfigurationError:
+    """The error for what cannot be an engine; it says what to write.
+
+    :param attribute: the class attribute that names it.
+    """
     name, remedy = repr(value), "name the Engine or AsyncEngine of the application, or `lambda: app.engine`"
-    cause = "the class attribute engines (or enlist()) takes engines, or functions that return them"
+    or_enlist = " (or enlist())" if attribute == "engines" else ""
+    cause = f"the class attribute {attribute}{or_enlist} takes engines, or functions that return them"
     if isinstance(value, str | URL):
         url = _url(value)
         if url is not None:
@@ -66,21 +71,19 @@ def not_an_engine(value: object) -> ConfigurationError:
             cause, remedy = "the name of an engine where the engine itself belongs", f"write it without quotes: {value}"
     elif isinstance(value, sessionmaker | scoped_session | Session) or _is_async_session(value):
         name, cause = f"{type(value).__name__}(…)", "sessions where their engine belongs"
-        remedy = "name the engine that they are bound to: engines = [engine]; its sessions are led with it"
+        remedy = f"name the engine that they are bound to: {attribute} = [engine]; its sessions are led with it"
     elif isinstance(value, Connection) or type(value).__name__ == "AsyncConnection":
         name, cause, remedy = f"a {type(value).__name__}", "a connection where its engine belongs", "name its engine"
     elif hasattr(type(value), "engine") or hasattr(type(value), "engines"):
         name, cause = f"{type(value).__name__}(…)", "an extension object where its engine belongs"
-        remedy = "name its engine: engines = [lambda: db.engine] (in Flask within `with app.app_context():`)"
+        remedy = f"name its engine: {attribute} = [lambda: db.engine] (in Flask within `with app.app_context():`)"
     elif isinstance(value, ModuleType):
         found = [each for each, what in vars(value).items() if is_engine(what)]
         name, cause = f"the module {value.__name__}", "a module where an engine belongs"
-        remedy = f"engines = [{value.__name__.rpartition('.')[2]}.{found[0] if found else 'engine'}]"
+        remedy = f"{attribute} = [{value.__name__.rpartition('.')[2]}.{found[0] if found else 'engine'}]"
     elif value is None:
         cause = "an engine that is made later, such as a global that create_app() sets"
-        remedy = (
-            "name a function that returns it: engines = [lambda: shop.db.engine]; or self.enlist(engine) in setUp()"
-        )
+        remedy = f"name a function that returns it: {attribute} = [lambda: shop.db.engine]; or self.enlist(engine) in setUp()"
     return ConfigurationError(f"{name} is not an engine.", cause=cause, remedy=remedy)
 
 

@@ -12,6 +12,7 @@ from dbtestcase.drivers.endpoints import family_of
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.isolation.connect_arguments import ask_listeners, connect_arguments
+from dbtestcase.isolation.engines import Leads, Until
 from dbtestcase.reporting.urls import shown
 
 __all__ = ["Rerouting"]
@@ -27,49 +28,36 @@ _PLACE = frozenset(
 )
 
 
-class Rerouting:
+class Rerouting(Leads):
     """Leads engines to the database at ``url`` until they are released.
 
     :param prepare: called with each new pool, to listen to its events.
+    :param forget: called with each engine that is released.
     :param spare: called where the server has no connection left, to close what can be spared.
     """
 
+    captures = False
+
     def __init__(
-        self, url: URL, prepare: Callable[[Engine, Pool], None], spare: Callable[[], object] | None = None
+        self,
+        url: URL,
+        prepare: Callable[[Engine, Pool], None],
+        forget: Callable[[Engine], None],
+        spare: Callable[[], object] | None = None,
     ) -> None:
-        self._url = url
-        self._prepare = prepare
+        super().__init__()
         self._spare = spare
-        self._led: list[tuple[Engine, Pool, URL]] = []
+        self._url = url
+        self._watch = prepare
+        self._unwatch = forget
 
-    @property
-    def count(self) -> int:
-        """How many engines are led; to be given to :meth:`release`."""
-        return len(self._led)
-
-    @property
-    def engines(self) -> list[Engine]:
-        """The engines that are led, in the order in which they were."""
-        return [engine for engine, _, _ in self._led]
-
-    def lead(self, engine: Any) -> None:
+    def lead(self, engine: Any, *, own: bool = False, until: Until = Until.CLASS) -> None:
         """Let one engine (or the one inside an ``AsyncEngine``) open its connections to the test database.
 
         :raises ConfigurationError: connections of it are in use, which would go on writing elsewhere; or it speaks to
             another kind of database.
         """
-        engine = getattr(engine, "sync_engine", engine)
-        if any(led is engine or led.pool is engine.pool for led in self.engines):
-            return
-        self._refuse(engine)
-        original, original_url = engine.pool, engine.url
-        url = self._url.set(drivername=engine.url.drivername)
-        pool = original.recreate()
-        pool._creator = _creator(engine, original, url, self._spare)
-        self._prepare(engine, pool)
-        engine.pool = pool
-        engine.url = url
-        self._led.append((engine, original, original_url))
+        super().lead(engine, own=own, until=until)
 
     def _refuse(self, engine: Engine) -> None:
         name = shown(engine.url)
@@ -88,26 +76,27 @@ class Rerouting:
                 remedy="close it first, or open it when it is needed",
             )
 
-    def release(self, count: int = 0) -> None:
-        """Give back their own pools and URLs to the engines that were led after the first ``count``."""
-        while len(self._led) > count:
-            engine, original, original_url = self._led.pop()
-            pool, engine.pool, engine.url = engine.pool, original, original_url
-            if not engine.dialect.is_async:  # an asynchronous pool can only be emptied in its own event loop
-                pool.dispose()
+    def _prepare(self, engine: Engine, pool: Pool) -> None:
+        engine.url = self._url.set(drivername=engine.url.drivername)
+        self._watch(engine, pool)
 
+    def _forget(self, engine: Engine, current: Pool, pool: Pool) -> None:
+        self._unwatch(engine)
+        if not engine.dialect.is_async:  # an asynchronous pool can only be emptied in its own event loop
+            current.dispose()
 
-def _creator(engine: Engine, pool: Pool, url: URL, spare: Callable[[], object] | None) -> Callable[..., Any]:
-    dialect = engine.dialect
-    args, place = dialect.create_connect_args(url)
-    _, given = connect_arguments(pool)
-    parameters = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
+    def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
+        dialect, name = engine.dialect, shown(engine.url)
+        url, spare = self._url.set(drivername=engine.url.drivername), self._spare
+        args, place = dialect.create_connect_args(url)
+        _, given = connect_arguments(original)
+        parameters = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
 
-    def connect(record: Any = None) -> Any:
-        arguments, chosen = list(args), dict(parameters)
-        ask_listeners(dialect, record, arguments, chosen, engine=shown(engine.url))
-        # whatever they did to the options may stay, but the place is ours
-        chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
-        return patiently(lambda: dialect.connect(*arguments, **chosen), url, spare=spare)
+        def connect(record: Any = None) -> Any:
+            arguments, chosen = list(args), dict(parameters)
+            ask_listeners(dialect, record, arguments, chosen, engine=name)
+            # whatever they did to the options may stay, but the place is ours
+            chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
+            return patiently(lambda: dialect.connect(*arguments, **chosen), url, spare=spare)
 
-    return connect
+        return connect

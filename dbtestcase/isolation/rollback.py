@@ -6,24 +6,21 @@ import contextlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import URL, Engine
+from sqlalchemy import Engine
 
-from ..drivers import open_wire
-from ..drivers.endpoints import Target, target_of_url
+from ..drivers.endpoints import Target
 from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
-from ..sandbox.transaction import Sandbox
-from .engines import Switchboard, blocking_engine, initialize_dialect
-from .open_sessions import OpenSessions
+from ..sandbox.problems import find_swallowed, outer_transaction_ended
+from .border import Border
+from .engines import Until
 from .resting import begin_use
-from .row_security import UNENFORCED_POLICIES, warn_of_policies
+from .sandbox_run import RENEWAL, SandboxRun
 
-__all__ = ["Isolation", "SandboxIsolation", "SandboxRun", "sandbox_run"]
-
-RENEWAL = 500
-"""Tests after which a new outer transaction is begun, so that the dead rows of the old one can be removed."""
+__all__ = ["Isolation", "SandboxIsolation"]
 
 
 class Isolation(ABC):
@@ -42,8 +39,12 @@ class Isolation(ABC):
     own_engine: Engine
 
     @abstractmethod
-    def begin_class(self, label: str, engines: Iterable[Any]) -> None:
-        """A class begins; what is written from now on is its class data.  ``engines`` are led until it ends."""
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
+        """A class begins; what is written from now on is its class data.
+
+        :param engines: are led until it ends.
+        :param outside: engines that may reach databases of their own; all others are refused until it ends.
+        """
 
     @abstractmethod
     def begin_test(self, label: str) -> None:
@@ -96,6 +97,10 @@ class Isolation(ABC):
         """Whether a test destroyed the class data, so that the class must be begun again."""
         return False
 
+    def spoil(self) -> None:
+        """The class could not be begun again: it still has to be."""
+        raise NotImplementedError
+
     @abstractmethod
     def begin_module(self, label: str) -> None:
         """A module begins; what is written from now on is seen by all of its classes."""
@@ -105,182 +110,43 @@ class Isolation(ABC):
         """Undo the module's rows."""
 
 
-class SandboxRun:
-    """One wire and its sandbox, for all classes of a process that use the same database with the same driver.
-
-    :param database: the database (with ``url`` and ``reclone()``).
-    :param url: its URL, with the driver that the wire is to speak.
-    :param targets: further databases whose engines are led here.
-    """
-
-    def __init__(self, database: Any, url: URL, targets: Iterable[Target | None]) -> None:
-        self.database = database
-        self.url = url
-        self._targets = [target_of_url(url), *targets]
-        self._stack = contextlib.ExitStack()
-        self.untouched = True
-        """Whether nobody has used a sequence yet."""
-        self._rewind: str | None = None
-        self._looked_for_policies = False
-        self._tests = 0
-        self._awake = False
-        self.wake()
-
-    def wake(self) -> None:
-        if not self._awake:
-            self._open()
-            self._awake = True
-
-    def rest(self) -> None:
-        if self._awake and self.database.crowded and not self.sandbox.begun:
-            self._stack.close()
-            self._awake = False
-
-    def _open(self) -> None:
-        self.wire, self.rules = self._stack.enter_context(open_wire(self.url))
-        self._async_engines: tuple[Any, Any] | None = None
-        if self.url.get_dialect().is_async:
-            self._async_engines = _async_engines_for(self.url)
-            for engine in self._async_engines:
-                initialize_dialect(self.wire, engine)
-        self.sandbox = Sandbox(self.wire, self.rules)
-        self.board = self._stack.enter_context(Switchboard(self.wire, self.sandbox, self._targets))
-        self.open_sessions = self._stack.enter_context(OpenSessions(self.board.application_client_of))
-        self._stack.callback(self.sandbox.end)
-        if self._async_engines is not None:
-            application, own = self._async_engines
-            self.board.lead(application)
-            self.board.lead(own, own=True)
-            self.engine = blocking_engine(self.board, application)
-            self.own_engine = blocking_engine(self.board, own, own=True)
-        else:
-            self.engine = _engine_for(self.url)
-            self.own_engine = _engine_for(self.url)
-            self.board.lead(self.engine)
-            self.board.lead(self.own_engine, own=True)
-        self.board_floor = self.board.count
-
-    def rewind_sequences(self) -> None:
-        """Set the sequences to where they are in the template, whatever classes have run before; between classes only.
-
-        Whoever does not ask for it has nothing to pay: where they stood is looked up when the first one asks, in a
-        database that nobody has used yet.
-        """
-        if self._rewind is None:
-            if not self.untouched:
-                self.reopen()
-            self._rewind = self.note_sequences()
-        elif self._rewind:
-            with self.sandbox.held():
-                self.wire.run(self._rewind)
-
-    def count_test(self) -> None:
-        """A test was rolled back."""
-        self._tests += 1
-
-    def look_for_policies(self) -> None:
-        """After the first class whose application has connected: warn of policies, unless somebody has taken a role."""
-        if self._looked_for_policies or self.rules.name != "postgresql":
-            return
-        if self.wire.gone or not self.sandbox.application_connected:
-            return
-        self._looked_for_policies = True
-        if not {"role", "session_authorization"} & self.sandbox.settings_seen:
-            warn_of_policies(self.wire.run(UNENFORCED_POLICIES))
-
-    def tidy(self) -> None:
-        """Between outer transactions: now and then, remove the dead rows of tests, which every scan has to step over.
-
-        A server does so by itself where it has the time, once a minute; its pages are not pruned of rows whose insert
-        was rolled back.
-        """
-        if self._tests >= RENEWAL and self.rules.bloated and self.database.built:
-            self._tests = 0
-            with self.sandbox.held():
-                statement = self.wire.run(self.rules.bloated)[0][0]
-                if statement is not None:
-                    self.wire.run(str(statement))
-
-    def note_sequences(self) -> str:
-        """SQL that sets the sequences to where they are now; empty if there are none, or not in this database."""
-        with self.sandbox.held():
-            query = self.rules.sequences and str(self.wire.run(self.rules.sequences)[0][0])
-            return self.rules.restore_sequences(self.wire.run(query)) if query else ""
-
-    def async_engines(self) -> tuple[Any, Any]:
-        """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same wire.
-
-        :raises ConfigurationError: the wire speaks a driver that has no async side.
-        """
-        if self._async_engines is None:
-            url = _async_url(self.url, getattr(self.wire, "drivers", ()))
-            if url is None:
-                raise ConfigurationError(
-                    f"An async test class needs an async driver, but the sandbox speaks {self.wire.driver!r}.",
-                    cause="the first of `engines`, or the URL, names a driver that has no async side",
-                    remedy="use postgresql+psycopg (sync and async), or name the application's async engine first",
-                )
-            application, own = _async_engines_for(url)
-            self.board.lead(application)
-            self.board.lead(own, own=True)
-            self.board_floor = self.board.count
-            self._async_engines = application, own
-        return self._async_engines
-
-    def reopen(self) -> None:
-        """Make the database again: what a test committed for real is gone."""
-        self._stack.close()
-        self.database.reclone()
-        self.untouched = True
-        self._open()
-        self._awake = True
-
-    def close(self) -> None:
-        """Roll back, give back all engines, close the physical connection."""
-        self._stack.close()
+class _State(Enum):
+    IDLE = "idle"  # no class of ours runs
+    MODULE = "module"  # the outer transaction of a module is open, between its classes
+    CLASS = "class"  # a class has begun, between its tests
+    TEST = "test"
+    LOST = "lost"  # a class has begun, and the transaction that held its rows is gone
 
 
-@contextlib.contextmanager
-def sandbox_run(database: Any, url: URL, targets: Iterable[Target | None] = ()) -> Iterator[SandboxRun]:
-    """A sandbox on a database, usable without a test case: ``run.sandbox.begin("…")`` … ``run.sandbox.end()``."""
-    run = SandboxRun(database, url, targets)
-    with contextlib.closing(run):
-        yield run
+class _Module:
+    """An outer transaction that several classes share."""
 
-
-def _async_url(url: URL, drivers: Iterable[str]) -> URL | None:
-    """The URL with a driver that async engines can use over a wire that serves these drivers."""
-    if url.get_driver_name() == "psycopg":
-        return url
-    for driver in sorted(drivers):
-        found = url.set(drivername=f"{url.get_backend_name()}+{driver}")
-        with contextlib.suppress(ImportError):
-            if found.get_dialect().is_async and found.get_dialect().import_dbapi():
-                return found
-    return None
-
-
-def _async_engines_for(url: URL) -> tuple[Any, Any]:
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    return create_async_engine(url), create_async_engine(url)
-
-
-def _engine_for(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        return sa.create_engine(url, poolclass=sa.pool.QueuePool, max_overflow=-1)
-    return sa.create_engine(url, max_overflow=-1)
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.wrote = False
+        """Whether rows were written in it that its classes are to see."""
+        self.is_ruined = False
+        """Whether such rows are lost."""
 
 
 class SandboxIsolation(Isolation):
     """One outer transaction for a class or a module, a mark before each test, one rollback after it.
 
+    ::
+
+        IDLE ── begin_class ──► CLASS ◄──► TEST      begin_test, end_test
+          │                       ▲  │       │
+          └─ begin_module ► MODULE┘  └► LOST ◄┘      at any moment; begin_class begins the class again
+
     :param run: the wire and sandbox of the process.
     :param scope: ``"class"``, ``"module"`` or ``"test"``.
     :param reset_sequences: whether ids start from the same number in every test.
+    :param aliases: databases whose engines are led as if they were named.
     """
 
-    def __init__(self, run: SandboxRun, scope: str, *, reset_sequences: bool = False) -> None:
+    def __init__(
+        self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Target] = ()
+    ) -> None:
         self.run = run
         self.scope = scope
         if reset_sequences and not (run.rules.sequences or run.rules.counters_roll_back):
@@ -290,16 +156,16 @@ class SandboxIsolation(Isolation):
                 remedy="leave it out and do not rely on numbers, or use TruncatingDatabaseTest, where it is always so",
             )
         self.reset_sequences = reset_sequences
+        self._aliases = frozenset(aliases)
+        self._state = _State.IDLE
+        self._module: _Module | None = None
+        self._border: Border | None = None
+        self._threads = run.board.left_threads
         self._restore = ""
         self._restore_class = ""
         self._label = ""
-        self._engines: list[Any] = []
         self._marked = False
         self._tests = 0
-        self._floor = 0
-        self._lost = False
-        self._in_module = False
-        self._module_floor = 0
 
     @property
     def engine(self) -> Engine:  # type: ignore[override]
@@ -315,7 +181,19 @@ class SandboxIsolation(Isolation):
 
     @property
     def needs_rebuild(self) -> bool:
-        return self._lost
+        if self._state is _State.CLASS and self._is_open and self.run.look_for_loss():
+            self._lose()
+        return self._state is _State.LOST
+
+    @property
+    def _each_test(self) -> bool:
+        """Whether each test has an outer transaction of its own."""
+        return self.scope == "test" and self._module is None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether an outer transaction is to be there between the tests of a class."""
+        return not self._each_test
 
     def async_engines(self) -> tuple[Any, Any]:
         return self.run.async_engines()
@@ -332,11 +210,27 @@ class SandboxIsolation(Isolation):
     def end_loop(self) -> None:
         self.run.board.end_loop()
 
-    def begin_module(self, label: str) -> None:
-        begin_use(self.run)
-        self._rewind_sequences()
-        self._begin(label)
-        self._in_module = True
+    # -- the outer transaction
+
+    def _begin(self, label: str) -> None:
+        """Begin the outer transaction, on a new wire if need be; with the tables in it where the database is lent."""
+        for last in (False, True):
+            try:
+                self.run.make_ready()
+                self._rewind_sequences()
+                self.run.tidy()
+                self.run.sandbox.begin(label)
+                if not self.run.database.built:
+                    with self.run.own_engine.begin() as connection:
+                        self.run.database.create_in(connection)
+                    self.run.sandbox.pin()
+                return
+            except Exception:
+                if self.run.is_lost:
+                    self.run.lose()
+                    if not last:
+                        continue
+                raise
 
     def _rewind_sequences(self) -> None:
         if not self.run.database.built:
@@ -346,54 +240,145 @@ class SandboxIsolation(Isolation):
         else:
             self.run.untouched = False
 
-    def _begin(self, label: str) -> None:
-        """Begin the outer transaction, with the tables in it where the database is only lent."""
-        if self.run.database.renew_lease():
-            self.run.reopen()
-        try:
-            self.run.tidy()
-            self.run.sandbox.begin(label)
-        except Exception:
-            if not self.run.wire.gone:
-                raise
-            self.run.reopen()  # the connection was lost between two classes
-            self.run.sandbox.begin(label)
-        if not self.run.database.built:
-            with self.run.own_engine.begin() as connection:
-                self.run.database.create_in(connection)
-            self.run.sandbox.pin()
+    def _lose(self) -> None:
+        self.run.lose()
+        self._state = _State.LOST
+        self._marked = False
+
+    # -- a module
+
+    def begin_module(self, label: str) -> None:
+        begin_use(self.run)
+        self._begin(label)
+        self._module = _Module(label)
+        self._state = _State.MODULE
 
     def end_module(self) -> None:
-        self._in_module = False
-        self.run.board.release(self.run.board_floor)
-        self.run.sandbox.end()
+        self._module = None
+        self._state = _State.IDLE
+        self._end_outer("module")
 
-    def begin_class(self, label: str, engines: Iterable[Any]) -> None:
+    def _mark_in_module(self, module: _Module, label: str) -> None:
+        for last in (False, True):
+            try:
+                if self.run.is_lost:
+                    self._renew_module(module)
+                module.wrote |= self.run.sandbox.wrote
+                self._check_before_mark()
+                self._restore_class = self._note_sequences()
+                self.run.sandbox.mark(label)
+                return
+            except Exception:
+                if self.run.is_lost and not module.is_ruined:
+                    self.run.lose()
+                    if not last:
+                        continue
+                raise
+
+    def _renew_module(self, module: _Module) -> None:
+        """Begin the module's transaction again, if no rows were lost with it."""
+        module.is_ruined |= module.wrote
+        if module.is_ruined:
+            raise LeakError(
+                f"The rows that {module.label} was set up with are lost: the connection of the sandbox was closed, or "
+                "somebody ended its transaction.",
+                cause="an earlier test or class of the module, see its error, or the server",
+                remedy="mend that one first; rows that setUpModule() makes cannot be made a second time",
+            )
+        self._begin(module.label)
+
+    # -- a class
+
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
         self._label = label
-        self._engines = list(engines)
+        if self._state is _State.LOST:  # the class begins again; its engines are led all the while
+            try:
+                self._begin_class(engines)
+            except BaseException:
+                self._lose()
+                raise
+            return
         begin_use(self.run)
-        if not self._in_module:
-            self._rewind_sequences()
-        self._module_floor = self.run.board.count
-        for engine in self._engines:
-            self.run.board.lead(engine)
-        self._marked = False
         self._tests = 0
-        self._lost = False
-        if self._in_module:
-            self._check_before_mark()
-            self._restore_class = self._note_sequences()
-            self.run.sandbox.mark(label)
-        elif self.scope != "test":
-            self._begin(label)
-        if self._in_module or self.scope != "test":
+        self.run.board.aliases = self._aliases
+        border = Border(label, self.run.board, self.run.board.targets, outside)
+        try:
+            self._border = border.__enter__()
+            for engine in engines:
+                self.run.board.lead(engine)
+            self._begin_class(engines)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error that is raised matters more
+                self.end_class()
+            raise
+
+    def spoil(self) -> None:
+        self._lose()
+
+    def _begin_class(self, engines: Iterable[Any]) -> None:
+        self._marked = False
+        if self._module is not None:
+            self._mark_in_module(self._module, self._label)
+        elif self._is_open:
+            self._begin(self._label)
+        self._state = _State.CLASS
+        self._engines = list(engines)
+        if self._is_open:
             self.run.board.greet(self._engines)
-        self._floor = self.run.board.count
+        self._threads.begin_class()
+
+    def end_class(self) -> None:
+        has_begun = self._state in (_State.CLASS, _State.TEST)
+        try:
+            if not has_begun or self._each_test:
+                return
+            if self._module is None:
+                self._end_outer("class")
+                self.run.look_for_policies()
+                return
+            try:
+                if self._marked:
+                    self.run.sandbox.drop_mark()
+                self.run.sandbox.drop_mark()
+                if self._restore_class:
+                    with self.run.sandbox.held():
+                        self.run.wire.run(self._restore_class)
+            except Exception as error:
+                self._answer_for_loss(error, "class")
+            self.run.look_for_policies()
+        finally:
+            self._leave_class()
+
+    def _end_outer(self, what: str) -> None:
+        if self.run.is_lost:
+            return  # everything was rolled back with the connection
+        try:
+            self.run.sandbox.end()
+        except Exception as error:
+            self._answer_for_loss(error, what)
+
+    def _answer_for_loss(self, error: Exception, what: str) -> None:
+        """The transaction could not be rolled back: with its connection it is gone, else somebody has ended it."""
+        gone = bool(self.run.wire.gone)
+        self.run.lose()
+        if not gone:
+            raise _ended(self._label if what == "class" else f"A {what}", error) from error
+
+    def _leave_class(self) -> None:
+        self._state = _State.MODULE if self._module is not None else _State.IDLE
+        self._marked = False
+        border, self._border = self._border, None
+        with contextlib.ExitStack() as stack:
+            if border is not None:
+                stack.callback(border.__exit__, None, None, None)
+            stack.callback(self.run.board.release, Until.CLASS)
+            self._take_back()
+
+    # -- a test
 
     def begin_test(self, label: str) -> None:
         sandbox = self.run.sandbox
-        if self.scope == "test" and not self._in_module:
-            self._rewind_sequences()
+        if self._each_test:
             self._begin(label)
             if not self._tests:
                 self.run.board.greet(self._engines)
@@ -404,7 +389,9 @@ class SandboxIsolation(Isolation):
             self._marked = True
         else:
             sandbox.relabel(label)
-        self._floor = self.run.board.count
+        self._state = _State.TEST
+        if self._border is not None:
+            self._border.in_test = True
 
     def _take_back(self) -> list[Exception]:
         """After a rollback: let nothing that was left open reach into what comes next."""
@@ -421,75 +408,55 @@ class SandboxIsolation(Isolation):
             raise problems[0]
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        sandbox = self.run.sandbox
+        sandbox, border = self.run.sandbox, self._border
+        label = sandbox.label or self._label
+        self._state = _State.CLASS
+        self._threads.end_test(label)
+        problems: list[Exception] = []
         with sandbox.held():
             try:
-                problems = self._roll_back(failed=failed, test_files=test_files)
-            except Exception:
+                self.run.wire.settle()  # type: ignore[attr-defined]
+                problems += sandbox.problems(test_files)
+                self._roll_back(problems, failed=failed)
+            except Exception as error:
                 if not self.run.wire.gone:
-                    raise
-                problems = list(sandbox.problems(test_files))
-                self._reopen()
-        if not self._lost:
-            problems += self._take_back()
-        return problems
-
-    def _roll_back(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        sandbox, wire = self.run.sandbox, self.run.wire
-        wire.settle()  # type: ignore[attr-defined]
-        problems: list[Exception] = list(sandbox.problems(test_files))
+                    problems.append(_ended(label, error))
+                elif not problems:
+                    problems += sandbox.problems(test_files)
+                self._lose()
+        if border is not None:
+            border.in_test = False
+            problems += find_swallowed(label, border.raised, test_files)
+            border.raised.clear()
+        self.run.board.release(Until.TEST)
         if failed:
             problems = [p for p in problems if not _is_swallowed(p)]
+        return problems + self._take_back()
+
+    def _roll_back(self, problems: list[Exception], *, failed: bool) -> None:
+        sandbox, wire = self.run.sandbox, self.run.wire
         if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
             problems.append(late)
         if not wire.in_transaction():
-            self._reopen()
-            return problems
-        self.run.board.release(self._floor)
+            self._lose()
+            return
         self._tests += 1
         self.run.count_test()
-        if self.scope == "test" and not self._in_module:
+        if self._each_test:
             sandbox.end()
         elif self._tests % RENEWAL or not sandbox.renew(self._label):
             sandbox.rollback_to_mark(self._label)
         if self._restore:
             wire.run(self._restore)
-        return problems
-
-    def _reopen(self) -> None:
-        """The outer transaction is lost: the database is made again, and with it the class data."""
-        self._lost = True
-        self.run.board.release(self.run.board_floor)
-        self.run.reopen()
-
-    def end_class(self) -> None:
-        if self._lost:
-            return
-        try:
-            self._end_class()
-        except Exception:
-            if not self.run.wire.gone:
-                raise
-            self._reopen()  # everything was rolled back with the connection
-
-    def _end_class(self) -> None:
-        sandbox = self.run.sandbox
-        self.run.board.release(self._module_floor)
-        if self._in_module:
-            if self._marked:
-                sandbox.drop_mark()
-            sandbox.drop_mark()
-            if self._restore_class:
-                with sandbox.held():
-                    self.run.wire.run(self._restore_class)
-        else:
-            sandbox.end()
-        self._take_back()
-        self._marked = False
-        self.run.look_for_policies()
 
     def lead(self, engine: Any) -> None:
-        self.run.board.lead(engine)
+        self.run.board.lead(engine, until=Until.TEST if self._state is _State.TEST else Until.CLASS)
+
+
+def _ended(label: str, error: Exception) -> LeakError:
+    problem = outer_transaction_ended(label, "")
+    problem.__cause__ = error
+    return problem
 
 
 def _is_swallowed(problem: Exception) -> bool:

@@ -25,9 +25,12 @@ from sqlalchemy import URL, Engine, create_engine
 from dbtestcase.backends import cleaning
 from dbtestcase.backends.cleaning import Look, Opened, Session
 from dbtestcase.backends.recipes import Recipe
-from dbtestcase.drivers.endpoints import target_of_connection, target_of_url
+from dbtestcase.drivers.endpoints import Target, targets_of_connection, targets_of_url
+from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
+from dbtestcase.isolation.border import Border
+from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.open_sessions import OpenSessions
 from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait, lending_of
 from dbtestcase.isolation.reroute import Rerouting
@@ -35,6 +38,7 @@ from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
 from dbtestcase.isolation.row_security import UNENFORCED_POLICIES, warn_of_policies
 from dbtestcase.reporting.warned import warn_at
+from dbtestcase.sandbox.problems import find_swallowed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -97,12 +101,14 @@ class TruncatingRun:
         self.lendings = Lendings()
         self.cleaner = cleaning.cleaner_for(url, database)
         self._in_use = self._asleep = self._looked_for_policies = False
-        self.rerouting = Rerouting(url, self.lendings.watch, database.spare)
+        self.rerouting = Rerouting(url, self.lendings.watch, self.lendings.unwatch, database.spare)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         self.engine = patient(create_engine(blocking), database.spare)
         self.own_engine = patient(create_engine(blocking), database.spare)
         self.lendings.watch(self.engine, self.engine.pool)
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
+        self.rerouting.adopt(self.engine.pool._creator)
+        own(self.own_engine)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
         self._watches = contextlib.ExitStack()
 
@@ -117,8 +123,10 @@ class TruncatingRun:
             self._async_engines = create_async_engine(url), create_async_engine(url)
             for engine in self._async_engines:
                 patient(engine.sync_engine, self.database.spare)
-            for engine, own in zip(self._async_engines, (False, True), strict=True):
-                self.lendings.watch(engine.sync_engine, engine.pool, own=own)
+            for engine, is_own in zip(self._async_engines, (False, True), strict=True):
+                self.lendings.watch(engine.sync_engine, engine.pool, own=is_own)
+            self.rerouting.adopt(self._async_engines[0].pool._creator)
+            own(self._async_engines[1].sync_engine)
         return self._async_engines
 
     def asynchronous(self) -> list[Engine]:
@@ -142,7 +150,7 @@ class TruncatingRun:
             stack.callback(self.engine.dispose)
             stack.callback(self.own_engine.dispose)
             stack.callback(self.lendings.abandon)
-            stack.callback(self.release, 0)
+            stack.callback(self.rerouting.release, Until.RUN)
             stack.callback(self._watches.close)
 
     def look_for_policies(self) -> None:
@@ -157,10 +165,12 @@ class TruncatingRun:
         begin_use(self)
         self._in_use = True
         self._watches.close()
-        here = target_of_url(self.url)
-        if here is not None:
+        here = targets_of_url(self.url)
+        if here:
             # engines that the application makes from database_url in the middle of a test, as in the sandbox
-            self._watches.enter_context(self.lendings.watching(lambda raw: target_of_connection(raw) == here))
+            self._watches.enter_context(
+                self.lendings.watching(lambda raw: not here.isdisjoint(targets_of_connection(raw)))
+            )
 
     def end_use(self) -> None:
         """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
@@ -180,12 +190,6 @@ class TruncatingRun:
             self.cleaner = cleaning.cleaner_for(self.url, self.database)
             self._asleep = False
 
-    def release(self, count: int) -> None:
-        """Give back the engines that were led after the first ``count``."""
-        for engine in self.rerouting.engines[count:]:
-            self.lendings.unwatch(engine)
-        self.rerouting.release(count)
-
 
 @contextlib.contextmanager
 def truncating_run(database: Database, url: URL, *, lent: bool = False) -> Iterator[TruncatingRun]:
@@ -198,15 +202,16 @@ class TruncatingIsolation(Isolation):
     """Real transactions; after each test what it committed is put back.
 
     :param run: the cleaner and the engines of the process.
+    :param aliases: databases whose engines are led as if they were named.
     """
 
-    def __init__(self, run: TruncatingRun) -> None:
+    def __init__(self, run: TruncatingRun, *, aliases: Iterable[Target] = ()) -> None:
         self.run = run
+        self._aliases = frozenset(aliases)
+        self._border: Border | None = None
         self.engine = run.engine
         self.own_engine = run.own_engine
         self._label = ""
-        self._class_floor = 0
-        self._test_floor = 0
         self._lasting: frozenset[int] = frozenset()
         self._first = True
         self._lost = False
@@ -231,14 +236,12 @@ class TruncatingIsolation(Isolation):
     def end_module(self) -> None:
         """Nothing was begun."""
 
-    def begin_class(self, label: str, engines: Iterable[Any]) -> None:
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
         self._label = label
         self.run.begin_use()
         self._watch.close()
         self._watch.enter_context(self._sessions)
-        if not self._lost:
-            self._class_floor = self.run.rerouting.count
-        self._lost = False
+        again, self._lost = self._lost, False
         self._first = True
         if self.run.database.renew_lease():
             self.run.database.reclone()
@@ -246,8 +249,20 @@ class TruncatingIsolation(Isolation):
         self.run.lendings.begin_test()
         self._clean()  # what was written between the classes
         self.run.look_for_policies()
-        for engine in engines:
-            self.run.rerouting.lead(engine)
+        if again:
+            return  # its engines are led all the while
+        self.run.rerouting.aliases = self._aliases
+        border = Border(label, self.run.rerouting, targets_of_url(self.run.url), outside)
+        try:
+            self._border = border.__enter__()
+            for engine in engines:
+                self.run.rerouting.lead(engine)
+        except BaseException:
+            self._leave_class()
+            raise
+
+    def spoil(self) -> None:
+        self._lost = True
 
     def begin_test(self, label: str) -> None:
         if self._first:
@@ -256,7 +271,7 @@ class TruncatingIsolation(Isolation):
             self.run.cleaner.keep()
             self._lasting = self._others()
         self._label = label
-        self._test_floor = self.run.rerouting.count
+        self._in_test(True)
         self.run.lendings.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
@@ -265,7 +280,8 @@ class TruncatingIsolation(Isolation):
         given_back = self._give_back()
         ended = self._clean()
         self.run.forget_loop()
-        self.run.release(self._test_floor)
+        self._in_test(False)
+        self.run.rerouting.release(Until.TEST)
         problems: list[Exception] = []
         for session in (*given_back, *ended):
             if session.holds:
@@ -275,6 +291,10 @@ class TruncatingIsolation(Isolation):
                 _warn(session, self._label, given_back=session in given_back)
             except LeftoverConnectionWarning as warning:  # python -W error
                 problems.append(warning)
+        if self._border is not None:
+            swallowed = find_swallowed(self._label, self._border.raised, test_files)
+            problems += () if failed else swallowed
+            self._border.raised.clear()
         return problems
 
     def _give_back(self) -> list[Session]:
@@ -291,15 +311,27 @@ class TruncatingIsolation(Isolation):
 
     def end_class(self) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(self.run.release, self._class_floor)
+            stack.callback(self._leave_class)
             stack.callback(self._watch.close)
             self.run.lendings.begin_test()
             self.run.cleaner.forget()
             self._clean(Look.EXACT)
             self.run.end_use()
 
+    def _leave_class(self) -> None:
+        border, self._border = self._border, None
+        with contextlib.ExitStack() as stack:
+            if border is not None:
+                stack.callback(border.__exit__, None, None, None)
+            self.run.rerouting.release(Until.CLASS)
+
+    def _in_test(self, is_running: bool) -> None:
+        if self._border is not None:
+            self._border.in_test = is_running
+
     def lead(self, engine: Any) -> None:
-        self.run.rerouting.lead(engine)
+        in_test = self._border is not None and self._border.in_test
+        self.run.rerouting.lead(engine, until=Until.TEST if in_test else Until.CLASS)
 
     def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
         return self.run.async_engines()

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from dbtestcase.backends import sources
 from dbtestcase.backends.initial_schema import build_initial_schema, run_initial_schema
+from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patient
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
@@ -102,7 +103,7 @@ class MigrationRecipe:
         self.project.build(url)
         if self.base_data is None:
             return
-        engine = patient(create_engine(url, poolclass=NullPool))
+        engine = own(patient(create_engine(url, poolclass=NullPool)))
         try:
             with Session(engine) as session, session.begin():
                 self._load(session)

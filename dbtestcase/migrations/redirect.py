@@ -24,6 +24,7 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from dbtestcase.drivers.endpoints import family_of
+from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting.urls import shown
@@ -95,7 +96,7 @@ class _Redirection:
         self._backend = family_of(target.url.get_backend_name())
         self._pools: WeakKeyDictionary[Pool, NullPool] = WeakKeyDictionary()
         self._opening = threading.local()
-        self.own = target.engine or create_engine(target.url, poolclass=NullPool)
+        self.own = target.engine or own(create_engine(target.url, poolclass=NullPool))
 
     def connect(self, engine: Engine, original: Callable[[Engine], Connection]) -> Connection:
         if self._leave(engine):
@@ -132,10 +133,16 @@ class _Redirection:
         ours = self._pools.get(theirs)
         if ours is None:
             creator: Callable[..., Any] = theirs._creator
-            if getattr(creator, "__module__", "") != "sqlalchemy.engine.create":  # creator=, which knows its own way
+            takes_record = getattr(creator, "__module__", "") == "sqlalchemy.engine.create"
+            if not takes_record:  # creator=, which knows its own way
                 dialect = engine.dialect
                 creator = lambda: self._open(dialect, None, {})  # noqa: E731
-            ours = NullPool(creator, dialect=engine.dialect, _dispatch=theirs.dispatch)
+
+            def create(connection_record: Any = None) -> Any:
+                return creator(connection_record) if takes_record else creator()
+
+            made = NullPool(create, dialect=engine.dialect, _dispatch=theirs.dispatch)
+            ours = own(made)
             self._pools[theirs] = ours
         return ours
 

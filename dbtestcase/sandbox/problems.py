@@ -5,15 +5,21 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 
-from ..errors import DBTestCaseError, LeakError, SandboxError
+from ..errors import DBTestCaseError, LeakError
 from .connections import Client, Wire
 from .rules import COMMITTING
 
-__all__ = ["find_problems"]
+__all__ = ["find_problems", "find_swallowed", "outer_transaction_ended"]
 
 
 def find_problems(
-    label: str, wire: Wire, unfinished: Iterable[Client], raised: Iterable[SandboxError], test_files: frozenset[str]
+    label: str,
+    wire: Wire,
+    unfinished: Iterable[Client],
+    raised: Iterable[DBTestCaseError],
+    test_files: frozenset[str],
+    *,
+    wrote: bool,
 ) -> list[DBTestCaseError]:
     """Look at the sandbox before it is rolled back.
 
@@ -21,9 +27,10 @@ def find_problems(
     :param unfinished: the application's connections with unfinished writes.
     :param raised: errors of the sandbox during the test.
     :param test_files: source files of the test: an error that they catch was expected.
+    :param wrote: whether it has written anything that can be lost with the connection.
     """
     found: list[DBTestCaseError] = []
-    if wire.gone:
+    if wire.gone and wrote:
         found.append(
             LeakError(
                 f"{label} lost the connection of the sandbox: {wire.gone}.",
@@ -32,17 +39,8 @@ def find_problems(
                 remedy="nothing of the test was kept; for tests of lost connections " + COMMITTING,
             )
         )
-    elif not wire.in_transaction():
-        by = getattr(wire, "ended_by", "")
-        found.append(
-            LeakError(
-                f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been "
-                "committed.",
-                cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that "
-                "commits by itself)",
-                remedy="find it in the statements of the test, or " + COMMITTING,
-            )
-        )
+    elif not wire.gone and not wire.in_transaction():
+        found.append(outer_transaction_ended(label, getattr(wire, "ended_by", "")))
     for client in () if wire.gone else unfinished:
         found.append(
             LeakError(
@@ -52,19 +50,39 @@ def find_problems(
                 remedy="commit, roll back or close the session or connection where it was opened",
             )
         )
-    for error in raised:
-        if _was_swallowed(error, test_files):
-            found.append(
-                LeakError(
-                    f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
-                    cause="an `except Exception` of the application: " + _caught_at(error),
-                    remedy=error.remedy or "see the error",
-                )
-            )
-    return found
+    return found + find_swallowed(label, raised, test_files)
 
 
-def _was_swallowed(error: SandboxError, test_files: frozenset[str]) -> bool:
+def outer_transaction_ended(label: str, by: str) -> LeakError:
+    """The error for what went past the sandbox.
+
+    :param by: the statement that did it; empty where it is not known.
+    """
+    return LeakError(
+        f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been committed.",
+        cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that commits by itself)",
+        remedy="find it in the statements of the test, or " + COMMITTING,
+    )
+
+
+def find_swallowed(label: str, raised: Iterable[DBTestCaseError], test_files: frozenset[str]) -> list[DBTestCaseError]:
+    """Errors of ours that the application has caught: each as one that fails the test.
+
+    :param raised: errors of ours during the test.
+    :param test_files: source files of the test: an error that they catch was expected.
+    """
+    return [
+        LeakError(
+            f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
+            cause="an `except Exception` of the application: " + _caught_at(error),
+            remedy=error.remedy or "see the error",
+        )
+        for error in raised
+        if _was_swallowed(error, test_files)
+    ]
+
+
+def _was_swallowed(error: DBTestCaseError, test_files: frozenset[str]) -> bool:
     """Whether the error was caught by something else than the test itself (assertRaises strips its traceback off)."""
     if error.__traceback__ is None:
         return False
@@ -72,6 +90,6 @@ def _was_swallowed(error: SandboxError, test_files: frozenset[str]) -> bool:
     return not frame.f_globals.get("__unittest") and frame.f_code.co_filename not in test_files
 
 
-def _caught_at(error: SandboxError) -> str:
+def _caught_at(error: DBTestCaseError) -> str:
     summary = traceback.extract_tb(error.__traceback__, limit=1)
     return f"{summary[0].filename}:{summary[0].lineno}" if summary else "unknown place"

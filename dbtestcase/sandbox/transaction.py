@@ -99,6 +99,14 @@ from .statements import Kind, Statement
 
 __all__ = ["Sandbox"]
 
+_NO_SCOPE = -2
+"""What no client belongs to: nothing runs in the sandbox."""
+
+_WITNESS = "dbtc_outer"
+"""A savepoint right after the outer transaction's begin: gone, if somebody has ended it and begun another."""
+
+_BACK = f"ROLLBACK TO SAVEPOINT {_WITNESS}"
+
 _CHECK = "dbtc_check"
 """The savepoint around a check of the deferred constraints."""
 
@@ -141,6 +149,8 @@ class Sandbox:
         self._numbers = itertools.count(1)
         self._scope_numbers = itertools.count(1)
         self._scopes: list[Scope] = []
+        self._top = _NO_SCOPE
+        """The number of the last scope."""
         self._labels: dict[int, str] = {}
         self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._locking: set[Client] = set()
@@ -165,7 +175,7 @@ class Sandbox:
     def begin(self, label: str) -> None:
         """Begin the outer transaction."""
         self.wire.reset()
-        self.wire.run(self.rules.begin)
+        self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}")
         self._enter(label, "")
 
     @_holding_the_wire
@@ -182,8 +192,10 @@ class Sandbox:
     def rollback_to_mark(self, label: str) -> None:
         """Undo everything since the last mark, which stays set; ``label`` names what comes next.  One round trip."""
         scope = self._scopes[-1]
-        statements = [f"ROLLBACK TO SAVEPOINT {scope.name}"] if scope.name else [self.rules.end, self.rules.begin]
-        self._leave(statements)
+        if scope.name:
+            self._leave([f"ROLLBACK TO SAVEPOINT {scope.name}"])
+        else:
+            self._leave([_BACK, self.rules.end, self.rules.begin, f"SAVEPOINT {_WITNESS}"])
         self._scopes.pop()
         self._enter(label, scope.name)
 
@@ -193,6 +205,8 @@ class Sandbox:
         scope = self._scopes[-1]
         self._leave([f"ROLLBACK TO SAVEPOINT {scope.name}", f"RELEASE SAVEPOINT {scope.name}"])
         self._scopes.pop()
+        self._top = self._scopes[-1].number
+        self._wrote = False
 
     @_holding_the_wire
     def renew(self, label: str) -> bool:
@@ -205,30 +219,39 @@ class Sandbox:
         if len(self._scopes) != 2 or self._scopes[0].wrote:
             return False
         name = self._scopes[-1].name
-        self._leave([self.rules.end, self.rules.begin, f"SAVEPOINT {name}"])
+        savepoints = [f"SAVEPOINT {_WITNESS}", f"SAVEPOINT {name}"]
+        self._leave([_BACK, self.rules.end, self.rules.begin, *savepoints])
         self._scopes.pop()
         self._enter(label, name)
         return True
 
     @_holding_the_wire
     def end(self) -> None:
-        """Roll back the outer transaction; no client can be used any more."""
-        if self.wire.in_transaction():
-            self._leave([self.rules.end])
-        self._scopes.clear()
+        """Roll back the outer transaction; no client can be used any more.
 
-    @_holding_the_wire
-    def recover(self, labels: Iterable[str]) -> None:
-        """The outer transaction was lost: begin it again, with its marks; rows written below them are gone."""
-        if self.wire.in_transaction():
-            self.wire.run(self.rules.end)
-        self._forget()
+        :raises Exception: the driver's; the transaction was not the one that was begun here.
+        """
+        try:
+            if self.wire.in_transaction():
+                self._leave([_BACK, self.rules.end])
+        finally:
+            self.shut()
+
+    def shut(self) -> None:
+        """Forget the outer transaction, of which nothing is left to be rolled back; no client can be used any more."""
         self._scopes.clear()
-        for i, label in enumerate(labels):
-            if i:
-                self.mark(label)
-            else:
-                self.begin(label)
+        self._top = _NO_SCOPE
+        self._forget()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the outer transaction has begun."""
+        return self._top != _NO_SCOPE
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was written since the last mark."""
+        return self._wrote
 
     @_holding_the_wire
     def restart(self, *statements: str) -> bool:
@@ -239,7 +262,7 @@ class Sandbox:
         if self._wrote or any(scope.wrote for scope in self._scopes):
             return False
         marks = [f"SAVEPOINT {scope.name}" for scope in self._scopes if scope.name]
-        begin = [self.rules.begin, *marks] if self._scopes else []
+        begin = [self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks] if self._scopes else []
         self.wire.run(*([self.rules.end] if begin else []), *statements, *begin)
         self.stack.clear()
         return True
@@ -256,11 +279,7 @@ class Sandbox:
     def pin(self) -> None:
         """Something was written below the marks that must last: :meth:`renew` would lose it."""
         self._scopes[0].wrote = True
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is an outer transaction."""
-        return bool(self._scopes)
+        self._wrote = False
 
     @property
     def label(self) -> str:
@@ -271,6 +290,7 @@ class Sandbox:
         number = next(self._scope_numbers)
         self._labels[number] = label
         self._scopes.append(Scope(number, label, name))
+        self._top = number
         self._wrote = False
 
     def _leave(self, statements: list[str]) -> None:
@@ -546,7 +566,7 @@ class Sandbox:
             or not self._parameters.fits(client.parameters)
             or self._guarded is not None
             or self.session.used
-            or client.scope != self._scopes[-1].number
+            or client.scope != self._top
             or not self.stack.is_clear(client)
             or self.wire.aborted()
         ):
@@ -670,7 +690,7 @@ class Sandbox:
             or client.parameters.local
             or self.session.used
             or self._guarded is not None
-            or client.scope != self._scopes[-1].number
+            or client.scope != self._top
             or (self.rules.deferred_names and (self.catalog.deferred != "" or self._deferral_set))
             or self.stack.waiting()
             or self.wire.aborted()
@@ -954,6 +974,7 @@ class Sandbox:
             [c for c in self.stack.unfinished() if isinstance(c, Client) and not c.own and c is not self._late],
             self.raised,
             test_files,
+            wrote=self._wrote,
         )
 
     @_holding_the_wire

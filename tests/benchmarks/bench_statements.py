@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, insert, orm, select
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.benchmarks.measure import finish, in_turns, print_table, shared_server, verdict
 
 COUNT, ROUNDS = 100, 31

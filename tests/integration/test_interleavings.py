@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import NullPool, create_engine, make_url
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.interleavings import SCHEMA, Comparison, Sandboxed, Sequence, Side, sequence, shrink
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import URL, NullPool, create_engine
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.connections_model import GONE, Independent
 from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url

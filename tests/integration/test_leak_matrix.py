@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import psycopg
 from sqlalchemy import Engine, create_engine
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.doors import DOORS, ends_of, play
 from tests.support.requirements import require_module
 from tests.support.sandboxes import count_clients

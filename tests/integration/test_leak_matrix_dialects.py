@@ -20,7 +20,7 @@ from unittest import mock
 
 from sqlalchemy import URL, Engine, create_engine
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support import doors
 from tests.support.doors import DOORS, ends_of, play
 from tests.support.mariadb import connect, mariadb_url

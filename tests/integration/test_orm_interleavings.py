@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import create_engine, make_url
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.orm_interleavings import READS, TABLES, Play, Side, play_of
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import create_engine, event, orm
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxEscape
+from dbtestcase.isolation.engines import Until
 from tests.support.requirements import require_module
 from tests.support.sandboxes import SandboxTestCase
 
@@ -126,8 +127,7 @@ class _Doors(SandboxTestCase):
         seen: list[str] = []
         event.listen(engine, "connect", lambda *_: seen.append("connect"))
         event.listen(engine.pool, "checkout", lambda *_: seen.append("checkout"))
-        count = self.run_.board.count
-        self.run_.board.lead(engine)
+        self.run_.board.lead(engine, until=Until.TEST)
         try:
             with engine.begin() as connection:
                 connection.exec_driver_sql("INSERT INTO item VALUES (1, 'created')")
@@ -135,7 +135,7 @@ class _Doors(SandboxTestCase):
             with engine.connect() as connection:
                 self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM item").scalar(), 2)
         finally:
-            self.run_.board.release(count)
+            self.run_.board.release(Until.TEST)
         self.assertEqual(seen, ["connect", "checkout"] * 2)
 
     def test_an_engine_of_another_driver_is_refused_by_name(self) -> None:
@@ -473,11 +473,10 @@ class PsycopgDoorsTest(_Doors):
         conninfo = f"host={self.url.query['host']} user=postgres dbname={self.url.database}"
         with ConnectionPool(conninfo, open=False) as pool:
             engine = create_engine("postgresql+psycopg://", creator=pool.getconn, poolclass=sa.NullPool)
-            count = self.run_.board.count
-            self.run_.board.lead(engine)
+            self.run_.board.lead(engine, until=Until.TEST)
             with engine.begin() as connection:
                 connection.exec_driver_sql("INSERT INTO item VALUES (1, 'pooled')")
-            self.run_.board.release(count)
+            self.run_.board.release(Until.TEST)
 
     def test_waiting_for_a_notification_is_refused(self) -> None:
         with contextlib.closing(self.engine.raw_connection()) as raw, self.assertRaises(SandboxEscape):

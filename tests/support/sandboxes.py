@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import psycopg
 from sqlalchemy import URL, create_engine
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.requirements import require_module
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url

@@ -80,9 +80,7 @@ class Containment:
 
     def run(self, *statements: str) -> Rows:
         self.verify()
-        statements = tuple(self._with_temporary(statements))
-        rows: Rows = super().run(*statements)  # type: ignore[misc]
-        self._begun = not statements or statements[0] != self.rules.end or self.rules.begin in statements
+        rows: Rows = super().run(*self._with_temporary(statements))  # type: ignore[misc]
         return rows
 
     def _with_temporary(self, statements: tuple[str, ...]) -> Iterator[str]:

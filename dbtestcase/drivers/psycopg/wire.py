@@ -14,7 +14,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from ...sandbox.session_settings import Rows
 from ...sandbox.transaction import Sandbox
 from ..arguments import asked_of
-from ..direct_connections import harness_connections
+from ..harness import harness_connections
 from ..sockets import shut_down
 from .connections import VirtualAsyncConnection, VirtualConnection
 from .results import drain, results

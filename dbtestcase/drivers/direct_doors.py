@@ -1,0 +1,229 @@
+"""Connections that a driver makes by itself to a database whose engine is led elsewhere: refused before they are made.
+
+``psycopg.connect()`` and its like go past SQLAlchemy.  To the test database such a connection is real, and watched
+(:mod:`.direct_connections`); to the database of an engine that is led it would be a way around the lead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from .endpoints import Target, targets_of_arguments
+from .harness import is_harness
+
+__all__ = ["guarding", "watch_files"]
+
+Guards = Callable[[frozenset[Target]], bool]
+Refuse = Callable[[str, Target], Exception]
+
+_guards: list[tuple[Guards, Refuse]] = []
+_done: set[str] = set()
+_MARK = "_dbtestcase_door"
+
+
+@contextlib.contextmanager
+def guarding(guards: Guards, refuse: Refuse) -> Iterator[None]:
+    """Refuse what drivers connect by themselves, for as long as the block lasts.
+
+    :param guards: whether databases are out of reach.
+    :param refuse: makes the error from what was called and the database.
+    """
+    for name, install in _DOORS.items():
+        if name in sys.modules and name not in _done:
+            install(sys.modules[name])
+            _done.add(name)
+    guard = (guards, refuse)
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+def watch_files() -> None:
+    """Guard files of SQLite as well, from now on; Python's audit hooks see every one that is opened."""
+    if "sqlite3" not in _done:
+        _done.add("sqlite3")
+        sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "sqlite3.connect" and _guards:
+        with contextlib.suppress(TypeError):  # no path: sqlite3 will say so
+            _check("sqlite3.connect()", "sqlite", (os.fsdecode(arguments[0]),), {})
+
+
+def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+    if not _guards or is_harness():
+        return
+    targets = targets_of_arguments(dialect, args, parameters)
+    for guards, refuse in _guards:
+        for target in targets:
+            if guards(frozenset([target])) and not _asked_by_harness():
+                raise refuse(what, target)
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# What stands between an application and a driver of its own without asking for a connection itself.
+_BETWEEN = tuple(
+    os.path.join(_PACKAGE, *path)
+    for path in (
+        ("drivers", "direct_doors.py"),
+        ("drivers", "direct_connections.py"),
+        ("drivers", "psycopg", "watching.py"),
+        ("isolation", "border.py"),
+        ("migrations", "redirect.py"),
+    )
+)
+
+
+def _asked_by_harness() -> bool:
+    """Whether it is this library that connects: the nearest code that is no driver's, SQLAlchemy's or Python's own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_PACKAGE):
+            if name not in _BETWEEN:
+                return True
+        elif not _is_plumbing(str(frame.f_globals.get("__name__"))):
+            return False
+        frame = frame.f_back
+    return False
+
+
+def _is_plumbing(module: str) -> bool:
+    top = module.partition(".")[0]
+    return top == "sqlalchemy" or top in _DOORS or top in sys.stdlib_module_names - {"__main__"}
+
+
+# -- the doors
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    original = getattr(owner, name)
+    if not hasattr(original, _MARK):
+        replaced = functools.wraps(original)(make(original))
+        setattr(replaced, _MARK, True)
+        setattr(owner, name, replaced)
+
+
+def _function(what: str, dialect: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        _check(what, dialect, args, kwargs)
+        return original(*args, **kwargs)
+
+    return connect
+
+
+def _psycopg(module: Any) -> None:
+    base = module.BaseConnection
+    original = base.__dict__["_connect_gen"].__func__
+    if hasattr(original, _MARK):
+        return
+
+    def _connect_gen(cls: Any, /, conninfo: str = "", **kwargs: Any) -> Any:
+        _check(f"psycopg.{cls.__name__}.connect()", "postgresql", (conninfo,), kwargs)
+        return (yield from original(cls, conninfo, **kwargs))
+
+    functools.update_wrapper(_connect_gen, original)
+    setattr(_connect_gen, _MARK, True)
+    base._connect_gen = classmethod(_connect_gen)
+
+
+def _psycopg2(module: Any) -> None:
+    _replace(module, "_connect", lambda original: _function("psycopg2.connect()", "postgresql", original))
+
+
+def _asyncpg(module: Any) -> None:
+    def make(original: Any) -> Any:
+        async def _connect(**kwargs: Any) -> Any:
+            _check("asyncpg.connect()", "postgresql", (), kwargs)
+            return await original(**kwargs)
+
+        return _connect
+
+    _replace(module.connect_utils, "_connect", make)
+
+
+def _pg8000(module: Any) -> None:
+    def make(original: Any) -> Any:
+        def __init__(self: Any, user: Any, *args: Any, **kwargs: Any) -> None:
+            names = ("host", "database", "port")
+            _check(
+                "pg8000.connect()", "postgresql", (), {"user": user, **dict(zip(names, args, strict=False)), **kwargs}
+            )
+            original(self, user, *args, **kwargs)
+
+        return __init__
+
+    import pg8000.core
+
+    _replace(pg8000.core.CoreConnection, "__init__", make)
+
+
+def _of_attributes(what: str, prefix: str) -> Callable[[Any], Any]:
+    """A method that connects; the connection object says where to."""
+
+    def make(original: Any) -> Any:
+        def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+            said = {name: getattr(self, prefix + name, None) for name in ("host", "port", "unix_socket", "db")}
+            if isinstance(said["db"], bytes):
+                said["db"] = said["db"].decode(errors="replace")
+            if said["unix_socket"]:
+                said["host"] = None
+            _check(what, "mysql", (), said)
+            return original(self, *args, **kwargs)
+
+        return connect
+
+    return make
+
+
+def _pymysql(module: Any) -> None:
+    _replace(module.connections.Connection, "connect", _of_attributes("pymysql.connect()", ""))
+
+
+def _aiomysql(module: Any) -> None:
+    _replace(module.connection.Connection, "_connect", _of_attributes("aiomysql.connect()", "_"))
+
+
+def _mysqldb(module: Any) -> None:
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            names = ("host", "user", "password", "database", "port", "unix_socket")
+            _check("MySQLdb.connect()", "mysql", (), {**dict(zip(names, args, strict=False)), **kwargs})
+            original(self, *args, **kwargs)
+
+        return __init__
+
+    import MySQLdb.connections
+
+    _replace(MySQLdb.connections.Connection, "__init__", make)
+
+
+def _asyncmy(module: Any) -> None:
+    for owner in (module, module.connection):
+        _replace(owner, "connect", lambda original: _function("asyncmy.connect()", "mysql", original))
+
+
+def _mariadb(module: Any) -> None:
+    _replace(module, "connect", lambda original: _function("mariadb.connect()", "mysql", original))
+
+
+_DOORS: dict[str, Callable[[Any], None]] = {
+    "psycopg": _psycopg,
+    "psycopg2": _psycopg2,
+    "asyncpg": _asyncpg,
+    "pg8000": _pg8000,
+    "pymysql": _pymysql,
+    "aiomysql": _aiomysql,
+    "MySQLdb": _mysqldb,
+    "asyncmy": _asyncmy,
+    "mariadb": _mariadb,
+}

@@ -1,0 +1,370 @@
+"""The border: while a class runs, no engine of the process reaches a database that is not the test's.
+
+Each engine is led to the test database, named in ``outside``, one of the library's own, or refused when it asks for a
+connection, whether its pool would have to make one or has one from before.  ``Engine.raw_connection`` is where all of
+them ask (``connect()``, ``begin()``, sessions, async engines).  Behind it stand the class-level events of SQLAlchemy,
+for pools that are used by themselves and for connections that were made by the driver.
+
+Between classes nothing is asked: the hooks are there, and let everything pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
+
+from ..drivers.direct_doors import guarding
+from ..drivers.endpoints import Target, targets_of_arguments, targets_of_connection, targets_of_pool
+from ..drivers.harness import is_harness, is_own
+from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
+from ..reporting.call_sites import Origin, find_origin
+from ..reporting.urls import shown
+from ..sandbox.connections import Client
+from .engine_places import note_engines, place_of, where_made
+from .engines import Leads, Until, resolve_engines, sync_engine_of
+from .held_connections import HeldConnections
+
+__all__ = ["Board", "Border", "add_board", "client_of_dbapi", "remove_board"]
+
+_STAMP = "_dbtestcase_admitted"
+
+
+class Board(Protocol):
+    """What answers for the connections of a sandbox (:class:`.switchboard.Switchboard`)."""
+
+    targets: frozenset[Target]
+
+    @property
+    def sandbox(self) -> Any: ...
+    @property
+    def running(self) -> bool: ...
+    def answer(
+        self, dialect: sa.Dialect, record: Any, args: list[Any], parameters: dict[str, Any], after: Any
+    ) -> Any: ...
+    def checkout(self, client: Client, record: Any, pool: Pool) -> bool: ...
+    def checkin(self, client: Client | None, record: Any) -> None: ...
+
+
+class Border:
+    """What one class that runs lets pass.
+
+    :param cls: the name of the class, for errors.
+    :param leads: where its engines are led.
+    :param targets: the test database, by all the names that an engine may have for it.
+    :param outside: engines that may reach databases of their own.
+    """
+
+    def __init__(self, cls: str, leads: Leads, targets: Iterable[Target], outside: Iterable[Any] = ()) -> None:
+        self.cls = cls
+        self.leads = leads
+        self.targets = frozenset(targets)
+        self.raised: list[DBTestCaseError] = []
+        self.in_test = False
+        self._outside = [sync_engine_of(engine, "outside") for engine in resolve_engines(outside, "outside")]
+        self._passing: weakref.WeakSet[sa.Dialect] = weakref.WeakSet(engine.dialect for engine in self._outside)
+        self._elsewhere = frozenset[Target]().union(
+            *(targets_of_pool(engine.pool, engine.dialect, engine.url) for engine in self._outside)
+        )
+        self._token = object()
+        self._lock = threading.RLock()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Border:
+        _hooks.install()
+        self._stack.callback(_hooks.set_border, _hooks.border)
+        self._stack.enter_context(guarding(self._guards, self.refuse_driver))
+        self._stack.enter_context(HeldConnections(self._may_be_held, self._refuse_held))
+        _hooks.set_border(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    # -- decisions
+
+    def is_admitted(self, pool: Pool) -> bool:
+        """Whether a pool is known to be let pass: the common case, in little time."""
+        return pool.__dict__.get(_STAMP) is self._token
+
+    def admit(self, engine: Engine) -> None:
+        """An engine asks for a connection: let it pass, lead it, or refuse it.
+
+        :raises OutsideDatabase: it is refused; it has not connected.
+        """
+        if is_harness():
+            return
+        with self._lock:
+            pool = engine.pool
+            if self.leads.holds(pool):
+                pass
+            elif self._lets_pass(pool, engine.dialect):
+                self._passing.add(engine.dialect)
+            else:
+                found = targets_of_pool(pool, engine.dialect, engine.url)
+                if not (self.leads.leads_from(found) or (self.leads.captures and self._is_test_database(found))):
+                    if not self._is_test_database(found):
+                        raise self._refusal(engine)
+                else:
+                    self.leads.lead(engine, until=Until.TEST if self.in_test else Until.CLASS)
+                    pool = engine.pool
+            pool.__dict__[_STAMP] = self._token
+
+    def admit_pool(self, pool: Pool, connection: Any) -> None:
+        """A pool that is used by itself hands out a real connection.
+
+        :raises DisconnectionError: it is to connect again, and is led then.
+        :raises OutsideDatabase: it is refused.
+        """
+        if is_harness():
+            return
+        if not self.leads.holds(pool) and not self._lets_pass(pool, pool._dialect):
+            found = targets_of_connection(connection) or _targets_of(pool)
+            if self.leads.captures and (self._is_test_database(found) or self.leads.leads_from(found)):
+                raise exc.DisconnectionError("a class has begun")  # the pool connects again, through do_connect
+            if not self._is_test_database(found):
+                raise self._refusal(_engine_of(pool), pool)
+        pool.__dict__[_STAMP] = self._token
+
+    def admits_arguments(self, dialect: sa.Dialect, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+        """A pool that is used by itself is about to connect.
+
+        :raises OutsideDatabase: it is refused.
+        """
+        if not self._is_test_database(targets_of_arguments(dialect, args, parameters)):
+            raise self._refusal(_engine_of(dialect), dialect=dialect)
+
+    def is_passing(self, dialect: sa.Dialect) -> bool:
+        """Whether the engine of this dialect may go where it goes."""
+        return dialect in self._passing
+
+    def _lets_pass(self, pool: Pool, dialect: object) -> bool:
+        return is_own(pool) or any(
+            engine.pool is pool or (engine.dialect is dialect and engine.pool._creator is pool._creator)
+            for engine in self._outside
+        )
+
+    def is_of(self, board: object) -> bool:
+        """Whether a board is the one that the engines of the class are led to."""
+        return board is self.leads
+
+    def _is_test_database(self, targets: frozenset[Target]) -> bool:
+        return not targets.isdisjoint(self.targets)
+
+    def _guards(self, targets: frozenset[Target]) -> bool:
+        """Whether a driver must not connect there by itself."""
+        return not targets.isdisjoint(self.leads.origins - self._elsewhere - self.targets)
+
+    def _may_be_held(self, pool: Pool) -> bool:
+        return self.leads.holds(pool) or self._lets_pass(pool, pool._dialect)
+
+    # -- errors
+
+    def note(self, error: DBTestCaseError) -> DBTestCaseError:
+        """Remember an error that is about to be raised: swallowed, it fails the test at its end."""
+        self.raised.append(error)
+        return error
+
+    def _refusal(
+        self, engine: Engine | None, pool: Pool | None = None, dialect: sa.Dialect | None = None
+    ) -> DBTestCaseError:
+        name, place, made = _described(engine, pool, dialect)
+        where = find_origin(2)
+        return self.note(
+            OutsideDatabase(
+                f"{name} was about to connect to a database of its own while {self.cls} runs"
+                f"{_at(', at ', where)}; it was not let through.{made}",
+                cause="nobody has named it, so nobody knows whether this is the application's real database: what it "
+                "wrote there would be there for good, and the test would be none the wiser",
+                remedy=f"write `engines = [{place}]` on {self.cls} to point it at the test database, or "
+                f"`outside = [{place}]` where it may reach its own",
+            )
+        )
+
+    def refuse_driver(self, what: str, target: Target) -> DBTestCaseError:
+        """The error for a connection that a driver was about to make by itself."""
+        where = find_origin(2)
+        return self.note(
+            OutsideDatabase(
+                f"{what} was about to connect to the database {target.database!r} of one of the engines that "
+                f"{self.cls} leads to the test database{_at(', at ', where)}; it was not let through.",
+                cause="a connection that the driver makes by itself, past SQLAlchemy, reaches the real database",
+                remedy="connect through the engine (engine.raw_connection() gives the driver's connection), or with "
+                "self.database_url; where it may reach the real one, name an engine of that URL in `outside = [...]`",
+            )
+        )
+
+    def _refuse_held(self, pool: Pool) -> DBTestCaseError:
+        name, place, made = _described(_engine_of(pool), pool, None)
+        where = find_origin(2)
+        return self.note(
+            OutsideDatabase(
+                f"A connection of {name[0].lower()}{name[1:]} that was open before {self.cls} began was about to be "
+                f"used{_at(', at ', where)}; nothing was sent.{made}",
+                cause="a session or connection opened at import, or by an earlier class, and not closed: it goes to "
+                "the engine's own database",
+                remedy=f"close it before the class begins, or open it when it is needed; name the engine in "
+                f"`engines = [{place}]`, or in `outside = [{place}]` where it may reach its own database",
+            )
+        )
+
+
+def _described(engine: Engine | None, pool: Pool | None, dialect: sa.Dialect | None) -> tuple[str, str, str]:
+    """The name of an engine, what to write for it in a class, and a sentence that says where it was made."""
+    if engine is None:
+        driver: Any = dialect or (pool._dialect if pool is not None else None)
+        kind = f"{driver.name}+{driver.driver}" if hasattr(driver, "driver") else "some driver"
+        return f"A pool without an engine ({kind})", "the engine", ""
+    place = place_of(engine)
+    made = where_made(engine)
+    sentence = f" It was made at {made}." if made is not None else ""
+    if place is not None:
+        sentence += f" It is {place}."
+    return f"The engine {shown(engine.url)}", place or "the engine", sentence
+
+
+def _at(before: str, where: Origin | None) -> str:
+    return f"{before}{where}" if where is not None else ""
+
+
+def _targets_of(pool: Pool) -> frozenset[Target]:
+    engine = _engine_of(pool)
+    return targets_of_pool(pool, engine.dialect, engine.url) if engine is not None else frozenset()
+
+
+def _engine_of(part: Pool | sa.Dialect) -> Engine | None:
+    """The engine that a pool or a dialect belongs to; looked for when something is wrong only."""
+    import gc
+
+    for found in gc.get_referrers(part):
+        owner = found if isinstance(found, Engine) else None
+        if owner is None and isinstance(found, dict):
+            owner = next((each for each in gc.get_referrers(found) if isinstance(each, Engine)), None)
+        if owner is not None:
+            return owner
+    return None
+
+
+class _Hooks:
+    """SQLAlchemy's hooks, once in a process; and who is asked."""
+
+    def __init__(self) -> None:
+        self.border: Border | None = None
+        self._boards: tuple[Board, ...] = ()
+        self._lock = threading.Lock()
+        self._installed = False
+
+    def install(self) -> None:
+        with self._lock:
+            if self._installed:
+                return
+            self._installed = True
+            # they stay for good: pools may keep virtual connections long after the last sandbox
+            event.listen(Engine, "do_connect", self._do_connect)
+            event.listen(Pool, "connect", self._connect)
+            event.listen(Pool, "checkout", self._checkout)
+            event.listen(Pool, "checkin", self._checkin)
+            original = Engine.raw_connection
+
+            @functools.wraps(original)
+            def raw_connection(engine: Engine) -> Any:
+                border = self.border
+                if border is not None and not border.is_admitted(engine.pool):
+                    border.admit(engine)
+                return original(engine)
+
+            setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
+
+    def set_border(self, border: Border | None) -> None:
+        self.border = border
+
+    def add(self, board: Board) -> None:
+        self.install()
+        with self._lock:
+            self._boards += (board,)
+
+    def remove(self, board: Board) -> None:
+        with self._lock:
+            self._boards = tuple(each for each in self._boards if each is not board)
+
+    def _answering(self, border: Border | None) -> list[Board]:
+        """The boards that answer for the test database now: that of the class that runs, else those in use."""
+        if border is not None:
+            return [board for board in self._boards if border.is_of(board)]
+        return [board for board in self._boards if board.running]
+
+    def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
+        border = self.border
+        if is_harness() or (border is not None and border.is_passing(dialect)):
+            return None
+        for board in self._answering(border):
+            connection = board.answer(dialect, record, args, parameters, self._do_connect)
+            if connection is not None:
+                return connection
+        if border is not None:
+            border.admits_arguments(dialect, args, parameters)
+        return None
+
+    def _connect(self, connection: Any, record: Any) -> None:
+        if client_of_dbapi(connection) is not None or is_harness():
+            return
+        border = self.border
+        pool = getattr(record, "_ConnectionRecord__pool", None)
+        if border is not None and pool is not None and border.is_admitted(pool):
+            return
+        targets = targets_of_connection(connection)
+        for board in self._answering(border):
+            if not targets.isdisjoint(board.targets):
+                with contextlib.suppress(Exception):  # the error below matters more
+                    connection.close()
+                raise board.sandbox.note(
+                    SandboxEscape(
+                        f"An engine made a real connection to the test database "
+                        f"{next(iter(targets)).database!r} by its own means: its rows would escape.",
+                        cause="create_engine(..., creator=...), or a pool of the application's own",
+                        remedy="name the engine in `engines = [...]` or enlist() it: its pool is led into the sandbox",
+                    )
+                )
+
+    def _checkout(self, connection: Any, record: Any, fairy: Any) -> None:
+        client = client_of_dbapi(connection)
+        border = self.border
+        if client is not None:
+            if any(board.checkout(client, record, fairy._pool) for board in self._boards):
+                return
+            raise exc.DisconnectionError("the sandbox of this connection has ended")
+        if border is not None:
+            if not border.is_admitted(fairy._pool):
+                border.admit_pool(fairy._pool, connection)
+            return
+        if self._boards and not is_harness():
+            targets = targets_of_connection(connection)
+            if any(not targets.isdisjoint(board.targets) for board in self._answering(None)):
+                raise exc.DisconnectionError("a sandbox has begun")  # the pool connects again, through do_connect
+
+    def _checkin(self, connection: Any, record: Any) -> None:
+        client = client_of_dbapi(connection)
+        for board in self._boards:
+            board.checkin(client, record)
+
+
+def client_of_dbapi(connection: Any) -> Client | None:
+    """Which virtual connection a DBAPI connection is; None for a real one."""
+    client = connection.__dict__.get("_client") if hasattr(connection, "__dict__") else None
+    if client is None:
+        inner = getattr(connection, "_connection", None)
+        client = inner.__dict__.get("_client") if hasattr(inner, "__dict__") else None
+    return client if isinstance(client, Client) else None
+
+
+_hooks = _Hooks()
+add_board, remove_board = _hooks.add, _hooks.remove
+note_engines()

@@ -1,0 +1,91 @@
+"""Connections that were checked out before a class began: they go to a real database, and no pool is asked for them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+from sqlalchemy.pool.base import _ConnectionFairy
+
+__all__ = ["HeldConnections"]
+
+# What ends the use of a connection: a pool takes it back by these, and nothing is sent that could be kept.
+_ENDING = {"rollback", "close", "terminate", "abort", "closed"}
+
+
+class _Barred:
+    """Stands in for a driver's connection that must not be used now; it may be rolled back and closed."""
+
+    __slots__ = ("__weakref__", "_pool", "_real", "_refusal")
+
+    def __init__(self, real: Any, pool: Pool, refusal: Callable[[Pool], Exception]) -> None:
+        self._real, self._pool, self._refusal = real, pool, refusal
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _ENDING or name.startswith("_"):  # what is private is looked at by pools and adapters
+            return getattr(self._real, name)
+        raise self._refusal(self._pool)
+
+
+class HeldConnections:
+    """Bars the connections that somebody holds, until it is left.
+
+    :param may_be_held: whether a pool's connections may be used.
+    :param refusal: makes the error for one that is used all the same.
+    """
+
+    def __init__(self, may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> None:
+        self._may_be_held = may_be_held
+        self._refusal = refusal
+        self._barred: list[tuple[Any, Any, _Barred]] = []
+
+    def __enter__(self) -> HeldConnections:
+        for fairy in _held():
+            record, real, pool = fairy._connection_record, fairy.dbapi_connection, fairy._pool
+            if record is None or real is None or pool is None or isinstance(real, _Barred):
+                continue
+            if _is_virtual(real) or self._may_be_held(pool):
+                continue
+            barred = _Barred(real, pool, self._refusal)
+            fairy.dbapi_connection = record.dbapi_connection = barred
+            self._barred.append((weakref.ref(fairy), record, barred))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        while self._barred:
+            reference, record, barred = self._barred.pop()
+            for holder in (reference(), record):
+                if holder is not None and holder.dbapi_connection is barred:
+                    holder.dbapi_connection = barred._real
+
+
+_out: weakref.WeakSet[Any] = weakref.WeakSet()
+_listening = False
+
+
+def _held() -> list[Any]:
+    """The connections that pools have handed out.
+
+    SQLAlchemy has no list of them.  What was there before the first class is found by the garbage collector, once;
+    later ones are noted when they are handed out.
+    """
+    global _listening
+    if not _listening:
+        _listening = True
+        event.listen(Pool, "checkout", _note)
+        _out.update(found for found in gc.get_objects() if type(found) is _ConnectionFairy)
+    return [fairy for fairy in list(_out) if fairy.is_valid]
+
+
+def _note(connection: Any, record: Any, fairy: Any) -> None:
+    if not _is_virtual(connection):
+        _out.add(fairy)
+
+
+def _is_virtual(connection: Any) -> bool:
+    inner = getattr(connection, "_connection", connection)
+    return "_client" in getattr(connection, "__dict__", ()) or "_client" in getattr(inner, "__dict__", ())

@@ -1,0 +1,57 @@
+"""Threads that go on when the test that started them has ended: what they do must not land in the next test."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+
+from ..errors import SandboxClosed
+
+__all__ = ["LeftThreads"]
+
+# Where a thread is that waits for work; one that a test leaves there may well serve the next one.
+_WAITING = {"threading", "queue", "selectors", "socketserver", "concurrent", "multiprocessing", "asyncio", "anyio"}
+
+
+class LeftThreads:
+    """Which threads were started in a test and were still at work at its end."""
+
+    def __init__(self) -> None:
+        self._seen: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._left: dict[int, tuple[weakref.ref[threading.Thread], str]] = {}
+
+    def begin_class(self) -> None:
+        """What runs now belongs to no test."""
+        self._seen.update(threading.enumerate())
+
+    def end_test(self, label: str) -> None:
+        """Note who is still at work."""
+        if threading.active_count() == 1:
+            self._left.clear()
+            return
+        frames = sys._current_frames()
+        for thread in threading.enumerate():
+            if thread in self._seen or thread is threading.current_thread():
+                continue
+            self._seen.add(thread)
+            frame = frames.get(thread.ident or 0)
+            if frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] not in _WAITING:
+                self._left[thread.ident or 0] = weakref.ref(thread), label
+
+    def refuse(self) -> None:
+        """Somebody asks for a connection.
+
+        :raises SandboxClosed: it is a thread of a test that has ended.
+        """
+        if not self._left:
+            return
+        reference, label = self._left.get(threading.get_ident(), (None, ""))
+        thread = threading.current_thread()
+        if reference is not None and reference() is thread:
+            raise SandboxClosed(
+                f"The thread {thread.name!r} was started by {label}, which has ended; it asked for a connection and "
+                "got none.",
+                cause="a thread that its test did not wait for; its rows would be in the test that runs now",
+                remedy="join it before the test ends",
+            )

@@ -1,0 +1,239 @@
+"""How an application's engines are led into the sandbox.
+
+Those that the test class names, and those that reach for the same databases, have the creator of their pool replaced,
+whatever their URL; other doors to the test database are led by SQLAlchemy's class-level events (:mod:`.border`).  A
+connection is asked for at the wire of now: what became of an earlier one makes no difference to a pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool, QueuePool
+
+from ..drivers import connect_virtual
+from ..drivers.direct_connections import watching
+from ..drivers.endpoints import Target, targets_of_arguments, targets_of_connection
+from ..drivers.harness import harness_connections
+from ..errors import NotRunning, SandboxEscape
+from ..reporting.urls import shown
+from ..sandbox.connections import Client
+from ..sandbox.transaction import Sandbox
+from .border import add_board, client_of_dbapi, remove_board
+from .connect_arguments import ask_listeners, connect_arguments
+from .engines import Leads, sync_engine_of
+from .left_threads import LeftThreads
+
+__all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
+
+
+class Switchboard(Leads):
+    """Leads engines to the wire of one sandbox.
+
+    :param targets: the databases whose engines are led while something runs in the sandbox.
+    """
+
+    captures = True
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        super().__init__()
+        self.targets = frozenset(targets)
+        self.used: set[Pool] = set()
+        self.lent: dict[Any, Client] = {}  # what the pools have handed out, by their records
+        self._wire: Any = None
+        self._sandbox: Sandbox | None = None
+        self._driver = ""
+        self._drivers: frozenset[str] = frozenset()
+        self._watch: Any = None
+        self.left_threads = LeftThreads()
+
+    def open(self, wire: Any, sandbox: Sandbox) -> None:
+        """Connections are made on this wire from now on."""
+        self._wire, self._sandbox = wire, sandbox
+        self._driver, self._drivers = wire.driver, frozenset(getattr(wire, "drivers", (wire.driver,)))
+        self._watch = watching(
+            sandbox, lambda connection: not self.targets.isdisjoint(targets_of_connection(connection))
+        )
+        self._watch.__enter__()
+        add_board(self)
+
+    def shut(self) -> None:
+        """The wire is closed: until the next one there is nothing to connect to."""
+        if self._sandbox is not None:
+            remove_board(self)
+            self._watch.__exit__(None, None, None)
+            self._sandbox = self._wire = None
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox of now.
+
+        :raises NotRunning: there is none.
+        """
+        if self._sandbox is None:
+            raise NotRunning(
+                "A connection to the test database was asked for while there is none; it was not made.",
+                cause="the sandbox's connection was lost and could not be made again, or the run has ended",
+                remedy="see the first error of the run; use the database in setUp(), in the test or in its cleanups",
+            )
+        return self._sandbox
+
+    @property
+    def running(self) -> bool:
+        """Whether something runs in the sandbox."""
+        return self._sandbox is not None and self._sandbox.begun
+
+    def greet(self, engines: Iterable[Any]) -> None:
+        """Let the connect events of ``engines`` run now, where what they ask for is too late once rows are written."""
+        if self.sandbox.rules.connects_early:
+            for engine in engines:
+                if not engine.dialect.is_async:
+                    engine.connect().close()
+
+    def take_back(self) -> None:
+        """A test has ended: what it has left checked out must not be missing in the pools of the next one."""
+        for record, client in list(self.lent.items()):
+            if client.own or (self._sandbox is not None and self._sandbox.is_open(client)):
+                continue
+            self.lent.pop(record, None)
+            fairy = record.fairy_ref() if record.fairy_ref is not None else None
+            if fairy is not None and isinstance(fairy._pool, QueuePool) and not fairy._pool._is_asyncio:
+                fairy.detach()
+
+    def end_loop(self) -> None:
+        """An event loop has ended: the queues of asynchronous pools are bound to it once they made a task wait."""
+        for pool in self.used:
+            _renew_queue(pool)
+        self.used.clear()
+
+    def connect(
+        self,
+        dialect: sa.Dialect,
+        *,
+        own: bool = False,
+        args: Sequence[Any] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A virtual connection on the wire of now.
+
+        :raises NotRunning: there is none.
+        """
+        sandbox = self.sandbox
+        return connect_virtual(self._wire, sandbox, dialect, own=own, args=args, parameters=parameters)
+
+    # -- leads
+
+    def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
+        dialect, name = engine.dialect, shown(engine.url)
+        args, parameters = connect_arguments(original)
+
+        def create(record: Any = None) -> Any:
+            arguments, chosen = list(args), dict(parameters)
+            if not own:
+                ask_listeners(dialect, record, arguments, chosen, engine=name)
+            return self.connect(dialect, own=own, args=arguments, parameters=chosen)
+
+        return create
+
+    def _refuse(self, engine: Engine) -> None:
+        self._refuse_other_driver(engine.dialect, shown(engine.url))
+
+    def _forget(self, engine: Engine, current: Pool, pool: Pool) -> None:
+        current.dispose()
+        pool.dispose()
+
+    # -- events
+
+    def answer(self, dialect: sa.Dialect, record: Any, args: list[Any], parameters: dict[str, Any], after: Any) -> Any:
+        """A virtual connection for an engine that would reach a database that is led here; None for any other.
+
+        :param after: the listener that asks; those after it have a say in the arguments.
+        """
+        found = targets_of_arguments(dialect, args, parameters)
+        if found.isdisjoint(self.targets) and not self.leads_from(found):
+            return None
+        self._refuse_other_driver(
+            dialect,
+            f"{dialect.name}+{dialect.driver}://…/{parameters.get('dbname') or parameters.get('database') or ''}",
+        )
+        ask_listeners(dialect, record, args, parameters, after=after)
+        return self.connect(dialect, args=args, parameters=parameters)
+
+    def _refuse_other_driver(self, dialect: sa.Dialect, name: str) -> None:
+        if dialect.driver not in self._drivers:
+            error = SandboxEscape(
+                f"The engine {name} reaches the test database with the driver {dialect.driver!r}, but the sandbox "
+                f"speaks {self._driver!r}: its rows would escape.",
+                cause="two drivers in one application; one connection can speak only one",
+                remedy="let both use one driver in tests, or name this engine first in `engines = [...]` so that "
+                f"the sandbox speaks {dialect.driver!r}, or use TruncatingDatabaseTest (any driver)",
+            )
+            raise self._sandbox.note(error) if self._sandbox is not None else error
+
+    def client_of(self, connection: sa.Connection) -> Client | None:
+        """Which virtual connection of this wire carries a connection of SQLAlchemy's; None if none does."""
+        if connection.closed or connection.invalidated:
+            return None
+        proxied = connection.connection
+        client = client_of_dbapi(proxied.dbapi_connection) if proxied is not None else None
+        return client if client is not None and self._sandbox and client in self._sandbox.clients else None
+
+    def application_client_of(self, connection: sa.Connection) -> Client | None:
+        """The same for a synchronous connection of the application's; None for one of the test's own."""
+        client = None if connection.dialect.is_async else self.client_of(connection)
+        return client if client is not None and not client.own else None
+
+    def checkout(self, client: Client, record: Any, pool: Pool) -> bool:
+        """A pool hands out a virtual connection.
+
+        :returns: whether it is one of the sandbox of now, and still good for use.
+        """
+        sandbox = self._sandbox
+        if sandbox is None or client not in sandbox.clients or client.retired:
+            return False
+        self.left_threads.refuse()
+        sandbox.checkout(client)
+        self.lent[record] = client
+        if getattr(pool, "_is_asyncio", False):
+            self.used.add(pool)
+        return True
+
+    def checkin(self, client: Client | None, record: Any) -> None:
+        """A connection comes back to its pool."""
+        self.lent.pop(record, None)
+        if client is not None and self._sandbox is not None and client in self._sandbox.clients:
+            self._sandbox.checkin(client)
+
+
+def _renew_queue(pool: Any) -> None:
+    """Give an asynchronous pool a fresh queue; the virtual connections in the old one are let go."""
+    queue = getattr(pool, "_pool", None)
+    if queue is not None:
+        queue.__dict__.pop("_queue", None)  # made again, in the loop that asks for it first
+        pool._overflow = -pool.size()
+
+
+def blocking_engine(board: Switchboard, async_engine: Any, *, own: bool = False) -> Engine:
+    """A synchronous engine with the dialect of an asynchronous one; works because the wire's connections block."""
+    inner = sync_engine_of(async_engine)
+
+    def connect() -> Any:
+        connection = board.connect(inner.dialect, own=own)
+        connection.blocking = True
+        return connection
+
+    board.adopt(connect)
+    pool = sa.pool.QueuePool(connect, dialect=inner.dialect, max_overflow=-1)
+    return Engine(pool, inner.dialect, inner.url)
+
+
+def initialize_dialect(wire: Any, async_engine: Any) -> None:
+    """Do on the wire itself, before any test runs, what ``create_engine()`` arranges for the first connection."""
+    engine = sync_engine_of(async_engine)
+    spoken = engine.dialect if wire.dialect.is_async else wire.dialect
+    pool = sa.pool.StaticPool(lambda: wire.connection, dialect=spoken, reset_on_return=None)
+    with harness_connections(), Engine(pool, spoken, engine.url).connect() as connection:
+        engine.dialect.initialize(connection)
