@@ -9,6 +9,7 @@ import sqlalchemy
 from sqlalchemy import URL, Connection
 from sqlalchemy.pool import NullPool
 
+from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError
 
@@ -43,7 +44,7 @@ def build_initial_schema(hook: Callable[[Connection], object] | None, url: URL, 
     """Call the hook, if there is one, with a connection to the database at ``url``; what it makes is committed."""
     if hook is None:
         return
-    engine = patient(sqlalchemy.create_engine(url, poolclass=NullPool))
+    engine = own(patient(sqlalchemy.create_engine(url, poolclass=NullPool)))
     try:
         with engine.connect() as connection:
             run_initial_schema(hook, connection, label)

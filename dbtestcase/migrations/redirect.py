@@ -24,7 +24,7 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from dbtestcase.drivers.endpoints import family_of
-from dbtestcase.drivers.harness import own
+from dbtestcase.drivers.harness import harness_connections, own
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting.urls import shown
@@ -111,7 +111,8 @@ class _Redirection:
     def raw(self, engine: Engine, original: Callable[[Engine], PoolProxiedConnection]) -> PoolProxiedConnection:
         if self._leave(engine):
             return original(engine)
-        connection = original(self.own) if self._replace(engine) else self._pool(engine).connect()
+        with harness_connections():
+            connection = original(self.own) if self._replace(engine) else self._pool(engine).connect()
         connection.info[_MARK] = _written(engine.url)
         return connection
 
