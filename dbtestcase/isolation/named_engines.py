@@ -83,7 +83,8 @@ def not_an_engine(value: object, attribute: str = "engines") -> ConfigurationErr
         remedy = f"{attribute} = [{value.__name__.rpartition('.')[2]}.{found[0] if found else 'engine'}]"
     elif value is None:
         cause = "an engine that is made later, such as a global that create_app() sets"
-        remedy = f"name a function that returns it: {attribute} = [lambda: shop.db.engine]; or self.enlist(engine) in setUp()"
+        remedy = f"name a function that returns it: {attribute} = [lambda: shop.db.engine]"
+        remedy += "; or self.enlist(engine) in setUp()" if attribute == "engines" else ""
     return ConfigurationError(f"{name} is not an engine.", cause=cause, remedy=remedy)
 
 
