@@ -26,6 +26,9 @@ class Reclonable(Protocol):
 class Cleaner(ABC):
     """Puts one database back, as often as asked.  A context manager: leaving it closes its connection."""
 
+    changes_sessions: bool = False
+    """Whether code in the database itself, such as a trigger, may change the session that runs it."""
+
     @abstractmethod
     def clean(
         self,

@@ -80,7 +80,8 @@ class Report:
     ``restored``: tables.  ``rewound``: sequences.  ``refreshed``: materialized views.  ``altered``: changes of the
     schema that the test made.  ``recloned``: the database was made anew, so every connection to it is gone.
     ``lost``: the rows of the class (see ``keep()``) are gone.  ``ended``: connections that the test left behind and
-    that were ended.  ``absent``: the pids of expected connections that the test itself had ended.
+    that were ended.  ``absent``: the pids of expected connections that the test itself had ended.  ``broke``: what the
+    test did for which it must fail, in words that follow its name.
     """
 
     restored: tuple[str, ...] = ()
@@ -92,6 +93,7 @@ class Report:
     lost: bool = False
     ended: tuple[Session, ...] = field(default=())
     absent: tuple[int, ...] = ()
+    broke: str = ""
 
     @property
     def blocking(self) -> tuple[Session, ...]:
@@ -111,6 +113,7 @@ class Report:
             lost=self.lost or other.lost,
             ended=self.ended + other.ended,
             absent=_union(self.absent, other.absent),
+            broke=self.broke or other.broke,
         )
 
 

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
+from dbtestcase.drivers.mysql.watching import watch_session
 from dbtestcase.reporting.call_sites import Origin, find_origin
 
 __all__ = ["Lending", "Lendings", "Trait", "lending_of", "traits"]
@@ -68,7 +69,7 @@ class Lending:
     ``pid``: the server's process.  ``origin``: the line that checked it out last.  ``thread``: who uses it, ``None``
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
     test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
-    connection sees.
+    connection sees.  ``seen``: every statement is, at its driver.  ``commits``: whether each one did at the beginning.
     """
 
     pid: int
@@ -80,6 +81,8 @@ class Lending:
     spoiled: bool = False
     gone: bool = False
     hides: bool = False
+    seen: bool = False
+    commits: object = None
     raw: weakref.ref[Any] | None = field(default=None, repr=False)
     fairy: weakref.ref[Any] | None = field(default=None, repr=False)
     record: weakref.ref[Any] | None = field(default=None, repr=False)
@@ -179,14 +182,17 @@ class Lendings:
         with self._lock:
             return [lending for lending in self._all if not lending.gone]
 
-    def end_sessions(self) -> None:
+    def end_sessions(self, *, all_of_them: bool) -> None:
         """Close what waits in a pool and was good for this test only.
+
+        :param all_of_them: functions and triggers in the database change sessions, unseen by any driver.
 
         What it still holds on SQLite, MySQL or MariaDB no other connection can see: an attached file, a named lock,
         ``LOCK TABLES``, a hook.
         """
         for lending in self.known():
-            if lending.spoiled and lending.thread is None and not lending.asynchronous and lending.hides:
+            spoiled = lending.spoiled or (all_of_them and lending.test == self.test)
+            if spoiled and lending.thread is None and not lending.asynchronous and lending.hides:
                 record = lending.record() if lending.record is not None else None
                 if record is not None:
                     lending.gone = True
@@ -237,7 +243,9 @@ class Lendings:
             raw = record.driver_connection
             lending = record.info[_KEY] = Lending(_server_pid(connection, raw), own, asynchronous)
             lending.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
-            lending.hides = lending.spoiled or hasattr(raw, "thread_id")
+            lending.seen = watch_session(raw, functools.partial(setattr, lending, "spoiled", True))
+            lending.hides = lending.spoiled or lending.seen
+            lending.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 lending.raw = weakref.ref(raw)
                 lending.record = weakref.ref(record)
@@ -255,7 +263,10 @@ class Lendings:
         lending: Lending | None = record.info.get(_KEY)
         if lending is not None:
             lending.thread = None
-            lending.spoiled |= not lending.by_engine  # raw_connection(): nobody saw its statements
+            # raw_connection(): nobody saw its statements, unless its driver shows them
+            lending.spoiled |= not (lending.by_engine or lending.seen) or _autocommit(record.driver_connection) != (
+                lending.commits
+            )
 
     def _by_engine(self, connection: Any, *_: Any) -> None:
         lending = connection.info.get(_KEY)
@@ -267,7 +278,7 @@ class Lendings:
         if found:
             self.traits |= found
             lending = connection.info.get(_KEY)
-            if Trait.SESSION in found and lending is not None:
+            if Trait.SESSION in found and lending is not None and not lending.seen:
                 lending.spoiled = True
 
 
@@ -288,6 +299,11 @@ def _server_pid(connection: Any, raw: Any) -> int:
         cursor.close()
         connection.rollback()
     return int(pid)
+
+
+def _autocommit(raw: Any) -> object:
+    """The mode of a connection of MySQL's, where its driver keeps it."""
+    return raw.get_autocommit() if hasattr(raw, "get_autocommit") else None
 
 
 def _is_sqlite(raw: Any) -> bool:

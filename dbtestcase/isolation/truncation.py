@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.backends import cleaning
-from dbtestcase.backends.cleaning import Look, Opened, Session
+from dbtestcase.backends.cleaning import Look, Opened, Report, Session
 from dbtestcase.backends.recipes import Recipe
 from dbtestcase.drivers.endpoints import Target, targets_of_connection, targets_of_url
 from dbtestcase.drivers.harness import own
@@ -276,14 +276,14 @@ class TruncatingIsolation(Isolation):
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         self.run.lendings.roll_back_own()
-        self.run.lendings.end_sessions()
+        self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         given_back = self._give_back()
-        ended = self._clean()
+        report = self._clean()
         self.run.forget_loop()
         self._in_test(False)
         self.run.rerouting.release(Until.TEST)
-        problems: list[Exception] = []
-        for session in (*given_back, *ended):
+        problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
+        for session in (*given_back, *report.ended):
             if session.holds:
                 problems.append(_leak(session, self._label))
                 continue
@@ -356,7 +356,7 @@ class TruncatingIsolation(Isolation):
         pooled = {lending.pid for lending in self.run.lendings.known() if lending.thread is None}
         return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
 
-    def _clean(self, look: Look | None = None) -> tuple[Session, ...]:
+    def _clean(self, look: Look | None = None) -> Report:
         lendings = self.run.lendings
         known = lendings.known()
         report = self.run.cleaner.clean(
@@ -368,7 +368,7 @@ class TruncatingIsolation(Isolation):
         self._lost |= report.lost
         gone = {session.pid for session in report.ended} | set(report.absent)
         lendings.retire(None if report.recloned else gone)
-        return report.ended
+        return report
 
 
 def _opened(lending: Lending) -> Opened:
@@ -395,6 +395,14 @@ def _leak(session: Session, test: str) -> LeakError:
         if own
         else "a thread, a process or a connection of the test's own that was still at work",
         remedy="close it in the test (with a `with` block, or addCleanup); wait for threads and processes to end",
+    )
+
+
+def _loss(what: str, test: str) -> LeakError:
+    return LeakError(
+        f"{test} {what}. The database was made anew.",
+        cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped",
+        remedy="end only the connections that the test has opened; their numbers are known to who opens them",
     )
 
 

@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass, field
 
 from dbtestcase.backends.mysql.admin import Admin, quoted
+from dbtestcase.backends.mysql.definitions import read_definitions
+from dbtestcase.backends.mysql.rows import settle_sequence
 
-__all__ = ["Content", "drop_everything", "read_content", "relations", "restore"]
+__all__ = ["Content", "drop_everything", "read_content", "relations", "restore", "settle_sequences"]
 
-_COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
+_COUNTER = re.compile(r"\n\) ENGINE=\w+ AUTO_INCREMENT=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -44,33 +46,31 @@ def read_content(admin: Admin, database: str) -> Content:
     """Read definitions, counters and rows."""
     digest = hashlib.sha256()
     counters = {}
+    tables = []
 
     def add(*values: object) -> None:
         digest.update(repr(values).encode())
 
-    found = relations(admin, database)
-    for name, kind in found:
+    for name, kind in relations(admin, database):
         place = f"{quoted(database)}.{quoted(name)}"
-        definition = str(admin.rows(f"SHOW CREATE TABLE {place}")[0][1])
-        counter = _COUNTER.search(definition)
         if kind == "SEQUENCE":
             ((counters[name],),) = admin.rows(f"SELECT next_not_cached_value FROM {place}")
-        elif counter is not None:
-            counters[name] = int(counter[1])
-        add(name, kind, _COUNTER.sub("", definition))
-    tables = [f"{quoted(database)}.{quoted(name)}" for name, kind in found if kind == "BASE TABLE"]
+        elif kind != "VIEW":
+            tables.append(place)
+            counter = _COUNTER.search(str(admin.rows(f"SHOW CREATE TABLE {place}")[0][1]))
+            if counter is not None:
+                counters[name] = int(counter[1])
+    add(sorted(read_definitions(admin.rows, database).items()))
     if tables:
         add(admin.rows("CHECKSUM TABLE " + ", ".join(tables)))
-    for kind, body in (("ROUTINE", "DEFINITION"), ("TRIGGER", "STATEMENT"), ("EVENT", "DEFINITION")):
-        body = "ACTION_STATEMENT" if kind == "TRIGGER" else f"{kind}_{body}"
-        add(
-            admin.rows(
-                f"SELECT {kind}_NAME, {body} FROM information_schema.{kind}S WHERE {kind}_SCHEMA = %s"
-                f" ORDER BY {kind}_NAME",
-                (database,),
-            )
-        )
     return Content(digest.hexdigest(), counters, _without_transactions(admin, database))
+
+
+def settle_sequences(admin: Admin, database: str) -> None:
+    """Let the sequences say which value comes next, so that it can be put back."""
+    for name, kind in relations(admin, database):
+        if kind == "SEQUENCE":
+            settle_sequence(admin.rows, f"{quoted(database)}.{quoted(name)}")
 
 
 def restore(admin: Admin, database: str, made: Content) -> bool:
@@ -110,7 +110,7 @@ def drop_everything(admin: Admin, database: str) -> None:
 def _without_transactions(admin: Admin, database: str) -> list[tuple[str, str]]:
     rows = admin.rows(
         "SELECT t.TABLE_NAME, t.ENGINE FROM information_schema.TABLES t JOIN information_schema.ENGINES e"
-        " ON e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = %s AND t.TABLE_TYPE = 'BASE TABLE'"
+        " ON e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = %s AND t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"
         " AND coalesce(e.TRANSACTIONS, 'NO') <> 'YES' ORDER BY t.TABLE_NAME",
         (database,),
     )

@@ -16,7 +16,7 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.inputs import recorded, template_fingerprint
 from dbtestcase.backends.mysql.admin import Admin, build_url, quoted
-from dbtestcase.backends.mysql.content import Content, read_content, restore
+from dbtestcase.backends.mysql.content import Content, read_content, restore, settle_sequences
 from dbtestcase.backends.mysql.existing import LentDatabase, refuse_without_transactions
 from dbtestcase.backends.mysql.register import Register
 from dbtestcase.backends.names import library_version
@@ -126,6 +126,7 @@ class MySQLDatabase(Database):
             with doing(f"making the tables of {recipe.label}", "template"), recorded(recipe, self._request.settings):
                 recipe.build(build_url(self._request.server_url, name))
             self._key = self._make_key()  # what the build read belongs to it
+            settle_sequences(self._admin, name)
             self._content = read_content(self._admin, name)
         except BaseException:
             with suppress(DatabaseError):

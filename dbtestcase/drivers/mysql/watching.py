@@ -1,0 +1,71 @@
+"""Which statements change a session of MySQL or MariaDB, seen at the driver: whoever sends them, and by whatever way.
+
+A connection that was used for rows and tables alone is as new when its transaction has ended.  So the statements that do
+that are known here, and any other one counts as a change: ``SET``, ``USE``, ``LOCK TABLES``, ``GET_LOCK()``,
+``PREPARE``, ``CALL`` …
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["changes_session", "watch_session"]
+
+_LEAD = r"(?:[\s(]+|--\s[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*"
+_HARMLESS = re.compile(
+    _LEAD + r"(?:select|insert|update|delete|replace|with|values|begin|start\s+transaction|commit|rollback|savepoint"
+    r"|release\s+savepoint|show|explain|describe|desc|truncate|alter|rename"
+    r"|create(?!\s+(?:or\s+replace\s+)?temporary)|drop(?!\s+temporary))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_INSIDE = re.compile(
+    r":=|\binto\s*@|/\*M?!|\bget_lock\b|\bnextval\b|\bnext\s+value\b|\blast_insert_id\s*\(\s*[^)\s]|;\s*\S",
+    re.IGNORECASE,
+)
+_HINTS = (":=", "@", "/*", "get_lock", "next", "last_insert_id", ";")
+_METHODS = ("select_db", "set_charset", "set_character_set", "change_user")
+
+
+def changes_session(statement: str) -> bool:
+    """Whether a statement may change something that outlives its transaction in the server's session."""
+    if _HARMLESS.match(statement) is None:
+        return True
+    lowered = statement.lower()
+    return any(hint in lowered for hint in _HINTS) and _INSIDE.search(lowered) is not None
+
+
+_short = functools.lru_cache(maxsize=2048)(changes_session)
+
+
+def watch_session(connection: Any, changed: Callable[[], None]) -> bool:
+    """Call ``changed`` when a connection of PyMySQL or mysqlclient changes its session.
+
+    :returns: whether the driver is one of these, so that it can be seen.
+    """
+    if type(connection).__module__.partition(".")[0] not in ("pymysql", "MySQLdb"):
+        return False
+    query = connection.query
+
+    def watched(sql: Any, *args: Any, **kwargs: Any) -> Any:
+        text = sql.decode("latin1") if isinstance(sql, (bytes, bytearray)) else str(sql)
+        if (_short if len(text) < 500 else changes_session)(text):
+            changed()
+        return query(sql, *args, **kwargs)
+
+    connection.query = watched
+    for name in _METHODS:
+        if hasattr(connection, name):
+            setattr(connection, name, _noting(getattr(connection, name), changed))
+    return True
+
+
+def _noting(method: Callable[..., Any], changed: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        changed()
+        return method(*args, **kwargs)
+
+    return noting
