@@ -65,6 +65,8 @@ _OPTIONS = (
     "--innodb-stats-persistent=0",
     "--performance-schema=0",
     "--max-connections=200",
+    "--table-definition-cache=2000",
+    "--lock-wait-timeout=10",  # seconds; by default a day, for which a test would hang
     "--key-buffer-size=8M",
 )
 

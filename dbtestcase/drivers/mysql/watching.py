@@ -1,7 +1,7 @@
 """Which statements change a session of MySQL or MariaDB, seen at the driver: whoever sends them, and by whatever way.
 
-A connection that was used for rows and tables alone is as new when its transaction has ended.  So the statements that do
-that are known here, and any other one counts as a change: ``SET``, ``USE``, ``LOCK TABLES``, ``GET_LOCK()``,
+A connection that was used for rows and tables alone is as new when its transaction has ended.  So the statements that
+do that are known here, and any other one counts as a change: ``SET``, ``USE``, ``LOCK TABLES``, ``GET_LOCK()``,
 ``PREPARE``, ``CALL`` …
 """
 
