@@ -248,7 +248,7 @@ class Lendings:
             lending.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 lending.raw = weakref.ref(raw)
-                lending.record = weakref.ref(record)
+            lending.record = weakref.ref(record)
             with self._lock:
                 self._all.add(lending)
         elif lending.gone or (lending.spoiled and lending.test != self.test):

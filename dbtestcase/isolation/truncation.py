@@ -103,8 +103,8 @@ class TruncatingRun:
         self._in_use = self._asleep = self._looked_for_policies = False
         self.rerouting = Rerouting(url, self.lendings.watch, self.lendings.unwatch, database.spare)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
-        self.engine = patient(create_engine(blocking), database.spare)
-        self.own_engine = patient(create_engine(blocking), database.spare)
+        self.engine = patient(_engine(blocking), database.spare)
+        self.own_engine = patient(_engine(blocking), database.spare)
         self.lendings.watch(self.engine, self.engine.pool)
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
         self.rerouting.adopt(self.engine.pool._creator)
@@ -189,6 +189,12 @@ class TruncatingRun:
         if self._asleep:
             self.cleaner = cleaning.cleaner_for(self.url, self.database)
             self._asleep = False
+
+
+def _engine(url: URL) -> Engine:
+    by_socket = url.get_driver_name() == "pymysql" and "unix_socket" in url.query
+    # PyMySQL would read the machine's certificates for each connection, which takes 20 to 60 ms
+    return create_engine(url, connect_args={"ssl_disabled": True} if by_socket else {})
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ class MySQLCleaner(Cleaner):
                 if done:
                     return report
             except _BeginAnew as reason:
-                report = report.joined(reason.report).joined(self._begin_anew(str(reason)))
+                report = report.joined(reason.report).joined(self._begin_anew(str(reason), exact=reason.exact))
                 expected = ()
             except ServerSaid as error:
                 if error.lost:
@@ -117,7 +117,7 @@ class MySQLCleaner(Cleaner):
             return report, not report.altered
         inexact = [name for name in touched if name in self._wanted.copies and not self._wanted.copies[name].exact]
         if inexact:
-            raise _BeginAnew(f"the server does not take back the history of {', '.join(inexact)}", report)
+            raise _BeginAnew(f"the server does not take back the history of {', '.join(inexact)}", report, exact=False)
         self._copies.put_back(self._wanted, now, sorted(touched), sorted(sequences), self._definitions)
         after = read_state(self._link, self._state.second)
         self._state = after.with_others_of(now, touched)
@@ -155,22 +155,34 @@ class MySQLCleaner(Cleaner):
             return read_definitions(self._link.rows, self._link.database)
         return found
 
-    def _begin_anew(self, why: str) -> Report:
+    def _begin_anew(self, why: str, *, exact: bool) -> Report:
+        """Let the database be made anew.
+
+        :param exact: rows may go back from the copies, which outlive the database as long as this connection does.
+        """
         if self._database is None:
             raise CleaningError(
                 f"The database {self._url.database!r} could not be put back: {why}.",
                 cause="there is nothing from which the database could be made anew.",
                 remedy="let the test undo its change of the schema, or use a database that dbtestcase makes by itself.",
             )
+        if exact:
+            self._link.rows("USE information_schema")  # who uses the database is ended
+            self._database.reclone()
+            self._link.rows(f"USE {quoted(self._link.database)}")
+            if read_definitions(self._link.rows, self._link.database) == self._definitions:
+                self._state = State(0)
+                return Report(recloned=True)
         lost = self._wanted is not self._made
         self._link.close()
-        self._database.reclone()
+        if not exact:
+            self._database.reclone()
         self._open()
         return Report(recloned=True, lost=lost)
 
     def _begin_anew_after_loss(self) -> Report:
         self._link.close()
-        return replace(self._begin_anew("the connection that puts it back was ended"), broke=_LOSS)
+        return replace(self._begin_anew("the connection that puts it back was ended", exact=False), broke=_LOSS)
 
     def _failed(self, error: ServerSaid) -> CleaningError:
         return CleaningError(
@@ -232,11 +244,12 @@ class MySQLCleaner(Cleaner):
 
 
 class _BeginAnew(Exception):
-    """The database cannot be put back piece by piece; ``report``: what was found."""
+    """The database cannot be put back piece by piece; ``report``: what was found, ``exact``: its rows still can."""
 
-    def __init__(self, why: str, report: Report) -> None:
+    def __init__(self, why: str, report: Report, *, exact: bool = True) -> None:
         super().__init__(why)
         self.report = report
+        self.exact = exact
 
 
 def _named(wanted: Mapping[Key, Definition], found: Mapping[Key, Definition]) -> tuple[str, ...]:

@@ -127,9 +127,20 @@ def restore_definitions(link: Link, wanted: Mapping[Key, Definition], found: Map
     gone = {name for kind, name in different & found.keys() if kind == "TABLE"}
     for kind, name in sorted(different & found.keys(), key=_rank, reverse=True):
         if found[kind, name].table not in gone:
-            link.rows(f"DROP {kind} IF EXISTS {quoted(name)}")
+            _drop(link, kind, name)
     create(link, {key: wanted[key] for key in different & wanted.keys()})
     return tables & {name for kind, name in wanted if kind == "TABLE"}
+
+
+def _drop(link: Link, kind: str, name: str) -> None:
+    if not kind.startswith("PACKAGE"):
+        link.rows(f"DROP {kind} IF EXISTS {quoted(name)}")
+        return
+    link.rows("SET SESSION sql_mode = 'ORACLE'")  # the word is known nowhere else
+    try:
+        link.rows(f"DROP {kind} IF EXISTS {quoted(name)}")
+    finally:
+        link.settle()
 
 
 def create(link: Link, definitions: Mapping[Key, Definition]) -> None:
