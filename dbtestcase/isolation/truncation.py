@@ -282,8 +282,8 @@ class TruncatingIsolation(Isolation):
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         self.run.lendings.roll_back_own()
-        self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         given_back = self._give_back()
+        self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         report = self._clean()
         self.run.forget_loop()
         self._in_test(False)

@@ -81,7 +81,7 @@ class MySQLCleaner(Cleaner):
         report, self._pending = self._pending, Report()
         for attempt in range(ATTEMPTS):
             try:
-                ended = self._sessions.end(expected, lasting, opened or {}, hesitate=attempt == 0)
+                ended = self._sessions.end(opened or {}, hesitate=attempt == 0)
                 report = report.joined(Report(ended=tuple(ended)))
                 step, done = self._step(look, again=bool(report.altered))
                 report = report.joined(step)
@@ -89,11 +89,9 @@ class MySQLCleaner(Cleaner):
                     return report
             except _BeginAnew as reason:
                 report = report.joined(reason.report).joined(self._begin_anew(str(reason), exact=reason.exact))
-                expected = ()
             except ServerSaid as error:
                 if error.lost:
                     report = report.joined(self._begin_anew_after_loss())
-                    expected = ()
                 elif error.locked:
                     ended = self._sessions.end_holders(error, opened or {})
                     report = report.joined(Report(ended=tuple(ended)))
@@ -231,13 +229,19 @@ class MySQLCleaner(Cleaner):
     # -- others
 
     def others(self) -> list[Session]:
+        return self._others({})
+
+    def left(self, opened: Mapping[int, Opened]) -> list[Session]:
+        return [session for session in self._others(opened) if session.pid in opened]
+
+    def _others(self, opened: Mapping[int, Opened]) -> list[Session]:
         try:
-            return self._sessions.others({})
+            return self._sessions.others(opened)
         except ServerSaid as error:
             if not error.lost:
                 raise self._failed(error) from error
             self._pending = self._pending.joined(self._begin_anew_after_loss())
-            return self._sessions.others({})
+            return self._sessions.others(opened)
 
     def close(self) -> None:
         self._link.close()

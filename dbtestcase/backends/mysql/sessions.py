@@ -10,7 +10,7 @@ from contextlib import closing
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning_report import Opened, Session, in_the_way, may_yet_finish
+from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish
 from dbtestcase.backends.mysql.link import Link, ServerSaid, literal
 from dbtestcase.errors import CleaningError
 
@@ -71,21 +71,22 @@ class Sessions:
             for number, user, command, query, begun, holds in rows
         ]
 
-    def end(
-        self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened], *, hesitate: bool
-    ) -> list[Session]:
-        """End the connections that stand in the way of the cleaning."""
-        doomed = in_the_way(self.others(opened), expected, lasting)
+    def end(self, opened: Mapping[int, Opened], *, hesitate: bool) -> list[Session]:
+        """End the connections that are in a transaction or run a statement; one that rests blocks nothing."""
+        doomed = self._busy(opened)
         until = time.monotonic() + GRACE
         while hesitate and may_yet_finish(doomed, threading.get_ident()) and time.monotonic() < until:
             self._link.rows(f"DO SLEEP({PAUSE})")
-            doomed = in_the_way(self.others(opened), expected, lasting)
+            doomed = self._busy(opened)
         self._kill(self._link, doomed)
         until = time.monotonic() + PATIENCE
         numbers = {session.pid for session in doomed}
         while numbers & {session.pid for session in self.others(opened)} and time.monotonic() < until:
             self._link.rows(f"DO SLEEP({PAUSE})")
         return doomed
+
+    def _busy(self, opened: Mapping[int, Opened]) -> list[Session]:
+        return [session for session in self.others(opened) if session.busy]
 
     def _kill(self, link: Link, sessions: Collection[Session]) -> None:
         for session in sessions:

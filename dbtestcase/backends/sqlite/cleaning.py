@@ -129,6 +129,9 @@ class SQLiteCleaner(Cleaner):
             self._kept = None
             self._stale = True
 
+    def left(self, opened: Mapping[int, Opened]) -> list[Session]:
+        return [_session(number, each) for number, each in opened.items()]
+
     def others(self) -> list[Session]:
         return []
 
