@@ -208,13 +208,39 @@ def drop(admin: Admin, name: str) -> None:
             _roll_back_prepared(admin, name, prepared)
         if in_use or prepared:
             end_connections(admin, name)
-        admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
+        try:
+            admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
+        except psycopg.errors.ObjectInUse:
+            _end_replication(admin, name)
+            admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
     except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as error:
         raise DatabaseError(
             f"The database {name!r} cannot be dropped: {error}",
             cause="a replication slot, a subscription or another role's connection uses it.",
             remedy=f"end what uses it; the next run, or python -m dbtestcase prune, drops {name!r} then.",
         ) from error
+
+
+def _end_replication(admin: Admin, name: str) -> None:
+    """Drop a database's subscriptions (what they replicate stays at its source) and its logical slots."""
+    admin.execute("ALTER DATABASE {name} ALLOW_CONNECTIONS true", name=name)
+    with psycopg.connect(**connection_arguments(admin.url, name), autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = %s", (name,)
+        ).fetchall()
+        for (subscription,) in rows:
+            for change in ("ALTER SUBSCRIPTION {} DISABLE", "ALTER SUBSCRIPTION {} SET (slot_name = NONE)"):
+                connection.execute(sql.SQL(change).format(sql.Identifier(subscription)))
+            connection.execute(sql.SQL("DROP SUBSCRIPTION {}").format(sql.Identifier(subscription)))
+    end_connections(admin, name)
+    admin.rows(
+        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+        " WHERE database = %(name)s AND active_pid IS NOT NULL",
+        {"name": name},
+    )
+    admin.rows(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %(name)s", {"name": name}
+    )
 
 
 def _roll_back_prepared(admin: Admin, name: str, prepared: list[str]) -> None:

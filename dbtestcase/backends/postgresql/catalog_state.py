@@ -87,7 +87,7 @@ select count(*), count(*) filter (where age(x.xmin) = 2147483647),
 # security labels and subscriptions.  {subscription}: its columns that may be read.
 FACTS = """
 select concat_ws(e'\\n',
-  (select to_jsonb(d) - '{{datfrozenxid,datminmxid,datallowconn,datlastsysoid}}'::text[] from pg_catalog.pg_database d
+  (select to_jsonb(d) - '{{datfrozenxid,datminmxid,datlastsysoid}}'::text[] from pg_catalog.pg_database d
     where d.oid = {database}),
   (select string_agg(row(s.setrole, s.setconfig)::text, ' ' order by s.setrole) from pg_catalog.pg_db_role_setting s
     where s.setdatabase = {database}),

@@ -1,6 +1,7 @@
 """A PostgreSQL database that is only lent: guarded, leased, emptied and built anew, and left empty.
 
-Extensions, and what belongs to them, stay; so do objects that another role owns.
+What was there before stays where it is no table, view, function or type of ours (see :mod:`.foundation`): extensions,
+what another role owns, an administrator's schemas.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy import URL, Connection
 from dbtestcase.backends.guard import MARK_TABLE, check_safe
 from dbtestcase.backends.names import lock_key
 from dbtestcase.backends.postgresql.admin import Admin, build_url
+from dbtestcase.backends.postgresql.foundation import Foundation
 from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
 from dbtestcase.reporting.progress import doing, say
@@ -99,6 +101,7 @@ class LentDatabase(Database):
         self._request = request
         self._closed = False
         self._changed = False
+        self._foundation: Foundation | None = None
         self.crowded = True
         self.built = False
         # The timeout is for every statement: none of this connection may wait for ever.
@@ -156,6 +159,8 @@ class LentDatabase(Database):
     def reclone(self) -> None:
         self._changed = True
         self._drop_all()
+        if self._foundation is None:
+            self._foundation = Foundation(self._admin)
         self._admin.run(f"CREATE TABLE {MARK_TABLE} (made_at timestamptz DEFAULT now())")
         self._request.recipe.build(build_url(self.url, self.name))
         self.built = True
@@ -168,6 +173,8 @@ class LentDatabase(Database):
     def _drop_all(self) -> None:
         try:
             self._admin.run(_DROP_ALL)
+            if self._foundation is not None:
+                self._foundation.restore()
         except psycopg.errors.LockNotAvailable as error:
             raise self._busy(error) from error
 
