@@ -7,20 +7,23 @@ It is the same from Alembic 1.13 to 1.20: ``ScriptDirectory._version_locations``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 from alembic.runtime import migration
 from alembic.runtime.migration import HeadMaintainer, MigrationContext, RevisionStep
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
+from sqlalchemy import Connection, text
 
 __all__ = [
     "SharedScripts",
+    "autocommits",
     "compares_with_more_than_alembic",
     "downgrade_steps",
     "dry_context",
     "forget_made_types",
+    "in_transaction",
     "replaced_head_maintainer",
     "script_of",
     "step",
@@ -107,6 +110,39 @@ class replaced_head_maintainer:
 
     def _begin(self, context: MigrationContext, heads: Any) -> HeadMaintainer:
         return self._make(context, heads) or self._original(context, heads)
+
+
+def autocommits(connection: Connection) -> bool:
+    """Whether each statement of the connection is committed by itself."""
+    level = connection.get_execution_options().get("isolation_level")
+    level = level or getattr(connection.dialect, "_on_connect_isolation_level", None)
+    if level is not None:
+        return str(level).upper() == "AUTOCOMMIT"
+    detect = getattr(connection.dialect, "detect_autocommit_setting", None)
+    try:
+        return bool(detect and detect(connection.connection.dbapi_connection))
+    except NotImplementedError:
+        return False
+
+
+@contextmanager
+def in_transaction(context: MigrationContext) -> Iterator[None]:
+    """Give a context that commits each statement another connection, where what is done can be rolled back."""
+    connection = context.connection
+    assert connection is not None
+    if not autocommits(connection):
+        yield
+        return
+    level = "READ COMMITTED" if connection.dialect.name == "postgresql" else "SERIALIZABLE"
+    with connection.engine.connect().execution_options(isolation_level=level) as other:
+        if connection.dialect.name == "postgresql":
+            path = connection.scalar(text("SELECT current_setting('search_path')"))
+            other.execute(text("SELECT set_config('search_path', :path, false)"), {"path": path})
+        context.connection = context.impl.connection = other
+        try:
+            yield
+        finally:
+            context.connection = context.impl.connection = connection
 
 
 def dry_context(context: MigrationContext) -> MigrationContext:

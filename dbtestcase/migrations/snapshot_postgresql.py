@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, bindparam, text
 
+from dbtestcase.migrations.internals import autocommits
 from dbtestcase.migrations.snapshot import Item, Snapshot, register
 
 __all__ = ["OWN_SCHEMA", "take"]
@@ -171,6 +172,10 @@ _SETTING = text("SELECT current_setting('search_path'), set_config('search_path'
 
 def take(connection: Connection, ignored: Collection[str]) -> Snapshot:
     """Take a snapshot, inside the connection's transaction or in one of its own; either is left as it was."""
+
+    if autocommits(connection):  # an instant of its own is all that a query needs
+        with connection.engine.connect().execution_options(isolation_level="READ COMMITTED") as other:
+            return take(other, ignored)
     transaction = connection.begin_nested() if connection.in_transaction() else connection.begin()
     try:
         # Names are written with their schemas, whatever search path a revision has set.

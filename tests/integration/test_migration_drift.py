@@ -19,7 +19,7 @@ from dbtestcase.migrations.compare import compare
 from tests.support.alembic_projects import SHOP
 from tests.support.drift import KINDS, Catalog
 
-LONG = bool(os.environ.get("DBTESTCASE_LONG"))
+LONG = bool(os.environ.get("LONG_TESTS"))
 ROUNDS = 12 if LONG else 1
 SEED = random.randrange(10**6)
 
@@ -56,7 +56,7 @@ class DriftTest(MigratedDatabaseTest):
         self.assertGreaterEqual(len(KINDS), 40)
         before = self.look()
         for number in range(ROUNDS):
-            for name in random.Random(SEED + number).sample(sorted(KINDS), len(KINDS) if LONG else 16):
+            for name in random.Random(SEED + number).sample(sorted(KINDS), len(KINDS) if LONG else 10):
                 change = KINDS[name]
                 with self.subTest(name, seed=SEED + number):
                     savepoint = self.connection.begin_nested()
