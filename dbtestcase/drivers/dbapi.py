@@ -383,7 +383,7 @@ class ProxyConnection:
 
         :raises SandboxTimeout: it is about a lock that is held outside the sandbox.
         """
-        self._sandbox.rules.annotate(error)
+        self._sandbox.explain(self._client, error)
         if self._wire.is_lock_timeout(error):
             raise self._sandbox.lock_timeout(error, self._wire.lock_holders()) from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..errors import SandboxConflict
+from .advisory_locks import IS_HELD, AdvisoryLocks
 from .connections import Client, Wire
 from .constraint_modes import ConstraintModes
 from .prepared_statements import PreparedStatements
@@ -109,6 +111,16 @@ class SessionState:
             if isinstance(kind, ConstraintModes):
                 kind.reset()
 
+    def keeping_out(self) -> list[Client]:
+        """Those whose transactions hold advisory locks: what another thread asks for waits for their end."""
+        return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.keeping_out()]
+
+    def explain(self, client: Client, error: BaseException) -> SandboxConflict | None:
+        """The error in place of one that the server gives only because all share one session."""
+        if getattr(error, "sqlstate", None) != IS_HELD and getattr(error, "pgcode", None) != IS_HELD:
+            return None
+        return next(kind.conflict(client, error) for kind in self._kinds if isinstance(kind, AdvisoryLocks))
+
     def forget(self, scope: int) -> Flow:
         """What ran in a scope was rolled back."""
         for kind in self._kinds:
@@ -126,6 +138,7 @@ def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> lis
         ConstraintModes(rules, catalog),
         TemporaryTables(catalog),
         PreparedStatements(wire),
+        AdvisoryLocks(catalog),
     ]
 
 

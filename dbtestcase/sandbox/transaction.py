@@ -96,6 +96,7 @@ from .session_settings import Flow, Parameters, ParameterStore
 from .session_state import SessionState
 from .setting_reports import UnknownSetting
 from .statements import Kind, Statement
+from .topics import Topic
 
 __all__ = ["Sandbox"]
 
@@ -403,13 +404,15 @@ class Sandbox:
         if self._locking:
             # Row locks hold nobody back on one connection: FOR UPDATE would hand the same row to two threads.
             turns += [client.turn for client in self._lockers() if client not in writers]
+        if self.session.used:
+            turns += [client.turn for client in self.session.keeping_out() if client.turn not in turns]
         return turns
 
     def _is_alone(self, turn: Turn) -> bool:
         for entry in self.stack.entries:
             if entry.wrote and entry.fate is Fate.OPEN and entry.owner.turn is not turn:  # type: ignore[attr-defined]
                 return False
-        return not self._locking
+        return not self._locking and not self.session.used
 
     def _lockers(self) -> list[Client]:
         self._locking = {client for client in self._locking if client.locks}
@@ -475,7 +478,8 @@ class Sandbox:
             self._late = client
         if writes:
             self._wrote = True
-            client.writes[statement.text] = statement
+            if not (kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics):  # which nobody else can see
+                client.writes[statement.text] = statement
         if not self._parameters.fits(client.parameters):
             yield from self._give_settings(client)
         if statement.settings and self.rules.has_parameters:
@@ -488,8 +492,7 @@ class Sandbox:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
         if self.session.used or statement.topics:
-            if self.session.used:
-                yield from self._unguard()
+            yield from self._unguard()
             yield from self._noting(self.session.before(client, statement))
         if read_only and self._guarded is None:
             yield self.rules.read_only
@@ -612,8 +615,7 @@ class Sandbox:
             )
             client.look_at_modes()
         if statement.cursor and self.stack.entries:
-            self.stack.hold(client)
-            client.cursors[statement.cursor] = client.depth
+            self.opened_cursor(client, statement.cursor)
         elif statement.calls and self.catalog.opens_cursors(statement):
             self.stack.hold(client)
             yield from find_cursors(client, self._everyone())
@@ -779,6 +781,11 @@ class Sandbox:
             return "failed"
         return "active" if client.active else "idle"
 
+    def opened_cursor(self, client: Client, name: str) -> None:
+        """The statement that runs has opened a server-side cursor, or a portal, which ends with its transaction."""
+        self.stack.hold(client)
+        client.cursors[name] = client.depth
+
     def recover_for(self, client: Client, cursor: str = "") -> Flow:
         """Before something that sees no new rows, such as ``FETCH``: undo another client's failure.
 
@@ -914,6 +921,16 @@ class Sandbox:
         )
 
     # -- errors
+
+    def explain(self, client: Client, error: BaseException) -> None:
+        """Add to an error of the server's what only a test has to know.
+
+        :raises SandboxConflict: it is about what another connection has, and all share one session.
+        """
+        self.rules.annotate(error)
+        conflict = self.session.explain(client, error)
+        if conflict is not None:
+            raise self.note(conflict) from error
 
     def note(self, error: SandboxError) -> SandboxError:
         """Remember an error that is about to be raised: swallowed, it fails the test at its end."""

@@ -54,7 +54,7 @@ class _CursorGenerators:
             conn._leave_copy()  # which execute() has begun and cannot read
             raise
         except pg_errors.Error as error:
-            conn._sandbox.rules.annotate(error)
+            conn._sandbox.explain(conn._client, error)
             raise
         if not conn._sandbox.is_over(conn._client, statement, self._rowcount):
             yield from conn._finish(self._rowcount)
