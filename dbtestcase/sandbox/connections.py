@@ -49,7 +49,7 @@ class Wire(Protocol):
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
 
     def forget_plans(self) -> None:
-        """The schema was rolled back: plans made for it are not to be used again."""
+        """Forget the statements that the driver has prepared: the schema was rolled back, and they go with it."""
 
     def interrupt(self) -> None:
         """Make the statement that another thread runs fail, where the driver can."""

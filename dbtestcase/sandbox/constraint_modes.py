@@ -6,10 +6,9 @@ import re
 from typing import ClassVar
 
 from ..errors import SandboxConflict
-from .connections import Client
-from .lexer import POSTGRESQL
-from .rules import COMMITTING, Rules
-from .schema_facts import Catalog
+from .connections import Client, Wire
+from .lexer import NAME, POSTGRESQL, name_in
+from .rules import COMMITTING
 from .session_objects import SessionObjects
 from .session_settings import Flow
 from .statements import Kind, Statement
@@ -17,46 +16,57 @@ from .topics import Topic
 
 __all__ = ["ConstraintModes"]
 
-_MODES = "dbtc_modes"
-_Modes = tuple[tuple[int, str], ...]
-
-
-_SET = re.compile(r"\bset\s+constraints\s[^;]+", re.IGNORECASE)
+_SET = re.compile(r"\bset\s+constraints\s+(all\b|[^;]+?)\s*\b(deferred|immediate)\b", re.IGNORECASE)
+_NAMES = re.compile(rf"{NAME}(?:\s*\.\s*{NAME})?")
+_DEFERRABLE = (
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.conname), n.nspname, c.conname, c.condeferred "
+    "FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.condeferrable"
+)
+_SAVEPOINT = "dbtc_modes"
 
 
 class ConstraintModes(SessionObjects):
-    """The modes of constraints, which the session keeps for one transaction.
-
-    :param catalog: knows which constraints are deferred from the start.
-    """
+    """Which constraints are deferred for whom; the session keeps that for the one transaction of all."""
 
     topics: ClassVar[Topic] = Topic.CONSTRAINTS
 
-    def __init__(self, rules: Rules, catalog: Catalog) -> None:
-        self._rules = rules
-        self._catalog = catalog
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._set: dict[Client, list[tuple[int, str]]] = {}
-        self._applied: _Modes | None = ()
-        """The statements that made the session's modes what they are; None where a rollback may have changed them."""
+        self._applied: frozenset[str] | None = frozenset()
+        self._usual = True
+        """Whether every constraint has the mode in which it was declared."""
 
     @property
     def used(self) -> bool:  # type: ignore[override]
-        return bool(self._set) or self._applied != ()
+        return bool(self._set) or not self._usual
 
     def reset(self) -> None:
         """All constraints were checked, and each is as it was declared."""
-        self._applied = ()
+        self._usual = True
 
     def before(self, client: Client, statement: Statement) -> Flow:
-        modes = tuple(self._set.get(client, ()))
-        if self._applied == modes or statement.kind not in (Kind.WRITE, Kind.SCHEMA, Kind.CONSTRAINTS):
+        mine = self._set.get(client, ())
+        if statement.kind not in (Kind.WRITE, Kind.SCHEMA, Kind.CONSTRAINTS) or (self._usual and not mine):
             return
-        yield from self._catalog.load_deferred()
-        commands = [*self._rules.check_deferred(self._catalog.deferred or ""), *(text for _, text in modes)]
+        rows = yield _DEFERRABLE
+        deferrable = {str(name) for name, *_ in rows}
+        usual = frozenset(str(name) for name, *_, deferred in rows if deferred in (True, "t"))
+        deferred = usual
+        for _, text in mine:
+            deferred = _changed(deferred, deferrable, [(str(q), str(s), str(n)) for q, s, n, _ in rows], text)
+        if self._applied == deferred and not self._usual:
+            return
+        commands = [
+            f"SET CONSTRAINTS {', '.join(sorted(names))} {mode}"
+            for names, mode in ((deferred, "DEFERRED"), (deferrable - deferred, "IMMEDIATE"))
+            if names
+        ]
         try:
-            yield f"SAVEPOINT {_MODES};{';'.join(commands)};RELEASE SAVEPOINT {_MODES}"
+            yield ";".join((f"SAVEPOINT {_SAVEPOINT}", *commands, f"RELEASE SAVEPOINT {_SAVEPOINT}"))
         except Exception as error:
-            yield f"ROLLBACK TO SAVEPOINT {_MODES};RELEASE SAVEPOINT {_MODES}"
+            yield f"ROLLBACK TO SAVEPOINT {_SAVEPOINT};RELEASE SAVEPOINT {_SAVEPOINT}"
+            self._applied = None
             raise SandboxConflict(
                 f"{client} writes while constraints of another transaction are deferred by SET CONSTRAINTS and broken: "
                 f"{' '.join(str(error).split())}",
@@ -64,7 +74,7 @@ class ConstraintModes(SessionObjects):
                 "checked now",
                 remedy="commit or roll back the other transaction first, or " + COMMITTING,
             ) from error
-        self._applied = modes
+        self._applied, self._usual = deferred, deferred == usual
 
     def after(self, client: Client, statement: Statement) -> Flow:
         if Topic.CONSTRAINTS in statement.topics and not client.each_statement:
@@ -72,7 +82,7 @@ class ConstraintModes(SessionObjects):
             spans = (match.span() for match in _SET.finditer(POSTGRESQL.mask(text)))
             found = [(client.depth, text[begin:end]) for begin, end in spans]
             self._set.setdefault(client, []).extend(found)
-            self._applied = tuple(self._set[client])
+            self._applied, self._usual = None, False
         return
         yield
 
@@ -87,14 +97,42 @@ class ConstraintModes(SessionObjects):
 
     def released(self, client: Client, depth: int) -> None:
         if client in self._set:
-            self._set[client] = [(min(each, depth - 1), text) for each, text in self._set[client]]
+            # PostgreSQL forgets with the savepoint what the modes were before it: no outer one brings them back
+            self._set[client] = [(each if each < depth else 0, text) for each, text in self._set[client]]
 
     def undone(self) -> None:
         if self.used:
-            self._applied = None
+            self._applied, self._usual = None, False
 
     def forget(self, scope: int) -> Flow:
         self._set.clear()
-        self._applied = ()
-        return
-        yield
+        self._applied, usual, self._usual = None, self._usual, True
+        if not usual and self._wire.in_transaction():
+            # A RELEASE forgets what the modes were before its savepoint, so the rollback has not brought them back;
+            # nor will any other undo what is set in the same way.
+            rows = yield _DEFERRABLE
+            deferred = [str(name) for name, *_, deferred in rows if deferred in (True, "t")]
+            commands = ["SET CONSTRAINTS ALL IMMEDIATE", *(f"SET CONSTRAINTS {name} DEFERRED" for name in deferred)]
+            yield ";".join((f"SAVEPOINT {_SAVEPOINT}", *commands, f"RELEASE SAVEPOINT {_SAVEPOINT}"))
+
+
+def _changed(
+    deferred: frozenset[str], deferrable: set[str], known: list[tuple[str, str, str]], text: str
+) -> frozenset[str]:
+    """The constraints that are deferred after a ``SET CONSTRAINTS``.
+
+    :param known: each deferrable constraint: quoted with its schema, the schema, the name.
+    """
+    masked = POSTGRESQL.mask(text)
+    match = _SET.search(masked)
+    assert match is not None  # it was found by the same pattern
+    if match[1].lower() == "all":
+        chosen = deferrable
+    else:
+        chosen = set()
+        for named in _NAMES.finditer(masked, match.start(1), match.end(1)):
+            first = name_in(text[named.start(1) : named.end(1)])
+            second = name_in(text[named.start(2) : named.end(2)]) if named[2] else ""
+            schema, _, name = (first, ".", second) if second else first.rpartition(".")
+            chosen |= {quoted for quoted, s, n in known if n == name and schema in ("", s)}
+    return deferred | chosen if match[2].lower() == "deferred" else deferred - chosen

@@ -7,9 +7,10 @@ its back; what is left at the end of a test is deallocated.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import ClassVar
 
-from .connections import Client, Wire
+from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
 from .session_objects import SessionObjects
 from .session_settings import Flow
@@ -27,12 +28,15 @@ _LEFT = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql"
 
 
 class PreparedStatements(SessionObjects):
-    """Those of PostgreSQL that were prepared by SQL; a driver's own are its own affair."""
+    """Those of PostgreSQL that were prepared by SQL; a driver's own are its own affair.
+
+    :param fail: gives the server's error and aborts the client's transaction.
+    """
 
     topics: ClassVar[Topic] = Topic.PREPARED
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, fail: Callable[[Client, str, str], Exception]) -> None:
+        self._fail = fail
         self._names: dict[Client, dict[str, str]] = {}
         self._spoken_of = False
 
@@ -42,9 +46,8 @@ class PreparedStatements(SessionObjects):
             mine = self._names.get(client, {})
             for verb, name in _found(statement.text):
                 if verb != "prepare" and name not in mine and name in self._taken() and name != "all":
-                    if not client.each_statement:
-                        client.active = client.failed = True
-                    raise self._wire.error("InvalidSqlStatementName", f'prepared statement "{name}" does not exist')
+                    message = f'prepared statement "{name}" does not exist'
+                    raise self._fail(client, "InvalidSqlStatementName", message)
         return
         yield
 

@@ -76,14 +76,14 @@ class Rules:
 
     def level_of(self, client: Client) -> str:
         """The isolation level of a client's transaction."""
-        asked = client.level_now or client.level or client.parameters.session.get("default_transaction_isolation")
+        asked = client.level_now or client.level or client.parameters.at_beginning.get("default_transaction_isolation")
         return str(asked or self.default_level).lower()
 
     def is_read_only(self, client: Client) -> bool:
         """Whether a client's transaction is read-only."""
         if client.moded and (client.read_only or client.read_only_now is not None):
             return client.refuses_writes
-        asked = str(client.parameters.session.get("default_transaction_read_only") or "off")
+        asked = str(client.parameters.at_beginning.get("default_transaction_read_only") or "off")
         return asked.lower() in ("on", "true", "yes", "1", "t", "y")
 
     def refuse_characteristics(self, client: Client, text: str) -> str:
@@ -188,10 +188,13 @@ class PostgreSQLRules(Rules):
         return [";".join(statements)]
 
     def refuse_characteristics(self, client: Client, text: str) -> str:
+        level, read_only = characteristics(text)
+        changes = level and level != self.level_of(client)
+        if changes and client.labels:
+            return "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
         if not client.active or client.each_statement or not client.has_run:
             return ""
-        level, read_only = characteristics(text)
-        if level and level != self.level_of(client):
+        if changes:
             return "SET TRANSACTION ISOLATION LEVEL must be called before any query"
         if read_only is False and self.is_read_only(client):
             return "transaction read-write mode must be set before any query"

@@ -69,6 +69,11 @@ class Parameters:
         """Whether its transactions are to be anything else than usual."""
         return any(name.startswith("default_transaction_") for name in self.session)
 
+    @property
+    def at_beginning(self) -> dict[str, object]:
+        """The session's settings when the transaction began; those of now where none has."""
+        return self.saved[0][0] if self.saved else self.session
+
     def begin(self) -> None:
         """A transaction begins: a rollback comes back to here."""
         self.saved = [(dict(self.session), {})]

@@ -8,6 +8,7 @@ from ..errors import SandboxConflict
 from .advisory_locks import IS_HELD, AdvisoryLocks
 from .connections import Client, Wire
 from .constraint_modes import ConstraintModes
+from .listening import Listening
 from .prepared_statements import PreparedStatements
 from .row_locks import RowLocks
 from .rules import Rules
@@ -21,7 +22,8 @@ from .temporary_tables import TemporaryTables
 
 __all__ = ["SessionState", "register_objects"]
 
-Factory = Callable[[Rules, Wire, Catalog, Stack], list[SessionObjects]]
+Fail = Callable[[Client, str, str], Exception]
+Factory = Callable[[Rules, Wire, Catalog, Stack, Fail], list[SessionObjects]]
 
 
 class SessionState:
@@ -32,9 +34,9 @@ class SessionState:
        Whether anything is owned by anybody, so that no statement may take the short way.
     """
 
-    def __init__(self, rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> None:
+    def __init__(self, rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> None:
         self._catalog = catalog
-        self._kinds = _registry.get(rules.name, _any)(rules, wire, catalog, stack)
+        self._kinds = _registry.get(rules.name, _any)(rules, wire, catalog, stack, fail)
         self.used = False
 
     def look(self) -> None:
@@ -128,17 +130,18 @@ class SessionState:
         self.look()
 
 
-def _any(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> list[SessionObjects]:
+def _any(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
     return [RowLocks(catalog, stack.unfinished), Snapshots(rules, catalog, stack.unfinished)]
 
 
-def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack) -> list[SessionObjects]:
+def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
     return [
-        *_any(rules, wire, catalog, stack),
-        ConstraintModes(rules, catalog),
+        *_any(rules, wire, catalog, stack, fail),
+        ConstraintModes(wire),
         TemporaryTables(catalog),
-        PreparedStatements(wire),
+        PreparedStatements(fail),
         AdvisoryLocks(catalog),
+        Listening(),
     ]
 
 

@@ -78,12 +78,7 @@ class Snapshots(SessionObjects):
 
     def _begin(self, client: Client, statement: Statement) -> Flow:
         level = self._rules.level_of(client)
-        if (
-            level not in SNAPSHOT_LEVELS
-            or client.each_statement
-            or statement.kind in _NONE_NEEDED
-            or not statement.text
-        ):
+        if level not in SNAPSHOT_LEVELS or client.each_statement or not statement.takes_snapshot:
             return
         if self._rules.snapshot_by_reading:
             if statement.kind is not Kind.READ or client.own:
@@ -91,8 +86,6 @@ class Snapshots(SessionObjects):
             yield from self._catalog.load_relations()
             if not self._catalog.reads_tables(statement):
                 return
-        elif statement.shows:
-            return
         self._now += 1
         begun = self._open[client] = _Transaction(client.name, self._now, level == "serializable")
         begun.reads[statement.text] = statement

@@ -75,9 +75,11 @@ class Statement:
         object.__setattr__(self, "plain", self.kind in (Kind.READ, Kind.WRITE) and not special)
 
     @property
-    def shows(self) -> bool:
-        """Whether it is ``SHOW``, for which nothing of the database is looked at."""
-        return Topic.REPORTING in self.topics and self.text.lstrip()[:5].lower() == "show "
+    def takes_snapshot(self) -> bool:
+        """Whether it looks at the database, so that its transaction has a snapshot from then on."""
+        if self.kind in (Kind.SETTING, Kind.CHARACTERISTICS, Kind.CONSTRAINTS) or not self.text:
+            return False
+        return self.plain or _NO_SNAPSHOT.match(self.text) is None
 
     @property
     def writes(self) -> bool:
@@ -85,6 +87,7 @@ class Statement:
         return self.kind in (Kind.WRITE, Kind.SCHEMA)
 
 
+_NO_SNAPSHOT = re.compile(r"\s*(?:show|lock|fetch|move|listen|notify|unlisten|checkpoint)\b", re.IGNORECASE)
 _FIRST = re.compile(r"[\s(]*+([A-Za-z_]\w*+)")
 
 _TRANSACTION = {"begin", "start", "commit", "end", "abort", "xa"}

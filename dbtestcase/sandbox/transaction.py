@@ -143,7 +143,7 @@ class Sandbox:
         self.application_connected = False
         """Whether the application has ever had a connection."""
         self.statements = 0
-        self.session = SessionState(rules, wire, self.catalog, self.stack)
+        self.session = SessionState(rules, wire, self.catalog, self.stack, self._fail)
         self._guarded: Client | None = None
         """For whom the server was told to refuse writes."""
         self._parameters = ParameterStore(rules.read_settings, rules.write_settings)
@@ -442,9 +442,7 @@ class Sandbox:
         if kind is Kind.CHARACTERISTICS:
             yield from self._characterize(client, statement)
         if statement.writes and client.refuses_writes and not self.rules.read_only:
-            if not client.each_statement:
-                client.active = client.failed = True
-            raise self.wire.error("ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
+            raise self._fail(client, "ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
         writes = statement.writes
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
@@ -472,7 +470,7 @@ class Sandbox:
             for sql in self.rules.render(steps):
                 yield sql
         self._current = client
-        if statement.text and kind not in (Kind.SETTING, Kind.CHARACTERISTICS) and not statement.shows:
+        if not client.has_run and statement.takes_snapshot:
             client.has_run = True
         if client.each_statement and not client.piped:
             self._late = client
@@ -509,9 +507,7 @@ class Sandbox:
         yield from self._unguard()
         name = self.rules.refuse_characteristics(client, statement.text)
         if name:
-            if not client.each_statement:
-                client.active = client.failed = True
-            raise self.wire.error("ActiveSqlTransaction", name)
+            raise self._fail(client, "ActiveSqlTransaction", name)
         client.characterize(statement.text)
 
     def replacement(self, client: Client, statement: Statement) -> str | None:
@@ -523,10 +519,8 @@ class Sandbox:
             try:
                 text = self.rules.report(client, statement, self._parameters.unknown_to(client.parameters))
             except UnknownSetting as unknown:
-                if not client.each_statement:
-                    client.active = client.failed = True
                 message = f'unrecognized configuration parameter "{unknown}"'
-                raise self.wire.error("UndefinedObject", message) from None
+                raise self._fail(client, "UndefinedObject", message) from None
         return text if text is not None else self.rules.replace(statement)
 
     def _give_settings(self, client: Client) -> Flow:
@@ -653,10 +647,8 @@ class Sandbox:
             client.parameters.savepoint()
             return
         if label not in client.labels:
-            if self.rules.error_aborts:
-                client.failed = client.active = True
             name, message = self.rules.no_savepoint
-            raise self.wire.error(name, message.format(label))
+            raise self._fail(client, name, message.format(label))
         depth = len(client.labels) - client.labels[::-1].index(label)
         if kind is Kind.RELEASE:
             self.stack.release(client, label)
@@ -814,6 +806,7 @@ class Sandbox:
         late, self._late = self._late, None
         if self.wire.aborted() and self._current is not None:
             culprit = self._current
+            self.session.rolled_back_to(culprit, culprit.depth)  # whose locks and the like end with the error
             yield from self._send(self.stack.fail(culprit))
             if culprit.each_statement:
                 yield from self.session.ended(culprit, committed=False)
@@ -914,6 +907,13 @@ class Sandbox:
                 error = self.wire.error("OperationalError", "database is locked")
                 error.add_note(f"dbtestcase: {client.name} writes while {other} has unfinished writes")
                 raise error
+
+    def _fail(self, client: Client, name: str, message: str) -> Exception:
+        """The error that the server would give, which aborts the client's transaction as the server would."""
+        if self.rules.error_aborts and not client.each_statement:
+            client.active = client.failed = True
+            self.session.rolled_back_to(client, client.depth)
+        return self.wire.error(name, message)
 
     def _aborted(self) -> Exception:
         return self.wire.error(

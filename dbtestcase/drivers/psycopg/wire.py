@@ -65,7 +65,6 @@ class PsycopgWire:
         prepared = self.connection._prepared
         prepared.clear()
         prepared._to_flush.clear()
-        self.run("DEALLOCATE ALL")
 
     def reset(self) -> None:
         """A rollback has undone what clients have set."""
