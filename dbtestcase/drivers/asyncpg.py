@@ -71,6 +71,18 @@ class AsyncpgWire(PortalWire):
     def gone(self) -> str:
         return self._gone or ("it was closed" if self._asyncpg.is_closed() else "")
 
+    def error(self, name: str, message: str) -> Exception:
+        from asyncpg import exceptions
+
+        cls = getattr(exceptions, f"{name.replace('Sql', 'SQL')}Error", None)
+        if cls is None:
+            return super().error(name, message)
+        try:
+            self.connection.real._handle_exception(cls(message))
+        except Exception as error:  # as SQLAlchemy's adapter gives it
+            return error
+        raise AssertionError("an error of asyncpg's is translated by raising another")
+
     def failed(self, error: BaseException) -> None:
         if getattr(error.__cause__ or error, "severity", None):  # the server's: it has not heard of a wrong argument
             self.broken = True

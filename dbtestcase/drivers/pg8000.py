@@ -15,6 +15,17 @@ from .dbapi import ProxyConnection, ProxyWire
 __all__ = ["Pg8000Wire"]
 
 _LOCK_TIMEOUT = "55P03"
+_CODES = {
+    "ActiveSqlTransaction": "25001",
+    "InFailedSqlTransaction": "25P02",
+    "InvalidCursorName": "34000",
+    "InvalidSavepointSpecification": "3B001",
+    "InvalidSqlStatementName": "26000",
+    "NoActiveSqlTransaction": "25P01",
+    "ReadOnlySqlTransaction": "25006",
+    "UndefinedObject": "42704",
+}
+"""PostgreSQL's codes of the errors that the sandbox gives in its place; pg8000 has no classes for them."""
 
 
 class Pg8000Wire(ProxyWire):
@@ -32,6 +43,12 @@ class Pg8000Wire(ProxyWire):
         for part in command.split(";") if command.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")) else [command]:
             rows = super().send(part)  # an extended query takes one statement at a time
         return rows
+
+    def error(self, name: str, message: str) -> Exception:
+        error = super().error(name, message)
+        if name in _CODES:
+            return type(error)({"S": "ERROR", "C": _CODES[name], "M": message})
+        return error
 
     def in_transaction(self) -> bool:
         return bool(self.connection._in_transaction) and not self.gone

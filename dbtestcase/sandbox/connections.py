@@ -157,7 +157,8 @@ class Client(Owner):
 
     def look_at_modes(self) -> None:
         """See whether its transactions are anything else than usual."""
-        self.moded = bool(self.level or self.read_only or self.parameters.characteristics)
+        now = self.level_now or self.read_only_now is not None
+        self.moded = bool(now or self.level or self.read_only or self.parameters.characteristics)
 
     def characterize(self, text: str) -> None:
         """Take level and access from a statement that sets the running transaction's characteristics."""

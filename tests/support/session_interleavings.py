@@ -208,10 +208,11 @@ class SessionComparison:
         for warning in caught:
             if issubclass(warning.category, DirtyReadWarning):
                 self.warned.add(i)
+        told = i in self.warned
         self._follow(each, time, i, name, really)
         if really == virtually:
             return ""
-        if name in READS and really[0] == virtually[0] == "ok" and i in self.warned:
+        if name in READS and really[0] == virtually[0] == "ok" and told:
             self.counts["dirty reads"] += 1
             return ""
         if really[0] == "error" and really[1] == "40001":
