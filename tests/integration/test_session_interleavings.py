@@ -22,7 +22,7 @@ from tests.support.servers import postgresql_url
 from tests.support.session_interleavings import SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
 
 LONG = os.environ.get("DBTESTCASE_LONG") == "1"
-SEQUENCES = int(os.environ.get("DBTESTCASE_TEST_SEQUENCES", 20_000)) if LONG else 60
+SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 60
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 
 
@@ -100,7 +100,7 @@ class SessionInterleavingsTest(unittest.TestCase):
 
     def check(self, driver: str) -> None:
         require_module(driver, "psycopg2-binary" if driver == "psycopg2" else driver)
-        begin = int(os.environ.get("DBTESTCASE_TEST_SEED", 0)) if LONG else 0
+        begin = int(os.environ.get("FIRST_SEED", 0)) if LONG else 0
         comparison = self.compare(driver, ((seed, session_sequence(seed)) for seed in range(begin, begin + SEQUENCES)))
         counts = comparison.counts
         if LONG:
