@@ -111,11 +111,16 @@ class _Stream(ProxyCursor):
         connection = self.connection
         client, sandbox = connection._client, connection._sandbox
         with connection._turn():
-            if self._real._cursor is not None:
-                connection._drive(sandbox.recover_for(client))
-                if self._real._cursor._portal_name not in client.cursors:
-                    raise _no_transaction()
-            return super()._fetch(name, *args, **kwargs)
+            if self._real._cursor is None:
+                return super()._fetch(name, *args, **kwargs)
+            if self._real._cursor._portal_name not in client.cursors:
+                raise _no_transaction()
+            connection._drive(sandbox.recover_for(client))
+            try:
+                return super()._fetch(name, *args, **kwargs)
+            except Exception as error:
+                connection._wire.failed(error)
+                raise
 
 
 def _no_transaction() -> Exception:
@@ -152,8 +157,7 @@ class _Connection(PortalConnection):
             result = call(replacement)
             if streams:
                 # the server keeps a portal until the outer transaction ends: it ends with this one's, like any cursor
-                self._sandbox.stack.hold(self._client)
-                self._client.cursors[real._cursor._portal_name] = self._client.depth
+                self._sandbox.opened_cursor(self._client, real._cursor._portal_name)
             return result
 
         return super()._run(text, as_mine, real, many=many, parameters=parameters)
