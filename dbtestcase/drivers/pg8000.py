@@ -78,6 +78,12 @@ class _Connection(ProxyConnection):
     def autocommit(self, value: bool) -> None:
         self.set_autocommit(bool(value))
 
+    def commit(self) -> None:
+        failed = self._sandbox.status(self._client) == "failed"
+        super().commit()
+        if failed:
+            raise self._wire.error("InterfaceError", "in failed transaction block")
+
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
         statement = self._classify(text)
         if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.has_run:

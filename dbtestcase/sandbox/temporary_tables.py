@@ -26,7 +26,7 @@ from .topics import Topic
 __all__ = ["TemporaryTables"]
 
 _MADE = (
-    "SELECT oid, relname, relkind FROM pg_catalog.pg_class "
+    "SELECT oid, relname, relkind::text FROM pg_catalog.pg_class "
     "WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind IN ('r', 'p', 'v', 'S', 'i', 'I')"
 )
 _ON_COMMIT = re.compile(r"\bon\s+commit\s+(drop|delete\s+rows)\b", re.IGNORECASE)

@@ -15,13 +15,13 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from dbtestcase.isolation.rollback import sandbox_run
+from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.interleavings import Sequence, shrink
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
 from tests.support.session_interleavings import SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 60
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 
