@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .cases.async_truncating import AsyncTruncatingDatabaseTest
     from .cases.asynchronous import AsyncDatabaseTest
     from .cases.base import DatabaseTest
+    from .cases.life import AsyncLife, Life
     from .cases.migrated import MigratedDatabaseTest, MigrationChecks
     from .cases.truncating import TruncatingDatabaseTest
     from .data.factories import FactoryManager
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncDatabaseTest",
+    "AsyncLife",
     "AsyncMigratedDatabaseTest",
     "AsyncTruncatingDatabaseTest",
     "CannotCreateDatabase",
@@ -60,6 +62,7 @@ __all__ = [
     "FactoryManager",
     "LeakError",
     "LeftoverConnectionWarning",
+    "Life",
     "MigratedDatabaseTest",
     "MigrationChecks",
     "MigrationError",
@@ -87,9 +90,11 @@ __all__ = [
 # Loaded when first asked for, so that `import dbtestcase` costs nothing and works without any extra.
 _LAZY: dict[str, str] = {
     "AsyncDatabaseTest": "cases.asynchronous",
+    "AsyncLife": "cases.life",
     "AsyncMigratedDatabaseTest": "cases.async_migrated",
     "AsyncTruncatingDatabaseTest": "cases.async_truncating",
     "DatabaseTest": "cases.base",
+    "Life": "cases.life",
     "MigratedDatabaseTest": "cases.migrated",
     "MigrationChecks": "cases.migrated",
     "TruncatingDatabaseTest": "cases.truncating",

@@ -2,7 +2,7 @@
 
 A page's Python blocks have a caption.  Where it is a file's name, the block is (or continues) that file of the page's
 project; anything else names an excerpt that only has to be valid Python.  A comment ``.. runs 3 passed`` says what
-becomes of the project's tests.
+becomes of the project's tests, ``.. runs 3 passed under pytest`` under which runner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.runners import ROOT
 DOCS = ROOT / "docs"
 
 _BLOCK = re.compile(r"^\.\. code-block:: *(?P<language>\w+)\n(?P<body>(?:[ ]{3,}.*\n|[ \t]*\n)*)", re.MULTILINE)
-_RUNS = re.compile(r"^\.\. runs (.+)$", re.MULTILINE)
+_RUNS = re.compile(r"^\.\. runs (.+?)(?: under (\w+))?$", re.MULTILINE)
 _FILE = re.compile(r"[\w./-]+\.(py|ini|cfg|toml|mako)")
 
 
@@ -30,6 +30,7 @@ class Page:
     excerpts: dict[str, str] = field(default_factory=dict)
     without_caption: list[str] = field(default_factory=list)
     promise: dict[str, int] | None = None
+    runner: str = "unittest"
 
     @property
     def name(self) -> str:
@@ -55,6 +56,7 @@ def read_page(path: Path) -> Page:
                 page.without_caption.append(code)
     runs = _RUNS.search(source)
     if runs:
+        page.runner = runs[2] or "unittest"
         page.promise = {name: int(count) for count, name in re.findall(r"(\d+) (\w+)", runs[1])}
     return page
 

@@ -14,10 +14,12 @@ from tests.support.runners import inner_environment
 PUBLIC_NAMES = {
     *errors.__all__,
     "AsyncDatabaseTest",
+    "AsyncLife",
     "AsyncMigratedDatabaseTest",
     "AsyncTruncatingDatabaseTest",
     "DatabaseTest",
     "FactoryManager",
+    "Life",
     "MigratedDatabaseTest",
     "MigrationChecks",
     "async_session_scope",
