@@ -53,13 +53,13 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(sum(test["statements"] for test in document["tests"]), 16)
                 self.assertEqual(len(document["tests"]), 4)
                 worst = max((each for test in document["tests"] for each in test["repeated"]), key=lambda e: e["count"])
-                self.assertEqual((worst["count"], worst["line"]), (7, "app.py:8 in one_by_one"))
+                self.assertEqual((worst["count"], worst["line"]), (7, "app.py:9 in one_by_one"))
                 self.assertNotIn("secret", json.dumps(document))
 
     def test_a_page_and_a_summary(self) -> None:
         report = f"{self.folder / 'report.html'},{self.folder / 'report.json'}"
         outcome, _ = self.run_with_report("unittest", DBTESTCASE_REPORT=report, DBTESTCASE_SUMMARY="1")
-        self.assertIn("app.py:8 in one_by_one", (self.folder / "report.html").read_text())
+        self.assertIn("app.py:9 in one_by_one", (self.folder / "report.html").read_text())
         self.assertRegex(
             outcome.stderr, r"dbtestcase: 4 tests in .*\n  16 statements in .*\n.*\n  most repeated: 7 times"
         )
@@ -82,7 +82,7 @@ class ReportTest(unittest.TestCase):
         done = run_python(["-m", "dbtestcase", "report", "report.parts", "--output", output], cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)
         (missing,) = json.loads(Path(output).read_text())["missing"]
-        self.assertRegex(missing, "ended without saying so .* the last it told of was test_second.SecondTest.test_many")
+        self.assertRegex(missing, "ended without saying so .* the last it told of was test_third.ThirdTest")
 
     def test_budgets(self) -> None:
         _, now = self.run_with_report("unittest")

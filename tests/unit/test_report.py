@@ -261,7 +261,7 @@ class PageTest(PartsCase):
         section = self.page().partition('<h2 id="repeated">')[2].partition("<h2")[0]
         first = section.partition("<tbody>")[2].partition("</tr>")[0]
         self.assertIn('<td class="n">40</td>', first)
-        self.assertIn(f"vscode://file/{os.getcwd()}/shop/views.py:31", first)
+        self.assertIn(f"vscode://file{os.getcwd()}/shop/views.py:31", first)
 
     def test_what_is_missing_is_said_first(self) -> None:
         recorder = self.recorder()

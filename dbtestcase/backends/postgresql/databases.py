@@ -118,7 +118,8 @@ class PostgreSQLDatabase(Database):
             template = self._build_template(template, recipe)
         while True:
             try:
-                self._create(name, template)
+                with doing(f"cloning the template database of {recipe.label}", "template"):
+                    self._create(name, template)
                 return template
             except psycopg.errors.InvalidCatalogName:  # dropped by another process since we looked
                 template = self._build_template(template, recipe)
