@@ -1,4 +1,4 @@
-"""The command line: ``python -m dbtestcase doctor | server | prune | report``."""
+"""The command line: ``python -m dbtestcase doctor | server | prepare | prune | report``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, run, text in (
         ("doctor", _doctor, "show what a run would use, try it, and say what is missing"),
         ("server", _server, "keep a disposable server running and print its URL, until Ctrl-C"),
+        ("prepare", _prepare, "initialise a server's cluster in the cache in advance, for every user (of an image)"),
         ("prune", _prune, "remove the rows of failing tests, what killed runs left and what is cached"),
     ):
         parsed = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -52,6 +53,17 @@ def _server(given: argparse.Namespace) -> int:
     from dbtestcase.settings import read_settings
 
     return keep_running(read_settings(), given.kind)
+
+
+def _prepare(given: argparse.Namespace) -> int:
+    from dbtestcase.server.prepare import prepare
+    from dbtestcase.settings import read_settings
+
+    settings = read_settings()
+    for thing in prepare(settings):
+        print(f"prepared {thing}")
+    print(f"every user may use it with DBTESTCASE_CACHE={settings.cache}")
+    return 0
 
 
 def _prune(given: argparse.Namespace) -> int:

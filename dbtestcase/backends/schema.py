@@ -19,6 +19,7 @@ from dbtestcase.backends.initial_schema import run_initial_schema
 from dbtestcase.drivers.harness import own
 from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import SchemaError
+from dbtestcase.reporting.limits import limit_named_by
 
 __all__ = ["MetadataRecipe"]
 
@@ -178,8 +179,8 @@ def _schema_error(label: str, last: object, error: SQLAlchemyError) -> SchemaErr
         made = "the tables"
     reason = str(getattr(error, "orig", None) or error).strip()
     sent = f" Statement: {' '.join(statement.split())}" if statement else ""
-    return SchemaError(
-        f"Creating {made} failed ({label}): {reason}.{sent}",
-        cause="the model says something that this server cannot make, or an extension that it needs is missing.",
-        remedy="correct the model; create what it needs in a before_create listener of the MetaData.",
+    cause, remedy = limit_named_by(reason) or (
+        "the model says something that this server cannot make, or an extension that it needs is missing.",
+        "correct the model; create what it needs in a before_create listener of the MetaData.",
     )
+    return SchemaError(f"Creating {made} failed ({label}): {reason}.{sent}", cause=cause, remedy=remedy)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import multiprocessing
 import multiprocessing.util
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal, TypeVar
 
-from dbtestcase.errors import ConfigurationError
+from dbtestcase.errors import ConfigurationError, DBTestCaseError, MigrationError, SchemaError, ServerError
 
 __all__ = ["class_started", "close_all", "enter", "live", "worker_name"]
 
@@ -35,12 +36,20 @@ class _Scope:
 
     def __init__(self) -> None:
         self.values: dict[Hashable, Any] = {}
+        self.failures: dict[Hashable, DBTestCaseError] = {}
         self.stack = ExitStack()
 
     def enter(self, key: Hashable, factory: Callable[[], AbstractContextManager[T]]) -> T:
+        if key in self.failures:
+            # copied, since a traceback grows with each time that an error is raised
+            raise copy.copy(self.failures[key]) from self.failures[key].__cause__
         if key not in self.values:
-            manager = factory()
-            self.values[key] = manager.__enter__()
+            try:
+                manager = factory()
+                self.values[key] = manager.__enter__()
+            except (ServerError, SchemaError, MigrationError) as error:
+                self.failures[key] = error  # what does not start is tried once: every class would wait for it again
+                raise
             # not enter_context: the failure of one is no exception inside the others
             self.stack.callback(manager.__exit__, None, None, None)
         value: T = self.values[key]
@@ -48,13 +57,13 @@ class _Scope:
 
     def close(self) -> None:
         """Close everything in reverse order; one that fails keeps none of the others from closing."""
-        stack, self.stack, self.values = self.stack, ExitStack(), {}
+        stack, self.stack, self.values, self.failures = self.stack, ExitStack(), {}, {}
         stack.close()
 
     def forget(self) -> None:
         """Let everything go without closing it: it belongs to another process."""
         self.stack.pop_all()
-        self.values = {}
+        self.values, self.failures = {}, {}
 
 
 class Scopes:

@@ -224,7 +224,11 @@ class Lendings:
         for lending in self.known():
             fairy = lending.fairy_in_use()
             if lending.own and not lending.asynchronous and fairy is not None and fairy.dbapi_connection is not None:
-                fairy.dbapi_connection.rollback()
+                try:
+                    fairy.dbapi_connection.rollback()
+                except Exception:  # whatever the driver calls it: the connection is lost, and rolled back with it
+                    lending.gone = True
+                    fairy.invalidate()
 
     def abandon(self) -> None:
         """Close what the pools of an event loop that has ended still hold, where the driver can do so outside of it."""

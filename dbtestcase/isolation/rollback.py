@@ -249,6 +249,7 @@ class SandboxIsolation(Isolation):
 
     def begin_module(self, label: str) -> None:
         begin_use(self.run)
+        self.run.full_disks.found = False
         self._begin(label)
         self._module = _Module(label)
         self._state = _State.MODULE
@@ -299,6 +300,7 @@ class SandboxIsolation(Isolation):
                 raise
             return
         begin_use(self.run)
+        self.run.full_disks.found = False
         self._tests = 0
         self.run.board.aliases = self._aliases
         border = Border(label, self.run.board, self.run.board.targets, outside)
@@ -424,6 +426,12 @@ class SandboxIsolation(Isolation):
                 elif not problems:
                     problems += sandbox.problems(test_files)
                 self._lose()
+        if self.run.full_disks.found:
+            self._lose()
+            try:
+                self.run.free_disk()
+            except Exception as error:
+                problems.append(error)
         if border is not None:
             border.in_test = False
             problems += find_swallowed(label, border.raised, test_files)

@@ -16,6 +16,7 @@ from ..drivers.sockets import descriptor_of
 from ..errors import ConfigurationError
 from ..sandbox.transaction import Sandbox
 from .engines import Until
+from .full_disks import FullDisks
 from .open_sessions import OpenSessions
 from .row_security import UNENFORCED_POLICIES, warn_of_policies
 from .switchboard import Switchboard, blocking_engine, initialize_dialect
@@ -49,6 +50,8 @@ class SandboxRun:
         self.wake()
         self.open_sessions = OpenSessions(self.board.application_client_of)
         self.open_sessions.__enter__()
+        self.full_disks = FullDisks(url)
+        self.full_disks.__enter__()
         if self.url.get_dialect().is_async:
             self._async_engines = application, own = _async_engines_for(self.url)
             for engine in self._async_engines:
@@ -120,6 +123,12 @@ class SandboxRun:
             with contextlib.suppress(Exception):  # a driver may complain that its connection is closed already
                 self._stack.close()
 
+    def free_disk(self) -> None:
+        """A disk was full: what was rolled back still takes its room, until the database is made again."""
+        self.full_disks.found = False
+        self.lose()
+        self.database.reclone()
+
     def make_ready(self) -> None:
         """Where the wire was lost, make the database again, and a wire to it: what was committed for real is gone."""
         if self.database.renew_lease() or self.is_lost:
@@ -138,6 +147,7 @@ class SandboxRun:
             stack.callback(self._stack.close)
             stack.callback(self.board.release, Until.RUN)
             stack.callback(self.open_sessions.__exit__, None, None, None)
+            stack.callback(self.full_disks.__exit__, None, None, None)
             self._awake, self._lost = False, True
 
     # -- sequences and dead rows

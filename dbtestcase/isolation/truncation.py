@@ -31,6 +31,7 @@ from dbtestcase.drivers.patience import patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
+from dbtestcase.isolation.full_disks import FullDisks
 from dbtestcase.isolation.open_sessions import OpenSessions
 from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait, lending_of
 from dbtestcase.isolation.reroute import Rerouting
@@ -109,6 +110,7 @@ class TruncatingRun:
         self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
         self.rerouting.adopt(self.engine.pool._creator)
         own(self.own_engine)
+        self.full_disks = FullDisks(url)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
         self._watches = contextlib.ExitStack()
 
@@ -180,6 +182,14 @@ class TruncatingRun:
             self.engine.dispose()
             self.own_engine.dispose()
 
+    def make_anew(self) -> None:
+        """Make the database again: its files stay as large as they have become."""
+        self.full_disks.found = False
+        self.cleaner.close()
+        self.database.reclone()
+        self.cleaner = cleaning.cleaner_for(self.url, self.database)
+        self.lendings.retire(None)
+
     def rest(self) -> None:
         if self.database.crowded and not self._in_use and not self._asleep:
             self.cleaner.close()
@@ -200,7 +210,7 @@ def _engine(url: URL) -> Engine:
 @contextlib.contextmanager
 def truncating_run(database: Database, url: URL, *, lent: bool = False) -> Iterator[TruncatingRun]:
     """A :class:`TruncatingRun` that is closed at the end."""
-    with contextlib.closing(TruncatingRun(database, url, lent=lent)) as run:
+    with contextlib.closing(TruncatingRun(database, url, lent=lent)) as run, run.full_disks:
         yield run
 
 
@@ -248,6 +258,7 @@ class TruncatingIsolation(Isolation):
         self._watch.close()
         self._watch.enter_context(self._sessions)
         again, self._lost = self._lost, False
+        self.run.full_disks.found = False
         self._first = True
         if self.run.database.renew_lease():
             self.run.database.reclone()
@@ -281,10 +292,15 @@ class TruncatingIsolation(Isolation):
         self.run.lendings.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        self.run.lendings.roll_back_own()
-        given_back = self._give_back()
-        self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
-        report = self._clean()
+        report, given_back = Report(), list[Session]()
+        if self.run.full_disks.found:
+            self.run.make_anew()
+            self._lost = True
+        else:
+            self.run.lendings.roll_back_own()
+            given_back = self._give_back()
+            self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
+            report = self._clean()
         self.run.forget_loop()
         self._in_test(False)
         self.run.rerouting.release(Until.TEST)

@@ -12,7 +12,7 @@ from typing import Any
 
 from dbtestcase.errors import ServerStartFailed
 
-__all__ = ["Account", "reachable", "server_account"]
+__all__ = ["Account", "has_entry", "reachable", "server_account"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,15 @@ def server_account(candidates: tuple[str, ...] = ("postgres", "nobody")) -> Acco
         cause=f"this machine has none of the accounts {', '.join(candidates)}.",
         remedy="run the tests as an ordinary user, or add one: useradd --system postgres",
     )
+
+
+def has_entry(uid: int) -> bool:
+    """Whether a number is that of an account; containers run under some that are not."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def reachable(path: Path, account: Account) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import subprocess
 from abc import abstractmethod
 from collections.abc import Callable
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from dbtestcase.errors import ServerError, ServerStartFailed
+from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.reporting.progress import say
 from dbtestcase.server import Server
 from dbtestcase.server.account import Account
 from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache
-from dbtestcase.server.folders import RunFolder, is_full, room_in, run_places, sweep
+from dbtestcase.server.folders import RunFolder, is_full, run_places, sweep
 from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs
+from dbtestcase.server.room import MIB, room_in
+from dbtestcase.server.watcher import remove_tree
 
 __all__ = ["MIB", "ClusterServer", "start_in_room"]
 
-MIB = 1024 * 1024
 ROOM = 128 * MIB  # for what the tests write
 START_SECONDS = 60.0
 
@@ -41,32 +43,39 @@ def start_in_room(
     needed = (cached.size if cached else initialised) + ROOM
     places = run_places(account)
     sweep(places)
-    full = []
+    full: dict[Path, str] = {}
     for place in places:
-        if room_in(place) < needed:
-            full.append(place)
+        free = room_in(place)
+        if free < needed:
+            full[place] = f"{free // MIB} MiB free"
             continue
         try:
             server = make(place)
         except OSError as error:
             if not is_full(error):
+                cause, remedy = limit_named_by(error) or (
+                    "a file system that is read-only, or a folder of another user.",
+                    "set TMPDIR to a folder that this user may write to.",
+                )
                 raise ServerError(
                     f"The data of a disposable {title} cannot be written to {place}: {error}.",
-                    cause=f"a file system that is read-only, or a limit of uid {os.geteuid()} (open files, disk "
-                    "quota).",
-                    remedy="set TMPDIR to a folder that this user may write to.",
+                    cause=cause,
+                    remedy=remedy,
                 ) from error
-            full.append(place)
+            quota = f"disk quota of uid {os.geteuid()}" if error.errno == errno.EDQUOT else ""
+            full[place] = quota or f"{room_in(place) // MIB} MiB free"
             continue
         if full:
-            lacking = ", ".join(f"{each} ({room_in(each) // MIB} MiB free)" for each in full)
+            lacking = ", ".join(f"{each} ({why})" for each, why in full.items())
             say(f"the server's data is in {place}: there is no room for {needed // MIB} MiB in {lacking}")
         return server
-    free = ", ".join(f"{place}: {room_in(place) // MIB} MiB" for place in places) or "no folder can be written"
+    lacking = ", ".join(f"{place}: {why}" for place, why in full.items()) or "no folder can be written"
     raise ServerError(
-        f"There is no room for the data of a disposable {title} ({needed // MIB} MiB are needed; free: {free}).",
-        cause="RAM and temp folders are full, perhaps with what killed programs left.",
-        remedy="make room, or set TMPDIR to a folder on a larger disk (docker run --shm-size=1g makes RAM).",
+        f"There is no room for the data of a disposable {title} ({needed // MIB} MiB are needed; {lacking}).",
+        cause="RAM and temp folders are full, perhaps with what killed programs left, or a container's memory limit "
+        "leaves no more.",
+        remedy="make room, or set TMPDIR to a folder on a larger disk (docker run --shm-size=1g makes RAM, --memory "
+        "limits it).",
     )
 
 
@@ -89,7 +98,7 @@ class ClusterServer(Server):
     def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
         self.version = programs.version
         self._programs, self._account, self._place, self._cache = programs, account, place, cache
-        folder = RunFolder.create(place, account)
+        folder = RunFolder.create(place)
         try:
             self._watcher = WatcherProcess(folder, account)
         except BaseException:
@@ -97,7 +106,7 @@ class ClusterServer(Server):
             raise
         finally:
             folder.let_go()
-        self._folder = folder.path
+        self._run_folder, self._folder = folder, folder.path
         self.data = folder.path / "data"
         self._unsaved = self._closed = False
         try:
@@ -111,7 +120,7 @@ class ClusterServer(Server):
         log = self._launch()
         if log is not None and cluster is not None and self._cache is not None:
             # The copy may be bad in a way that the sizes do not show; it is if a new cluster does start.
-            shutil.rmtree(self.data)
+            remove_tree(str(self.data))
             self._initialise()
             new_log = self._launch()
             if new_log is None:
@@ -130,20 +139,27 @@ class ClusterServer(Server):
                 if cluster is not None:
                     try:
                         cache.copy(cluster, self.data, *self._owner)
+                        self._run_folder.give(self._account)
                         return cluster
                     except BrokenCluster as broken:
                         reason = str(broken)
             if cluster is not None:
-                shutil.rmtree(self.data)
+                remove_tree(str(self.data))
                 cache.discard(cluster, reason)
                 continue
+            if not cache.writable:
+                break
             with cache.changing():
                 if cache.find() is None:
-                    self._initialise()
+                    self._make()
                     cache.publish_base(self.data)
                     return None
-        self._initialise()
+        self._make()
         return None
+
+    def _make(self) -> None:
+        self._run_folder.give(self._account)
+        self._initialise()
 
     @property
     def _owner(self) -> tuple[int, int]:
@@ -164,7 +180,13 @@ class ClusterServer(Server):
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                command, capture_output=True, text=True, check=False, env=self._environment(), **self._account.popen
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=self._environment(),
+                umask=0o077,
+                **self._account.popen,
             )
         except OSError as error:
             raise self._failed("cannot be initialised", f"{command[0]}: {error}") from error
@@ -182,10 +204,12 @@ class ClusterServer(Server):
 
     def _failed(self, what: str, log: str) -> ServerStartFailed:
         said = "\n".join(log.strip().splitlines()[-5:])
+        cause = f"the server said:\n{said}" if said else "it said nothing; the machine may be overloaded."
+        limit = limit_named_by(log)
         return ServerStartFailed(
             f"{self.title} {self.version} ({self._programs.bin}, from {self._programs.source}) {what}.",
-            cause=f"the server said:\n{said}" if said else "it said nothing; the machine may be overloaded.",
-            remedy=self.remedy,
+            cause=f"{limit[0]} {cause[0].upper()}{cause[1:]}" if limit else cause,
+            remedy=limit[1] if limit else self.remedy,
         )
 
     # -- ending

@@ -14,10 +14,10 @@ leaves a folder that no pointer names; the next who writes removes it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from dbtestcase.errors import ServerError
+from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.reporting.progress import doing, say
-from dbtestcase.server.folders import locked, private_folder, temp_places
-from dbtestcase.server.watcher import UNUSED_SECONDS, copy_tree, publish, sweep_cache
+from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
+from dbtestcase.server.watcher import UNUSED_SECONDS, Unreadable, copy_tree, publish, remove_tree, sweep_cache
 from dbtestcase.settings import Settings
 
-__all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "cache_folders", "cache_root", "project_root"]
+__all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "cache_folders", "cache_root", "project_root", "size_of"]
 
 MARKERS = (".git", ".hg", "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "alembic.ini")
 
@@ -66,14 +67,19 @@ def project_root(start: Path | None = None) -> Path:
 def cache_root(settings: Settings) -> Path | None:
     """The cache's folder, made where it is missing; ``None`` where there is to be none.
 
-    A default folder that cannot be written (a user without a home) gives way to one in the temp folder, and says so.
+    One that may only be read is used as it is (an image's, filled by ``python -m dbtestcase prepare``).  A default
+    folder that cannot be written (a user without a home) gives way to one in the temp folder, and says so.
 
-    :raises ServerError: the folder was chosen, and it cannot be written.
+    :raises ServerError: the folder was chosen, and it can be neither written nor, prepared, read.
     """
     if settings.cache is None:
         return None
     try:
-        settings.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            if not settings.cache.is_dir():
+                make_folder(settings.cache, 0o700)
+        if _is_prepared(settings.cache):
+            return settings.cache
         if not os.access(settings.cache, os.W_OK | os.X_OK | os.R_OK):
             raise PermissionError(13, "Permission denied")
         return settings.cache
@@ -81,17 +87,22 @@ def cache_root(settings: Settings) -> Path | None:
         if settings.cache_is_chosen:
             raise _unusable(settings.cache, error) from error
         instead = _instead(private_folder(temp_places()[0]))
-        instead.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            make_folder(instead, 0o700)
         say(f"{settings.cache} cannot be written ({error.strerror}): clusters are cached in {instead}")
         return instead
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether clusters are there that this user may read."""
+    return any(os.access(pointer, os.R_OK) for pointer in folder.glob("*-*/base.json"))
 
 
 def cache_folders(settings: Settings) -> list[Path]:
     """Every folder that :func:`cache_root` may have made under these settings, and that is there."""
     folders = [settings.cache] if settings.cache else []
-    with suppress(ServerError):  # somebody else's folder under our name
-        base = private_folder(temp_places()[0], create=False)
-        folders += [_instead(base)] if base and not settings.cache_is_chosen else []
+    if not settings.cache_is_chosen:
+        folders += [_instead(base) for base in private_folders(temp_places()[0])]
     return [folder for folder in folders if folder.is_dir()]
 
 
@@ -102,8 +113,10 @@ def _instead(base: Path) -> Path:
 def _unusable(folder: Path, error: OSError, use: str = "written") -> ServerError:
     return ServerError(
         f"The cache folder {folder} cannot be {use}: {error.strerror or error}.",
-        cause=f"it belongs to another user than uid {os.geteuid()}, lies on a file system that is full or read-only, "
-        "or something else than a folder has its name.",
+        cause=limit[0]
+        if (limit := limit_named_by(error))
+        else f"it belongs to another user than uid {os.geteuid()}, lies on a file system that is full or read-only, or "
+        "something else than a folder has its name.",
         remedy="set DBTESTCASE_CACHE to a folder that this user may write to, or to off to go without a cache.",
     )
 
@@ -116,11 +129,17 @@ class ClusterCache:
     """
 
     def __init__(self, root: Path, name: str) -> None:
+        self.root = root
         self.folder = root / name
         self.lock = self.folder / "lock"
         digest = hashlib.sha256(os.fsencode(project_root())).hexdigest()[:16]
         self.project = self.folder / f"project-{digest}.json"
         self.base = self.folder / "base.json"
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything may be put there; in an image it may not."""
+        return os.access(self.folder if self.folder.is_dir() else self.root, os.W_OK | os.X_OK)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -141,12 +160,19 @@ class ClusterCache:
             return CachedCluster(pointer, folder, note["files"], note["bytes"], tuple(note["templates"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+        except PermissionError as error:
+            if pointer == self.project:  # another user's
+                return None
+            raise _unusable(self.folder, error) from error
         except OSError as error:
             raise _unusable(self.folder, error) from error
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Keep others from removing a cluster meanwhile."""
+        if not self.writable and not self.folder.is_dir():
+            yield
+            return
         with doing(f"waiting for another run that writes to {self.folder}"), self._writing():
             context = locked(self.lock, shared=True)
             context.__enter__()
@@ -174,10 +200,8 @@ class ClusterCache:
         """
         try:
             found = copy_tree(str(cluster.folder), str(target), uid, gid)
-        except OSError as error:
-            if not str(error.filename or "").startswith(str(self.folder)):
-                raise
-            if isinstance(error, FileNotFoundError):
+        except Unreadable as error:
+            if error.errno == errno.ENOENT:
                 raise BrokenCluster(f"{error.filename} is missing") from error
             raise _unusable(self.folder, error, "read") from error
         if found != (cluster.files, cluster.size):
@@ -193,17 +217,34 @@ class ClusterCache:
                 cluster.pointer.unlink()
             sweep_cache(str(self.folder))
 
-    def publish_base(self, data: Path, templates: tuple[str, ...] = ()) -> None:
-        """Put a cluster that was just initialised into the cache, under :meth:`changing`."""
+    def publish_base(self, data: Path, templates: tuple[str, ...] = (), *, public: bool = False) -> None:
+        """Put a cluster that was just initialised into the cache, under :meth:`changing`.
+
+        :param public: whether every user may read it.
+        """
         with self._writing():
-            publish(str(data), str(self.base), self.note(templates))
+            publish(str(data), str(self.base), self.note(templates), public=public)
+            if public:
+                for folder in (self.folder, self.root):
+                    folder.chmod(0o755)
+                self.lock.chmod(0o644)
             for other in self.folder.parent.iterdir():  # versions that nobody has started for long
                 if other != self.folder and other.is_dir() and _unused(other):
-                    shutil.rmtree(other, ignore_errors=True)
+                    remove_tree(str(other))
 
     def note(self, templates: tuple[str, ...]) -> dict[str, Any]:
         """What a pointer says beside the cluster's folder."""
         return {"templates": list(templates), "project": str(project_root())}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder, also while others remove some."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _unused(folder: Path) -> bool:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from dbtestcase.server.programs import Programs
+from dbtestcase.server.room import MIB
 
 __all__ = ["cache_name", "configuration", "initdb_options", "program_environment"]
 
@@ -29,7 +30,7 @@ max_wal_senders = 0
 min_wal_size = 2MB
 wal_recycle = off
 wal_init_zero = off
-max_wal_size = 256MB
+max_wal_size = {log}MB
 checkpoint_timeout = 1h
 log_checkpoints = off
 log_timezone = UTC
@@ -43,12 +44,14 @@ default_text_search_config = 'pg_catalog.english'
 """
 
 
-def configuration(socket: Path) -> str:
+def configuration(socket: Path, room: int) -> str:
     """The whole of ``postgresql.conf``.
 
     :param socket: the folder of the Unix socket.
+    :param room: bytes that the data may take; an eighth of them for the log, 256 MB at most.
     """
-    return CONFIGURATION.format(socket=str(socket).replace("'", "''"))
+    log = min(max(room // 8 // MIB, 8), 256)
+    return CONFIGURATION.format(socket=str(socket).replace("'", "''"), log=log)
 
 
 def initdb_options(programs: Programs) -> list[str]:

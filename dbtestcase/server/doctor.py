@@ -16,9 +16,10 @@ from dbtestcase.reporting.urls import shown, without_secrets
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name
-from dbtestcase.server.folders import room_in, run_places
+from dbtestcase.server.folders import run_places
 from dbtestcase.server.postgresql import start
 from dbtestcase.server.programs import Programs, find_programs
+from dbtestcase.server.room import MIB, room_in
 from dbtestcase.settings import Settings, read_settings
 
 __all__ = ["examine"]
@@ -31,7 +32,6 @@ EXTRAS = {
     "mysql": ("pymysql", "MySQL and MariaDB"),
     "nose2": ("nose2", "the nose2 runner"),
 }
-MIB = 1024 * 1024
 
 
 def examine(say: Callable[[str], object]) -> int:

@@ -17,9 +17,10 @@ from sqlalchemy import URL
 from dbtestcase.errors import ProgramsNotFound, ServerStartFailed
 from dbtestcase.reporting.progress import doing, say
 from dbtestcase.server.account import Account, reachable, server_account
-from dbtestcase.server.base import MIB, ClusterServer, start_in_room
+from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.programs import Programs
+from dbtestcase.server.room import MIB
 from dbtestcase.server.watcher import publish
 from dbtestcase.settings import Settings
 
@@ -83,13 +84,18 @@ def start(settings: Settings) -> MariaDBServer:
                 remedy="run the tests as an ordinary user, or install MariaDB with the system's packages.",
             )
         root = cache_root(settings)
-        digest = hashlib.sha256("\0".join(_LAYOUT).encode()).hexdigest()[:8]
-        cache = ClusterCache(root, f"mariadb-{programs.version}-{digest}") if root else None
+        cache = ClusterCache(root, cache_name(programs)) if root else None
 
         def make(place: Path) -> MariaDBServer:
             return MariaDBServer(programs, account, place, cache)
 
         return start_in_room("MariaDB", account, cache, INITIALISED_SIZE, make)
+
+
+def cache_name(programs: Programs) -> str:
+    """The name of the cache folder for these programs' clusters."""
+    digest = hashlib.sha256("\0".join(_LAYOUT).encode()).hexdigest()[:8]
+    return f"mariadb-{programs.version}-{digest}"
 
 
 def find_mariadb() -> Programs:
@@ -184,7 +190,7 @@ class MariaDBServer(ClusterServer):
 
     def persist(self) -> None:
         """At the end the server is stopped in order, and its files are kept: only then are they complete."""
-        self._unsaved = self._cache is not None
+        self._unsaved = self._cache is not None and self._cache.writable
 
     def close(self) -> None:
         if self._closed or not self._watcher.ours:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +12,15 @@ from sqlalchemy import URL
 
 from dbtestcase.errors import ServerStartFailed
 from dbtestcase.reporting.progress import doing, say
-from dbtestcase.server.account import Account, server_account
-from dbtestcase.server.base import MIB, ClusterServer, start_in_room
+from dbtestcase.server.account import Account, has_entry, server_account
+from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.folders import RAM, is_full, temp_places
 from dbtestcase.server.programs import Programs, find_programs, programs_for
+from dbtestcase.server.room import MIB, room_in
 from dbtestcase.server.staying import MOST_STAYING, STAY_HOURS, end_oldest
-from dbtestcase.server.watcher import copy_tree
+from dbtestcase.server.watcher import Unreadable, copy_tree, remove_tree
 from dbtestcase.settings import Settings
 
 __all__ = ["PostgreSQLServer", "start"]
@@ -82,13 +82,25 @@ class PostgreSQLServer(ClusterServer):
         return ServerStartFailed(
             f"PostgreSQL {self.version} cannot be initialised: {log.strip().splitlines()[-1]}.",
             cause=f"uid {uid} has no entry in /etc/passwd (a container that was started with a number as its user).",
-            remedy=f"give it one: echo 'tests:x:{uid}:{self._account.gid}::/tmp:/bin/sh' >> /etc/passwd; "
-            "or run the tests as a user that has one.",
+            remedy="initialise when the image is built: RUN DBTESTCASE_CACHE=/opt/dbtestcase python -m dbtestcase "
+            "prepare, and ENV DBTESTCASE_CACHE=/opt/dbtestcase; or give the user an entry: "
+            f"echo 'tests:x:{uid}:{self._account.gid}::/tmp:/bin/sh' >> /etc/passwd.",
         )
 
     def _command(self) -> list[str]:
-        (self.data / "postgresql.conf").write_text(configuration(self._folder), encoding="utf-8")
-        return [str(self._programs.bin / "postgres"), "-D", str(self.data)]
+        # Not in the data, which are the server's account's: what this user writes lies in a folder of its own.
+        text = configuration(self._folder, room_in(self._place))
+        self._configuration.write_text(text, encoding="utf-8")
+        self._configuration.chmod(0o644)
+        return [str(self._programs.bin / "postgres"), *self._on(self.data)]
+
+    @property
+    def _configuration(self) -> Path:
+        return self._run_folder.own / "postgresql.conf"
+
+    def _on(self, data: Path) -> list[str]:
+        """The arguments for a server on these data, with our configuration."""
+        return ["-D", str(data), "-c", f"config_file={self._configuration}"]
 
     def _environment(self) -> dict[str, str]:
         return program_environment()
@@ -96,7 +108,9 @@ class PostgreSQLServer(ClusterServer):
     # -- keeping templates
 
     def persist(self) -> None:
-        if self._cache is None or not self._watcher.ours or self._closed:
+        if self._cache is None or not self._cache.writable or not self._watcher.ours or self._closed:
+            return
+        if not has_entry(self._account.uid):  # PostgreSQL's single-user mode refuses who has no name
             return
         cache = self._cache
         with self._connect() as connection:
@@ -112,7 +126,7 @@ class PostgreSQLServer(ClusterServer):
         quoted = ['"' + name.replace('"', '""') + '"' for name, accepts in databases if accepts]
         self._watcher.order(
             "run",
-            command=[str(self._programs.bin / "postgres"), "--single", "-D", str(stage), "postgres"],
+            command=[str(self._programs.bin / "postgres"), "--single", *self._on(stage), "postgres"],
             env=program_environment(),
             input="".join(f"DROP DATABASE {name};\n" for name in quoted),
             source=str(stage),
@@ -126,7 +140,7 @@ class PostgreSQLServer(ClusterServer):
 
     def _stage(self, connection: psycopg.Connection) -> Path | None:
         """Copy the running server's files at a moment when nothing is written; ``None`` if there was none."""
-        stage = self._folder / f"stage-{os.urandom(4).hex()}"
+        stage = self._run_folder.own / f"stage-{os.urandom(4).hex()}"
         with doing("keeping the new template for the next runs"):
             for _ in range(3):
                 connection.execute("CHECKPOINT")
@@ -134,10 +148,10 @@ class PostgreSQLServer(ClusterServer):
                 try:
                     copy_tree(str(self.data), str(stage), *self._owner)
                     quiet = _position(connection) == before
-                except FileNotFoundError:  # a file went away under our hands: something is being written
+                except Unreadable:  # a file went away under our hands: something is being written
                     quiet = False
                 except OSError as error:
-                    shutil.rmtree(stage, ignore_errors=True)
+                    remove_tree(str(stage))
                     if not is_full(error):
                         raise
                     say(f"the new template is not kept for the next runs: {self._place} is full")
@@ -147,7 +161,7 @@ class PostgreSQLServer(ClusterServer):
                         with suppress(FileNotFoundError):
                             (stage / name).unlink()
                     return stage
-                shutil.rmtree(stage)
+                remove_tree(str(stage))
         self._unsaved = True  # others are writing: once more at the end
         return None
 

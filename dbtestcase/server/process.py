@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from dbtestcase.errors import ServerError, ServerStartFailed
+from dbtestcase.reporting.limits import limit_named_by
+from dbtestcase.reporting.progress import say
 from dbtestcase.server import watcher
 from dbtestcase.server.account import Account
 from dbtestcase.server.folders import RunFolder
@@ -34,6 +36,7 @@ class WatcherProcess:
         self._owner = os.getpid()
         self._folder = folder
         self._received = b""
+        self._publishing = 0
         orders, self._orders = os.pipe()
         self._events, events = os.pipe()
         uid, gid = (account.uid, account.gid) if account.switched else (-1, -1)
@@ -50,10 +53,14 @@ class WatcherProcess:
         except OSError as error:
             os.close(self._orders)
             os.close(self._events)
+            cause, remedy = limit_named_by(error) or (
+                "sys.executable is not a Python interpreter, or no more processes may be started.",
+                "run the tests with a python program.",
+            )
             raise ServerStartFailed(
                 f"The process that watches over the server does not start: {sys.executable}: {error.strerror}.",
-                cause="sys.executable is not a Python interpreter, or no more processes may be started.",
-                remedy="run the tests with a python program.",
+                cause=cause,
+                remedy=remedy,
             ) from error
         finally:
             os.close(orders)
@@ -68,6 +75,7 @@ class WatcherProcess:
     def order(self, do: str, **details: Any) -> None:
         """:raises ServerError: the watcher is gone."""
         data = json.dumps({"do": do} | details).encode() + b"\n"
+        self._publishing += do == "run"
         try:
             while data:
                 data = data[os.write(self._orders, data) :]
@@ -91,13 +99,15 @@ class WatcherProcess:
             self._received += block
         line, _, self._received = self._received.partition(b"\n")
         event: dict[str, Any] = json.loads(line)
+        self._publishing -= event["event"] == "published"
         return event
 
     def close(self, timeout: float = 30.0) -> list[dict[str, Any]]:
         """Let it stop the server and remove the folder, and wait until it has; the events that nobody has read.
 
-        Where the server was told to stay, the last of them is ``stays``, and nothing is stopped or removed.
-        Does nothing the second time, and in a process that was forked from the owner.
+        Where the server was told to stay, the last of them is ``stays``, and nothing is stopped or removed.  A watcher
+        that still writes to the cache when the time is up is left to finish, and one that does nothing is given up;
+        a line says so.  Does nothing the second time, and in a process that was forked from the owner.
         """
         if not self.ours or self._orders < 0:
             return []
@@ -111,8 +121,12 @@ class WatcherProcess:
         os.close(self._events)
         if unread and unread[-1]["event"] == "stays":
             return unread
+        if time.monotonic() >= until and self._publishing:
+            say(f"new templates are still being written to the cache; process {self._pid} does so, and ends then")
+            return unread
         with suppress(ChildProcessError):  # the application waits for any child, and has waited for this one
             if time.monotonic() >= until:
+                say(f"the process {self._pid} did not end the server within {timeout:.0f} s: killed")
                 os.kill(self._pid, signal.SIGKILL)  # the kernel ends the server with it
             os.waitpid(self._pid, 0)
         self._folder.remove()  # there is nothing left to remove, unless the watcher was killed

@@ -16,7 +16,8 @@ from pathlib import Path
 from dbtestcase.errors import ProgramsNotFound, ServerError
 from dbtestcase.reporting.progress import doing
 from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.folders import locked, private_folder, room_in, temp_places
+from dbtestcase.server.folders import locked, make_folder, private_folder, temp_places
+from dbtestcase.server.room import room_in
 from dbtestcase.settings import Settings
 
 __all__ = ["Programs", "find_programs", "programs_for"]
@@ -184,7 +185,7 @@ def _copy_programs(sources: list[Path], target: Path) -> None:
                 shutil.rmtree(left)
         making = target.parent / f"making-{secrets.token_hex(4)}"
         try:
-            making.mkdir(0o755)
+            make_folder(making, 0o755)
             for source in sources:
                 shutil.copytree(source, making / source.name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc"))
             for folder, folders, files in os.walk(making):

@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from dbtestcase.errors import ServerError
-from dbtestcase.server.cache import cache_folders
-from dbtestcase.server.folders import RAM, locked, private_folder, sweep, temp_places
+from dbtestcase.server.cache import cache_folders, size_of
+from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
 from dbtestcase.server.staying import end_staying
+from dbtestcase.server.watcher import remove_tree
 from dbtestcase.settings import Settings
 
 __all__ = ["prune"]
@@ -29,7 +30,7 @@ def prune(settings: Settings) -> list[str]:
         removed += [f"data that a killed run left: {path}" for path in sweep(places)]
         for folder in cache_folders(settings):
             removed += _prune_cache(folder)
-        bases = [base for place in places if (base := _base(place)) is not None]
+        bases = [base for place in places for base in private_folders(place)]
         if not any(_in_use(base) for base in bases):
             removed += [f"copied programs: {path}" for base in bases for path in _remove_programs(base)]
         for base in bases:
@@ -48,18 +49,11 @@ def _places() -> list[Path]:
     return [RAM, *temp_places()]
 
 
-def _base(place: Path) -> Path | None:
-    try:
-        return private_folder(place, create=False)
-    except ServerError:  # somebody else's: not ours to remove
-        return None
-
-
 def _prune_cache(root: Path) -> Iterator[str]:
     for folder in sorted(root.glob("*-*/lock")):
         with locked(folder):  # waits for a run that copies from it now
-            size = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())
-            shutil.rmtree(folder.parent)
+            size = size_of(folder.parent)
+            remove_tree(str(folder.parent))
         yield f"cached clusters: {folder.parent} ({size // 1_000_000} MB)"
     _remove_if_empty(root)
 

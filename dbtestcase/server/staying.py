@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.errors import ServerError
-from dbtestcase.server.folders import private_folder
+from dbtestcase.server.folders import private_folders
 from dbtestcase.server.watcher import DOOR
 
 __all__ = ["MOST_STAYING", "STAY_HOURS", "end_oldest", "end_staying"]
@@ -42,9 +41,8 @@ def _doors(places: list[Path]) -> list[Path]:
     """The named pipes, the oldest first."""
     found: dict[Path, float] = {}
     for place in places:
-        with suppress(ServerError):  # somebody else's folder under our name
-            base = private_folder(place, create=False)
-            for door in base.glob(f"*{DOOR}") if base else ():
+        for base in private_folders(place):
+            for door in base.glob(f"*{DOOR}"):
                 with suppress(FileNotFoundError):
                     found[door] = door.lstat().st_mtime
     return sorted(found, key=lambda door: found[door])

@@ -25,6 +25,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import sys
 import time
 from collections import deque
@@ -35,66 +36,149 @@ STOP_SECONDS = 4.0  # for an immediate stop; then the server is killed
 UNUSED_SECONDS = 30 * 24 * 3600.0  # after which a cached cluster goes
 POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".stays"  # the suffix of the named pipe of a server that has outlived its owner
+OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
+RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
+RESERVE_SECONDS = 2.0  # after which they are taken again, if they can be had
+FULL = "No space left on device"
+
+NOTHING: frozenset[str] = frozenset()
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_tree(source: str, target: str, uid: int = -1, gid: int = -1) -> tuple[int, int]:
-    """Copy a data folder, 0700 and 0600 throughout, for ``uid`` and ``gid`` (-1: this process's).
+class Unreadable(OSError):
+    """What was to be copied cannot be read, or is not there any more."""
 
-    Half the time of ``cp -r``, a third of :func:`shutil.copytree`.
 
+def copy_tree(
+    source: str, target: str, uid: int = -1, gid: int = -1, *, public: bool = False, leave_out: frozenset[str] = NOTHING
+) -> tuple[int, int]:
+    """Copy a data folder, and give it to ``uid`` and ``gid`` (-1: this process's).
+
+    Half the time of ``cp -r``, a third of :func:`shutil.copytree`.  Either folder may be another account's: nothing is
+    reached by a path through it, no link is followed, and what is made is given away when it is complete.
+
+    :param public: whether everybody may read the copy; otherwise it is 0700 and 0600 throughout, whatever the umask.
+    :param leave_out: paths of folders, relative to ``source``, that are not copied.
     :returns: the number of files, and of bytes.
+    :raises Unreadable: the source cannot be read.
+    :raises OSError: the target cannot be written.
     """
-    files = size = 0
-    os.mkdir(target, 0o700)
-    if uid >= 0:
-        os.chown(target, uid, gid)
-    with os.scandir(source) as entries:
-        for entry in entries:
-            path = os.path.join(target, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                below = copy_tree(entry.path, path, uid, gid)
-                files, size = files + below[0], size + below[1]
-            elif entry.is_file(follow_symlinks=False):
-                size += copy_file(entry.path, path, uid, gid)
-                files += 1
-    return files, size
-
-
-def copy_file(source: str, target: str, uid: int = -1, gid: int = -1) -> int:
-    """Copy one file; its size in bytes."""
-    size = 0
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    modes = (0o755, 0o644) if public else (0o700, 0o600)
+    reading = _open_folder(source)
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.mkdir(target, modes[0])
+        writing = os.open(target, _FOLDER)
         try:
-            if sys.platform == "linux":
-                while count := os.sendfile(writing, reading, None, 1 << 30):
-                    size += count
-            else:
-                while block := os.read(reading, 1 << 20):
-                    size += os.write(writing, block)
-            if uid >= 0:
-                os.fchown(writing, uid, gid)
+            asked = os.fstat(writing).st_mode & 0o777 == modes[0]  # else a umask has taken something away
+            foreign = os.fstat(reading).st_uid != os.geteuid()
+            return _Copying(uid, gid, modes, asked, foreign, leave_out).folder(reading, writing, source, "")
         finally:
             os.close(writing)
     finally:
         os.close(reading)
-    return size
 
 
-def publish(source: str, pointer: str, note: dict[str, Any]) -> None:
+class _Copying:
+    def __init__(
+        self, uid: int, gid: int, modes: tuple[int, int], asked: bool, foreign: bool, leave_out: frozenset[str]
+    ) -> None:
+        self.uid, self.gid, self.modes, self.asked, self.foreign = uid, gid, modes, asked, foreign
+        self.leave_out = leave_out
+
+    def folder(self, reading: int, writing: int, source: str, below: str) -> tuple[int, int]:
+        files = size = 0
+        with os.scandir(reading) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    path = f"{below}{name}"
+                    if path in self.leave_out:
+                        continue
+                    inner = _open_folder(name, reading, source)
+                    try:
+                        os.mkdir(name, self.modes[0], dir_fd=writing)
+                        made = os.open(name, _FOLDER, dir_fd=writing)
+                        try:
+                            count, length = self.folder(inner, made, f"{source}/{name}", f"{path}/")
+                        finally:
+                            os.close(made)
+                    finally:
+                        os.close(inner)
+                    files, size = files + count, size + length
+                elif entry.is_file(follow_symlinks=False):
+                    size += self.file(name, reading, writing, source)
+                    files += 1
+        if not self.asked:
+            os.fchmod(writing, self.modes[0])
+        if self.uid >= 0:
+            os.fchown(writing, self.uid, self.gid)
+        return files, size
+
+    def file(self, name: str, source: int, target: int, where: str) -> int:
+        size = 0
+        try:
+            reading = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
+        except OSError as error:
+            raise _unreadable(error, f"{where}/{name}") from error
+        try:
+            if self.foreign and not stat.S_ISREG(os.fstat(reading).st_mode):
+                return 0  # a pipe that has taken the place of a file
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            writing = os.open(name, flags, self.modes[1], dir_fd=target)
+            try:
+                if sys.platform == "linux":
+                    while count := os.sendfile(writing, reading, None, 1 << 30):
+                        size += count
+                else:
+                    while block := os.read(reading, 1 << 20):
+                        size += os.write(writing, block)
+                if not self.asked:
+                    os.fchmod(writing, self.modes[1])
+                if self.uid >= 0:
+                    os.fchown(writing, self.uid, self.gid)
+            finally:
+                os.close(writing)
+        finally:
+            os.close(reading)
+        return size
+
+
+def _open_folder(name: str, inside: int | None = None, source: str = "") -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=inside)
+    except OSError as error:
+        raise _unreadable(error, f"{source}/{name}" if source else name) from error
+
+
+def _unreadable(error: OSError, path: str) -> Unreadable:
+    return Unreadable(error.errno, error.strerror, path)
+
+
+def remove_tree(path: str) -> bool:
+    """Remove a folder with all that is in it, also while others remove it or write to it; whether it is gone."""
+    for _ in range(3):
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            return True
+    return False
+
+
+def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = False) -> None:
     """Copy the stopped cluster ``source`` into the cache and let ``pointer`` name it; the caller holds the lock alone.
 
     The pointer is replaced in one step, and never before what it names is complete.
+
+    :param public: whether everybody may read it.
     """
     cache = os.path.dirname(pointer)
     sweep_cache(cache)
     name = f"{os.path.basename(pointer).removesuffix('.json')}-{os.urandom(4).hex()}"
     making = os.path.join(cache, name)
     try:
-        files, size = copy_tree(source, making)
+        files, size = copy_tree(source, making, public=public)
         with open(f"{making}.json.new", "w", encoding="utf-8") as stream:
-            json.dump(note | {"folder": name, "files": files, "bytes": size}, stream)
+            json.dump(note | {"folder": name, "files": files, "bytes": size, "public": public}, stream)
+            os.fchmod(stream.fileno(), 0o644 if public else 0o600)
         os.replace(f"{making}.json.new", pointer)
     finally:
         sweep_cache(cache)
@@ -110,11 +194,13 @@ def sweep_cache(cache: str) -> None:
     for name in names:
         if name.endswith(".json"):
             path = os.path.join(cache, name)
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 with open(path, encoding="utf-8") as stream:
                     note = json.load(stream)
                 unused = time.time() - os.stat(path).st_mtime > UNUSED_SECONDS
-                if unused or (name.startswith("project-") and not os.path.isdir(note.get("project", cache))):
+                if note.get("public"):  # those who only read it cannot say that they did
+                    named.add(note["folder"])
+                elif unused or (name.startswith("project-") and not os.path.isdir(note.get("project", cache))):
                     os.unlink(path)
                 else:
                     named.add(note["folder"])
@@ -123,7 +209,7 @@ def sweep_cache(cache: str) -> None:
         if name.endswith(".json.new"):
             os.unlink(path)
         elif name not in named and os.path.isdir(path):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
 
 class Ending(BaseException):
@@ -148,7 +234,9 @@ class Watcher:
         self.ready_text = ""
         self.stop_signal = int(signal.SIGQUIT)
         self.stay_seconds = 0.0
-        self.door = os.path.splitext(lock)[0] + DOOR
+        self.own, self.door = folder + OWN, folder + DOOR
+        self.reserved = os.path.join(self.own, "reserve")
+        self.reserve_at = 0.0
 
     def say(self, event: str, **details: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # the owner is gone, or does not listen any more
@@ -213,9 +301,12 @@ class Watcher:
         for line in lines:
             text = line.decode(errors="replace")
             self.log.append(text)
+            if FULL in text:
+                self.release()
             if self.ready_text and self.ready_text in text:
                 self.ready_text = ""
                 self.say("ready")
+                self.reserve()
 
     def reap(self) -> int:
         status = 0
@@ -227,8 +318,8 @@ class Watcher:
 
     def run(self, order: dict[str, Any]) -> None:
         """Run a command with ``input`` to its end, then publish the folder that it has worked on."""
-        said = os.path.join(self.folder, "said")
-        given = os.open(os.path.join(self.folder, "given"), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        said = os.path.join(self.own, "said")
+        given = os.open(os.path.join(self.own, "given"), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.write(given, order["input"].encode())
         os.lseek(given, 0, os.SEEK_SET)
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -257,8 +348,29 @@ class Watcher:
         else:
             with open(said, encoding="utf-8", errors="replace") as stream:
                 problem = stream.read()[-2000:] or f"exit status {status}"
-        shutil.rmtree(order["source"], ignore_errors=True)
+        remove_tree(order["source"])
         self.say("published", problem=problem)
+
+    # -- room to end in
+
+    def reserve(self) -> None:
+        """Take some room in the place of the data, or try again later."""
+        self.reserve_at = time.monotonic() + RESERVE_SECONDS
+        with contextlib.suppress(OSError, AttributeError):  # it is full; or a system that cannot take room
+            descriptor = os.open(self.reserved, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+                self.reserve_at = 0.0
+            finally:
+                os.close(descriptor)
+                if self.reserve_at:
+                    self.release()
+
+    def release(self) -> None:
+        """Give the room up: the server has none left, and needs some to roll back or to recover."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.reserved)
+        self.reserve_at = time.monotonic() + RESERVE_SECONDS
 
     # -- the loop
 
@@ -284,7 +396,12 @@ class Watcher:
                 else:
                     poll.unregister(watched)
                 watched = self.output
-            for descriptor, _ in poll.poll(None if patience is None else patience * 1000):
+            seconds = patience
+            if self.reserve_at:
+                if time.monotonic() >= self.reserve_at:
+                    self.reserve()
+                seconds = min(RESERVE_SECONDS, patience or RESERVE_SECONDS)
+            for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
                 if descriptor == self.output:
                     self.read_output()
                 elif descriptor == 0:
@@ -340,17 +457,18 @@ class Watcher:
                 self.read_output()
 
     def end(self) -> None:
-        """Stop the server at once, and remove its folder and its lock."""
+        """Stop the server at once, and remove its folders and its lock."""
         for number in (self.stop_signal, signal.SIGKILL):
             if self.server:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.server, number)
                 self.drain(STOP_SECONDS)
         self.reap()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for path in (self.door, self.lock):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.door)
+        if remove_tree(self.own) and remove_tree(self.folder):  # the lock goes last: without it nobody would look again
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+                os.unlink(self.lock)
         with contextlib.suppress(OSError):  # others are in it
             os.rmdir(os.path.dirname(self.lock))
 
@@ -369,6 +487,7 @@ def main() -> None:
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
     os.chdir("/")
+    os.umask(0o077)
     # What the owner has inherited, such as a pipe whose reader waits for the end of the run; 3 is the lock.
     os.closerange(4, 4096)
 

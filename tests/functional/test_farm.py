@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,19 +177,34 @@ class RestartTest(FarmTestCase):
                 def test_d(self): self.put()
             class BTest(Base):
                 def test_a(self): self.put()
+            class CTest(TruncatingDatabaseTest):
+                metadata = metadata
+                @classmethod
+                def setUpTestData(cls): cls.session.execute(sa.insert(item).values(id=7))
+                def test_a(self):
+                    self.session.execute(sa.insert(item).values(id=1))
+                    self.session.commit()
+                    print("restart", flush=True)
+                    input()
+                    self.session.execute(sa.select(item)).all()
+                def test_b(self): self.assertEqual(self.session.execute(sa.select(item.c.id)).scalars().all(), [7])
         """)
         command = [sys.executable, "-W", "error", "-m", "unittest"]
         pipe = subprocess.PIPE
         with subprocess.Popen(
             command, cwd=self.folder, env=inner_environment(self.env), stdin=pipe, stdout=pipe, stderr=pipe, text=True
         ) as run:
-            assert run.stdout is not None
-            self.assertEqual(run.stdout.readline(), "restart\n")
-            self.server.stop()
-            self.server.start()
-            _, said = run.communicate("\n", timeout=60)
-        self.assertIn("Ran 5 tests", said)
-        self.assertEqual(set(re.findall(r"ERROR: \S+", said)), {"ERROR: test_b"}, said)
+            assert run.stdout is not None and run.stdin is not None
+            for how in (signal.SIGINT, signal.SIGQUIT):  # in order, and as in a crash
+                self.assertEqual(run.stdout.readline(), "restart\n")
+                self.server.stop(how)
+                self.server.start()
+                run.stdin.write("\n")
+                run.stdin.flush()
+            _, said = run.communicate(timeout=60)
+        self.assertIn("Ran 7 tests", said)
+        found = set(re.findall(r"ERROR: \S+ \S+", said))
+        self.assertEqual(found, {"ERROR: test_b (test_it.ATest.test_b)", "ERROR: test_a (test_it.CTest.test_a)"}, said)
         self.assertRegex(said, "terminating connection due to administrator command")
 
 

@@ -169,7 +169,7 @@ class ClusterCacheTest(unittest.TestCase):
         self.assertRegex(self.said[0], r"/proc/home/.cache/dbtestcase cannot be written .* are cached in .*/cache")
 
     def test_a_full_disk_under_the_cache_is_an_error_that_names_it(self) -> None:
-        def full(*_: Any) -> None:
+        def full(*_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device", str(self.root / "base-1"))
 
         with mock.patch.object(cache, "publish", full), self.assertRaisesRegex(ServerError, "No space left") as caught:

@@ -141,7 +141,7 @@ class RoomTest(DisposableServerTestCase):
     def test_no_place_with_room_is_an_error_that_names_them_all(self) -> None:
         self.places = [self.full("20m"), self.full("10m")]
         one, other = self.places
-        with self.assertFailsWithThreeParts(ServerError, f"no room.*{one}: 20 MiB, {other}: 10 MiB.*TMPDIR"):
+        with self.assertFailsWithThreeParts(ServerError, f"no room.*{one}: 20 MiB free, {other}: 10 MiB free.*TMPDIR"):
             disposable_server(self.settings)
 
     def test_no_place_at_all_is_an_error(self) -> None:

@@ -48,7 +48,7 @@ class SharedServer:
         (cluster,) = cache.glob("postgresql-*/base-*/")
         shutil.move(cluster, folder / "data")
         shutil.rmtree(cache)
-        text = configuration(folder) + "".join(f"{name} = {value}\n" for name, value in settings.items())
+        text = configuration(folder, 1 << 30) + "".join(f"{name} = {value}\n" for name, value in settings.items())
         (folder / "data" / "postgresql.conf").write_text(text, encoding="utf-8")
         if self._account.switched:
             for path in (folder, *folder.rglob("*")):
@@ -93,6 +93,13 @@ class SharedServer:
         with contextlib.closing(self.connect()) as connection:
             connection.autocommit = True
             return connection.execute(query.encode()).fetchall()
+
+    def owns(self, pid: int) -> bool:
+        """Whether a process is one of the server's."""
+        try:
+            return self._process is not None and os.getpgid(pid) == self._process.pid
+        except ProcessLookupError:
+            return False
 
     def databases(self) -> list[str]:
         """Those that runs have made, without templates."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from dbtestcase.errors import ProgramsNotFound, ServerError
-from dbtestcase.server import programs
+from dbtestcase.server import folders, programs
 from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.programs import find_programs, programs_for
 from dbtestcase.settings import Settings
@@ -148,12 +148,14 @@ class ProgramsForTest(ProgramsTest):
         programs_for(self.account, find_programs(self.settings))
         self.assertFalse((base / "making-0000").exists())
 
-    def test_somebody_elses_folder_under_our_name_is_refused(self) -> None:
+    def test_somebody_elses_folder_under_our_name_is_passed_over(self) -> None:
         base = self.temp / f"dbtestcase-{os.geteuid()}"
         base.mkdir()
         base.chmod(0o777)
-        with self.assertRaisesRegex(ServerError, "is not a folder of uid .* alone"):
-            programs_for(self.account, find_programs(self.settings))
+        with mock.patch.object(folders, "say"):
+            copied = programs_for(self.account, find_programs(self.settings))
+        self.assertRegex(str(copied.bin), rf"^{base}-[0-9a-f]{{4}}/programs-")
+        self.assertEqual(list(base.iterdir()), [])
 
     def test_a_copy_that_fails_names_both_folders_and_leaves_nothing(self) -> None:
         with mock.patch("shutil.copytree", side_effect=OSError(28, "No space left on device")):

@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from dbtestcase.drivers import KEEPALIVES
 from dbtestcase.drivers.patience import patiently
 from dbtestcase.errors import ServerUnreachable
+from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.reporting.urls import shown, without_secrets
 
 __all__ = ["Admin", "build_url", "connection_arguments"]
@@ -270,9 +271,13 @@ def _unreachable(url: URL, error: psycopg.Error) -> ServerUnreachable:
     host = url.host or url.query.get("host") or "the local socket"
     port = url.port or url.query.get("port") or 5432
     reason = without_secrets(error, url)
+    cause, remedy = limit_named_by(error) or (
+        "it does not run, the host, the port or the role is wrong, or a firewall lies between.",
+        "start it or correct the URL; where no URL is given a disposable server is started.",
+    )
     return ServerUnreachable(
         f"The PostgreSQL server at host {host}, port {port} cannot be reached for database {url.database!r}"
         f" ({shown(url)}): {reason}",
-        cause="it does not run, the host, the port or the role is wrong, or a firewall lies between.",
-        remedy="start it or correct the URL; where no URL is given a disposable server is started.",
+        cause=cause,
+        remedy=remedy,
     )

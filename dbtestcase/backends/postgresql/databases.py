@@ -24,6 +24,7 @@ from dbtestcase.backends.postgresql.existing import LentDatabase
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
+from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.reporting.progress import doing, say
 from dbtestcase.reporting.urls import shown, without_secrets
 
@@ -194,10 +195,14 @@ class PostgreSQLDatabase(Database):
         except psycopg.errors.InsufficientPrivilege as error:
             raise self._cannot_create(error) from error
         except psycopg.DatabaseError as error:
+            cause, remedy = limit_named_by(error) or (
+                f"somebody is connected to {template or 'template1'}, which is copied.",
+                "mend what the server says and run again.",
+            )
             raise DatabaseError(
                 f"The database {name!r} could not be made on {shown(self._request.server_url)}: {error}",
-                cause=f"somebody is connected to {template or 'template1'}, which is copied, or the disk is full.",
-                remedy="mend what the server says and run again.",
+                cause=cause,
+                remedy=remedy,
             ) from error
         self._admin.execute("COMMENT ON DATABASE {name} IS {comment}", name=name, comment=sql.Literal(catalogs.LEASED))
 

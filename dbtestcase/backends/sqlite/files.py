@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.filelocks import FileLock
 from dbtestcase.backends.names import is_database_name
 from dbtestcase.errors import DatabaseError
+from dbtestcase.server import folders
 
 __all__ = ["build_url", "file_of", "in_memory_url", "is_in_memory", "open_uri", "private_folder", "remove"]
 __all__ += ["remove_leftovers", "replace_content"]
@@ -89,21 +89,11 @@ def replace_content(target: sqlite3.Connection, source: Path | None, shown: str)
 def private_folder() -> Path:
     """The folder of this user's databases: in RAM where there is such a place, else in the temp folder.
 
-    :raises DatabaseError: somebody else has put something there.
+    :raises ServerError: it cannot be made.
     """
     ram = Path("/dev/shm")
     place = ram if os.access(ram, os.W_OK | os.X_OK) and not os.environ.get("TMPDIR") else Path(tempfile.gettempdir())
-    folder = place / f"dbtestcase-sqlite-{os.geteuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o022:
-        raise DatabaseError(
-            f"{folder} is not a folder of this user (uid {os.geteuid()}) alone.",
-            cause="another user of this machine has made it, or its permissions were changed.",
-            remedy="remove it, or set TMPDIR to a folder of your own.",
-        )
-    return folder
+    return folders.private_folder(place, name="dbtestcase-sqlite", mode=0o700)
 
 
 def remove(file: Path) -> None:

@@ -1,0 +1,90 @@
+"""A place that is full in the middle of a run: the error says where, how large and what fills it, and what to do.
+
+What the test has written is rolled back, and its pages stay in the files; so the database is made anew after it, and
+neither the next test nor the next class has to do with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, event
+
+from dbtestcase.reporting.urls import shown
+from dbtestcase.server.room import MIB, what_fills
+
+__all__ = ["FullDisks"]
+
+_CODES = {"53100", 1021, 1114}  # PostgreSQL's disk_full, MySQL's ER_DISK_FULL and ER_RECORD_FILE_FULL
+_OURS = "dbtestcase-"
+_DONE = "The database is made anew for the next test."
+_WORDS = re.compile(r"No space left on device|database or disk is full|Disk full", re.IGNORECASE)
+
+
+class FullDisks:
+    """Looks at the errors of statements while it is entered.
+
+    :param url: the test database's.
+
+    .. attribute:: found
+
+       Whether a disk was full since this was last set to false.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self.found = False
+
+    def __enter__(self) -> FullDisks:
+        event.listen(Engine, "handle_error", self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(Engine, "handle_error", self._look)
+
+    def _look(self, context: Any) -> None:
+        error = context.original_exception
+        if context.dialect.name != self._url.get_backend_name() or not _is_full(error):
+            return
+        self.found = True
+        for each in (context.sqlalchemy_exception, error):
+            if each is not None and not any(_DONE in note for note in getattr(each, "__notes__", ())):
+                each.add_note(self._note())
+
+    def _note(self) -> str:
+        folder = self._folder()
+        if folder is None:
+            return (
+                f"The disk of the server {shown(self._url)} is full.\n"
+                f"What to do: make room there; python -m dbtestcase prune drops what earlier runs have kept.\n{_DONE}"
+            )
+        info = os.statvfs(folder)
+        place = (folder if folder.name.startswith(_OURS) else folder.parent).parent
+        held = what_fills(folder) or "little"
+        others = what_fills(place, most=3)
+        return (
+            f"The place of the server's data is full: {place} ({info.f_blocks * info.f_frsize // MIB} MiB, "
+            f"{info.f_bavail * info.f_frsize // MIB} MiB free).  {folder} holds {held}"
+            + (f"; in all of {place}: {others}" if others else "")
+            + ".\nWhat to do: write fewer rows, or give it more room (docker run --shm-size=1g, a larger TMPDIR)."
+            f"\n{_DONE}"
+        )
+
+    def _folder(self) -> Path | None:
+        """The folder of a server that is ours (or of SQLite's file)."""
+        found = self._url.query.get("host") or self._url.query.get("unix_socket") or self._url.database or ""
+        path = Path(str(found))
+        folder = path if path.is_dir() else path.parent
+        ours = folder.name.startswith(_OURS) or folder.parent.name.startswith(_OURS)
+        return folder if folder.is_absolute() and ours else None
+
+
+def _is_full(error: BaseException) -> bool:
+    first = error.args[0] if error.args else None
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if isinstance(first, dict):  # pg8000
+        code = first.get("C")
+    return code in _CODES or (isinstance(first, int) and first in _CODES) or bool(_WORDS.search(str(error)))

@@ -1,0 +1,49 @@
+"""``python -m dbtestcase prepare``: clusters initialised in advance, for every user of a machine or of an image.
+
+A container that runs under a number without an account can run a server, and cannot initialise one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from dbtestcase.errors import ConfigurationError, ProgramsNotFound
+from dbtestcase.server import cluster, mariadb, postgresql
+from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.programs import find_programs
+from dbtestcase.settings import Settings
+
+__all__ = ["prepare"]
+
+
+def prepare(settings: Settings) -> Iterator[str]:
+    """Initialise a PostgreSQL, and a MariaDB where its programs are, in the cache, readable for everybody.
+
+    :returns: what was prepared, a phrase for each.
+    :raises ConfigurationError: there is to be no cache.
+    :raises ServerError: no server starts, or the cache cannot be written.
+    """
+    root = cache_root(dataclasses.replace(settings, cache_is_chosen=True))
+    if root is None:
+        raise ConfigurationError(
+            "There is no cache to prepare.",
+            cause="DBTESTCASE_CACHE is off.",
+            remedy="name a folder that the tests' user may read: DBTESTCASE_CACHE=/opt/dbtestcase",
+        )
+    with postgresql.start(settings) as server:  # the proof that it can be started
+        yield _publish(ClusterCache(root, cluster.cache_name(find_programs(settings))), f"PostgreSQL {server.version}")
+    try:
+        programs = mariadb.find_mariadb()
+    except ProgramsNotFound:
+        return
+    with mariadb.start(settings) as other:
+        yield _publish(ClusterCache(root, mariadb.cache_name(programs)), f"MariaDB {other.version}")
+
+
+def _publish(cache: ClusterCache, title: str) -> str:
+    with cache.changing():
+        found = cache.read(cache.base)
+        assert found is not None, "a server that was started with a cache is in it"
+        cache.publish_base(found.folder, public=True)
+    return f"{title} in {cache.folder}"
