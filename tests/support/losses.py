@@ -185,7 +185,7 @@ class Rounds:
             with contextlib.suppress(OSError):
                 yield f"process {pid} {Path(f'/proc/{pid}/cmdline').read_bytes().decode()[:200]!r}"
         for path in SHM.iterdir():
-            if path.name not in ("suite", "cache", "tmp", "shared"):
+            if path.name not in ("suite", "cache", "tmp", "shared") and not path.name.startswith("dbtestcase-scratch-"):
                 yield f"{path} {[each.name for each in path.iterdir()] if path.is_dir() else ''}"
         yield from (str(path) for path in (SHM / "tmp").iterdir())
         for folder in self.cache.glob("postgresql-*"):
