@@ -10,7 +10,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Dialect
@@ -99,6 +99,9 @@ class ProxyWire:
 
     def reset(self) -> None:
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
+
+    def test_ended(self, restart: Callable[[str], bool]) -> None:
+        """Everything was rolled back: what else a test has changed ends now."""
 
     def settle(self) -> None:
         """Nothing can be in the middle of something."""

@@ -48,6 +48,12 @@ class Wire(Protocol):
     def reset(self) -> None:
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
 
+    def test_ended(self, restart: Callable[[str], bool]) -> None:
+        """Everything was rolled back to the last mark: what else a test has changed ends now.
+
+        :param restart: :meth:`Sandbox.restart`.
+        """
+
     def forget_plans(self) -> None:
         """Forget the statements that the driver has prepared: the schema was rolled back, and they go with it."""
 

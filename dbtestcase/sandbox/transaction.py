@@ -199,6 +199,7 @@ class Sandbox:
             self._leave([_BACK, self.rules.end, self.rules.begin, f"SAVEPOINT {_WITNESS}"])
         self._scopes.pop()
         self._enter(label, scope.name)
+        self.wire.test_ended(self.restart)
 
     @_holding_the_wire
     def drop_mark(self) -> None:

@@ -486,6 +486,77 @@ class _SQLite(InnerRuns):
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
 
+    def test_what_a_test_does_to_its_connection_ends_with_it(self) -> None:
+        def facts(test: Any) -> list[Any]:
+            with test.app.connect() as connection:
+                raw = connection.connection.driver_connection
+                names = ("foreign_keys", "query_only", "recursive_triggers", "cache_size", "busy_timeout")
+                found = [raw.execute(f"PRAGMA {name}").fetchall() for name in names]
+                found.append(
+                    [name for _, name, _ in raw.execute("PRAGMA database_list") if name not in ("main", "temp")]
+                )
+                found.append([self.says(raw, sql) for sql in ("SELECT mine(1)", "SELECT sum_of(1)")])
+                found.append(self.says(raw, "SELECT 'a' = 'b' COLLATE backwards"))
+                found.append((raw.row_factory, raw.text_factory, raw.isolation_level))
+                raw.row_factory = None
+                return [*found, raw.execute("SELECT listened()").fetchone()]
+
+        class Sum:
+            def step(self, value: int) -> None:
+                self.value = value
+
+            def finalize(self) -> int:
+                return self.value
+
+        called: list[Any] = []
+        changes: dict[str, Any] = {
+            "foreign_keys": lambda raw: raw.execute("PRAGMA foreign_keys = OFF"),
+            "query_only": lambda raw: raw.execute("PRAGMA query_only = ON"),
+            "recursive_triggers": lambda raw: raw.execute("PRAGMA recursive_triggers = ON"),
+            "cache_size": lambda raw: raw.execute("PRAGMA cache_size = 77"),
+            "busy_timeout": lambda raw: raw.execute("PRAGMA busy_timeout = 7"),
+            "attach": lambda raw: raw.execute("ATTACH ':memory:' AS other"),
+            "function": lambda raw: raw.create_function("mine", 1, lambda value: value),
+            "listened": lambda raw: raw.create_function("listened", 0, lambda: 2),
+            "aggregate": lambda raw: raw.create_aggregate("sum_of", 1, Sum),
+            "collation": lambda raw: raw.create_collation("backwards", lambda a, b: 0),
+            "row_factory": lambda raw: setattr(raw, "row_factory", sqlite3.Row),
+            "text_factory": lambda raw: setattr(raw, "text_factory", bytes),
+            "isolation_level": lambda raw: setattr(raw, "isolation_level", "EXCLUSIVE"),
+            "trace": lambda raw: raw.set_trace_callback(called.append),
+            "authorizer": lambda raw: raw.set_authorizer(lambda *_: called.append(1) or sqlite3.SQLITE_OK),
+            "progress": lambda raw: raw.set_progress_handler(lambda: called.append(1), 1),
+        }
+        seen: list[Any] = []
+
+        def change(test: Any, name: str) -> None:
+            with test.app.connect() as connection:
+                changes[name](connection.connection.driver_connection)
+                connection.execute(text("SELECT 1"))
+            test.assertEqual(bool(called), name in ("trace", "authorizer", "progress"))
+
+        def look(test: Any) -> None:
+            called.clear()
+            seen.append(facts(test))
+            test.assertEqual(called, [])
+
+        app = self.engine()
+        event.listen(app, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
+        event.listen(app, "connect", lambda raw, _: raw.create_function("listened", 0, lambda: 1))
+        tests: dict[str, Any] = {"test_00_first": look}
+        for number, name in enumerate(changes, 1):
+            tests[f"test_{number:02}_a"] = lambda test, name=name: change(test, name)
+            tests[f"test_{number:02}_b"] = look
+        self.assertPassed(self.case(app=app, **tests), tests=len(tests))
+        for found in seen[1:]:
+            self.assertEqual(found, seen[0])
+
+    def says(self, raw: Any, sql: str) -> Any:
+        try:
+            return raw.execute(sql).fetchall()
+        except sqlite3.OperationalError as error:
+            return str(error)
+
     def test_attached_databases_are_contained_and_attached_once(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             other = Path(folder) / "other.db"

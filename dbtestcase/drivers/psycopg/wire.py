@@ -66,6 +66,9 @@ class PsycopgWire:
         prepared.clear()
         prepared._to_flush.clear()
 
+    def test_ended(self, restart: Callable[[str], bool]) -> None:
+        """The server takes everything back with its transaction."""
+
     def reset(self) -> None:
         """A rollback has undone what clients have set."""
 

@@ -53,6 +53,9 @@ class _Cursor(ProxyCursor):
 
     def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
         self.connection._give_text_factory()
+        if self.connection._hooks:
+            with self.connection._hooked():
+                return super()._fetch(name, *args, **kwargs)
         return super()._fetch(name, *args, **kwargs)
 
 
@@ -75,7 +78,9 @@ class SQLiteConnection(Features, Flags):
         return sqlite3.Connection
 
     def state(self) -> tuple[object, ...]:
-        return (self._isolation_level, self._autocommit, self._row_factory, self._text_factory, tuple(self._flags))
+        own = (self._isolation_level, self._autocommit, self._row_factory, self._text_factory)
+        flags, answers = tuple(self._flags.items()), tuple(self._answers.items())
+        return (*own, flags, answers, self._foreign_keys, *self._features())
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
         parameters = known(
@@ -237,6 +242,9 @@ class SQLiteConnection(Features, Flags):
             self._give_text_factory()
             before = wire.connection.total_changes
             try:
+                if self._hooks:
+                    with self._hooked():
+                        return call(replacement)
                 return call(replacement)
             finally:
                 self._changes += wire.connection.total_changes - before

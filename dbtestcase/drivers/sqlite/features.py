@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,7 +19,23 @@ from .pragmas import NOTHING
 if TYPE_CHECKING:
     from .wire import SQLiteWire
 
-__all__ = ["Features"]
+__all__ = ["Features", "Function", "FunctionKey"]
+
+FunctionKey = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function, aggregate or collation in Python, with the method that makes it known.
+
+    Two are the same whose code is: listeners define theirs anew for each connection.
+    """
+
+    how: str
+    name: str
+    arguments: tuple[Any, ...] = field(compare=False)
+    options: tuple[tuple[str, Any], ...]
+    essence: Any
 
 
 class Features(ProxyConnection):
@@ -30,6 +47,14 @@ class Features(ProxyConnection):
         super().__init__(*args)
         self._row_factory: Any = None
         self._text_factory: Any = str
+        self._functions: dict[FunctionKey, Function] = {}
+        self._attached: set[str] = set()
+        self._hooks: dict[str, tuple[Any, ...]] = {}
+        self._wire.connections.add(self)  # type: ignore[arg-type]
+
+    def _features(self) -> tuple[object, ...]:
+        """What of these a test may change."""
+        return tuple(self._functions.items()), frozenset(self._attached), tuple(self._hooks.items())
 
     @property
     def row_factory(self) -> Any:
@@ -67,10 +92,42 @@ class Features(ProxyConnection):
     def _register(self, how: str, name: str, *args: Any, **kwargs: Any) -> None:
         """Make a function known, unless it is: SQLite refuses to replace one while a statement runs."""
         key = ("create_collation" if how == "create_collation" else "function", name.lower(), *args[:-1])
-        value = (how, _essence(args[-1]), *kwargs.items())
-        if self._wire.functions.get(key) != value:
+        function = Function(how, name, args, tuple(kwargs.items()), _essence(args[-1]))
+        if self._wire.functions.get(key) != function:
             getattr(self._wire.connection, how)(name, *args, **kwargs)
-            self._wire.functions[key] = value
+            self._wire.functions[key] = function
+            self._wire.changed = True
+        if args[-1] is None:
+            self._functions.pop(key, None)
+        else:
+            self._functions[key] = function
+
+    def set_trace_callback(self, callback: Any, /) -> None:
+        self._hook("set_trace_callback", callback)
+
+    def set_authorizer(self, callback: Any, /) -> None:
+        self._hook("set_authorizer", callback)
+
+    def set_progress_handler(self, handler: Any, /, n: int) -> None:
+        self._hook("set_progress_handler", handler, n)
+
+    def _hook(self, name: str, *args: Any) -> None:
+        if args[0] is None:
+            self._hooks.pop(name, None)
+        else:
+            self._hooks[name] = args
+
+    @contextlib.contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Let the physical connection call this connection's hooks, and no other's, for a statement."""
+        real = self._wire.connection
+        try:
+            for name, args in self._hooks.items():
+                getattr(real, name)(*args)
+            yield
+        finally:
+            for name, args in self._hooks.items():
+                getattr(real, name)(None, *args[1:])
 
     def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         """Attach a file once, whichever connections do so: here all share one.
@@ -82,6 +139,8 @@ class Features(ProxyConnection):
             file = str(parameters[0])
         elif file.startswith(":") and file != ":memory:" and isinstance(parameters, Mapping):
             file = str(parameters.get(file[1:], file))
+        self._attached.add(alias)
+        self._wire.changed = True
         if self._is_attached(file, alias):
             return NOTHING, ()
         if not self._wire.in_memory or file in ("", ":memory:") or file.startswith("file:"):

@@ -34,6 +34,7 @@ class Flags(ProxyConnection):
         super().__init__(*args)
         self._flags: dict[str, str] = {}
         self._answers: dict[str, str] = {}
+        self._foreign_keys: bool | None = None
 
     def _pragma(self, pragma: words.Pragma) -> str | None:
         """Note what a ``PRAGMA`` sets; what to send in its place."""
@@ -43,7 +44,7 @@ class Flags(ProxyConnection):
         if pragma.does == "asks" and name in self._answers and value is None:
             return f"SELECT '{self._answers[name]}' AS {name}"
         if pragma.does == "flags" and value is not None:
-            self._keep_flag(name, "1" if words.is_on(value) else "0")
+            self._keep_flag(name, value if name in words.VALUES else "1" if words.is_on(value) else "0")
             if name == "defer_foreign_keys" and words.is_on(value):
                 self._sandbox.defer_constraints()
             return None
@@ -75,6 +76,10 @@ class Flags(ProxyConnection):
         wire = self._wire
         if not self._client.own:
             wire.foreign_keys = on
+            self._foreign_keys = on
+            wire.changed = True
+            if self._client.begun_with is None:  # a listener's, as the connection was made
+                wire.usual_foreign_keys = on
         if wire.can_switch_foreign_keys:
             wire.flags.setdefault("foreign_keys", str(wire.send("PRAGMA foreign_keys")[0][0]))
             self._flags["foreign_keys"] = "1" if on else "0"

@@ -49,6 +49,8 @@ FLAGS = frozenset(
         "writable_schema",
     }
 )
+#: Values of one connection, likewise.
+VALUES = frozenset({"analysis_limit", "automatic_index", "busy_timeout", "cache_size", "mmap_size", "threads"})
 #: What SQLite refuses inside a transaction, or would do to the file of a database that is thrown away.
 POINTLESS = frozenset(
     {
@@ -191,7 +193,7 @@ def parse_pragma(text: str) -> Pragma | None:
         return Pragma(name, None, "asks")
     if name == "foreign_keys":
         return Pragma(name, value, "foreign_keys")
-    if name in FLAGS:
+    if name in FLAGS or name in VALUES:
         return Pragma(name, value, "flags")
     return Pragma(name, value, "pointless" if name in POINTLESS else "asks")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import URL, Dialect
@@ -19,6 +20,7 @@ from ...sandbox.rules import Rules
 from ..dbapi import ProxyConnection, ProxyWire
 from . import statements as words
 from .connections import AsyncSQLiteConnection, SQLiteConnection
+from .features import Function, FunctionKey
 from .pragmas import Flags
 
 __all__ = ["SQLiteWire", "open_sqlite"]
@@ -37,6 +39,9 @@ def open_sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[SQLiteWire
         yield wire
 
 
+_BUILT_IN = "SELECT EXISTS (SELECT 1 FROM pragma_function_list WHERE builtin AND name = lower(?))"
+
+
 class SQLiteWire(ProxyWire):
     """The wire of a sandbox that speaks ``sqlite3``."""
 
@@ -52,7 +57,12 @@ class SQLiteWire(ProxyWire):
         self.applied: Flags | None = None
         """Whose flags the physical connection has now."""
         self.mixed_text = False
-        self.functions: dict[tuple[object, ...], tuple[Any, ...]] = {}
+        self.usual_foreign_keys = self.default_foreign_keys
+        """What the listeners of the application's engines ask for when a connection is made."""
+        self.changed = False
+        """Whether a connection has changed something that no rollback takes back."""
+        self.functions: dict[FunctionKey, Function] = {}
+        self.connections: weakref.WeakSet[SQLiteConnection] = weakref.WeakSet()
 
     def interrupt(self) -> None:
         self.connection.interrupt()
@@ -89,8 +99,49 @@ class SQLiteWire(ProxyWire):
                 self.send(f"PRAGMA {name} = {default}")
         self.flags.clear()
         self.send(f"PRAGMA foreign_keys = {int(self.default_foreign_keys)}")
-        self.foreign_keys = self.default_foreign_keys
+        self.foreign_keys = self.usual_foreign_keys = self.default_foreign_keys
         self.applied = None
+
+    def test_ended(self, restart: Callable[[str], bool]) -> None:
+        """Take back what only connections knew that no later test is handed.
+
+        :param restart: runs a statement outside of the transaction, if nothing was written in it.
+        """
+        if not self.changed:
+            return
+        self.changed = False
+        living = [each for each in self.connections if not each._client.retired]
+        wanted: dict[FunctionKey, Function] = {}
+        for each in living:
+            wanted |= each._functions
+        for key, function in [*self.functions.items()]:
+            if wanted.get(key) != function:
+                self._change_function(key, function, wanted.get(key))
+        aliases = {alias for each in living for alias in each._attached}
+        for _, name, _ in self.send("PRAGMA database_list"):
+            if name not in ("main", "temp") and name.lower() not in aliases:
+                try:
+                    self.send(f'DETACH "{name}"')
+                except sqlite3.OperationalError:  # it was used: its transaction ends with this one
+                    self.changed = True
+        on = self.usual_foreign_keys
+        if not self.can_switch_foreign_keys and bool(self.send("PRAGMA foreign_keys")[0][0]) != on:
+            restart(f"PRAGMA foreign_keys = {int(on)}")
+        self.foreign_keys = on
+
+    def _change_function(self, key: FunctionKey, function: Function, wanted: Function | None) -> None:
+        name = function.name
+        with contextlib.suppress(sqlite3.OperationalError):  # a statement that uses it is not read to its end
+            if wanted is not None:
+                getattr(self.connection, wanted.how)(wanted.name, *wanted.arguments, **dict(wanted.options))
+                self.functions[key] = wanted
+            elif function.how == "create_collation":
+                self.connection.create_collation(name, None)
+                del self.functions[key]
+            elif not self.connection.execute(_BUILT_IN, (name,)).fetchone()[0]:
+                # create_function(…, None) does not take a function away; SQLite's own would not come back
+                self.connection.create_window_function(name, function.arguments[0], None)
+                del self.functions[key]
 
     def lost(self, text: str) -> bool:
         """After a statement: whether it ended the outer transaction."""
