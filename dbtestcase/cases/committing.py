@@ -39,14 +39,14 @@ class CommittingClass(MigratedClass):
         )
         return TruncatingIsolation(run, aliases=self.aliases(settings))
 
+    def migration_target(self, isolation: Isolation) -> Target:
+        from ..migrations.redirect import Target
+
+        return Target(isolation.engine.url)
+
 
 class CommittingTest(MigratedTest):
     """The life of a test whose commits are real."""
-
-    def migration_target(self) -> Target:
-        from ..migrations.redirect import Target
-
-        return Target(self.isolation.engine.url)
 
     @contextlib.contextmanager
     def flushed(self) -> Iterator[None]:

@@ -73,11 +73,8 @@ class MigratedTest(TestLifecycle):
         return self.of_class.recipe().label
 
     def migration_target(self) -> Target:
-        """The test database, for env.py: seen through the sandbox."""
-        from ..migrations.redirect import Target
-
-        isolation = self.isolation
-        return Target(isolation.engine.url, contained=True, engine=isolation.own_engine)
+        """The test database, for env.py."""
+        return self.of_class.migration_target(self.isolation)
 
     @contextlib.contextmanager
     def flushed(self) -> Iterator[None]:

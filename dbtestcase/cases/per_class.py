@@ -20,6 +20,7 @@ from ..errors import ConfigurationError, NotRunning
 from ..isolation.engines import resolve_engines
 from ..isolation.rollback import Isolation, SandboxIsolation
 from ..isolation.sandbox_run import sandbox_run
+from ..migrations import commands_led
 from ..reporting import report
 from ..reporting.failures import SQLLog
 from ..reporting.lock_waits import LockWatch
@@ -34,6 +35,7 @@ from .provisioning import Provisioning
 from .run_report import record_run
 
 if TYPE_CHECKING:
+    from ..migrations.redirect import Target
     from .per_test import TestLifecycle
 
 __all__ = ["ClassLifecycle", "ClassRun", "defining_class"]
@@ -119,6 +121,12 @@ class ClassLifecycle(Provisioning):
             aliases=self.aliases(settings),
         )
 
+    def migration_target(self, isolation: Isolation) -> Target:
+        """The test database, for an env.py: seen through the sandbox."""
+        from ..migrations.redirect import Target
+
+        return Target(isolation.engine.url, contained=True, engine=isolation.own_engine)
+
     def offers(self, isolation: Isolation) -> dict[str, Any]:
         """The attributes that are set on the class while it runs."""
         url = isolation.engine.url.render_as_string(hide_password=False)
@@ -180,6 +188,7 @@ class ClassLifecycle(Provisioning):
         try:
             isolation.begin_class(self.label, engines, self.cls.outside)
             run.begun = True
+            run.stack.enter_context(commands_led(lambda: self.migration_target(run.isolation)))
             self._offer(run)
             self._watch(run)
             self._bind_factories(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbtestcase.migrations.commands import commands_led
 from dbtestcase.migrations.recipe import MigrationRecipe
 
-__all__ = ["MigrationRecipe"]
+__all__ = ["MigrationRecipe", "commands_led"]

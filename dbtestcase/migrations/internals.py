@@ -41,6 +41,8 @@ class SharedScripts(ScriptDirectory):
     :param maps: the revisions known by now, by where they lie.
     """
 
+    leads_by_itself = True  #: its runs of env.py are led already, see :mod:`.commands`
+
     def __init__(self, location: str, maps: dict[Any, RevisionMap], **options: Any) -> None:
         self._maps = maps
         self._own_map: RevisionMap | None = None

@@ -188,6 +188,8 @@ def write(folder: Path, name: str, drivername: str) -> Path:
         (folder / f"{file.format(settings=settings)}.py").write_text(f"DEFAULT = {nowhere!r}\n{content}")
     ini = folder / "alembic.ini"
     where = "script_location = %(here)s/migrations\nprepend_sys_path = %(here)s"
+    if "separator" not in shape.ini:
+        where += "\npath_separator = os"
     ini.write_text(f"[alembic]\n{where}\nsqlalchemy.url = {nowhere}\n{shape.ini}\n")
     _revisions(folder / shape.versions, shape)
     return ini

@@ -1,0 +1,88 @@
+"""Alembic's commands, called by an application or a test while a class runs: their env.py is led to the test database.
+
+``alembic.command.upgrade(config, "head")`` runs env.py by itself.  Whatever engine that makes is led there, as in the
+library's own runs, and its logging is kept from the process; everything else is as in production.  Alembic is looked
+after when it is imported, not before: importing it takes longer than all the rest of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dbtestcase.migrations.redirect import Target
+
+__all__ = ["commands_led"]
+
+_MODULE = "alembic.script.base"
+_targets: list[Callable[[], Target]] = []
+
+
+@contextlib.contextmanager
+def commands_led(target: Callable[[], Target]) -> Iterator[None]:
+    """Lead what Alembic's commands connect to while the block lasts.
+
+    :param target: says where to, when a command runs.
+    """
+    _watch()
+    _targets.append(target)
+    try:
+        yield
+    finally:
+        _targets.remove(target)
+
+
+def _watch() -> None:
+    module = sys.modules.get(_MODULE)
+    if module is not None:
+        _lead(module)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Waits for Alembic to be imported, once."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if name != _MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _lead(module)
+
+            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
+        return spec
+
+
+def _lead(module: Any) -> None:
+    """Let ``ScriptDirectory.run_env`` ask where to."""
+    original = module.ScriptDirectory.run_env
+    if hasattr(original, "__wrapped__"):
+        return
+
+    def run_env(script: Any) -> None:
+        if not _targets or getattr(script, "leads_by_itself", False):
+            original(script)
+            return
+        from dbtestcase.migrations.internals import version_folders
+        from dbtestcase.migrations.loggers import loggers_kept
+        from dbtestcase.migrations.redirect import lead
+
+        folders = [Path(script.dir).absolute(), *map(Path, version_folders(script))]
+        with lead(_targets[-1]()), loggers_kept(folders):
+            original(script)
+
+    run_env.__wrapped__ = original  # type: ignore[attr-defined]
+    module.ScriptDirectory.run_env = run_env
