@@ -252,7 +252,8 @@ class RunnersTest(InnerCase):
 
 
 class LeftoversTest(InnerCase):
-    def one_test(self, body: str) -> Outcome:
+    def one_test(self, body: str, helper: str = "") -> Outcome:
+        helper = textwrap.indent(textwrap.dedent(helper).strip(), " " * 16).strip()
         body = textwrap.indent(textwrap.dedent(body).strip(), " " * 20).strip()
         source = f"""
             import threading, time, warnings
@@ -269,6 +270,8 @@ class LeftoversTest(InnerCase):
                     url = make_url(self.database_url).set(drivername="postgresql")
                     return psycopg.connect(url.render_as_string(hide_password=False))
 
+                {helper}
+
                 def test_1(self):
                     {body}
 
@@ -281,19 +284,81 @@ class LeftoversTest(InnerCase):
         outcome = self.one_test(
             "global left; left = Session(app.engine); left.add(app.Note(body='x')); left.flush()"
         ).expect(passed=1, errors=1)
-        for part in ("LeakError", "LeavingTest.test_1 left behind", "idle in transaction", "test_it.py:17 in test_1"):
+        for part in ("LeakError", "LeavingTest.test_1 left behind", "idle in transaction", "test_it.py:19 in test_1"):
             self.assertIn(part, outcome.output)
 
     def test_an_open_transaction_that_read_is_a_warning(self) -> None:
         outcome = self.one_test("global left; left = Session(app.engine); left.scalars(select(app.Note)).all()")
         outcome.expect(passed=1, errors=1)  # the inner run makes errors of warnings
         self.assertIn("LeftoverConnectionWarning", outcome.output)
-        self.assertIn("test_it.py:17", outcome.output)
+        self.assertIn("test_it.py:19", outcome.output)
 
     def test_a_raw_connection_that_wrote_fails_its_test(self) -> None:
         outcome = self.one_test("global left; left = self.connect(); left.execute('delete from notes')")
         outcome.expect(passed=1, errors=1)
         self.assertIn("delete from notes", outcome.output)
+
+    def test_idle_connections_of_others_outlive_the_test(self) -> None:
+        source = """
+            import app, psycopg
+            from dbtestcase import TruncatingDatabaseTest
+            from sqlalchemy import create_engine, make_url, text
+
+            class SharingTest(TruncatingDatabaseTest):
+                metadata = app.Base.metadata
+                engines = [app.engine]
+                engine_of_url = raw = None
+                pids = set()
+
+                def test_1(self):
+                    cls = SharingTest
+                    if cls.raw is None:
+                        cls.engine_of_url = create_engine(self.database_url)
+                        url = make_url(self.database_url).set(drivername="postgresql")
+                        cls.raw = psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+                    self.assertEqual(app.bodies(), [])
+                    self.raw.execute("insert into notes (body) values ('by another connection')")
+                    self.raw.execute("select setval('notes_id_seq', 77, false)")
+                    with self.engine_of_url.begin() as connection:
+                        connection.execute(text("insert into notes (body) values ('by another engine')"))
+                        self.pids.add((connection.scalar(text("select pg_backend_pid()")), self.raw.info.backend_pid))
+                    self.assertEqual(len(self.pids), 1)
+
+                test_2 = test_3 = test_4 = test_1
+
+                def test_5(self):
+                    self.raw.execute("create table made_by_test ()")
+
+                def test_6(self):
+                    with self.engine_of_url.connect() as connection:    # connects again by itself
+                        self.assertIsNone(connection.scalar(text("select to_regclass('made_by_test')")))
+        """
+        self.run_inner({"app.py": self.models("psycopg"), "test_it.py": source}).expect(passed=6)
+
+    def test_whatever_happens_to_the_database_the_next_test_begins_anew(self) -> None:
+        for name, body in {
+            "every connection ended": "with self.connect() as c: c.execute('select pg_terminate_backend(pid) from "
+            "pg_stat_activity where pid <> pg_backend_pid() and datname is not null')",
+            "no connections accepted": "self.alone('alter database {} allow_connections false')",
+            "dropped": "self.alone('drop database {} with (force)')",
+            "renamed": "app.engine.dispose(); self.alone('alter database {} rename to renamed_by_a_test', end=True)",
+            "a subscription": "with self.connect() as c: c.execute(\"create subscription hears connection 'dbname=x' "
+            'publication p with (connect = false, enabled = false, slot_name = none)")',
+        }.items():
+            with self.subTest(name):
+                helper = """
+                    def alone(self, statement, end=False):
+                        url = make_url(self.database_url).set(drivername="postgresql")
+                        name, url = url.database, url.set(database="postgres")
+                        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as c:
+                            if end:
+                                c.execute(
+                                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+                                    (name,),
+                                )
+                            c.execute(statement.format(name))
+                """
+                self.one_test(body, helper).expect(passed=2)
 
     def test_sessions_that_were_closed_are_nobodys_fault(self) -> None:
         outcome = self.one_test("app.add('x'); self.session.add(app.Note(body='y')); self.session.flush()").expect(

@@ -24,10 +24,10 @@ class Scratch:
     """A database made by ``script``.  ``template`` and ``url`` name the template and its clone."""
 
     def __init__(self, name: str, script: str, *, owner: str = "postgres") -> None:
-        self._server = postgresql_url()
+        self.server = postgresql_url()
         self._owner = owner
-        self.template = self._server.set(database=f"{name}_template", username=owner)
-        self.url = self._server.set(database=name, username=owner)
+        self.template = self.server.set(database=f"{name}_template", username=owner)
+        self.url = self.server.set(database=name, username=owner)
         self.reclones = 0
         self._run("drop database if exists {} with (force)", self.template.database)
         self._run(f"create database {{}} owner {owner}", self.template.database)
@@ -44,7 +44,7 @@ class Scratch:
         self.clone()
 
     def _run(self, statement: str, *names: str | None) -> None:
-        with connect(self._server, autocommit=True) as connection:
+        with connect(self.server, autocommit=True) as connection:
             connection.execute(sql.SQL(statement).format(*map(sql.Identifier, map(str, names))))  # type: ignore[arg-type]
 
     def __enter__(self) -> Scratch:
