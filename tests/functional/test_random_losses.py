@@ -10,7 +10,7 @@ from tests.support.farm import require_namespaces
 from tests.support.runners import ROOT, inner_environment
 
 NAMESPACES = ("--mount", "--pid", "--fork", "--mount-proc", "--uts")
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
+LONG = os.environ.get("LONG_TESTS") == "1"
 
 
 class RandomLossesTest(unittest.TestCase):

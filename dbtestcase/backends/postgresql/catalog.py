@@ -16,6 +16,7 @@ too, and is renamed last.  The run that made it holds its lease until it ends; t
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -170,8 +171,20 @@ def outdated(catalog: Catalog, current: str) -> list[str]:
     """The templates to drop once ``current`` was added: all but those used last, of its recipe and of all recipes."""
     notes = catalog.templates()
     newest = sorted(notes, key=lambda name: (name == current, notes[name].get("used", 0)), reverse=True)
-    same = [name for name in newest if notes[name].get("label") == notes.get(current, {}).get("label")]
+    label = str(notes.get(current, {}).get("label"))
+    same = [name for name in newest if _are_of_one_recipe(str(notes[name].get("label")), label)]
     return list(dict.fromkeys(same[KEPT_OF_RECIPE:] + newest[KEPT_IN_ALL:]))
+
+
+def _are_of_one_recipe(one: str, other: str) -> bool:
+    """Whether two labels name one model, at times with more tables and at times with fewer."""
+    (names, kind), (others, other_kind) = _parts_of(one), _parts_of(other)
+    return kind == other_kind and all(name == its for name, its in zip(names, others, strict=False))
+
+
+def _parts_of(label: str) -> tuple[list[str], str]:
+    head, kind, _ = re.sub(r", … \(\d+ tables\)", "", label).partition(" (committing)")
+    return head.split(", "), kind
 
 
 _USERS = """
