@@ -14,12 +14,13 @@ from sqlalchemy import URL
 from dbtestcase.errors import CannotCreateDatabase, DBTestCaseError, ServerUnreachable
 from dbtestcase.reporting.urls import shown, without_secrets
 from dbtestcase.server.account import server_account
-from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.cache import ClusterCache, cache_root, size_of
 from dbtestcase.server.cluster import cache_name
 from dbtestcase.server.folders import run_places
 from dbtestcase.server.postgresql import start
 from dbtestcase.server.programs import Programs, find_programs
 from dbtestcase.server.room import MIB, room_in
+from dbtestcase.server.watcher import LARGEST_CACHE
 from dbtestcase.settings import Settings, read_settings
 
 __all__ = ["examine"]
@@ -119,6 +120,12 @@ def _examine_cache(settings: Settings, programs: Programs, say: Callable[[str], 
         templates = f"{count} template{'s' if count != 1 else ''}" if count else "no templates yet"
         state = f"{templates} for this project, {cluster.size // MIB} MiB"
     say(f"cache        {cache.folder} ({state})")
+    versions = [path for path in root.iterdir() if path.is_dir()]
+    projects = sum(1 for _ in root.glob("*/project-*.json"))
+    sizes = ", ".join(f"{path.name} {size_of(path) // MIB} MiB" for path in sorted(versions))
+    if sizes:
+        say(f"             it holds {sizes}; {projects} project{'s' if projects != 1 else ''} with templates, of one")
+        say(f"             version {LARGEST_CACHE // MIB} MiB at most; python -m dbtestcase prune empties it")
 
 
 def _version(distribution: str) -> str:

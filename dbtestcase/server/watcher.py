@@ -34,6 +34,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 4.0  # for an immediate stop; then the server is killed
 UNUSED_SECONDS = 30 * 24 * 3600.0  # after which a cached cluster goes
+LARGEST_CACHE = 1 << 30  # bytes of the clusters of one version's projects
 POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".stays"  # the suffix of the named pipe of a server that has outlived its owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
@@ -187,10 +188,12 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
 def sweep_cache(cache: str) -> None:
     """Remove, under the lock, what no pointer names: earlier clusters, and what a killed process left half-written.
 
-    A pointer goes when it was not used for long, or when the folder of its project is gone.
+    A pointer goes when it was not used for long, when the folder of its project is gone, or when the clusters of all
+    projects take more than :data:`LARGEST_CACHE`: those first that were used longest ago, and never the last one.
     """
     names = os.listdir(cache)
     named = set()
+    projects: list[tuple[float, int, str, str]] = []
     for name in names:
         if name.endswith(".json"):
             path = os.path.join(cache, name)
@@ -202,8 +205,17 @@ def sweep_cache(cache: str) -> None:
                     named.add(note["folder"])
                 elif unused or (name.startswith("project-") and not os.path.isdir(note.get("project", cache))):
                     os.unlink(path)
+                elif name.startswith("project-"):
+                    projects.append((os.stat(path).st_mtime, note.get("bytes", 0), path, note["folder"]))
                 else:
                     named.add(note["folder"])
+    total = 0
+    for number, (_, size, path, folder) in enumerate(sorted(projects, reverse=True)):
+        total += size
+        if number and total > LARGEST_CACHE:
+            os.unlink(path)
+        else:
+            named.add(folder)
     for name in names:
         path = os.path.join(cache, name)
         if name.endswith(".json.new"):

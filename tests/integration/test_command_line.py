@@ -40,7 +40,7 @@ class UsageTest(CommandLineTest):
         self.assertEqual(done.returncode, 2)
         done = self.command("--help")
         self.assertEqual(done.returncode, 0)
-        for name in ("doctor", "server", "prune"):
+        for name in ("doctor", "server", "prepare", "prune"):
             self.assertIn(name, done.stdout)
 
     def test_errors_are_told_without_a_traceback(self) -> None:
