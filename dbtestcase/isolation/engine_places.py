@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect, Engine
 
-from ..reporting.call_sites import Origin, find_origin
+from ..reporting.call_sites import Origin, find_origin, is_application
 
 __all__ = ["note_engines", "place_of", "where_made"]
 
@@ -40,13 +40,13 @@ def where_made(engine: Engine) -> Origin | None:
 def place_of(engine: Engine) -> str | None:
     """What to write for an engine in a test class, such as ``shop.db.engine``; None where no module holds it.
 
-    Looked for among the globals of the loaded modules and one level below; takes milliseconds.
+    Looked for among the globals of the application's modules, and one level below them.
     """
     wanted = {id(_root(engine)), id(engine)}
     best: tuple[int, int, str] | None = None
     for module_name, module in list(sys.modules.items()):
         values = getattr(module, "__dict__", None)
-        if not isinstance(values, dict) or _is_library(module_name):
+        if not isinstance(values, dict) or not is_application(str(values.get("__file__") or f"<{module_name}>")):
             continue
         for name, value in list(values.items()):
             if name.startswith("__"):
@@ -107,10 +107,3 @@ def _is(value: Any, wanted: set[int]) -> bool:
 def _root(engine: Engine) -> Engine:
     """The engine that ``execution_options()`` was called on."""
     return getattr(engine, "_proxied", engine)
-
-
-def _is_library(name: str) -> bool:
-    top = name.partition(".")[0]
-    return top in ("sqlalchemy", "dbtestcase", "unittest", "gc", "weakref") or top in sys.stdlib_module_names - {
-        "__main__"
-    }

@@ -26,9 +26,24 @@ class _Barred:
         self._real, self._pool, self._refusal = real, pool, refusal
 
     def __getattr__(self, name: str) -> Any:
+        if name == "cursor":  # SQLAlchemy wraps what is raised here, but not what its execute() raises
+            return lambda *args, **kwargs: _BarredCursor(self)
         if name in _ENDING or name.startswith("_"):  # what is private is looked at by pools and adapters
             return getattr(self._real, name)
         raise self._refusal(self._pool)
+
+
+class _BarredCursor:
+    def __init__(self, connection: _Barred) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise self._connection._refusal(self._connection._pool)
 
 
 class HeldConnections:

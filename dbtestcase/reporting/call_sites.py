@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import sqlalchemy
 
-__all__ = ["Origin", "find_origin"]
+__all__ = ["Origin", "find_origin", "is_application"]
 
 
 class Origin(NamedTuple):
@@ -56,6 +56,13 @@ def find_origin(depth: int = 1) -> Origin | None:
         if application:
             return Origin(code.co_filename, frame.f_lineno, code.co_name)
     return None
+
+
+def is_application(filename: str) -> bool:
+    """Whether a file is neither a library's nor Python's own."""
+    if filename not in _is_application:
+        _is_application[filename] = _classify(filename)
+    return _is_application[filename]
 
 
 def _awaiting_frames() -> Iterator[FrameType]:

@@ -1,0 +1,495 @@
+"""While a class runs, no engine of the process reaches a database that is not the test's; somebody else judges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import threading
+import unittest
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from dbtestcase import (
+    AsyncDatabaseTest,
+    AsyncTruncatingDatabaseTest,
+    ConfigurationError,
+    DatabaseTest,
+    LeakError,
+    OutsideDatabase,
+    TruncatingDatabaseTest,
+)
+from tests.support.inner import InnerRuns
+from tests.support.mariadb import require_mariadb
+from tests.support.production import MariaDBProduction, PostgreSQLProduction, SQLiteProduction
+from tests.support.requirements import require_module
+
+MODULES = {"mysqldb": ("MySQLdb", "mysqlclient"), "pysqlite": ("sqlite3", "python")}
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(sa.String(99))
+
+
+COUNT = select(sa.func.count()).select_from(Note)
+INSERT = sa.insert(Note).values(text="escaped")
+
+
+def by_session(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.add(Note(text="escaped"))
+        session.commit()
+
+
+def by_core(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(INSERT)
+
+
+def by_options(engine: Engine) -> None:
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(INSERT)
+
+
+def by_raw_connection(engine: Engine) -> None:
+    with contextlib.closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("INSERT INTO note (text) VALUES ('escaped')")
+        connection.commit()
+
+
+def by_pool(engine: Engine) -> None:
+    with contextlib.closing(engine.pool.connect()) as connection:
+        connection.cursor().execute("INSERT INTO note (text) VALUES ('escaped')")
+        connection.commit()
+
+
+def by_thread(engine: Engine) -> None:
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            by_core(engine)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+DOORS: tuple[Callable[[Engine], None], ...] = (
+    by_session,
+    by_core,
+    by_options,
+    by_raw_connection,
+    by_pool,
+    by_thread,
+)
+
+
+async def by_async_session(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        session.add(Note(text="escaped"))
+        await session.commit()
+
+
+async def by_async_core(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(INSERT)
+
+
+async def by_gather(engine: AsyncEngine) -> None:
+    await asyncio.gather(by_async_core(engine))
+
+
+ASYNC_DOORS: tuple[Callable[[AsyncEngine], Awaitable[None]], ...] = (by_async_session, by_async_core, by_gather)
+
+KINDS = (DatabaseTest, TruncatingDatabaseTest)
+ASYNC_KINDS = (AsyncDatabaseTest, AsyncTruncatingDatabaseTest)
+
+
+class BorderCase(InnerRuns):
+    """``self.production`` is the application's real database."""
+
+    production: Any
+    kind_url: str | None = None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.check)
+
+    def check(self) -> None:
+        self.assertEqual(self.production.rows(), [])
+
+    def drivers(self, names: tuple[str, ...]) -> Iterator[str]:
+        for driver in names:
+            with self.subTest(driver=driver):
+                require_module(*MODULES.get(driver, (driver,)))
+                yield driver
+
+    def engine(self, driver: str, **options: Any) -> Engine:
+        engine = create_engine(self.production.url(driver), **options)
+        self.addCleanup(engine.dispose)
+        return engine
+
+
+class Doors:
+    """The contract of every dialect."""
+
+    def test_an_engine_that_nobody_has_named_is_refused_at_every_door(self: Any) -> None:
+        for driver in self.drivers(self.production.drivers):
+            engine, filled = self.engine(driver), self.engine(driver)
+            with filled.connect() as connection:
+                connection.execute(select(Note))
+            filled_clients = self.production.clients()
+            for kind in KINDS:
+
+                class Inner(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = self.kind_url
+
+                    def test_doors(self) -> None:
+                        for each in (engine, filled):  # noqa: B023
+                            for door in DOORS:
+                                with self.subTest(door=door.__name__), self.assertRaises(OutsideDatabase):
+                                    door(each)
+                        self.assertRowCount(Note, 0)
+
+                self.assertPassed(Inner, tests=1)
+            self.assertLessEqual(self.production.clients(), filled_clients)
+            self.check()
+            with filled.connect() as connection:  # between classes an engine is what it was
+                self.assertEqual(connection.execute(select(Note)).all(), [])
+
+    def test_a_second_engine_of_the_same_database_is_led_at_every_door(self: Any) -> None:
+        for driver in self.drivers(self.production.drivers):
+            writer, reader = self.engine(driver), self.engine(driver)
+            with reader.connect() as connection:
+                connection.execute(select(Note))
+            for kind in KINDS:
+
+                class Inner(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = self.kind_url
+                    engines = [writer]
+
+                    def test_doors(self) -> None:
+                        by_session(writer)  # noqa: B023
+                        for number, door in enumerate(DOORS[:4]):
+                            door(reader)  # noqa: B023
+                            self.assertRowCount(Note, number + 2)
+
+                    def test_made_in_the_test(self) -> None:
+                        for door in DOORS:
+                            engine = create_engine(writer_url)  # noqa: B023
+                            if door is by_pool:
+                                with engine.connect():
+                                    pass
+                            door(engine)
+                            engine.dispose()
+                        self.assertRowCount(Note, len(DOORS))
+
+                writer_url = self.production.url(driver)
+                self.assertPassed(Inner, Inner, tests=4)
+            self.check()
+
+    def test_async_engines(self: Any) -> None:
+        for driver in self.drivers(self.production.async_drivers):
+            url = self.production.url(driver)
+            engine, other = create_async_engine(url), create_async_engine(url)
+            for kind in ASYNC_KINDS:
+
+                class Refused(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = self.kind_url
+
+                    async def test_doors(self) -> None:
+                        for door in ASYNC_DOORS:
+                            with self.assertRaises(OutsideDatabase):
+                                await door(engine)  # noqa: B023
+
+                class Led(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = self.kind_url
+                    engines = [engine]
+
+                    async def test_doors(self) -> None:
+                        for number, door in enumerate(ASYNC_DOORS):
+                            await door(other)  # noqa: B023
+                            self.assertEqual(await self.session.scalar(COUNT), number + 1)
+                            await self.session.rollback()
+
+                self.assertPassed(Refused, Led, tests=2)
+            self.check()
+
+    def test_a_connection_that_is_held_from_before_sends_nothing(self: Any) -> None:
+        for driver in self.drivers(self.production.drivers):
+            for kind in KINDS:
+                engine = self.engine(driver)
+                held = engine.connect()
+                held.execute(select(Note))
+
+                class Inner(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = self.kind_url
+
+                    def test_held(self) -> None:
+                        with self.assertRaisesRegex(OutsideDatabase, "open before .*Inner began"):
+                            held.execute(INSERT)  # noqa: B023
+
+                self.assertPassed(Inner, tests=1)
+                held.rollback()
+                self.assertEqual(held.execute(select(Note)).all(), [])
+                held.close()
+                self.check()
+
+
+class PostgreSQLTest(Doors, BorderCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.production = PostgreSQLProduction("border_production")
+        cls.addClassCleanup(cls.production.close)
+
+    def test_what_a_driver_connects_by_itself_is_refused(self) -> None:
+        import asyncpg
+        import pg8000.dbapi
+        import psycopg
+        import psycopg2
+
+        url = self.production.url("psycopg")
+        place = {"host": url.query["host"], "user": url.username, "port": int(url.query.get("port", 5432))}
+        engine = self.engine("psycopg")
+        calls = (
+            lambda: psycopg.connect(dbname=url.database, **place),
+            lambda: psycopg.connect(f"dbname={url.database} user={url.username} host={url.query['host']}", port=5432),
+            lambda: asyncio.run(psycopg.AsyncConnection.connect(dbname=url.database, **place)),
+            lambda: psycopg2.connect(dbname=url.database, **place),
+            lambda: asyncio.run(asyncpg.connect(database=url.database, **place)),
+            lambda: pg8000.dbapi.connect(
+                user=url.username, database=url.database, unix_sock=f"{place['host']}/.s.PGSQL.{place['port']}"
+            ),
+        )
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+            engines = [engine]
+
+            def test_drivers(self) -> None:
+                for call in calls:
+                    with self.assertRaisesRegex(OutsideDatabase, "border_production.*test_border.py"):
+                        call()
+                with psycopg.connect(dbname="postgres", **place) as connection:  # another database of that server
+                    connection.execute("SELECT 1")
+
+        self.assertPassed(Inner, tests=1)
+        self.assertEqual(self.production.clients(), 0)
+
+    def test_a_creator_is_not_called(self) -> None:
+        made: list[object] = []
+        named = self.engine("psycopg")
+        same = create_engine(self.production.url("psycopg"), creator=lambda: made.append("same"))
+        unknown = create_engine("postgresql+psycopg://", creator=lambda: made.append("unknown"))
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+            engines = [named]
+
+            def test_it(self) -> None:
+                by_session(same)
+                self.assertRowCount(Note, 1)
+                with self.assertRaises(OutsideDatabase):
+                    by_session(unknown)
+
+        self.assertPassed(Inner, tests=1)
+        self.assertEqual(made, [])
+
+    def test_outside_takes_engines_and_functions_and_only_these_pass(self) -> None:
+        log, other = self.engine("psycopg"), self.engine("psycopg", poolclass=sa.NullPool)
+        for value in ([log], [lambda: log], log, lambda: [log], {"log": log}):
+
+            class Inner(DatabaseTest):
+                metadata = Base.metadata
+                outside: Any = value
+
+                def test_it(self) -> None:
+                    with log.connect() as connection:
+                        self.assertEqual(connection.scalar(sa.text("SELECT current_database()")), "border_production")
+                    log.dispose()
+                    with log.connect() as connection:
+                        self.assertEqual(connection.scalar(sa.text("SELECT current_database()")), "border_production")
+                    with self.assertRaises(OutsideDatabase):
+                        other.connect()
+
+            with self.subTest(value=value):
+                self.assertPassed(Inner, tests=1)
+
+    def test_a_misused_outside_is_named(self) -> None:
+        for value in ("sqlite://", [1], lambda: "sqlite://"):
+
+            class Inner(DatabaseTest):
+                metadata = Base.metadata
+                outside: Any = value
+
+                def test_it(self) -> None:
+                    self.fail("it must not run")
+
+            with self.subTest(value=value):
+                self.assertFailed(Inner, pattern=f"{ConfigurationError.__name__}.*is not an engine(.|\n)*outside")
+
+    def test_the_message_names_everything_and_no_password(self) -> None:
+        url = self.production.url("psycopg").set(password="s3cret")
+        globals()["reader"] = create_engine(url)
+        self.addCleanup(globals().pop, "reader")
+        caught: list[str] = []
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+
+            def test_it(self) -> None:
+                with self.assertRaises(OutsideDatabase) as context:
+                    by_session(globals()["reader"])
+                caught.append(str(context.exception))
+
+        self.assertPassed(Inner, tests=1)
+        (text,) = caught
+        self.assertNotIn("s3cret", text)
+        for pattern in (
+            r"engine postgresql\+psycopg://\S+:\*\*\*@\S*/border_production",
+            r"test_border\.py:\d+ in by_session",
+            r"made at \S*test_border\.py:\d+ in test_the_message",
+            rf"It is {__name__}\.reader\.",
+            rf"`engines = \[{__name__}\.reader\]`",
+            rf"`outside = \[{__name__}\.reader\]`",
+        ):
+            self.assertRegex(text, pattern)
+
+    def test_an_error_that_the_application_swallows_fails_the_test(self) -> None:
+        engine = self.engine("psycopg")
+        application: dict[str, Any] = {"save": by_session, "engine": engine}
+        exec(  # an application is in another file than its test
+            compile(
+                "def careless():\n    try:\n        save(engine)\n    except Exception:\n        pass",
+                "shop.py",
+                "exec",
+            ),
+            application,
+        )
+        for kind in KINDS:
+
+            class Inner(kind):  # type: ignore[misc,valid-type]
+                metadata = Base.metadata
+
+                def test_it(self) -> None:
+                    application["careless"]()
+
+            with self.subTest(kind=kind.__name__):
+                self.assertFailed(Inner, pattern=rf"{LeakError.__name__}: OutsideDatabase was raised and swallowed")
+
+    def test_every_pool_has_its_engine_back_after_the_class(self) -> None:
+        pools = (sa.pool.QueuePool, sa.pool.NullPool, sa.pool.StaticPool, sa.pool.SingletonThreadPool)
+        for poolclass in pools:
+            named, same = (self.engine("psycopg", poolclass=poolclass) for _ in range(2))
+            before = named.pool, same.pool, named.url
+
+            class Inner(DatabaseTest):
+                metadata = Base.metadata
+                engines = [named]
+
+                def test_it(self) -> None:
+                    by_session(named)  # noqa: B023
+                    by_session(same)  # noqa: B023
+                    same.dispose()  # noqa: B023
+                    self.assertRowCount(Note, 2)
+
+            with self.subTest(poolclass=poolclass.__name__):
+                self.assertPassed(Inner, tests=1)
+                self.assertEqual((named.pool, same.pool, named.url), before)
+
+    def test_a_class_that_cannot_begin_leaves_no_border_behind(self) -> None:
+        engine = self.engine("psycopg")
+
+        class Broken(DatabaseTest):
+            metadata = Base.metadata
+
+            @classmethod
+            def setUpTestData(cls) -> None:
+                raise RuntimeError("no rows today")
+
+            def test_it(self) -> None:
+                self.fail("it must not run")
+
+        self.assertFailed(Broken, pattern="no rows today")
+        with engine.connect() as connection:
+            self.assertEqual(connection.execute(select(Note)).all(), [])
+
+
+class SQLiteTest(Doors, BorderCase):
+    def setUp(self) -> None:
+        self.production = SQLiteProduction(self.enterContext(tempfile.TemporaryDirectory()))
+        super().setUp()
+
+    kind_url = "sqlite://"
+
+    def test_what_the_driver_opens_by_itself_is_refused(self) -> None:
+        import sqlite3
+
+        engine = self.engine("pysqlite")
+        file = self.production.file
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+            url = "sqlite://"
+            engines = [engine]
+
+            def test_it(self) -> None:
+                for name in (str(file), f"file:{file}?mode=ro"):
+                    with self.assertRaisesRegex(OutsideDatabase, "real.db"):
+                        sqlite3.connect(name, uri=name.startswith("file:"))
+                sqlite3.connect(":memory:").close()
+
+        self.assertPassed(Inner, tests=1)
+
+    def test_an_application_on_sqlite_beside_a_test_database_on_postgresql(self) -> None:
+        engine = self.engine("pysqlite")
+        for kind in KINDS:
+
+            class Inner(kind):  # type: ignore[misc,valid-type]
+                metadata = Base.metadata
+
+                def test_it(self) -> None:
+                    with self.assertRaisesRegex(OutsideDatabase, "real.db"):
+                        by_session(engine)
+
+            self.assertPassed(Inner, tests=1)
+
+
+class MariaDBTest(Doors, BorderCase):
+    kind_url = "mariadb+pymysql://"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        require_mariadb()
+        cls.production = MariaDBProduction("border_production")
+        cls.addClassCleanup(cls.production.close)
+
+
+del Doors, BorderCase
+
+if __name__ == "__main__":
+    unittest.main()
