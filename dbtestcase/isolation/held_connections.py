@@ -28,9 +28,12 @@ class _Barred:
     def __getattr__(self, name: str) -> Any:
         if name == "cursor":  # SQLAlchemy wraps what is raised here, but not what its execute() raises
             return lambda *args, **kwargs: _BarredCursor(self)
-        if name in _ENDING or name.startswith("_"):  # what is private is looked at by pools and adapters
-            return getattr(self._real, name)
-        raise self._refusal(self._pool)
+        if name == "driver_connection":
+            return self
+        value = getattr(self._real, name)
+        if name == "pgconn" or (callable(value) and name not in _ENDING and not name.startswith("_")):
+            raise self._refusal(self._pool)
+        return value  # pools, adapters and whoever watches may look
 
 
 class _BarredCursor:
