@@ -20,7 +20,7 @@ from .snapshots import Snapshots
 from .statements import Statement
 from .temporary_tables import TemporaryTables
 
-__all__ = ["SessionState", "register_objects"]
+__all__ = ["Fail", "SessionState", "common_objects", "register_objects"]
 
 Fail = Callable[[Client, str, str], Exception]
 Factory = Callable[[Rules, Wire, Catalog, Stack, Fail], list[SessionObjects]]
@@ -36,7 +36,7 @@ class SessionState:
 
     def __init__(self, rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> None:
         self._catalog = catalog
-        self._kinds = _registry.get(rules.name, _any)(rules, wire, catalog, stack, fail)
+        self._kinds = _registry.get(rules.name, common_objects)(rules, wire, catalog, stack, fail)
         self.used = False
 
     def look(self) -> None:
@@ -130,13 +130,14 @@ class SessionState:
         self.look()
 
 
-def _any(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+def common_objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+    """What there is on every database."""
     return [RowLocks(catalog, stack.unfinished), Snapshots(rules, catalog, stack.unfinished)]
 
 
 def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
     return [
-        *_any(rules, wire, catalog, stack, fail),
+        *common_objects(rules, wire, catalog, stack, fail),
         ConstraintModes(wire),
         TemporaryTables(catalog),
         PreparedStatements(fail),

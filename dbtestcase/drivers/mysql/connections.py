@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import SandboxEscape
 from ...sandbox.rules import COMMITTING
 from ...sandbox.statements import Kind, Statement
+from ...sandbox.topics import Topic
 from ..arguments import known, refused
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyConnection, ProxyCursor
@@ -91,6 +92,8 @@ class Behaviour(ProxyConnection):
                 wire.temporary += [(name, marks) for name in words.temporary_tables(text)]
             return result
 
+        if Topic.ADVISORY in statement.topics:
+            text = _with_values(text, parameters)  # which lock is meant may be among them
         result = super()._run(text, contained, real, many=many, parameters=parameters)
         if wire.ended_by and not self._sandbox.wire.in_transaction():
             self._sandbox.stack.clear()
@@ -102,6 +105,7 @@ class Behaviour(ProxyConnection):
         if statement.kind is Kind.CHARACTERISTICS:
             # no other transaction runs beside this one: every level gives the same result
             self._level = words.isolation_level(statement.text) or self._level
+            client.set_modes(level=self._level.replace("-", " ").lower())
             return True
         if statement.kind is Kind.TRANSACTION:
             # SQLAlchemy sends COMMIT after it has set the isolation level
@@ -279,3 +283,20 @@ class AsyncMySQLConnection(MySQLConnection, AsyncFacade):
 
     def cursor(self, cursor: Any = None, *args: Any, **kwargs: Any) -> Any:
         return super().cursor()  # SQLAlchemy names a class of its own where it wants to stream
+
+
+def _with_values(text: str, parameters: Any) -> str:
+    """The text with its parameters as literals, as far as they are strings or numbers."""
+    if not parameters or not isinstance(parameters, (tuple, list, dict)):
+        return text
+
+    def literal(value: object) -> str:
+        quoted = str(value).replace("\\", "\\\\").replace("'", "''")
+        return quoted if isinstance(value, (int, float)) else f"'{quoted}'"
+
+    try:
+        if isinstance(parameters, dict):
+            return text % {name: literal(value) for name, value in parameters.items()}
+        return text % tuple(map(literal, parameters))
+    except (TypeError, ValueError, KeyError):
+        return text  # the driver's own error comes next

@@ -6,9 +6,17 @@ import decimal
 from collections.abc import Iterable, Mapping
 
 from ...errors import SandboxEscape
+from ...sandbox.connections import Wire
+from ...sandbox.lexer import MYSQL
 from ...sandbox.rules import COMMITTING, Rules, register
+from ...sandbox.savepoints import Stack
+from ...sandbox.schema_facts import Catalog
+from ...sandbox.session_objects import SessionObjects
+from ...sandbox.session_state import Fail, common_objects, register_objects
 from ...sandbox.statements import Kind, Statement
+from ...sandbox.temporary_names import TemporaryNames
 from . import statements as words
+from .named_locks import NamedLocks
 
 __all__ = ["MySQLRules"]
 
@@ -23,6 +31,8 @@ class MySQLRules(Rules):
     settings_roll_back = False
     any_case = True
     savepoints_replace = True
+    default_level = "repeatable read"
+    snapshot_by_reading = True
     no_savepoint = ("OperationalError", "SAVEPOINT {} does not exist")
     undo_session = "DO RELEASE_ALL_LOCKS()"
     volatile_functions = (
@@ -93,5 +103,15 @@ def _literal(value: object) -> str:
     return f"_utf8mb4 x'{data.hex()}'" if data else "''"
 
 
+def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+    drop = "DROP TEMPORARY TABLE IF EXISTS `{}`"
+    return [
+        *common_objects(rules, wire, catalog, stack, fail),
+        NamedLocks(MYSQL),
+        TemporaryNames(drop, MYSQL, rolls_back=False),
+    ]
+
+
 register("mysql", MySQLRules)
 register("mariadb", MySQLRules)
+register_objects("mysql", _objects)

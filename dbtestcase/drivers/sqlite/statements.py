@@ -7,10 +7,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...sandbox.connections import Wire
 from ...sandbox.lexer import FILL, PART, SQLITE
 from ...sandbox.rules import Rules, register
+from ...sandbox.savepoints import Stack
+from ...sandbox.schema_facts import Catalog
+from ...sandbox.session_objects import SessionObjects
 from ...sandbox.session_settings import Rows
+from ...sandbox.session_state import Fail, common_objects, register_objects
 from ...sandbox.statements import Kind, Statement, classify
+from ...sandbox.temporary_names import TemporaryNames
 
 __all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
 
@@ -212,4 +218,10 @@ def parse_attach(text: str) -> tuple[str, str] | None:
     return file.strip("'\""), alias.strip("'\"`[]").lower()
 
 
+def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+    drop = 'DROP TABLE IF EXISTS temp."{}"'
+    return [*common_objects(rules, wire, catalog, stack, fail), TemporaryNames(drop, SQLITE, rolls_back=True)]
+
+
 register("sqlite", SQLiteRules)
+register_objects("sqlite", _objects)
