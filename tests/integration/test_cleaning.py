@@ -413,6 +413,24 @@ class ConnectionsTest(CleaningCase):
         self.assertEqual(self.cleaner.clean().restored, ("public.t",))
 
 
+class CrashTest(CleaningCase):
+    @classmethod
+    def schema(cls) -> str:
+        return "create table t (id serial primary key)"
+
+    def test_after_a_crash_of_the_server_the_database_is_made_anew(self) -> None:
+        with connect(self.scratch.url, autocommit=True) as connection:
+            connection.execute("insert into t default values")
+            # what the server's recovery does, without taking it from the tests beside this one
+            connection.execute("set _dbtestcase.cleaning = 'on'; set session_replication_role = replica", prepare=False)
+            connection.execute("delete from _dbtestcase.alive; delete from _dbtestcase.touched", prepare=False)
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbtestcase'"
+            )
+        self.assertTrue(self.cleaner.clean().recloned)
+        self.assertAsBefore()
+
+
 class ManyTestsTest(CleaningCase):
     """Rows that were deleted stay in a table's file until somebody removes them."""
 

@@ -41,6 +41,9 @@ create unlogged table _dbtestcase.touched (rel oid not null, path text);
 
 create unlogged table _dbtestcase.altered (command text not null, object text);
 
+-- Empty once the server has recovered from a crash, as the two above are then.
+create unlogged table _dbtestcase.alive (since timestamptz not null);
+
 -- Every table that holds rows.  "filled", "class_level": there are copies of reference rows, of the class's own (which
 -- may be none).  "fill" puts the copies back.  "path": the search_path of the session that wrote the rows of the class.
 create table _dbtestcase.tables (

@@ -109,6 +109,8 @@ class MarkedCleaner(PostgreSQLCleaner):
         # A clone has its own counters of VACUUM, and its own settings and comment.
         self._connection.execute(b"select _dbtestcase.take_sizes(array(select rel from _dbtestcase.catalogs))")
         if self._new:
+            self._connection.execute(b"delete from _dbtestcase.alive")
+            self._connection.execute(b"insert into _dbtestcase.alive values (now())")
             database = self._connections.database
             facts = b"select _dbtestcase.facts(%b::oid), _dbtestcase.writers_of_facts(%b::oid)"
             row = self._connection.execute(facts, (database, database)).fetchone()
@@ -145,6 +147,13 @@ class MarkedCleaner(PostgreSQLCleaner):
 
     def _reopen(self) -> None:
         self._open()
+        if self._connection.execute(b"select from _dbtestcase.alive").fetchone() is None:
+            raise CleaningError(
+                "The server has recovered from a crash, which emptied what is not logged: also the notes of what was"
+                " touched.",
+                cause="a process of the server was killed, or its disk was full.",
+                remedy="nothing: the database is made anew.",
+            )
 
     def _make_visible(self, catalogs: list[int]) -> None:
         """Make catalogs that were written earlier fit for the first look again; less often where it is of no avail."""
