@@ -1,0 +1,169 @@
+"""Hints that a failure is given where its cause is known: a table that nobody made, ids and times that tests count on."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import MetaData
+
+from ..reporting.queries import Query
+
+__all__ = ["extension_hint", "hints"]
+
+_SHOWN = 8  # names of tables
+
+_NO_TABLE = re.compile(
+    r'relation "(?P<pg>[^"]+)" does not exist|no such table: (?P<lite>\S+)|Table \'(?P<my>[^\']+)\' doesn\'t exist'
+)
+_NUMBERS = re.compile(r"^(?:assert )?(\d+) (?:!=|==) (\d+)")
+_NOT_FOUND = re.compile(r"^(?:assert )?(?:404 (?:!=|==) \d+|\d+ (?:!=|==) 404)|None|NoneType")
+_ID_IN_SOURCE = re.compile(r"\b(?:\w*_)?(?:id|pk)\b|\.get\(\s*\w[\w.]*\s*,\s*\d+|/\d+(?:[/\"'?]|$)")
+_TIME = re.compile(r"datetime\.datetime\([^()]*(?:\([^()]*\)[^()]*)*\)")
+_ORDER_BY = re.compile(r"\border by\b(.*)", re.IGNORECASE | re.DOTALL)
+
+
+def hints(
+    error: BaseException, *, name: str, metadata: list[MetaData], made_by: str, dialect: str, resets: bool, log: list[Query]
+) -> Iterator[str]:
+    """What may be behind the failure of a test.
+
+    :param name: the test class.
+    :param metadata: what its tables are made of.
+    :param made_by: what makes them instead, such as ``alembic.ini``; empty where ``metadata`` does.
+    :param dialect: the test database's.
+    :param resets: whether ids start from the same number in every test.
+    :param log: the statements of the test.
+    """
+    table = _missing_table(error)
+    if table:
+        yield _about_tables(table, name, metadata, made_by)
+    if isinstance(error, AssertionError | AttributeError | TypeError):
+        if not resets and dialect != "sqlite" and _is_about_an_id(error):
+            yield (
+                "dbtestcase: ids go on from test to test, a rollback does not set them back. If this test counts on a "
+                + (
+                    f"number: {name}.reset_sequences = True."
+                    if dialect == "postgresql"
+                    else "number, use the id of the row that it made, or TruncatingDatabaseTest."
+                )
+            )
+        if dialect == "postgresql" and (_is_a_tie(error) or _is_ordered_by_time(error, metadata, log)):
+            yield (
+                "dbtestcase: now() is the time at which the outer transaction began: it is the same for every row that this "
+                "test makes, so rows that a now() default orders are tied. Give the rows times of their own, order by the "
+                "id as well, use clock_timestamp() as the default, or TruncatingDatabaseTest."
+            )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        orig = getattr(each, "orig", None)
+        pending += [each.__context__, each.__cause__, orig if isinstance(orig, BaseException) else None]
+
+
+def _missing_table(error: BaseException) -> str:
+    for each in _chain(error):
+        found = _NO_TABLE.search(str(each))
+        if found:
+            return str(next(filter(None, found.groups()))).rpartition(".")[2]
+    return ""
+
+
+def _about_tables(table: str, name: str, metadata: list[MetaData], made_by: str) -> str:
+    begin = f'dbtestcase: the table "{table}" was not made in the test database'
+    if made_by:
+        return (
+            f"{begin}: the migrations of {made_by} make its tables, and none of them makes this one. A revision may be "
+            "missing (alembic revision --autogenerate), or the table belongs to another project."
+        )
+    names = [each.fullname for one in metadata for each in one.tables.values()]
+    if not metadata:
+        return f"{begin}: {name} has no `metadata`, so no table was. Write metadata = Base.metadata in the class."
+    if any(table == each.rpartition(".")[2] for each in names):
+        return (
+            f"{begin}, though `metadata` holds it now: the module with its model was imported only after the class had "
+            "begun. Import it at the top of the test module."
+        )
+    shown = ", ".join(sorted(names)[:_SHOWN]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN else "")
+    return (
+        f"{begin}: the `metadata` of {name} holds {shown or 'no tables'}. The module with its model may not be imported "
+        "(import it at the top of the test module), or the model belongs to another base: metadata = [A.metadata, …]."
+    )
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    """The source lines that the error passed through, from the test's on; the library's own are left out."""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if not frame.f_globals.get("__unittest"):
+            yield linecache.getline(frame.f_code.co_filename, traceback.tb_lineno, frame.f_globals)
+        traceback = traceback.tb_next
+
+
+def _is_about_an_id(error: BaseException) -> bool:
+    text = str(error)
+    if isinstance(error, AssertionError) and _NUMBERS.search(text):
+        return any(_ID_IN_SOURCE.search(line) for line in _lines(error))
+    if not _NOT_FOUND.search(text):
+        return False
+    return any(re.search(r"\.get\(\s*\w[\w.]*\s*,\s*\d+|/\d+(?:[/\"'?]|$)", line) for line in _around(error))
+
+
+def _around(error: BaseException) -> Iterator[str]:
+    """The lines of the test's function up to the one that failed."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if not frame.f_globals.get("__unittest"):
+            code = frame.f_code
+            for number in range(max(code.co_firstlineno, traceback.tb_lineno - 20), traceback.tb_lineno + 1):
+                yield linecache.getline(code.co_filename, number, frame.f_globals)
+        traceback = traceback.tb_next
+
+
+def _is_a_tie(error: BaseException) -> bool:
+    times = _TIME.findall(str(error))
+    return len(times) >= 2 and times[0] == times[1]
+
+
+def _is_ordered_by_time(error: BaseException, metadata: list[MetaData], log: list[Query]) -> bool:
+    """Whether sequences differ, in a test that has read rows in the order of a ``now()`` default."""
+    if not isinstance(error, AssertionError) or "differ" not in str(error):
+        return False
+    columns = {
+        column.name
+        for one in metadata
+        for table in one.tables.values()
+        for column in table.columns
+        if re.search(r"now\(|current_timestamp", str(getattr(column.server_default, "arg", "")), re.IGNORECASE)
+    }
+    for query in log:
+        found = _ORDER_BY.search(query.statement)
+        if found and columns & set(re.findall(r"\w+", found[1])):
+            return True
+    return False
+
+
+def extension_hint(error: BaseException) -> str:
+    """The ways out where a server has not got an extension that is asked for; empty for another error."""
+    for each in _chain(error):
+        state: Any = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
+        if state in ("0A000", "58P01") and "extension" in str(each):
+            return (
+                "dbtestcase: the programs of this PostgreSQL have not got the extension. Use programs that have: "
+                "DBTESTCASE_POSTGRES_BIN=/usr/lib/postgresql/17/bin, with the extension's package installed beside them, "
+                "or a server that has it: DBTESTCASE_URL=postgresql+psycopg://…"
+            )
+    return ""
