@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import MetaData
+
 from ..backends.recipes import Recipe
 from ..isolation.rollback import Isolation
 from ..isolation.truncation import CleanedRecipe, TruncatingIsolation, truncating_run
@@ -27,6 +29,13 @@ class CommittingClass(MigratedClass):
 
     def recipe(self) -> Recipe:
         return CleanedRecipe(super().recipe() if self.cls.migrations is not None else ClassLifecycle.recipe(self))
+
+    def tables(self) -> tuple[list[MetaData], str]:
+        return super().tables() if self.cls.migrations is not None else ClassLifecycle.tables(self)
+
+    @property
+    def resets_ids(self) -> bool:
+        return True
 
     def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
         server_url, disposable = self.server_url(settings, engines)

@@ -1,4 +1,4 @@
-"""Hints that a failure is given where its cause is known: a table that nobody made, ids and times that tests count on."""
+"""Hints for a failure whose cause is known: a table that nobody made, ids and times that a test counts on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ _ORDER_BY = re.compile(r"\border by\b(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def hints(
-    error: BaseException, *, name: str, metadata: list[MetaData], made_by: str, dialect: str, resets: bool, log: list[Query]
+    error: BaseException,
+    *,
+    name: str,
+    metadata: list[MetaData],
+    made_by: str,
+    dialect: str,
+    resets: bool,
+    log: list[Query],
 ) -> Iterator[str]:
     """What may be behind the failure of a test.
 
@@ -43,19 +50,18 @@ def hints(
         yield _about_tables(table, name, metadata, made_by)
     if isinstance(error, AssertionError | AttributeError | TypeError):
         if not resets and dialect != "sqlite" and _is_about_an_id(error):
+            way = "the id of the row that it made, or TruncatingDatabaseTest"
+            if dialect == "postgresql":
+                way = f"the id of the row that it made, or {name}.reset_sequences = True"
             yield (
-                "dbtestcase: ids go on from test to test, a rollback does not set them back. If this test counts on a "
-                + (
-                    f"number: {name}.reset_sequences = True."
-                    if dialect == "postgresql"
-                    else "number, use the id of the row that it made, or TruncatingDatabaseTest."
-                )
+                "dbtestcase: ids go on from test to test: a rollback does not set them back. Where a test counts on a "
+                f"number, use {way}."
             )
         if dialect == "postgresql" and (_is_a_tie(error) or _is_ordered_by_time(error, metadata, log)):
             yield (
-                "dbtestcase: now() is the time at which the outer transaction began: it is the same for every row that this "
-                "test makes, so rows that a now() default orders are tied. Give the rows times of their own, order by the "
-                "id as well, use clock_timestamp() as the default, or TruncatingDatabaseTest."
+                "dbtestcase: now() is the time at which the outer transaction began, the same for all rows, so "
+                "rows that a now() default orders are tied. Give the rows times of their own, order by the id as well, "
+                "use clock_timestamp() as the default, or TruncatingDatabaseTest."
             )
 
 
@@ -97,7 +103,7 @@ def _about_tables(table: str, name: str, metadata: list[MetaData], made_by: str)
         )
     shown = ", ".join(sorted(names)[:_SHOWN]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN else "")
     return (
-        f"{begin}: the `metadata` of {name} holds {shown or 'no tables'}. The module with its model may not be imported "
+        f"{begin}: the `metadata` of {name} holds {shown or 'no tables'}. The module of its model may not be imported "
         "(import it at the top of the test module), or the model belongs to another base: metadata = [A.metadata, …]."
     )
 
@@ -162,8 +168,8 @@ def extension_hint(error: BaseException) -> str:
         state: Any = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
         if state in ("0A000", "58P01") and "extension" in str(each):
             return (
-                "dbtestcase: the programs of this PostgreSQL have not got the extension. Use programs that have: "
-                "DBTESTCASE_POSTGRES_BIN=/usr/lib/postgresql/17/bin, with the extension's package installed beside them, "
-                "or a server that has it: DBTESTCASE_URL=postgresql+psycopg://…"
+                "dbtestcase: the programs of this PostgreSQL have not got the extension. Use programs that have, with "
+                "DBTESTCASE_POSTGRES_BIN=/usr/lib/postgresql/17/bin and the extension's package beside them; or "
+                "a server that has it, with DBTESTCASE_URL=postgresql+psycopg://…"
             )
     return ""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import MetaData
+
 from ..backends import test_database
 from ..backends.recipes import Recipe
 from ..backends.schema import MetadataRecipe
@@ -16,6 +18,7 @@ from ..isolation.engines import resolve_engines
 from ..migrations import MigrationRecipe
 from ..settings import read_settings
 from . import scopes
+from .configuration import metadata_in
 from .per_class import ClassLifecycle, defining_class
 from .per_test import TestLifecycle
 
@@ -33,6 +36,9 @@ class MigratedClass(ClassLifecycle):
 
     def recipe(self) -> Recipe:
         return self.migration_recipe().with_hooks(self.base_data(), self.initial_schema())
+
+    def tables(self) -> tuple[list[MetaData], str]:
+        return metadata_in(self.cls), self.migration_recipe().label
 
     def migration_recipe(self) -> MigrationRecipe:
         """What was read of the project's files, once a run."""

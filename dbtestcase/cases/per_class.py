@@ -9,15 +9,16 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.orm import Session
 
 from ..backends.recipes import Recipe
 from ..backends.schema import MetadataRecipe
 from ..data.class_data import ClassData, capture
 from ..data.factories import FactoryManager, bound
+from ..data.sessions import engine_of
 from ..errors import ConfigurationError, NotRunning
-from ..isolation.engines import resolve_engines
+from ..isolation.engines import resolve_engines, sync_engine_of
 from ..isolation.rollback import Isolation, SandboxIsolation
 from ..isolation.sandbox_run import sandbox_run
 from ..migrations import commands_led
@@ -27,6 +28,7 @@ from ..reporting.lock_waits import LockWatch
 from ..settings import Settings, read_settings
 from . import scopes
 from .configuration import check_names, metadata_in
+from .hints import hints
 from .lifecycle import is_ours, own_cleanups
 from .modules import current, modules
 from .never_ran import check_runnable
@@ -53,6 +55,7 @@ class ClassRun:
         self.log = SQLLog(settings.sql, isolation.carries)
         self.pid = os.getpid()
         self.isolation = isolation
+        self.engines: list[Engine] = []  # the application's
         self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
         self.began = self.waited = 0.0  # in the time of the report
         self.begun = False
@@ -184,6 +187,7 @@ class ClassLifecycle(Provisioning):
         self.cls.addClassCleanup(current.end, self)
         run = self._run = ClassRun(isolation, settings)
         run.began, run.waited = began, waited
+        run.engines = [sync_engine_of(engine) for engine in engines]
         current.running = self
         try:
             isolation.begin_class(self.label, engines, self.cls.outside)
@@ -247,6 +251,31 @@ class ClassLifecycle(Provisioning):
         owner = defining_class(self.cls, name)
         return owner is not None and not is_ours(owner)
 
+    def hints(self, error: BaseException, run: ClassRun) -> Iterator[str]:
+        """What may be behind the failure of a test."""
+        try:
+            tables, made_by = self.tables()
+            yield from hints(
+                error,
+                name=self.cls.__qualname__,
+                metadata=tables,
+                made_by=made_by,
+                dialect=run.isolation.engine.dialect.name,
+                resets=self.resets_ids,
+                log=run.log.entries,
+            )
+        except Exception as broken:  # the test's own failure is what matters
+            yield f"dbtestcase: no hint could be found: {type(broken).__name__}: {broken}"
+
+    def tables(self) -> tuple[list[MetaData], str]:
+        """What the tables are made of, and what makes them instead: a name for messages, empty where nothing does."""
+        return metadata_in(self.cls), ""
+
+    @property
+    def resets_ids(self) -> bool:
+        """Whether ids start from the same number in every test."""
+        return bool(self.cls.reset_sequences)
+
     def source_files(self) -> frozenset[str]:
         """The source files of the class and of its bases outside of this library."""
         return _source_files(self.cls)
@@ -308,6 +337,7 @@ class ClassLifecycle(Provisioning):
                     self.factory_session,
                     async_session_provider=self.async_factory_session,
                     run=self.run_factory,
+                    keeps=lambda session: run.test is not None and engine_of(session) in run.engines,
                 )
             )
             run.factories = FactoryManager(self.factory_session, factories, run=self.run_factory)
@@ -323,6 +353,7 @@ class ClassLifecycle(Provisioning):
         if not run.captured:
             run.captured = True
             self._capture_data(run)
+            run.isolation.end_class_data()
             self._report_set_up(run)
 
     def _capture_data(self, run: ClassRun) -> None:

@@ -158,7 +158,7 @@ class TestLifecycle:
         test = self.test
         run = self.of_class.begin_test(self)
         self._began = perf_counter()
-        run.isolation.begin_test(test.id())
+        run.isolation.begin_test(test.id(), test_files=self.of_class.source_files())
         run.log.begin_test()
         run.test = self
         test.addCleanup(self.end)
@@ -217,6 +217,7 @@ class TestLifecycle:
         """Notes for an exception that is about to fail the test."""
         run = self.of_class.run
         if run is not None and run.test is self:
+            yield from self.of_class.hints(error, run)
             yield run.log.text()
             if run.settings.keep == "fail":
                 yield keep_rows(self.of_class, run, self.test.id())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -12,13 +13,14 @@ from ..backends import Database, Lending, test_database
 from ..backends.recipes import Recipe
 from ..backends.server_urls import checked_url
 from ..drivers.endpoints import Target, family_of, targets_of_url
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation.engines import sync_engine_of
 from ..reporting.urls import shown
 from ..server import Server, disposable_server
 from ..server.staying import STAY_HOURS
 from ..settings import Settings
 from . import scopes
+from .hints import extension_hint
 
 __all__ = ["Provisioning"]
 
@@ -110,10 +112,24 @@ class Provisioning:
                 transactional=transactional,
             )
 
-        if self.cls.database == "existing":
-            return self.lending(server_url).take(key, make)
-        # one database serves the sandboxed and the committing classes: neither leaves anything in it
-        database = scopes.enter("run", key[:-1], make)
+        failed = scopes.enter("run", "databases that could not be made", _failures)
+        if key in failed:
+            raise DatabaseError(
+                f"The database of {self.cls.__qualname__} was not made: it failed for a class before this one.",
+                cause=f"{type(failed[key]).__name__}: {failed[key]}",
+                remedy="see the error of that class",
+            ) from failed[key]
+        try:
+            if self.cls.database == "existing":
+                return self.lending(server_url).take(key, make)
+            # one database serves the sandboxed and the committing classes: neither leaves anything in it
+            database = scopes.enter("run", key[:-1], make)
+        except Exception as error:
+            if hint := extension_hint(error):
+                error.add_note(hint)
+            if not isinstance(error, ServerError | UnsafeDatabase):
+                failed[key] = error
+            raise
         if disposable and database.made_template:
             database.made_template = False
             self.server(settings, server_url.get_backend_name()).persist()
@@ -150,6 +166,11 @@ class Provisioning:
     def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""
         return scopes.enter("run", ("server", kind), lambda: disposable_server(settings, kind=kind))
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[dict[Hashable, Exception]]:
+    yield {}
 
 
 def _kind(name: str) -> str:

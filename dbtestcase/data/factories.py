@@ -11,13 +11,19 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
+from sqlalchemy import inspect as inspect_instance
 from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError
-from .factoryboy import Binding, is_factory_boy, lead_method, reachable
+from .factoryboy import Binding, is_factory_boy, lead_method, names_a_session, reachable, refuse_old_version
 from .polyfactory import is_polyfactory, lead
 
 __all__ = ["FactoryManager", "bound", "is_factory"]
+
+
+def _never(session: Any) -> bool:
+    return False
+
 
 Factories = Sequence[type | ModuleType] | ModuleType
 
@@ -29,6 +35,7 @@ def bound(
     *,
     async_session_provider: Callable[[], Any] | None = None,
     run: Callable[[Callable[[], Any]], Any] | None = None,
+    keeps: Callable[[Any], bool] = _never,
 ) -> Iterator[None]:
     """Let the factories, and all that they reach, use the provider's session.
 
@@ -41,12 +48,19 @@ def bound(
     :param async_session_provider: for polyfactory's ``create_async``.
     :param run: calls what makes instances, with the sync methods of factories: ``run_blocking``
         where the session is an async session's own.
+    :param keeps: whether factories that name this session, or what makes it, are to keep it, where each of them names
+        one.
     :raises ConfigurationError: something that is not a factory is listed.
     """
     classes = _collect(factories)
     with ExitStack() as undo:
-        binding = Binding(session_provider, undo, run)
-        for factory in reachable([each for each in classes if not is_polyfactory(each)]):
+        if any(map(is_factory_boy, classes)):
+            refuse_old_version()
+        found = reachable([each for each in classes if not is_polyfactory(each)])
+        if not all(names_a_session(factory) for factory in found):
+            keeps = _never  # one graph of objects needs one session
+        binding = Binding(session_provider, undo, run, keeps)
+        for factory in found:
             binding.adopt(factory)
         polyfactories = [each for each in classes if is_polyfactory(each)]
         lead(polyfactories, session_provider, async_session_provider, undo)
@@ -140,8 +154,12 @@ class _Managed:
             return await making
 
     def _store(self, made: Any) -> None:
-        session = self._manager._current()
-        if any(instance in session.new for instance in (made if isinstance(made, list) else [made])):
+        pending = {}
+        for instance in made if isinstance(made, list) else [made]:
+            state = inspect_instance(instance, raiseerr=False)
+            if state is not None and getattr(state, "pending", False):
+                pending[id(state.session)] = state.session
+        for session in pending.values():
             session.flush() if self._manager._run is None else self._manager._run(session.flush)
 
 

@@ -8,6 +8,7 @@ in the middle of a test) is bound with its base, and inherits what the base real
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -16,7 +17,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-__all__ = ["Binding", "is_factory_boy", "lead_method", "reachable"]
+from ..errors import ConfigurationError
+
+__all__ = ["Binding", "is_factory_boy", "lead_method", "names_a_session", "reachable", "refuse_old_version"]
 
 
 class Binding:
@@ -24,6 +27,7 @@ class Binding:
 
     :param session_provider: asked each time; ``None`` stands for "as if unbound".
     :param run: calls what makes instances.
+    :param keeps: whether a factory that names this session (or what makes it) is to keep it.
     """
 
     def __init__(
@@ -31,8 +35,10 @@ class Binding:
         session_provider: Callable[[], Session | None],
         undo: ExitStack,
         run: Callable[[Callable[[], Any]], Any] | None = None,
+        keeps: Callable[[Any], bool] = lambda session: False,
     ) -> None:
         self.session_provider = session_provider
+        self.keeps = keeps
         self._undo = undo
         self._run = run
 
@@ -106,8 +112,14 @@ class _BoundOptions:
     def sqlalchemy_session(self) -> Any:
         if _SET in vars(self):  # by a test's own `PostFactory._meta.sqlalchemy_session = …`
             return vars(self)[_SET]
-        session = vars(self)[_BINDING].session_provider()
-        return vars(self).get("sqlalchemy_session") if session is None else session
+        binding, own = vars(self)[_BINDING], vars(self).get("sqlalchemy_session")
+        if own is not None and binding.keeps(own):
+            return own
+        factory = vars(self).get("sqlalchemy_session_factory")
+        if factory is not None and binding.keeps(factory):
+            return None  # FactoryBoy asks it
+        session = binding.session_provider()
+        return own if session is None else session
 
     @sqlalchemy_session.setter
     def sqlalchemy_session(self, session: Any) -> None:
@@ -122,8 +134,9 @@ class _BoundOptions:
         own = vars(self).get("sqlalchemy_session_factory")
         if own is None:
             return None
-        provider = vars(self)[_BINDING].session_provider
-        return own if provider() is None else provider
+        binding = vars(self)[_BINDING]
+        provider = binding.session_provider
+        return own if provider() is None or binding.keeps(own) else provider
 
     @sqlalchemy_session_factory.setter
     def sqlalchemy_session_factory(self, factory: Any) -> None:
@@ -163,10 +176,37 @@ def lead_method(factory: Any, name: str, run: Callable[[Callable[[], Any]], Any]
         undo.callback(setattr, factory, name, own)
 
 
+OLDEST = (3, 3)
+"""The version of FactoryBoy that has what a binding hooks into."""
+
+
+def refuse_old_version() -> None:
+    """Name the version that is there, if it is too old.
+
+    :raises ConfigurationError: it is.
+    """
+    version = str(getattr(sys.modules.get("factory"), "__version__", ""))
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers and numbers < OLDEST:
+        raise ConfigurationError(
+            f"factory_boy is {version}; the class attribute factories needs 3.3 or later.",
+            cause="an environment with an older release",
+            remedy="pip install 'factory_boy>=3.3.1', or leave `factories` out and let the factories name the "
+            "application's own session",
+        )
+
+
 def is_factory_boy(value: object) -> bool:
     """Whether it is a FactoryBoy class; FactoryBoy is not imported to find out."""
     base = sys.modules.get("factory.base")
     return base is not None and isinstance(value, type) and issubclass(value, base.Factory)
+
+
+def names_a_session(factory: Any) -> bool:
+    """Whether a factory says which session it uses; one that makes nothing has nothing to say."""
+    options = vars(factory._meta)
+    named = [options.get(name) is not None for name in ("sqlalchemy_session", "sqlalchemy_session_factory")]
+    return any(named) or bool(factory._meta.abstract)
 
 
 def reachable(factories: Iterable[Any]) -> list[Any]:

@@ -12,7 +12,14 @@ from sqlalchemy.orm import Session
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-__all__ = ["async_session_scope", "session_scope"]
+__all__ = ["async_session_scope", "engine_of", "session_scope"]
+
+
+def engine_of(session: Any) -> Engine | None:
+    """The engine of a session, a ``scoped_session`` or a ``sessionmaker``; ``None`` if that is not known."""
+    maker = getattr(session, "session_factory", session)  # of a scoped_session
+    bind = getattr(maker, "kw", {}).get("bind") if not isinstance(session, Session) else session.bind
+    return getattr(bind, "engine", None)
 
 
 @contextmanager

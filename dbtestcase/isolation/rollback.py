@@ -47,8 +47,15 @@ class Isolation(ABC):
         """
 
     @abstractmethod
-    def begin_test(self, label: str) -> None:
-        """A test begins; what is written from now on is undone at its end."""
+    def end_class_data(self) -> None:
+        """The class data are complete; what is written from now on belongs to the next test."""
+
+    @abstractmethod
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
+        """A test begins; what is written from now on is undone at its end.
+
+        :param test_files: the test's own source files: what they flush in the application's session is no lost commit.
+        """
 
     @abstractmethod
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
@@ -378,19 +385,23 @@ class SandboxIsolation(Isolation):
 
     # -- a test
 
-    def begin_test(self, label: str) -> None:
+    def end_class_data(self) -> None:
+        if not self._each_test and not self._marked:
+            self._check_before_mark()
+            self._restore = self._note_sequences()
+            self.run.sandbox.mark(self._label)
+            self._marked = True
+
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
         sandbox = self.run.sandbox
         if self._each_test:
             self._begin(label)
             if not self._tests:
                 self.run.board.greet(self._engines)
-        elif not self._marked:
-            self._check_before_mark()
-            self._restore = self._note_sequences()
-            sandbox.mark(label)
-            self._marked = True
         else:
+            self.end_class_data()
             sandbox.relabel(label)
+        sandbox.test_files = test_files
         self._state = _State.TEST
         if self._border is not None:
             self._border.in_test = True

@@ -281,12 +281,15 @@ class TruncatingIsolation(Isolation):
     def spoil(self) -> None:
         self._lost = True
 
-    def begin_test(self, label: str) -> None:
+    def end_class_data(self) -> None:
         if self._first:
             self._first = False
             self.run.lendings.roll_back_own()
             self.run.cleaner.keep()
             self._lasting = self._others()
+
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
+        self.end_class_data()
         self._label = label
         self._in_test(True)
         self.run.lendings.begin_test()

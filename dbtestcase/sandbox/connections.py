@@ -105,6 +105,7 @@ class Client(Owner):
         "scope",
         "state",
         "turn",
+        "used_by_application",
         "warned",
         "where",
         "writes",
@@ -128,6 +129,7 @@ class Client(Owner):
         self.parameters = Parameters()
         self.cursors: dict[str, int] = {}  # its server-side cursors, each with how many savepoints were set before it
         self.where: Origin | str = ""
+        self.used_by_application = False  # in a transaction that began in the test's own file: anybody else has written
         self.scope = 0
         self.state: Callable[[], object] | None = None
         """Says how the driver's own connection behaves: what of it a test changes must not reach the next one."""
@@ -197,6 +199,7 @@ class Client(Owner):
             self.look_at_modes()
         self.locks = False
         self.where = ""
+        self.used_by_application = False
         self.turn.waited_out = False
         self.cursors.clear()
         self.warned.clear()

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 from ..errors import DBTestCaseError, LeakError
+from ..reporting.call_sites import Origin
 from .connections import Client, Wire
 from .rules import COMMITTING
 
@@ -42,12 +43,20 @@ def find_problems(
     elif not wire.gone and not wire.in_transaction():
         found.append(outer_transaction_ended(label, getattr(wire, "ended_by", "")))
     for client in () if wire.gone else unfinished:
+        cause = "a commit() was forgotten: in production these rows would be lost"
+        remedy = "commit, roll back or close the session or connection where it was opened"
+        if isinstance(client.where, Origin) and client.where.filename in test_files:
+            cause = (
+                "the test's own file has begun the transaction, and the application has written in it: a commit() of "
+                "the application's is missing, or the test uses its session and nothing ends it"
+            )
+            remedy = "session.commit() in the application; session.remove() (or close()) in setUp() or tearDown()"
         found.append(
             LeakError(
                 f"{client.name[0].upper()}{client.name[1:]} was left with unfinished writes by {label}; its "
                 f"transaction began at {client.where or 'an unknown place'}.",
-                cause="a commit() was forgotten: in production these rows would be lost",
-                remedy="commit, roll back or close the session or connection where it was opened",
+                cause=cause,
+                remedy=remedy,
             )
         )
     return found + find_swallowed(label, raised, test_files)

@@ -140,6 +140,8 @@ class Sandbox:
         self.stack = Stack()
         self.turns = Turns(self._unfinished_turns, self._is_alone)
         self.raised: list[SandboxError] = []
+        self.test_files: frozenset[str] = frozenset()
+        """The source files of the test that runs."""
         self.application_connected = False
         """Whether the application has ever had a connection."""
         self.statements = 0
@@ -463,6 +465,8 @@ class Sandbox:
         if not client.active:
             client.where = _where()
             client.parameters.begin()
+        if writes and self.test_files:
+            self._note_writer(client)
         steps = self._steps(self.stack.statement, client, writes=writes)
         read_only = bool(self.rules.read_only) and self.rules.is_read_only(client)
         if self._guarded is not None and (steps or self._guarded is not client or not read_only):
@@ -580,6 +584,8 @@ class Sandbox:
         if not client.active:
             client.where = _where()
             client.parameters.begin()
+        if writes and self.test_files:
+            self._note_writer(client)
         self._current = client
         if statement.text:
             client.has_run = True
@@ -902,6 +908,15 @@ class Sandbox:
         if not self.catalog.may_write_without_rows(statement):
             self.stack.unwrite(client)
 
+    def _note_writer(self, client: Client) -> None:
+        """Who writes in a transaction that the test's own file has begun: what it flushes is arranged, not lost."""
+        if not client.own and not client.used_by_application and self.is_the_tests(client.where):
+            client.used_by_application = not self.is_the_tests(_where())
+
+    def is_the_tests(self, where: Origin | str) -> bool:
+        """Whether a line is one of the test's own source files."""
+        return isinstance(where, Origin) and where.filename in self.test_files
+
     def _refuse_second_writer(self, client: Client) -> None:
         for other in self.stack.unfinished():
             if other is not client and isinstance(other, Client) and not (other.own or client.own):
@@ -989,11 +1004,17 @@ class Sandbox:
         return find_problems(
             self.label,
             self.wire,
-            [c for c in self.stack.unfinished() if isinstance(c, Client) and not c.own and c is not self._late],
+            [c for c in self.stack.unfinished() if isinstance(c, Client) and self._is_left(c)],
             self.raised,
             test_files,
             wrote=self._wrote,
         )
+
+    def _is_left(self, client: Client) -> bool:
+        """Whether its unfinished writes are ones that the application has left."""
+        if client.own or client is self._late:
+            return False
+        return client.used_by_application or not self.is_the_tests(client.where)
 
     @_holding_the_wire
     def deferred_failure(self) -> Exception | None:
