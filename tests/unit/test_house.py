@@ -18,12 +18,12 @@ class MapTest(unittest.TestCase):
         self.assertEqual(folders - set(re.findall(r"^``(\w+)``$", self.text, re.MULTILINE)), set())
 
     def test_every_module_that_is_named_exists(self) -> None:
-        modules = {path.stem for path in PACKAGE.rglob("*.py")} | {path.parent.name for path in PACKAGE.rglob("*.py")}
-        others = {"commit", "setUpTestData", "begin_nested", "connect", "_dbtestcase", "dbapi", "SAVEPOINT"}
-        named = {name.split("/")[-1].split(".")[0] for name in re.findall(r"``([\w/.]+)``", self.text)}
-        self.assertEqual(
-            {name for name in named if name not in modules and name not in others and name != "page"}, set()
-        )
+        paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html"), *DOCS.parent.glob("tests/unit/*.py")]
+        modules = {name for path in paths for name in (path.stem, path.parent.name)}
+        named = {
+            name.rstrip("/").split("/")[-1].split(".")[0] for name in re.findall(r"``([a-z_][\w/.]+)``", self.text)
+        }
+        self.assertEqual(named - modules, {"setUpTestData", "_dbtestcase"})
 
 
 if __name__ == "__main__":
