@@ -28,6 +28,7 @@ from dbtestcase.reporting.call_sites import Origin, find_origin
 __all__ = ["Lending", "Lendings", "Trait", "lending_of", "traits"]
 
 _KEY = "dbtestcase_lending"
+_IN_TRANSACTION = 1  # a flag of PyMySQL's; a pool with reset_on_return=None ends nothing
 
 
 class Trait(Flag):
@@ -268,9 +269,9 @@ class Lendings:
         if lending is not None:
             lending.thread = None
             # raw_connection(): nobody saw its statements, unless its driver shows them
-            lending.spoiled |= not (lending.by_engine or lending.seen) or _autocommit(record.driver_connection) != (
-                lending.commits
-            )
+            raw = record.driver_connection
+            lending.spoiled |= not (lending.by_engine or lending.seen) or _autocommit(raw) != lending.commits
+            lending.spoiled |= lending.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
 
     def _by_engine(self, connection: Any, *_: Any) -> None:
         lending = connection.info.get(_KEY)

@@ -81,7 +81,7 @@ class MySQLCleaner(Cleaner):
         report, self._pending = self._pending, Report()
         for attempt in range(ATTEMPTS):
             try:
-                ended = self._sessions.end(opened or {}, hesitate=attempt == 0)
+                ended = self._sessions.end(opened or {}, expected, hesitate=attempt == 0)
                 report = report.joined(Report(ended=tuple(ended)))
                 step, done = self._step(look, again=bool(report.altered))
                 report = report.joined(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -19,10 +20,12 @@ __all__ = ["Sessions"]
 GRACE = 0.25  # seconds for a connection to end its work by itself
 PATIENCE = 5.0  # seconds for one that was ended to be gone
 PAUSE = 0.002
+LOOK = 0.15  # seconds between two looks at who waits for whom: within 0.1 s the server says the same again
 _MAY_NOT = 1227
 _GONE = 1094  # no such connection
 
-_HOLDS = "coalesce(t.trx_rows_modified + t.trx_tables_locked + t.trx_rows_locked > 0, 0)"
+_THREAD = re.compile(r" thread id (\d+),")
+_HOLDS = re.compile(r"undo log entries [1-9]|[1-9]\d* lock struct|, locked [1-9]")
 _BLOCKING = (
     "SELECT DISTINCT holder.trx_mysql_thread_id FROM information_schema.INNODB_LOCK_WAITS w"
     " JOIN information_schema.INNODB_TRX holder ON holder.trx_id = w.blocking_trx_id"
@@ -39,54 +42,72 @@ class Sessions:
         self._link = link
         self._sees_transactions = True
 
-    def others(self, opened: Mapping[int, Opened]) -> list[Session]:
-        """The other connections that use the database, and those of this process wherever they have gone."""
-        numbers = ", ".join(map(str, opened)) or "NULL"
-        return self._read(f"p.DB = {literal(self._link.database)} OR p.ID IN ({numbers})", opened)
+    def others(self, opened: Mapping[int, Opened], resting: Collection[int] = ()) -> list[Session]:
+        """The other connections that use the database, and those of this process wherever they have gone.
 
-    def _read(self, where: str, opened: Mapping[int, Opened]) -> list[Session]:
-        where = f"({where}) AND p.ID <> CONNECTION_ID() AND p.COMMAND NOT IN ('Killed', 'Daemon')"
-        columns = "SELECT p.ID, p.USER, p.COMMAND, p.INFO"
-        if self._sees_transactions:
-            join = "LEFT JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID"
-            query = f"{columns}, t.trx_id IS NOT NULL, {_HOLDS} FROM information_schema.PROCESSLIST p {join}"
-        else:  # without the right PROCESS: one's own connections only, and not what they hold
-            query = f"{columns}, 0, 0 FROM information_schema.PROCESSLIST p"
-        try:
-            rows = self._link.rows(f"{query} WHERE {where} ORDER BY p.ID")
-        except ServerSaid as error:
-            if error.number != _MAY_NOT or not self._sees_transactions:
-                raise
-            self._sees_transactions = False
-            return self._read(where, opened)
+        :param resting: the pids of those that wait in a pool, which has ended their transactions.
+        """
+        numbers = ", ".join(map(str, opened)) or "NULL"
+        return self._read(f"DB = {literal(self._link.database)} OR ID IN ({numbers})", opened, resting)
+
+    def _read(self, where: str, opened: Mapping[int, Opened], resting: Collection[int] = ()) -> list[Session]:
+        rows = self._link.rows(
+            f"SELECT ID, USER, COMMAND, INFO FROM information_schema.PROCESSLIST WHERE ({where})"
+            " AND ID <> CONNECTION_ID() AND COMMAND NOT IN ('Killed', 'Daemon') ORDER BY ID"
+        )
+        begun = self._transactions() if any(int(number) not in resting for number, *_ in rows) else {}
         return [
             Session(
-                pid=int(number),
+                pid=pid,
                 user=str(user),
-                state="active" if command not in ("Sleep", "") else "idle in transaction" if begun else "idle",
+                state="active" if command not in ("Sleep", "") else "idle in transaction" if pid in begun else "idle",
                 query=str(query or ""),
-                holds=bool(holds),
-                opened=opened.get(int(number)),
+                holds=begun.get(pid, False),
+                opened=opened.get(pid),
             )
-            for number, user, command, query, begun, holds in rows
+            for number, user, command, query in rows
+            for pid in [int(number)]
         ]
 
-    def end(self, opened: Mapping[int, Opened], *, hesitate: bool) -> list[Session]:
+    def _transactions(self) -> dict[int, bool]:
+        """The connections that are in a transaction, and whether each has written or locked anything.
+
+        ``INNODB_TRX`` would say the same of a moment ago: it stays as it was while anybody looks at it now and then.
+        """
+        if not self._sees_transactions:
+            return {}
+        try:
+            ((_, _, text),) = self._link.rows("SHOW ENGINE INNODB STATUS")
+        except ServerSaid as error:
+            if error.number != _MAY_NOT:
+                raise
+            self._sees_transactions = False  # without the right PROCESS: one's own connections, and not what they hold
+            return {}
+        found = {}
+        for block in str(text).split("\n---TRANSACTION ")[1:]:
+            thread = _THREAD.search(block)
+            if thread is not None and ", ACTIVE" in block.partition("\n")[0]:
+                found[int(thread[1])] = _HOLDS.search(block) is not None
+        return found
+
+    def end(self, opened: Mapping[int, Opened], resting: Collection[int], *, hesitate: bool) -> list[Session]:
         """End the connections that are in a transaction or run a statement; one that rests blocks nothing."""
-        doomed = self._busy(opened)
+        doomed = self._busy(opened, resting)
         until = time.monotonic() + GRACE
         while hesitate and may_yet_finish(doomed, threading.get_ident()) and time.monotonic() < until:
             self._link.rows(f"DO SLEEP({PAUSE})")
-            doomed = self._busy(opened)
+            doomed = self._busy(opened, resting)
         self._kill(self._link, doomed)
         until = time.monotonic() + PATIENCE
         numbers = {session.pid for session in doomed}
-        while numbers & {session.pid for session in self.others(opened)} and time.monotonic() < until:
+        while (
+            numbers and numbers & {session.pid for session in self.others(opened, numbers)} and time.monotonic() < until
+        ):
             self._link.rows(f"DO SLEEP({PAUSE})")
         return doomed
 
-    def _busy(self, opened: Mapping[int, Opened]) -> list[Session]:
-        return [session for session in self.others(opened) if session.busy]
+    def _busy(self, opened: Mapping[int, Opened], resting: Collection[int]) -> list[Session]:
+        return [session for session in self.others(opened, resting) if session.busy]
 
     def _kill(self, link: Link, sessions: Collection[Session]) -> None:
         for session in sessions:
@@ -109,13 +130,13 @@ class Sessions:
             around = Sessions(self._url, observer)
             waiting = pool.submit(self._link.rows, refused.statement)
             ended: list[Session] = []
-            while not wait([waiting], timeout=0.02).done:
+            while not wait([waiting], timeout=LOOK).done:
                 try:
                     numbers = [str(number) for (number,) in observer.rows(_BLOCKING + str(self._link.id))]
                 except ServerSaid:  # MySQL, and users without the right
                     continue
                 if numbers:
-                    found = around._read(f"p.ID IN ({', '.join(numbers)})", opened)
+                    found = around._read(f"ID IN ({', '.join(numbers)})", opened)
                     self._kill(observer, found)
                     ended += found
             problem = waiting.exception()
@@ -131,7 +152,7 @@ class Sessions:
             return ours
 
     def _unknown_holder(self, refused: ServerSaid, around: Sessions) -> CleaningError:
-        found = around._read(f"p.DB IS NULL OR p.DB <> {literal(self._link.database)}", {})
+        found = around._read(f"DB IS NULL OR DB <> {literal(self._link.database)}", {})
         named = "; ".join(str(session) for session in found if session.pid != self._link.id)
         return CleaningError(
             f"The database {self._link.database!r} could not be put back, because somebody holds a lock: {refused}.",
