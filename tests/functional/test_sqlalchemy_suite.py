@@ -1,0 +1,57 @@
+"""SQLAlchemy's own tests of its dialects give the same in a sandbox as plain; what differs is documented."""
+
+from __future__ import annotations
+
+import os
+import re
+import unittest
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.requirements import require_module
+from tests.support.runners import ROOT
+from tests.support.sqlalchemy_suite import ALL, CORE, outcomes
+
+LONG = os.environ.get("LONG_TESTS") == "1"
+DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pysqlite") if LONG else ("psycopg", "psycopg2", "pysqlite")
+PAGE = ROOT / "docs" / "explanation" / "differences.rst"
+_ENTRY = re.compile(r"^\* ``(\w+): ([^`]+)``: (.+)$", re.MULTILINE)
+
+
+def documented() -> dict[tuple[str, str], str]:
+    """The differences that the documentation lists, with their reasons."""
+    listed = PAGE.read_text(encoding="utf-8").partition(".. list of differences")[2]
+    return {(driver, test): reason for driver, test, reason in _ENTRY.findall(listed)}
+
+
+class SQLAlchemySuiteTest(unittest.TestCase):
+    def test_no_difference_is_silent(self) -> None:
+        for (driver, test), reason in documented().items():
+            with self.subTest(driver, test=test):
+                self.assertNotIn("silent", reason)
+
+
+def _test_of(driver: str) -> Callable[[unittest.TestCase], None]:
+    def test(self: unittest.TestCase) -> None:
+        require_module({"pysqlite": "sqlite3"}.get(driver, driver))
+        modules = ALL if LONG else CORE
+        with ThreadPoolExecutor() as pool:
+            plain, inside = pool.map(lambda how: outcomes(driver, how, modules, timeout=900), ("plain", "inside"))
+        self.assertGreater(sum(each == "passed" for each in plain.values()), 800 if LONG else 100)
+        differ = {name for name in {*plain, *inside} if plain.get(name) != inside.get(name)}
+        listed = {name for each, name in documented() if each == driver and (LONG or name in plain)}
+        self.assertEqual(
+            {name: (plain.get(name), inside.get(name)) for name in differ - listed}, {}, "(plain, in the sandbox)"
+        )
+        self.assertEqual(listed - differ, set(), "these are listed and do not differ any more")
+
+    test.__doc__ = f"What becomes of the tests of {driver}, plain and in a sandbox."
+    return test
+
+
+for _driver in DRIVERS:
+    setattr(SQLAlchemySuiteTest, f"test_{_driver}", _test_of(_driver))
+
+
+if __name__ == "__main__":
+    unittest.main()
