@@ -114,21 +114,28 @@ class _Comparison:
             difference
             for difference in snapshot.differences(migrated, self.modelled)
             if difference.item.kind in _KINDS
-            and self._counts(difference)
             and self._matters(difference, migrated)
             and not self._is_refused(difference)
         ]
+        # Before env.py is asked: Alembic does not ask it about names that the models leave to the server.
+        differences, renamed = self._renamed(differences)
         if self.columns.asks_env_py:  # whose answer may be that what looks the same differs
-            for item, definition in migrated.items():
-                if (
-                    item.kind == "column"
-                    and self.modelled.get(item) == definition
-                    and self.known.find(item) is not None
-                ):
-                    same = Difference(item, definition, definition)
-                    if self._counts(same) and self.columns.differing(item, definition, definition):
-                        differences.append(same)
-        return self._renamed(differences)
+            differences += [
+                Difference(item, definition, definition)
+                for item, definition in migrated.items()
+                if item.kind == "column" and self.modelled.get(item) == definition and self.known.find(item) is not None
+            ]
+        return (
+            [each for each in differences if self._counts(each) and self._differs(each)],
+            [(old, new) for old, new in renamed if self._counts(Difference(new, None, ""))],
+        )
+
+    def _differs(self, difference: Difference) -> bool:
+        """Whether a column that both have differs for the server and for env.py."""
+        item, before, after = difference
+        if item.kind != "column" or before is None or after is None:
+            return True
+        return bool(self.columns.differing(item, before, after))
 
     def unmended(self, renamed: list[tuple[Item, Item]]) -> list[Difference]:
         """What of the findings is still there, in a database that was changed."""
@@ -165,9 +172,6 @@ class _Comparison:
             return False
         table = Item("table", item.schema, item.name)
         if table not in migrated and table not in self.modelled:
-            return False
-        both = before is not None and after is not None
-        if item.kind == "column" and both and not self.columns.differing(item, str(before), str(after)):
             return False
         return not _is_partition(table, migrated)
 

@@ -43,8 +43,10 @@ class Reflected:
                 warnings.simplefilter("ignore", SAWarning)  # what it does not know of is the server's to compare
                 inspector = inspect(self._connection)
                 for each in inspector.get_table_names(schema=own):
+                    if (f"{own}.{each}" if own else each) in metadata.tables:
+                        continue  # the foreign key of another table has brought it
                     try:
-                        inspector.reflect_table(Table(each, metadata, schema=own), None, resolve_fks=False)
+                        inspector.reflect_table(Table(each, metadata, schema=own), None)
                     except SQLAlchemyError:
                         continue
         return self._schemas[schema].tables.get(f"{own}.{name}" if own else name)

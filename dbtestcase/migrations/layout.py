@@ -44,6 +44,7 @@ class Layout:
     prepend_sys_path: tuple[str, ...]
     parser: configparser.ConfigParser = field(repr=False)
     config: Config | None = field(default=None, repr=False)  #: the object that the layout was read from
+    names_versions: bool = True  #: whether it says where the revisions lie, or leaves it to Alembic
 
     @property
     def env_py(self) -> Path:
@@ -209,6 +210,7 @@ def _layout(
         prepend_sys_path=prepend,
         parser=parser,
         config=config,
+        names_versions=bool(versions),
     )
 
 

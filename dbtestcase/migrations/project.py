@@ -187,7 +187,8 @@ class Project:
         return SharedScripts(
             str(layout.script_location),
             self._maps,
-            version_locations=[str(folder) for folder in layout.version_locations],
+            # As in Alembic none are named by default: an env.py may append to them.
+            version_locations=[str(folder) for folder in layout.version_locations] if layout.names_versions else None,
             sourceless=layout.parser.get(layout.section, "sourceless", fallback="") == "true",
             recursive_version_locations=layout.recursive,
         )

@@ -8,7 +8,9 @@ database, `upgrade head`, drop it.  All on one server that is already running.
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 from tests.benchmarks.measure import finish, in_turns, print_table, process_seconds, shared_server, verdict
 from tests.support.alembic_projects import AlembicProject
-from tests.support.runners import write_suite
+from tests.support.runners import run_python, write_suite
 
 ROUNDS = 7
 
@@ -61,6 +63,32 @@ PER_RUN = """
 """
 
 
+# Down to base and up to head again: in a test, and by Alembic's own commands on a database that is at head.
+STEPS = """
+    import time
+    from dbtestcase import MigratedDatabaseTest
+
+    class StepsTest(MigratedDatabaseTest):
+        def test(self):
+            self.current_revision()  # imports Alembic and the revisions
+            began = time.perf_counter()
+            self.downgrade("base")
+            self.upgrade("head")
+            print("seconds", time.perf_counter() - began)
+"""
+PLAIN_STEPS = """
+    import time
+    from alembic import command
+    from alembic.config import Config
+
+    command.upgrade(Config("alembic.ini"), "head")
+    began = time.perf_counter()
+    command.downgrade(Config("alembic.ini"), "base")
+    command.upgrade(Config("alembic.ini"), "head")
+    print("seconds", time.perf_counter() - began)
+"""
+
+
 def write_project(folder: Path, count: int) -> AlembicProject:
     """A project whose revisions make a table, alter it three times, and so on."""
     folder.mkdir()
@@ -87,8 +115,17 @@ def write_project(folder: Path, count: int) -> AlembicProject:
     # Alembic's own programs find the database where the common practice has them find it.
     url = 'config.set_main_option("sqlalchemy.url", os.environ["PLAIN"]) if "PLAIN" in os.environ else None'
     project.replace("target_metadata = None", f"import os\n{url}\ntarget_metadata = None")
-    write_suite(folder, {"test_ours.py": OURS.format(head=down), "test_per_run.py": PER_RUN.format(head=down)})
+    suites = {"test_ours.py": OURS.format(head=down), "test_per_run.py": PER_RUN.format(head=down)}
+    write_suite(folder, {**suites, "test_steps.py": STEPS, "plain_steps.py": PLAIN_STEPS})
     return project
+
+
+def printed_seconds(arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> float:
+    """What a process says that it has taken."""
+    done = run_python(arguments, cwd=folder, env=env)
+    found = re.search(r"^seconds (.+)$", done.stdout, re.MULTILINE)
+    assert found is not None, done.stdout + done.stderr
+    return float(found[1])
 
 
 def main() -> None:
@@ -104,12 +141,12 @@ def main() -> None:
             project.env_py.write_text(f"{project.env_py.read_text()}# {next(counter)}\n")
             return process_seconds(ours, project.folder, env)
 
-        def plain(project: AlembicProject) -> float:
-            """`alembic upgrade head` alone, on an empty database that is there."""
+        def plain(project: AlembicProject, measure: Callable[..., float], *arguments: str) -> float:
+            """Alembic alone, on an empty database that is there."""
             with admin.connect() as connection:
                 connection.execute(text("CREATE DATABASE plain"))
             url = server.url.set(database="plain").render_as_string(False).replace("%", "%%")
-            seconds = process_seconds(["-m", "alembic", "upgrade", "head"], project.folder, {**env, "PLAIN": url})
+            seconds = measure(arguments, project.folder, {**env, "PLAIN": url})
             with admin.connect() as connection:
                 connection.execute(text("DROP DATABASE plain"))
             return seconds
@@ -118,11 +155,17 @@ def main() -> None:
             {
                 "warm, 2 revisions": partial(process_seconds, ours, small.folder, env),
                 "warm, 200 revisions": partial(process_seconds, ours, large.folder, env),
-                "plain alembic upgrade head, 200": partial(plain, large),
+                "plain alembic upgrade head, 200": partial(
+                    plain, large, process_seconds, "-m", "alembic", "upgrade", "head"
+                ),
                 "cold, 200 revisions": partial(cold, large),
                 "create, upgrade head, drop per run, 200": partial(
                     process_seconds, ["-m", "unittest", "test_per_run"], large.folder, env
                 ),
+                "200 down and up in a test": partial(
+                    printed_seconds, ["-m", "unittest", "test_steps"], large.folder, env
+                ),
+                "200 down and up by Alembic": partial(plain, large, printed_seconds, "plain_steps.py"),
                 # Each cold run changed env.py; the warm one after it must find a template again.
                 "(template of the next warm run)": partial(process_seconds, ours, large.folder, env),
             },
@@ -132,7 +175,9 @@ def main() -> None:
     warm = found["warm, 200 revisions"]
     per_run = found["create, upgrade head, drop per run, 200"]
     plain_upgrade = found["plain alembic upgrade head, 200"]
+    steps = found["200 down and up in a test"] / found["200 down and up by Alembic"]
     remarks = {
+        "200 down and up in a test": f"{steps:.2f} times Alembic's own",
         "warm, 200 revisions": f"{warm / found['warm, 2 revisions']:.2f} times 2 revisions",
         "cold, 200 revisions": f"{found['cold, 200 revisions'] / plain_upgrade:.2f} times plain",
         "create, upgrade head, drop per run, 200": f"{per_run / warm:.1f} times warm",
@@ -140,7 +185,8 @@ def main() -> None:
     print_table("A whole process with one test", [(name, found[name], remarks.get(name, "")) for name in found][:-1])
     finish(
         [
-            verdict("warm with 200 revisions / with 2", warm / found["warm, 2 revisions"], 1.3),
+            verdict("warm with 200 revisions / with 2", warm / found["warm, 2 revisions"], 1.05),
+            verdict("200 revisions down and up in a test / by Alembic", steps, 1.1),
             verdict(
                 "cold / plain alembic upgrade head",
                 found["cold, 200 revisions"] / plain_upgrade,

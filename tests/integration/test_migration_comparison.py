@@ -329,6 +329,35 @@ class EnvironmentOptionsTest(unittest.TestCase):
         sa.Table("post", self.models, sa.Column("id", sa.Integer, server_default=sa.text("next_post()")))
         self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
 
+    def test_include_object_is_asked_as_alembic_asks_it(self) -> None:
+        """With its kinds, the model's own object, the reflected one beside it, foreign keys with what they refer to."""
+        sa.Table(
+            "book",
+            self.models,
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("author_id", sa.ForeignKey("author.id")),
+            sa.Column("extra", sa.Integer),
+            sa.UniqueConstraint("author_id"),
+        )
+        self.database.ask(
+            "CREATE TABLE book (id serial PRIMARY KEY, author_id int CONSTRAINT other REFERENCES author, old int,"
+            " other_id int CONSTRAINT fk_left REFERENCES author, CONSTRAINT uq_other UNIQUE (author_id))"
+        )
+        self.project.replace(
+            "config = context.config\n",
+            "config = context.config\n"
+            "def include_object(object, name, type_, reflected, compare_to):\n"
+            "    assert name.startswith('') and object.info is not None\n"  # no name is None
+            "    if type_ == 'foreign_key_constraint':\n"
+            "        return list(object.elements)[0].column.table.name != 'author'\n"
+            "    if type_ == 'table':\n"
+            "        assert (compare_to is not None) == (name in ('author', 'book')), name\n"
+            "    return not (type_ == 'column' and reflected and compare_to is None)\n",
+        )
+        self.project.replace("target_metadata=target_metadata\n", "include_object=include_object\n")
+        found = compare(self.migrations, self.database.url, metadata=self.models)
+        self.assertEqual(found, ["op.add_column('book', sa.Column('extra', sa.Integer(), nullable=True))"])
+
     def test_naming_conventions_name_constraints(self) -> None:
         models = sa.MetaData(
             naming_convention={"pk": "pk_%(table_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}

@@ -68,6 +68,13 @@ class LateLocationsTest(EnvironmentTestCase):
         self.migrations.upgrade(self.database.url)
         self.expect_tables("author", "post")
 
+    def test_appended_to_those_that_the_ini_names_which_are_none(self) -> None:
+        self.alembic.revision("9999", None, "1 / 0")  # in migrations/versions, where Alembic does not look any more
+        self.alembic.replace("locations = [", "locations.append(")
+        self.alembic.replace("'elsewhere')]", "'elsewhere'))")
+        self.migrations.upgrade(self.database.url)
+        self.expect_tables("author", "post")
+
     def test_revisions_are_imported_once(self) -> None:
         self.alembic.replace(
             "import sqlalchemy as sa", "import sqlalchemy as sa, builtins; builtins.print('imported')",
