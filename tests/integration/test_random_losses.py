@@ -24,7 +24,7 @@ from dbtestcase import DatabaseTest
 from tests.support.inner import run_inner
 from tests.support.production import PostgreSQLProduction
 
-RUNS = 1000 if os.environ.get("DBTESTCASE_LONG_TESTS") == "1" else 12
+RUNS = 1000 if os.environ.get("LONG_TESTS") == "1" else 12
 SEED = 20_000
 MOMENTS = ("before the class", "in setUpTestData", "after setUpClass", "between tests", "at the start", "in the middle")
 NAMED = ("lost", "closed", "terminat", "ended", "connection", "recovery", "Nobody answers", "shut down")
@@ -137,7 +137,7 @@ class RandomLossesTest(unittest.TestCase):
             seed = SEED + number
             with self.subTest(seed=seed):
                 self.one_run(seed, production, counts)
-        if os.environ.get("DBTESTCASE_LONG_TESTS") == "1":
+        if os.environ.get("LONG_TESTS") == "1":
             print(counts, file=sys.stderr)
         self.assertGreater(counts["losses"], RUNS / 4)
         self.assertGreater(counts["green"], counts["failed"])
