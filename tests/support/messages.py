@@ -1,0 +1,94 @@
+"""Every error that the package can raise, read off its source, and the page of the reference that lists them.
+
+``python -m tests.support.messages`` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dbtestcase import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reference" / "messages.rst"
+_HEAD = """\
+Which error means what
+======================
+
+Every error by its first line, with what is behind it and the way out; ``…`` stands for the names of your project.  The
+classes are in :doc:`errors`.
+"""
+
+
+class Message(NamedTuple):
+    """What is known of an error without raising it."""
+
+    kind: str
+    what: str
+    cause: str
+    remedy: str
+
+
+def messages() -> list[Message]:
+    """All of them, each once, by class and first line."""
+    kinds = [name for name in errors.__all__ if issubclass(getattr(errors, name), errors.DBTestCaseError)]
+    found = {
+        Message(  # its words are made in its class
+            "MissingExtra",
+            "… needs the module …, which is not installed.",
+            "dbtestcase was installed without its […] extra.",
+            "pip install 'dbtestcase[…]'",
+        )
+    }
+    kinds.remove("MissingExtra")
+    for path in (ROOT / "dbtestcase").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds and node.args:
+                arguments = {word.arg: _text(word.value) for word in node.keywords}
+                what = _text(node.args[0])
+                if what.strip("… "):
+                    found.add(Message(node.func.id, what, arguments.get("cause", ""), arguments.get("remedy", "")))
+    return sorted(found, key=lambda message: (errors.__all__.index(message.kind), message))
+
+
+def _text(node: ast.expr) -> str:
+    """A string expression with … for what is only known when it is raised."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_text, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _text(node.left) + _text(node.right)
+    if isinstance(node, ast.IfExp):
+        return " / ".join(filter(str.strip, (_text(node.body), _text(node.orelse))))
+    return "…"
+
+
+def page() -> str:
+    """The page as it should be."""
+    return "\n".join([_HEAD, *_tables(messages())])
+
+
+def _tables(found: list[Message]) -> Iterator[str]:
+    kind = ""
+    for message in found:
+        if message.kind != kind:
+            kind = message.kind
+            yield f"\n{kind}\n{'-' * len(kind)}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 40 30 30\n"
+            yield "   * - first line\n     - likely cause\n     - what to do"
+        cells = (_cell(message.what), _cell(message.cause), _cell(message.remedy))
+        yield f"   * - {cells[0]}\n     - {cells[1]}\n     - {cells[2]}"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    for sign in "\\*`|_":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split()) or "\\"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
