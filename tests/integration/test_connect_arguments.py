@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, event, text
 
-from dbtestcase.drivers.arguments import settings_of_options
+from dbtestcase.drivers.arguments import HARMLESS, settings_of_options
 from dbtestcase.errors import ConfigurationError
 from tests.support.sandboxes import SandboxTestCase
 
@@ -486,6 +486,43 @@ class AsyncpgArgumentsTest(SandboxTestCase):
 
 
 del _Arguments
+
+
+class KeywordsTest(unittest.TestCase):
+    """Every keyword that a driver documents is honoured, harmless or refused on purpose: none is merely forgotten."""
+
+    REFUSED = {
+        "psycopg": {"replication"},
+        "psycopg2": {"replication"},
+        "asyncpg": set(),
+        "pg8000": {"replication"},
+    }
+
+    def test_those_of_libpq(self) -> None:
+        from psycopg.pq import Conninfo
+
+        settings = {"options", "application_name", "fallback_application_name", "client_encoding"}
+        for driver in ("psycopg", "psycopg2"):
+            known = HARMLESS[driver] | settings | self.REFUSED[driver]
+            self.assertEqual({option.keyword.decode() for option in Conninfo.get_defaults()} - known, set())
+
+    def test_those_of_the_drivers_signatures(self) -> None:
+        import inspect
+
+        import asyncpg
+        import pg8000.dbapi
+        import psycopg
+
+        honoured = {
+            "psycopg": {"conninfo", "autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"},
+            "asyncpg": {"dsn", "server_settings", "command_timeout", "connection_class", "record_class"},
+            "pg8000": {"application_name", "startup_params"},
+        }
+        connects = {"psycopg": psycopg.connect, "asyncpg": asyncpg.connect, "pg8000": pg8000.dbapi.connect}
+        for driver, connect in connects.items():
+            with self.subTest(driver):
+                named = {p.name for p in inspect.signature(connect).parameters.values() if p.kind is not p.VAR_KEYWORD}
+                self.assertEqual(named - HARMLESS[driver] - honoured[driver] - self.REFUSED[driver], set())
 
 
 class OptionsTest(unittest.TestCase):
