@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import unittest.mock
 from typing import Any
 
 import psycopg
 from sqlalchemy import create_engine, inspect
 
 from dbtestcase.backends.cleaning import Look, Opened, cleaner_for, install
+from dbtestcase.backends.postgresql import cleaning_sql
 from dbtestcase.errors import CleaningError
 from tests.integration.test_cleaning_workloads import CleaningCase
 from tests.support.scratch import connect, dump
@@ -115,6 +117,27 @@ class SchemaChangeTest(CleaningCase):
             with self.assertRaisesRegex(CleaningError, "CREATE TABLE public.made_by_test"):
                 cleaner.clean()
         self.assertTrue(self.cleaner.clean().recloned)
+
+
+class WithoutLibrariesTest(CleaningCase):
+    """A server without the libraries that tell which pages of a catalog were written."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        without = cleaning_sql.CATALOG_FUNCTIONS.replace("$libdir/pg_visibility", "$libdir/not_there")
+        with unittest.mock.patch.object(cleaning_sql, "CATALOG_FUNCTIONS", without):
+            super().setUpClass()
+
+    def test_a_change_is_noticed_all_the_same(self) -> None:
+        with connect(self.scratch.url) as connection:
+            row = connection.execute("select (_dbtestcase.visibility('pg_class')).all_visible").fetchone()
+            self.assertEqual(row, (-1,))
+        for statement in ("comment on database {} is 'x'", "comment on table author is 'x'", "truncate cache"):
+            with self.subTest(statement):
+                with connect(self.scratch.url, autocommit=True) as connection:
+                    connection.execute(statement.format(connection.info.dbname).encode())
+                self.assertEqual(self.cleaner.clean().recloned, statement.startswith("comment"))
+                self.assertAsBefore()
 
 
 class BookkeepingTest(CleaningCase):
