@@ -192,6 +192,8 @@ class PostgreSQLRules(Rules):
         changes = level and level != self.level_of(client)
         if changes and client.labels:
             return "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
+        if read_only is False and client.labels and self.is_read_only(client):
+            return "cannot set transaction read-write mode inside a read-only transaction"
         if not client.active or client.each_statement or not client.has_run:
             return ""
         if changes:

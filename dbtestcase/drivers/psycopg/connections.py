@@ -74,6 +74,7 @@ class _Virtual:
 
     pgconn: Any
     _pipeline: Any
+    _num_transactions: int
 
     def _join(self, wire: PsycopgWire, sandbox: Sandbox, asked: Asked, *, own: bool) -> None:
         self._wire = wire
@@ -97,6 +98,7 @@ class _Virtual:
         self._announced: Statement | None = None
         self._last: Statement | None = None
         self._stream: object | None = None
+        wire.virtual.add(self)
         self._notice = functools.partial(psycopg.Connection._notice_handler, weakref.ref(self))  # type: ignore[arg-type]
         self.pgconn.notice_handler = wire.notices
         client.state = functools.partial(_state_of, weakref.ref(self))
@@ -219,7 +221,7 @@ class _Virtual:
         yield from self._drive(self._sandbox.rollback(self._client))
 
     def _refuse_in_block(self, what: str) -> None:
-        if self._num_transactions:  # type: ignore[attr-defined]
+        if self._num_transactions:
             raise pg_errors.ProgrammingError(f"Explicit {what}() forbidden within a Transaction context.")
 
     @property
@@ -322,6 +324,15 @@ class _Virtual:
     def _refuse_stale(self, gen: Any) -> None:
         if self._is_stale and getattr(gen, "__name__", "") in _CONTINUING:
             raise psycopg.OperationalError("the COPY or stream has ended with its test")
+
+    def leave_blocks(self) -> None:
+        """A test has ended: what it has entered and not left (a pipeline, a transaction block) is over."""
+        if self._pipeline is not None or self._num_transactions:
+            if self._pipeline is not None:
+                self._pipeline.level += 1  # whoever leaves it in another test is not the last one, who would miss it
+                self._pipeline = None
+            self._num_transactions = 0
+            self._client.piped = False
 
     @property
     def _is_stale(self) -> bool:

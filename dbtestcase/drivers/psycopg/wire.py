@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class PsycopgWire:
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
         self.pgconn = self.connection.pgconn
         self._cut = ""
+        self.virtual: weakref.WeakSet[Any] = weakref.WeakSet()
         self.stream: object | None = None
         """What tells one COPY or stream from the next: those of a test that has ended are over."""
         self.notices = _Relay()
@@ -75,6 +77,8 @@ class PsycopgWire:
     def settle(self) -> None:
         """Get out of a COPY, stream or pipeline that a test left in the middle; cut the wire if that cannot be done."""
         self.stream = None
+        for connection in list(self.virtual):
+            connection.leave_blocks()
         if not self.gone and not self._is_settled():
             self.drain()
 
