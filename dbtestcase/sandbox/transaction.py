@@ -23,17 +23,19 @@ The order of things in one statement:
 2. a transaction that an error has aborted is rolled back to its savepoint, so that nobody else is poisoned;
 3. what cannot be contained is refused, before it is sent;
 4. the client's savepoint is set, if the top of the stack is not its own, and its ``SET`` parameters are applied;
-5. the statement runs.
+5. what clients own in the session (:mod:`dbtestcase.sandbox.session_objects`) is put in order for this one;
+6. the statement runs.
 
 Limits
 ======
 
 * One connection has one snapshot.  A statement sees what other clients have written and not committed; where that can
   happen a :exc:`DirtyReadWarning` says so.  Make it an error with ``-W error::dbtestcase.DirtyReadWarning``.
-* No transaction runs beside another: locks, isolation levels, ``NOTIFY``, ``now()`` per transaction and what the
-  server refuses inside a transaction (``VACUUM``, ``CREATE DATABASE``) need ``TruncatingDatabaseTest``.
-* Temporary tables, advisory locks and sequences are those of the one session; they end with the test (a sequence goes
-  on where it was unless ``reset_sequences`` is set).
+* No transaction runs beside another: rows that somebody else has locked, snapshots that differ, ``NOTIFY``, ``now()``
+  per transaction and what the server refuses inside a transaction (``VACUUM``, ``CREATE DATABASE``) need
+  ``TruncatingDatabaseTest``.
+* There is one session of the server.  What connections own in it is kept apart by :mod:`dbtestcase.sandbox.session_state`
+  and its kinds; sequences are common to all anyway (one goes on where it was unless ``reset_sequences`` is set).
 
 Questions
 =========
