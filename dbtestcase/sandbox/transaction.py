@@ -34,8 +34,8 @@ Limits
 * No transaction runs beside another: rows that somebody else has locked, snapshots that differ, ``NOTIFY``, ``now()``
   per transaction and what the server refuses inside a transaction (``VACUUM``, ``CREATE DATABASE``) need
   ``TruncatingDatabaseTest``.
-* There is one session of the server.  What connections own in it is kept apart by :mod:`dbtestcase.sandbox.session_state`
-  and its kinds; sequences are common to all anyway (one goes on where it was unless ``reset_sequences`` is set).
+* There is one session of the server.  :mod:`dbtestcase.sandbox.session_state` keeps apart what connections own in it
+  by kinds; sequences are common to all anyway (one goes on where it was unless ``reset_sequences`` is set).
 
 Questions
 =========
