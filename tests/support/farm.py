@@ -96,10 +96,11 @@ class SharedServer:
 
     def owns(self, pid: int) -> bool:
         """Whether a process is one of the server's."""
-        try:
-            return self._process is not None and os.getpgid(pid) == self._process.pid
-        except ProcessLookupError:
-            return False
+        server = self._process.pid if self._process is not None else 0
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            return pid == server or f"\nPPid:\t{server}\n" in status
+        return False
 
     def databases(self) -> list[str]:
         """Those that runs have made, without templates."""

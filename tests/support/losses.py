@@ -183,7 +183,7 @@ class Rounds:
         server = {pid for pid in self.alive() if self.server.owns(pid)}
         for pid in self.alive() - self.processes - server:
             with contextlib.suppress(OSError):
-                yield f"process {pid} {Path(f'/proc/{pid}/cmdline').read_bytes().decode()[:200]!r}"
+                yield f"process {pid} {Path(f'/proc/{pid}/cmdline').read_bytes().decode().rstrip(chr(0))!r}"
         for path in SHM.iterdir():
             if path.name not in ("suite", "cache", "tmp", "shared") and not path.name.startswith("dbtestcase-scratch-"):
                 yield f"{path} {[each.name for each in path.iterdir()] if path.is_dir() else ''}"
