@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dbtestcase import backends as databases
 from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.mysql import admin as mysql_admin
 from dbtestcase.backends.mysql import existing as mysql_existing
 from dbtestcase.backends.mysql import register as mysql_register
 from dbtestcase.backends.registry import Database
@@ -105,6 +106,27 @@ class CreateTest(DatabasesTestCase):
         with self.make(CountingRecipe("a")) as first, self.make(CountingRecipe("a")) as second:
             with self.make(CountingRecipe("b")) as third:
                 self.assertEqual(len({first.name, second.name, third.name}), 3)
+
+    def test_a_lease_that_is_lost_is_taken_again_and_nobody_drops_what_somebody_is_connected_to(self) -> None:
+        with self.make(CountingRecipe("author")) as made, closing(connect(self.url, made.name)):
+            lease = made._admin  # type: ignore[attr-defined]
+            self.end_connection(lease)
+            other = mysql_admin.Admin(self.url)  # another process
+            try:
+                register = mysql_register.Register(other, "shop")
+                self.assertNotIn(made.name, [*register.drop_unused(all_of_them=True)])
+                self.assertFalse(made.renew_lease())
+                self.assertEqual(lease.renewals, 1)
+                self.assertFalse(other.lock(made.name), "it is held again")
+                self.end_connection(lease)
+            finally:
+                other.close()
+        self.assertIn(made.name, self.ours(), "kept at the end, over a new connection")
+
+    def end_connection(self, admin: mysql_admin.Admin) -> None:
+        ((number,),) = admin.rows("SELECT CONNECTION_ID()")
+        with closing(connect(self.url, None)) as judge, judge.cursor() as cursor:
+            cursor.execute(f"KILL {number}")
 
     def test_without_a_cache_nothing_is_kept_or_taken(self) -> None:
         self.make(CountingRecipe("author")).close()
