@@ -299,6 +299,12 @@ class ClassLifecycle(Provisioning):
                 cause="a misspelling",
                 remedy='"class" (the default), "module" or "test"',
             )
+        if not isinstance(cls.reset_sequences, bool):
+            raise ConfigurationError(
+                f"{cls.__qualname__}.reset_sequences is {cls.reset_sequences!r}.",
+                cause="a word or a list where yes or no belongs: any word counts as yes",
+                remedy="True or False (the default)",
+            )
         if cls.transaction_scope == "test" and self.overrides("setUpTestData"):
             raise ConfigurationError(
                 f'{cls.__qualname__} has a setUpTestData, but its transaction_scope is "test".',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import unittest
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
@@ -111,11 +112,15 @@ class TestLifecycle:
             refuse_unfinished(original(), f"{type(test).__qualname__}.setUp")
 
         test.setUp = setUp
+        if type(test).tearDown is not unittest.TestCase.tearDown:
+            last = test.tearDown
+            test.tearDown = lambda: refuse_unfinished(last(), f"{type(test).__qualname__}.tearDown")
         self._prepared = True
         try:
             yield
         finally:
             del test.setUp
+            vars(test).pop("tearDown", None)
             vars(test).pop("_dbtestcase", None)
 
     def checked(self, method: Callable[[], Any]) -> Callable[[], Any]:

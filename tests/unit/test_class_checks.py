@@ -272,6 +272,12 @@ class OrderOfBasesTest(Checks):
                 )
 
 
+class ValuesTest(Checks):
+    def test_an_attribute_that_holds_something_else_is_refused(self) -> None:
+        self.assertRefused(made(transaction_scope="tests"), "'tests'", '"class"')
+        self.assertRefused(made(reset_sequences="no"), "'no'", "True or False")
+
+
 class MetadataTest(unittest.TestCase):
     def test_whatever_holds_the_tables_is_taken_for_them(self) -> None:
         other, mapper = MetaData(), registry()
