@@ -49,8 +49,11 @@ class Writer:
         changed = [each for each in found if each.before is not None and each.after is not None]
         gone = [each for each in found if each.after is None]
         proposals = [Proposal(Difference(old, "", None), self._renamed(old, new)) for old, new in renamed]
+        # An enum is made anew for the columns that use it now, so before there are more of them.
+        enums = [each for each in changed if each.item.kind == "enum"]
+        proposals += [Proposal(each, self._changed(each)) for each in enums]
         proposals += [Proposal(each, self._missing(each.item)) for each in missing]
-        proposals += [Proposal(each, self._changed(each)) for each in changed]
+        proposals += [Proposal(each, self._changed(each)) for each in changed if each not in enums]
         proposals += self._left_over([each for each in gone if each.item.kind != "comment"])
         proposals += [Proposal(each, self._comment(each.item, None)) for each in gone if each.item.kind == "comment"]
         return [

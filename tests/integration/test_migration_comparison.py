@@ -358,6 +358,18 @@ class EnvironmentOptionsTest(unittest.TestCase):
         found = compare(self.migrations, self.database.url, metadata=self.models)
         self.assertEqual(found, ["op.add_column('book', sa.Column('extra', sa.Integer(), nullable=True))"])
 
+    def test_tables_that_share_an_enum(self) -> None:
+        state = sa.Enum("new", "done", name="state")
+        for name in ("one", "two"):
+            sa.Table(name, self.models, sa.Column("id", sa.Integer, primary_key=True), sa.Column("state", state))
+        found = compare(self.migrations, self.database.url, metadata=self.models)
+        self.assertEqual([line[:10] for line in found], ["op.execute", "op.create_", "op.create_"])
+        self.database.ask("CREATE TYPE state AS ENUM ('new', 'done', 'gone')")
+        self.database.ask("CREATE TABLE one (id serial PRIMARY KEY, state state)")
+        found = compare(self.migrations, self.database.url, metadata=self.models)
+        self.assertIn("op.execute('DROP TYPE state_old')", found)
+        self.assertTrue(found[-1].startswith("op.create_table('two',"), found)
+
     def test_naming_conventions_name_constraints(self) -> None:
         models = sa.MetaData(
             naming_convention={"pk": "pk_%(table_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
