@@ -209,7 +209,8 @@ class Admin:
         if not self.inherited and self._users:
             self._users -= 1
             if not self._users:
-                self._connection.close()
+                with suppress(self._dbapi.Error):  # the server has closed it before
+                    self._connection.close()
 
     def _disarm(self) -> None:
         # As for PostgreSQL: a forked process must neither write to its parent's session nor keep it alive.

@@ -145,19 +145,21 @@ class Sessions:
             if not isinstance(problem, ServerSaid) or not problem.locked:
                 raise problem
             # The lock of a table or of its definition: the server does not say whose it is.
-            ours = [each for each in around.others(opened) if each.pid != self._link.id]
-            if not ours:
-                raise self._unknown_holder(refused, around)
-            self._kill(observer, ours)
-            return ours
+            others = around._read(f"DB IS NULL OR DB <> {literal(self._link.database)}", opened)
+            outside = [each for each in others if each.pid != self._link.id]
+            inside = [each for each in around.others(opened) if each.pid != self._link.id]
+            suspects = [each for each in outside if each.holds] or ([] if inside else outside)
+            if suspects or not inside:
+                raise self._other_holder(refused, suspects)
+            self._kill(observer, inside)
+            return inside
 
-    def _unknown_holder(self, refused: ServerSaid, around: Sessions) -> CleaningError:
-        found = around._read(f"DB IS NULL OR DB <> {literal(self._link.database)}", {})
-        named = "; ".join(str(session) for session in found if session.pid != self._link.id)
+    def _other_holder(self, refused: ServerSaid, suspects: list[Session]) -> CleaningError:
         return CleaningError(
             f"The database {self._link.database!r} could not be put back, because somebody holds a lock: {refused}.",
-            cause=f"a connection that has chosen another database, or none, has locked a table of this one: {named}"
-            if named
+            cause="a connection that has chosen another database, or none, has locked a table of this one: "
+            + "; ".join(map(str, suspects))
+            if suspects
             else "a connection that the user of the tests may not see has locked a table",
             remedy="end its transaction, UNLOCK TABLES or close it in the test",
         )
