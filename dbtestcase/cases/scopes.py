@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal, TypeVar
 
-from dbtestcase.errors import ConfigurationError, DBTestCaseError, MigrationError, SchemaError, ServerError
+from dbtestcase.errors import ConfigurationError, ServerError
 
 __all__ = ["class_started", "close_all", "enter", "live", "worker_name"]
 
@@ -36,7 +36,7 @@ class _Scope:
 
     def __init__(self) -> None:
         self.values: dict[Hashable, Any] = {}
-        self.failures: dict[Hashable, DBTestCaseError] = {}
+        self.failures: dict[Hashable, ServerError] = {}
         self.stack = ExitStack()
 
     def enter(self, key: Hashable, factory: Callable[[], AbstractContextManager[T]]) -> T:
@@ -47,7 +47,7 @@ class _Scope:
             try:
                 manager = factory()
                 self.values[key] = manager.__enter__()
-            except (ServerError, SchemaError, MigrationError) as error:
+            except ServerError as error:
                 self.failures[key] = error  # what does not start is tried once: every class would wait for it again
                 raise
             # not enter_context: the failure of one is no exception inside the others

@@ -396,7 +396,8 @@ class LimitsTest(unittest.TestCase):
             },
         )
         outcome = run_suite(self.folder, "unittest", env={"DBTESTCASE_SQL": "off"})
-        self.assertEqual(outcome.output.count("SchemaError: Creating the table t failed"), 3)
+        self.assertEqual(outcome.output.count("\nERROR: setUpClass"), 3)
+        self.assertIn("SchemaError: Creating the table t failed", outcome.output)
         self.assertIn("tries 1", outcome.output)
 
 

@@ -227,6 +227,34 @@ class UniversalMethodTest(ExistingTestCase):
 
 
 class LeaseTest(ExistingTestCase):
+    def test_one_that_is_lost_is_taken_again_and_what_was_built_is_built_anew(self) -> None:
+        for transactional in (True, False):
+            with (
+                self.subTest(transactional=transactional),
+                self.database("shop_test") as url,
+                self.use(url, transactional=transactional) as lent,
+            ):
+                self.assertFalse(lent.renew_lease())
+                self.ask("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'shop_test'")
+                with mock.patch.object(postgresql_existing, "PATIENCE", 0.3), self.use(url, transactional=True):
+                    with self.assertRaisesRegex(DatabaseError, "in use by others"):
+                        self.lose_patience(lent)
+                self.assertEqual(lent.renew_lease(), not transactional, "another run may have changed what was built")
+                with mock.patch.object(postgresql_existing, "PATIENCE", 0.3):
+                    with self.assertRaisesRegex(DatabaseError, "in use by others"):
+                        self.use(url)
+
+    def lose_patience(self, lent: Database) -> None:
+        admin = lent._admin  # type: ignore[attr-defined]
+        patient, admin._settings = (
+            admin._settings,
+            admin._settings.replace("lock_timeout = 60000", "lock_timeout = 300"),
+        )
+        try:
+            lent.renew_lease()
+        finally:
+            admin._settings = patient
+
     def test_a_second_run_waits_and_then_says_who_is_in_it(self) -> None:
         with self.database("shop") as url, self.use(url, transactional=True):
             with mock.patch.object(postgresql_existing, "PATIENCE", 1), self.assertRaises(DatabaseError) as raised:

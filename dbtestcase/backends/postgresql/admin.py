@@ -186,8 +186,12 @@ class Admin:
                 self._connection = self._connect(again=patient)
                 self._patient = True
                 self.renewals += 1
-                for kind, key in self._locks:
-                    self._connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
+                try:
+                    for kind, key in self._locks:
+                        self._connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
+                except BaseException:
+                    self._connection.close()  # without its locks it counts as lost
+                    raise
 
     def spare(self) -> None:
         """Close the connection until its next use, unless something is being done under its locks."""

@@ -129,7 +129,11 @@ class LentDatabase(Database):
         self._check()  # the run that we waited for may have changed what is there
 
     def _busy(self, error: psycopg.Error) -> DatabaseError:
-        who = ", ".join(str(row[0]) for row in self._admin.rows(_USERS)) or "nobody any more"
+        asking = Admin(self._request.server_url, self._request.server_url.database)  # ours may want its lock first
+        try:
+            who = ", ".join(str(row[0]) for row in asking.rows(_USERS)) or "nobody any more"
+        finally:
+            asking.close()
         return DatabaseError(
             f"The database {self.name!r} ({shown(self.url)}) was in use by others for {PATIENCE} s"
             f" ({str(error).strip()}); connected: {who}.",
