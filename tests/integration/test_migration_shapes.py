@@ -7,6 +7,7 @@ import sys
 import tempfile
 import unittest
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from dbtestcase.migrations.project import Project
 from dbtestcase.migrations.walk import stairway
 from tests.support.alembic_projects import empty_database
 from tests.support.environments import SHAPES, write
+from tests.support.mariadb import connect, mariadb_url, require_mariadb
 
 
 class ShapesTest(unittest.TestCase):
@@ -87,6 +89,18 @@ class ShapesTest(unittest.TestCase):
                 with self.subTest(name):
                     url = URL.create("sqlite", database=str(self.folder / f"{name}.db"))
                     self.check(name, url, "sqlite", walk=True)
+
+    def test_mariadb(self) -> None:
+        require_mariadb()
+        server = mariadb_url()
+        for name in ("generic", "filters", "locations set late", "a version table of its own"):
+            with self.subTest(name), closing(connect(server, None)) as judge:
+                database = f"shape_{name.replace(' ', '_')}"
+                judge.query(f"CREATE OR REPLACE DATABASE {database}")
+                try:
+                    self.check(name, server.set(database=database), "mariadb+pymysql", walk=name == "generic")
+                finally:
+                    judge.query(f"DROP DATABASE {database}")
 
     def test_in_a_running_loop(self) -> None:
         with empty_database() as database:
