@@ -7,9 +7,10 @@ import unittest
 from typing import Any
 
 from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, create_engine, func, insert, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from dbtestcase import DatabaseTest, TruncatingDatabaseTest
+from tests.support.forgetful import executes
 from tests.support.inner import InnerRuns, run_inner
 from tests.support.runners import run_suite, write_suite
 
@@ -81,6 +82,39 @@ class TablesTest(InnerRuns):
         self.assertEqual((printed.getvalue().count("TRIED"), len(said), result.testsRun), (1, 2, 1))
         self.assertRegex(said[0], "DBTESTCASE_POSTGRES_BIN[^$]*DBTESTCASE_URL")
         self.assertRegex(said[1], "Second was not made: it failed for a class before this one")
+
+
+class FlushedTest(InnerRuns):
+    def test_what_the_tests_own_file_flushes_is_arranged_and_what_the_application_flushes_is_lost(self) -> None:
+        application = create_engine("postgresql+psycopg://app@db.invalid/shop")
+        session = scoped_session(sessionmaker(application))
+
+        class Flushing(DatabaseTest):
+            metadata = METADATA
+            engines = [application]
+
+            def test_arranged(self) -> None:
+                session.execute(insert(NOTE).values(text="of the test"))
+                self.assertEqual(len(session.execute(select(NOTE)).all()), 1)
+
+            def test_of_the_application(self) -> None:
+                executes(session, insert(NOTE).values(text="of the application"))
+
+            def test_of_the_application_in_the_tests_transaction(self) -> None:
+                session.execute(select(NOTE))
+                executes(session, insert(NOTE).values(text="of the application"))
+
+            def test_the_next_one(self) -> None:
+                self.assertRowCount(NOTE, 0)
+
+        result = run_inner(Flushing)
+        said = {test.id().rpartition(".")[2]: words for test, words in result.errors}
+        self.assertEqual(
+            set(said), {"test_of_the_application", "test_of_the_application_in_the_tests_transaction"}, said
+        )
+        self.assertIn("a commit() was forgotten", said["test_of_the_application"])
+        both = said["test_of_the_application_in_the_tests_transaction"]
+        self.assertRegex(both, r"the test's own file has begun the transaction[^$]*session\.remove\(\)")
 
 
 class NumbersAndTimesTest(InnerRuns):

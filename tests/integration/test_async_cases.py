@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from dbtestcase import AsyncDatabaseTest, DBTestCaseWarning, DirtyReadWarning, LeakError, SandboxConflict, SandboxEscape
+from tests.support.forgetful import adds_later
 
 
 class Base(orm.DeclarativeBase):
@@ -335,8 +336,7 @@ class NothingStaysTest(unittest.TestCase):
         session = AsyncSession(PsycopgTest.application)
 
         async def forgets(test):
-            session.add(Note(text="x"))
-            await session.flush()
+            await adds_later(session, Note(text="x"))
 
         async def is_fine(test):
             test.assertRowCount(Note, 0)
@@ -345,7 +345,7 @@ class NothingStaysTest(unittest.TestCase):
         asyncio.run(session.close())
         self.assertEqual(len(problems), 1, problems)
         self.assertIn("was left with unfinished writes", problems[0])
-        self.assertIn("in forgets", problems[0])
+        self.assertIn("in adds_later", problems[0])
         self.assertIn(LeakError.__name__, problems[0])
 
     def test_a_task_that_still_runs_is_named(self):
