@@ -23,10 +23,13 @@ from dbtestcase.isolation.sandbox_run import sandbox_run
 from tests.support.runners import run_python, write_suite
 from tests.support.servers import postgresql_url
 
-__all__ = ["ALL", "CORE", "outcomes"]
+__all__ = ["ALL", "CHANGES", "CORE", "outcomes"]
 
 CORE = ("cte", "insert", "results", "rowcount", "sequence", "update_delete", "dialect")
 """The modules that say most about connections and transactions, without reflection and types."""
+
+CHANGES = ("insert", "rowcount", "update_delete")
+"""Those that change rows."""
 
 ALL = (*CORE, "ddl", "reflection", "select", "table_via_select", "types", "unicode_ddl")
 
@@ -78,7 +81,7 @@ def _dialect(driver: str) -> str:
 @contextlib.contextmanager
 def _database(driver: str) -> Iterator[URL]:
     if driver == "pysqlite":
-        yield make_url("sqlite:///suite.db")
+        yield make_url("sqlite:///suite_pysqlite.db")  # the name that SQLAlchemy would give it
         return
     server = postgresql_url()
     name = f"suite_{os.getpid()}"
@@ -107,7 +110,10 @@ def main(driver: str, how: str) -> int:
             run.sandbox.mark("the suite")
         arguments = ("--dburi", url.render_as_string(hide_password=False), "--junitxml", "report.xml")
         plugins = ("-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::dbtestcase.DirtyReadWarning")
-        return int(pytest.main(["-q", *arguments, *plugins, "test_suite.py"]))
+        status = int(pytest.main(["-q", *arguments, *plugins, "test_suite.py"]))
+        if how == "inside" and not run.sandbox.application_connected:
+            raise AssertionError("no engine of the suite was led into the sandbox")
+        return status
 
 
 if __name__ == "__main__":
