@@ -64,10 +64,11 @@ class Operations:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self.fairies: list[Any] = []
 
     def raw(self) -> Any:
         fairy = self.engine.raw_connection()
-        self.last = fairy
+        self.fairies.append(fairy)  # or else its pool would take it back at once
         return fairy.driver_connection
 
     def named_cursor(self) -> Left:

@@ -75,6 +75,8 @@ class _Virtual:
     pgconn: Any
     _pipeline: Any
     _num_transactions: int
+    _tests = 0
+    """How many tests have left it in the middle of a block."""
 
     def _join(self, wire: PsycopgWire, sandbox: Sandbox, asked: Asked, *, own: bool) -> None:
         self._wire = wire
@@ -328,6 +330,7 @@ class _Virtual:
     def leave_blocks(self) -> None:
         """A test has ended: what it has entered and not left (a pipeline, a transaction block) is over."""
         if self._pipeline is not None or self._num_transactions:
+            self._tests += 1
             if self._pipeline is not None:
                 self._pipeline.level += 1  # whoever leaves it in another test is not the last one, who would miss it
                 self._pipeline = None

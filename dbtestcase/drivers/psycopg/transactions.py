@@ -22,6 +22,7 @@ class _TransactionGenerators:
     force_rollback: bool
     _entered: bool
     _exited: bool
+    _test: int
 
     def _push_savepoint(self) -> None:
         conn = self._conn
@@ -29,6 +30,7 @@ class _TransactionGenerators:
         if not self._outer_transaction and not self._savepoint_name:
             self._savepoint_name = f"_pg3_{conn._num_transactions + 1}"
         self._stack_index = conn._num_transactions
+        self._test = conn._tests
         conn._num_transactions += 1
 
     def _enter_gen(self) -> Gen:
@@ -44,12 +46,21 @@ class _TransactionGenerators:
             yield from self._label("SAVEPOINT")
         self._is_now("ACTIVE")
 
+    @property
+    def _is_left(self) -> bool:
+        """Whether the test that has entered it is over, and what it has done is undone."""
+        return bool(self._test != self._conn._tests)
+
     def _commit_gen(self) -> Gen:
+        if self._is_left:
+            raise psycopg.OperationalError("the transaction block has ended with its test")
         error = self._pop_savepoint("commit")  # type: ignore[attr-defined]
         self._is_now("COMMITTED")
         yield from self._end_gen(error, self._conn._commit_gen, "RELEASE")
 
     def _rollback_gen(self, exc_val: BaseException | None) -> Gen:
+        if self._is_left:
+            return False
         error = self._pop_savepoint("rollback")  # type: ignore[attr-defined]
         explicit = isinstance(exc_val, psycopg.Rollback) or self.force_rollback
         self._is_now("ROLLED_BACK_EXPLICITLY" if explicit else "ROLLED_BACK_WITH_ERROR")
