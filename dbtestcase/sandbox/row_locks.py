@@ -31,6 +31,10 @@ class RowLocks(SessionObjects):
         self._unfinished = unfinished
         self._locked: dict[Client, list[tuple[int, Statement]]] = {}
 
+    @property
+    def used(self) -> bool:  # type: ignore[override]
+        return bool(self._locked)
+
     def concerns(self, statement: Statement, topics: Topic) -> bool:
         return statement.kind is Kind.LOCK or Topic.IMPATIENT in topics
 

@@ -74,7 +74,7 @@ class RowLocksTest(unittest.TestCase):
             """
         ).expect(passed=1)
 
-    def test_a_locked_row_that_another_connection_gets_is_reported(self) -> None:
+    def test_a_locked_row_that_another_connection_would_get_is_refused(self) -> None:
         outcome = self.run_test(
             """
             from jobs import *
@@ -86,7 +86,7 @@ class RowLocksTest(unittest.TestCase):
                         take(other)
             """
         ).expect(passed=0, errors=1)
-        self.assertRegex(outcome.output, r"DirtyReadWarning: .* has locked rows: it may get rows that production")
+        self.assertRegex(outcome.output, r"SandboxConflict: .* takes rows without waiting .* while .* has locked rows")
 
     def test_a_lock_ends_with_its_transaction(self) -> None:
         self.run_test(
