@@ -21,8 +21,8 @@ from tests.support import mariadb_changes, sqlite_changes
 from tests.support.dumps import dump_of
 from tests.support.mariadb import require_mariadb
 
-LONG = os.environ.get("DBTESTCASE_LONG") == "1"
-SEED = int(os.environ.get("DBTESTCASE_SEED", random.SystemRandom().randrange(10**6)))
+LONG = os.environ.get("LONG_TESTS") == "1"
+SEED = int(os.environ.get("TESTS_SEED", random.SystemRandom().randrange(10**6)))
 
 
 class Base(DeclarativeBase):
@@ -135,7 +135,7 @@ class _Dumps(unittest.TestCase):
         strange = [text for text in told if DBTestCaseError.__module__ not in text]
         self.assertEqual(strange, [], "\n".join(strange[:3]))
         self.assertEqual(case.problems, [], f"seed {SEED}\n" + "\n".join(case.problems))
-        self.assertEqual(result.testsRun, len(acts) + 1)
+        self.assertEqual(result.testsRun, len(acts) + 1, "\n".join(told[:3]))
         self.assertLess(len(told), 1 + len(acts) / 20, "\n".join(told[:5]))
 
     def sequences(self, number: int, random_: random.Random) -> list[tuple[str, list[str]]]:

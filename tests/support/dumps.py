@@ -101,8 +101,8 @@ def _mariadb_read(url: URL) -> list[str]:
         found += [str(row) for row in ask(f"SHOW CREATE DATABASE `{url.database}`")]
         for name, kind in ask("SHOW FULL TABLES"):
             quoted = "`" + name.replace("`", "``") + "`"
-            found += [str(row) for row in ask(f"SHOW CREATE TABLE {quoted}")]
             if kind != "SEQUENCE":
+                found += [str(row) for row in ask(f"SHOW CREATE TABLE {quoted}")]
                 found += sorted(f"{name} {row}" for row in ask(f"SELECT * FROM {quoted}"))
         for what in ("ROUTINE", "EVENT"):
             kind = "ROUTINE_TYPE" if what == "ROUTINE" else "'EVENT'"
