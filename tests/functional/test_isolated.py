@@ -2,14 +2,14 @@
 
 import asyncio
 import unittest
-from typing import Any
 
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, LeakError, TruncatingDatabaseTest
 from dbtestcase.cases.life import Life
+from tests.support import forgetful
 from tests.support.blog_models import Author, Base
 
 engine = create_engine("postgresql+psycopg://production.invalid/blog")
@@ -86,9 +86,7 @@ class IsolatedTest(unittest.TestCase):
     def test_a_leak_is_raised_at_the_end(self) -> None:
         with self.assertRaisesRegex(LeakError, "isolated"):
             with Blog.isolated():
-                self.left = Session(engine)
-                self.left.add(Author(name="Grace"))
-                self.left.flush()
+                self.left = forgetful.unfinished_session(engine, "Grace")
         with Blog.isolated() as test:
             test.assertRowCount(Author, 1)
 
@@ -168,8 +166,7 @@ class AsyncIsolatedTest(unittest.IsolatedAsyncioTestCase):
     async def test_a_leak_is_raised(self) -> None:
         with self.assertRaises(LeakError):
             async with AsyncBlog.isolated():
-                self.left: Any = await async_engine.connect()
-                await self.left.execute(insert(Author).values(name="Grace", version=1))
+                self.left = await forgetful.unfinished_connection(async_engine, "Grace")
         await self.left.close()
         async with AsyncBlog.isolated() as test:
             test.assertRowCount(Author, 0)
