@@ -36,7 +36,7 @@ def names_of_the_library() -> set[str]:
         for token in tokenize.generate_tokens(StringIO(source).readline):
             if token.type == tokenize.NAME and token.string.startswith("_") and not token.string.startswith("__"):
                 found.add(token.string)
-    return found - {"_dbtestcase", "_AsyncLife"} - set(dir(unittest.IsolatedAsyncioTestCase))
+    return found - {"_dbtestcase", "_AsyncLife"} - set(dir(unittest.IsolatedAsyncioTestCase()))
 
 
 class OnePrivateNameTest(unittest.TestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import unittest.mock
 from typing import Any
@@ -312,6 +314,17 @@ class ConnectionsTest(CleaningCase):
             self.assertIn(part, str(session))
         with self.assertRaises(psycopg.OperationalError):
             left.execute("select 1")
+
+    def test_one_that_takes_its_time_to_end_is_waited_for_and_named_once(self) -> None:
+        left = self.connection()
+        left.execute("select 1")
+        pid = self.pid(left)
+        os.kill(pid, signal.SIGSTOP)
+        later = threading.Timer(0.3, os.kill, (pid, signal.SIGCONT))
+        later.start()
+        self.addCleanup(later.join)
+        report = self.cleaner.clean(opened={pid: Opened("app.py:7 in work", threading.get_ident())})
+        self.assertEqual([session.pid for session in report.ended], [pid])
 
     def test_one_that_wrote_and_did_not_commit_is_named_as_blocking(self) -> None:
         left = self.connection()

@@ -8,7 +8,7 @@ from unittest import mock
 import sqlalchemy as sa
 
 from dbtestcase import DatabaseTest
-from dbtestcase.isolation import rollback as isolation
+from dbtestcase.isolation import rollback, sandbox_run
 from dbtestcase.sandbox.rules import PostgreSQLRules
 from tests.support.inner import InnerRuns
 from tests.support.postgresql import PostgreSQLTestCase
@@ -40,7 +40,11 @@ class DeadRowsTest(InnerRuns):
     def test_tables_are_vacuumed_between_classes_after_many_tests(self) -> None:
         vacuumed: list[int] = []
         statement = "SELECT 'VACUUM (SKIP_LOCKED) public.notes'"
-        with mock.patch.object(isolation, "RENEWAL", 3), mock.patch.object(PostgreSQLRules, "bloated", statement):
+        with (
+            mock.patch.object(rollback, "RENEWAL", 3),
+            mock.patch.object(sandbox_run, "RENEWAL", 3),
+            mock.patch.object(PostgreSQLRules, "bloated", statement),
+        ):
             for scope in ("class", "class", "test"):
                 self.assertPassed(case(vacuumed, transaction_scope=scope), tests=3)
         first, second, third = vacuumed

@@ -268,6 +268,16 @@ class FileTest(_Truncating):
         self.assertPassed(self.case(test_1=changes, test_2=check, test_3=changes, test_4=check), tests=4)
 
     def test_a_lock_that_no_pool_knows_is_ended_and_named(self) -> None:
+        class Lazy:
+            """Like Django's settings that nobody has configured."""
+
+            @property
+            def __class__(self) -> Any:
+                raise RuntimeError("asked for its class")
+
+        lazy = Lazy()
+        self.addCleanup(vars(lazy).clear)  # it lives until then
+
         def locks(test: Any) -> None:
             test.__class__.left = sqlite3.connect(str(sa.make_url(test.database_url).database))
             test.left.execute("INSERT INTO author (name) VALUES ('Ada')")

@@ -51,7 +51,7 @@ select a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''), c
  order by a.backend_start
 """
 
-_IS_THERE = b"select from pg_stat_get_activity(%b::int) where pid is not null"
+_IS_THERE = b"select exists (select from pg_stat_get_activity(%b::int) where pid is not null)"
 
 
 class Connections:
@@ -140,7 +140,7 @@ class Connections:
             raise _stays(session, "the role of the tests may not end connections of another role") from error
         deadline = time.monotonic() + TERMINATION
         # pg_terminate_backend() itself would wait in steps of a tenth of a second.
-        while there and self._connection.execute(_IS_THERE, (session.pid,)).fetchone():
+        while there and self._connection.execute(_IS_THERE, (session.pid,)).fetchone() == (True,):
             if time.monotonic() > deadline:
                 raise _stays(session, f"the server did not end it within {TERMINATION:g} s")
             self._connection.execute(b"select pg_sleep(%b)", (PAUSE,))

@@ -60,7 +60,8 @@ def end_holders(file: Path | None, shown: str) -> list[Session]:
     :param file: the database's file; ``None`` for one in memory, whose name is ``shown``.
     """
     ended = []
-    for connection in [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]:
+    # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
+    for connection in [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]:
         if in_transaction(connection) and _is_on(connection, file, shown):
             end_connection(connection)
             opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
