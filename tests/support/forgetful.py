@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Engine, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
 from tests.support.blog_models import Author
+
+
+def executes(session: Any, statement: Any) -> None:
+    """Execute, and no more."""
+    session.execute(statement)
+
+
+async def adds_later(session: Any, instance: object) -> None:
+    """Add and flush on an async session, and no more."""
+    session.add(instance)
+    await session.flush()
 
 
 def unfinished_session(engine: Engine, name: str) -> Session:
