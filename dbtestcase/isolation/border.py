@@ -184,9 +184,18 @@ class Border:
                 f"{_at(', at ', where)}; it was not let through.{made}",
                 cause="nobody has named it, so nobody knows whether this is the application's real database: what it "
                 "wrote there would be there for good, and the test would be none the wiser",
-                remedy=f"write `engines = [{place}]` on {self.cls} to point it at the test database, or "
-                f"`outside = [{place}]` where it may reach its own",
+                remedy=f"write `engines = [{place}]` on {self.cls}{self._made_late(engine)} to point it at the test "
+                f"database, or `outside = [{place}]` where it may reach its own",
             )
+        )
+
+    def _made_late(self, engine: Engine | None) -> str:
+        """What to write for an engine that a class cannot name."""
+        if engine is None or place_of(engine) is not None:
+            return ""
+        url = self.leads.url_that_speaks(engine.dialect)
+        return " (where a test or setUp() makes it: `self.enlist(engine)`" + (
+            f", and `{url}` on the class)" if url else ")"
         )
 
     def refuse_driver(self, what: str, target: Target) -> DBTestCaseError:

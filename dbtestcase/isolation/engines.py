@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
@@ -148,6 +148,10 @@ class Leads(ABC):
     def leads_from(self, targets: frozenset[Target]) -> bool:
         """Whether an engine that would reach one of these databases is led, though nobody has named it."""
         return not targets.isdisjoint(self.origins | self.aliases)
+
+    def url_that_speaks(self, dialect: Dialect) -> str:
+        """The line that a class needs so that an engine of this driver can be led; empty where any can."""
+        return ""
 
     @abstractmethod
     def _refuse(self, engine: Engine) -> None:

@@ -168,10 +168,15 @@ class Switchboard(Leads):
                 f"The engine {name} reaches the test database with the driver {dialect.driver!r}, but the sandbox "
                 f"speaks {self._driver!r}: its rows would escape.",
                 cause="two drivers in one application; one connection can speak only one",
-                remedy="let both use one driver in tests, or name this engine first in `engines = [...]` so that "
-                f"the sandbox speaks {dialect.driver!r}, or use TruncatingDatabaseTest (any driver)",
+                remedy=f"name this engine first in `engines = [...]` so that the sandbox speaks {dialect.driver!r}, or "
+                f"write `{self.url_that_speaks(dialect)}` on the class where a test or setUp() makes it; let all "
+                "engines use one driver in tests, or use TruncatingDatabaseTest (any driver)",
             )
             raise self._sandbox.note(error) if self._sandbox is not None else error
+
+    def url_that_speaks(self, dialect: sa.Dialect) -> str:
+        """The line that lets a class's sandbox speak the driver of an engine; empty if it does."""
+        return "" if dialect.driver in self._drivers else f'url = "{dialect.name}+{dialect.driver}://"'
 
     def client_of(self, connection: sa.Connection) -> Client | None:
         """Which virtual connection of this wire carries a connection of SQLAlchemy's; None if none does."""

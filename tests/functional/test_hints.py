@@ -117,6 +117,38 @@ class FlushedTest(InnerRuns):
         self.assertRegex(both, r"the test's own file has begun the transaction[^$]*session\.remove\(\)")
 
 
+class DriversTest(InnerRuns):
+    def test_an_application_of_another_driver_that_is_made_in_set_up_is_told_the_url_to_write(self) -> None:
+        class Made(DatabaseTest):
+            metadata = METADATA
+
+            def setUp(self) -> None:
+                self.application = create_engine("postgresql+psycopg2://app@db.invalid/shop")
+
+            def test_it(self) -> None:
+                with self.application.begin() as connection:
+                    connection.execute(insert(NOTE).values(text="x"))
+                self.assertRowCount(NOTE, 1)
+
+        class Enlisted(Made):
+            def setUp(self) -> None:
+                super().setUp()
+                self.enlist(self.application)
+
+        class OfTheDriver(Made):
+            url = "postgresql+psycopg2://"
+
+        class Told(Enlisted, OfTheDriver): ...
+
+        url = r'`url = "postgresql\+psycopg2://"` on the class'
+        self.assertFailed(Made, pattern=rf"OutsideDatabase: .*[^$]*`self\.enlist\(engine\)`, and {url}\)")
+        self.assertFailed(OfTheDriver, pattern=r"`self\.enlist\(engine\)`\)")
+        self.assertFailed(
+            Enlisted, pattern=rf"SandboxEscape: .*'psycopg2'[^$]*{url} where a test or setUp\(\) makes it"
+        )
+        self.assertPassed(Told, tests=1)
+
+
 class NumbersAndTimesTest(InnerRuns):
     def test_a_number_that_a_test_counts_on_hints_at_reset_sequences(self) -> None:
         class Body:
