@@ -168,7 +168,14 @@ class ClassLifecycle(Provisioning):
         if self.run is None:
             raise forgotten_set_up(self.cls)
         if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.overrides("setUpClass"):
-            self._complete(self.run)
+            isolation = self.run.isolation
+            if isolation.needs_rebuild:
+                return  # the first test begins the class again, as it does where the loss comes later
+            try:
+                self._complete(self.run)
+            except Exception:
+                if not isolation.needs_rebuild:
+                    raise
 
     def begin(self) -> None:
         """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""

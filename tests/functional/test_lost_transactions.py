@@ -41,9 +41,12 @@ def end_connections():
         return
     with pymysql.connect(unix_socket=url.query["unix_socket"], user=url.username, ssl_disabled=True) as judge:
         with judge.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (url.database,))
+            query = "SELECT id FROM information_schema.processlist WHERE db = %s"
+            cursor.execute(query, (url.database,))
             for number, in cursor.fetchall():
                 cursor.execute(f"KILL {number}")
+            while cursor.execute(query, (url.database,)):  # KILL does not wait for the end
+                time.sleep(0.001)
 
 class Case(DatabaseTest):
     metadata = Base.metadata
