@@ -273,7 +273,8 @@ class ProxyConnection:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
         try:
             with self._turn():
-                self._drive(self._sandbox.rollback(self._client))
+                if not self._sandbox.has_nothing(self._client):
+                    self._drive(self._sandbox.rollback(self._client))
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
             self._sandbox.abandon(self._client)
 

@@ -70,7 +70,8 @@ class Lexer:
         self._quotes = tuple(strings + names)
         self._dollars = dollars
         self._others = ("--", "/*", *("#" * hashes))
-        marks = "|".join(map(re.escape, (*self._quotes, *self._others, *(("*/",) if executed else ()))))
+        self._marks = (*self._quotes, *self._others, *(("*/",) if executed else ()))
+        marks = "|".join(map(re.escape, self._marks))
         self._start = re.compile(marks)
         self._start_or_word = re.compile(rf"{marks}|\$|{_WORD}")
         self._ends: dict[str, _End] = {q: _quoted(q, backslashes=backslashes) for q in strings}
@@ -99,7 +100,7 @@ class Lexer:
 
     def neutral(self, text: str) -> str:
         """The text with its strings emptied and without its comments; names stay, and so do all words."""
-        if self._start.search(text) is None:
+        if not any(mark in text for mark in self._marks):  # each takes less time than one look by a pattern
             return text
         return self._replace(text, lambda kind, token: token if kind == "name" else "''" if kind == "string" else " ")
 

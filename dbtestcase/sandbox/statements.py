@@ -166,11 +166,18 @@ def classify(text: str, lexer: Lexer = POSTGRESQL) -> Statement:
 
     :param lexer: the lexical rules of the dialect.
     """
-    return _classify(text, lexer) if len(text) > 20_000 else _cached(text, lexer)
+    if len(text) > 20_000:
+        return _classify(text, lexer)
+    return _cached(text) if lexer is POSTGRESQL else _cached_by(text, lexer)
 
 
 @functools.lru_cache(maxsize=4096)
-def _cached(text: str, lexer: Lexer) -> Statement:
+def _cached(text: str) -> Statement:  # of one argument, which is found sooner than two
+    return _classify(text, POSTGRESQL)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_by(text: str, lexer: Lexer) -> Statement:
     return _classify(text, lexer)
 
 

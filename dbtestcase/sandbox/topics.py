@@ -6,6 +6,7 @@ A look at the words is enough, generously: a statement that only looks like one 
 from __future__ import annotations
 
 import enum
+import functools
 import re
 
 __all__ = ["Topic", "topics_of"]
@@ -33,33 +34,33 @@ class Topic(enum.Flag):
     """``DISCARD``: several of these at once."""
 
 
-_TOPICS = {
-    "temp": Topic.TEMPORARY,
-    "prepare": Topic.PREPARED,
-    "execute": Topic.PREPARED,
-    "deallocate": Topic.PREPARED,
-    "advisory": Topic.ADVISORY,
-    "_lock": Topic.ADVISORY,
-    "skip": Topic.IMPATIENT,
-    "nowait": Topic.IMPATIENT,
-    "wait": Topic.IMPATIENT,
-    "listen": Topic.LISTENING,
-    "show": Topic.REPORTING,
-    "current_setting": Topic.REPORTING,
-    "constraints": Topic.CONSTRAINTS,
-    "discard": Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED,
-}
-_ANY = re.compile(
-    r"\b(?:(show|discard|prepare|execute|deallocate|nowait|temp)(?=orary\b|\b)"
-    r"|(skip)\s+locked\b|(wait)\s+\d|un(listen)\b|(listen)\b|pg_(listen)ing_channels\b"
-    r"|set\s+(constraints)\b|(current_setting)\b|pg_\w*?(advisory)_|(?:get|release|is_free|is_used|release_all)(_lock)s?\b)",
-    re.IGNORECASE,
+_SPOKEN = tuple(
+    (word, re.compile(pattern), topic)
+    for word, pattern, topic in (
+        ("temp", r"\btemp(?:orary)?\b", Topic.TEMPORARY),
+        ("prepare", r"\bprepare\b", Topic.PREPARED),
+        ("execute", r"\bexecute\b", Topic.PREPARED),
+        ("deallocate", r"\bdeallocate\b", Topic.PREPARED),
+        ("advisory", r"\bpg_\w*?advisory_", Topic.ADVISORY),
+        ("_lock", r"\b(?:get|release|is_free|is_used|release_all)_locks?\b", Topic.ADVISORY),
+        ("skip", r"\bskip\s+locked\b", Topic.IMPATIENT),
+        ("wait", r"\bnowait\b|\bwait\s+\d", Topic.IMPATIENT),
+        ("listen", r"\b(?:un)?listen\b|\bpg_listening_channels\b", Topic.LISTENING),
+        ("show", r"\bshow\b", Topic.REPORTING),
+        ("current_setting", r"\bcurrent_setting\b", Topic.REPORTING),
+        ("constraints", r"\bset\s+constraints\b", Topic.CONSTRAINTS),
+        ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
+    )
 )
+"""A word to look for, which takes no time, and what is to stand around it."""
 
 
+@functools.lru_cache(maxsize=16)  # a statement is made anew a few times while it is read
 def topics_of(text: str) -> Topic:
     """What a string of SQL speaks of."""
     found = Topic.NONE
-    for match in _ANY.finditer(text):
-        found |= _TOPICS[match[match.lastindex or 0].lower()]
+    lowered = text.lower()
+    for word, pattern, topic in _SPOKEN:
+        if word in lowered and pattern.search(lowered):
+            found |= topic
     return found

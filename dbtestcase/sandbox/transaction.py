@@ -598,11 +598,10 @@ class Sandbox:
         """Whether :meth:`after` would do nothing."""
         return (
             statement.plain
-            and not client.each_statement
+            and not (client.autocommit and not client.block)
             and not (rowcount == 0 and statement.counts)
-            and not (statement.calls and self.catalog.opens_cursors(statement))
             and not self.session.used
-            and not (statement.calls and self.catalog.topics_of(statement))
+            and not (statement.calls and (self.catalog.opens_cursors(statement) or self.catalog.topics_of(statement)))
         )
 
     def after(self, client: Client, statement: Statement, rowcount: int) -> Flow:
@@ -737,6 +736,25 @@ class Sandbox:
             self.turns.changed()
         if cursors:
             yield from close_cursors(cursors)
+
+    def has_nothing(self, client: Client) -> bool:
+        """Whether a rollback of the client would do nothing: no transaction, and nobody's end is to be made up for."""
+        return not (
+            client.active
+            or client.failed
+            or client.cursors
+            or client.where
+            or client.moded
+            or client.locks
+            or client.warned
+            or client.parameters.saved
+            or client.parameters.local
+            or self._late is not None
+            or self._abandoned
+            or client.scope != self._top
+            or self.stack.waiting()
+            or self.wire.aborted()
+        )
 
     def rollback(self, client: Client) -> Flow:
         """The client rolls back: its own work undone, nobody else's.

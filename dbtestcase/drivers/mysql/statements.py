@@ -66,6 +66,11 @@ _NAMES = ("character_set_client", "character_set_connection", "character_set_res
 _neutral = functools.lru_cache(maxsize=16)(MYSQL.neutral)  # several questions are asked about each statement
 
 
+@functools.lru_cache(maxsize=16)
+def _parts(bare: str) -> tuple[str, ...]:
+    return tuple(split(bare, MYSQL))
+
+
 def read(text: str) -> Statement:
     """:func:`~dbtestcase.sandbox.statements.classify`, by the lexical rules of MySQL."""
     return _read(text) if len(text) < 20_000 else _read.__wrapped__(text)
@@ -75,7 +80,7 @@ def read(text: str) -> Statement:
 def _read(text: str) -> Statement:
     bare = _neutral(text)
     statement = classify(bare, MYSQL)
-    parts = list(split(bare, MYSQL))
+    parts = _parts(bare)
     if len(parts) == 1:
         statement = _one(parts[0], statement)
     elif any(_is_call(part) for part in parts):
@@ -131,7 +136,7 @@ def _is_call(part: str) -> bool:
 def runs_procedures(text: str) -> bool:
     """Whether it runs code on the server that may commit."""
     lowered = text.lower()
-    return ("call" in lowered or "execute" in lowered) and any(_is_call(part) for part in split(_neutral(text), MYSQL))
+    return ("call" in lowered or "execute" in lowered) and any(_is_call(part) for part in _parts(_neutral(text)))
 
 
 def committing_part(text: str) -> str:
@@ -145,7 +150,7 @@ def _committing(text: str) -> str:
     if ";" in text and ("\\" in text or "/*" in text):
         readings |= {lexer.neutral(text) for lexer in _OTHERS}
     for reading in sorted(readings):
-        for part in split(reading, MYSQL):
+        for part in _parts(reading):
             if not _leaves_alone(part):
                 return " ".join(part.split())[:200]
     inner = prepared_text(text)
@@ -170,6 +175,8 @@ def _leaves_alone(part: str) -> bool:
 
 def prepared_text(text: str) -> str | None:
     """The statement that ``PREPARE … FROM '…'`` or ``EXECUTE IMMEDIATE '…'`` names."""
+    if "'" not in text and '"' not in text:
+        return None
     for begin, end in statement_spans(masked := MYSQL.mask(text)):
         match = _PREPARED.match(masked, begin, end)
         if match is not None:
@@ -182,7 +189,7 @@ def prepared_text(text: str) -> str | None:
 def temporary_tables(text: str) -> Iterator[str]:
     """The temporary tables that it makes, quoted as they were."""
     if "temporary" in text.lower():
-        for part in split(_neutral(text), MYSQL):
+        for part in _parts(_neutral(text)):
             match = _TEMPORARY.match(part)
             if match is not None and match[1].lower() != "drop":
                 yield match[2]

@@ -179,7 +179,8 @@ class _Virtual:
         return (yield from results_in_pipeline(self._pipeline, commands))
 
     def _start_query(self) -> Gen:
-        self._check_connection_ok()
+        if self._closed or self.pgconn.status != ConnStatus.OK:  # type: ignore[attr-defined]
+            self._check_connection_ok()
         statement, self._announced = self._announced, None
         if statement is None:
             statement = statement_of_caller(sys._getframe(1), self)
@@ -205,7 +206,8 @@ class _Virtual:
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _commit_gen(self) -> Gen:
-        self._check_connection_ok()
+        if self._closed or self.pgconn.status != ConnStatus.OK:  # type: ignore[attr-defined]
+            self._check_connection_ok()
         self._refuse_in_block("commit")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
@@ -220,7 +222,8 @@ class _Virtual:
         self._refuse_in_block("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        yield from self._drive(self._sandbox.rollback(self._client))
+        if not self._sandbox.has_nothing(self._client):
+            yield from self._drive(self._sandbox.rollback(self._client))
 
     def _refuse_in_block(self, what: str) -> None:
         if self._num_transactions:
