@@ -1,7 +1,7 @@
 """What the report costs: python -m tests.benchmarks.bench_report
 
-500 tests that insert three rows and read 30 times, with and without DBTESTCASE_REPORT, by turns in one process each; and
-the page of 10,000 tests: how long it takes to write, and how large it is.
+500 tests that insert three rows and read 30 times, with and without DBTESTCASE_REPORT, by turns, in one process each;
+and the page of 10,000 tests: how long it takes to write, and how large it is.
 """
 
 from __future__ import annotations
