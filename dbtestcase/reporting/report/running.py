@@ -37,7 +37,7 @@ def reporting(outputs: Sequence[Path], worker: str, *, summarize: bool) -> Itera
             document = write_report(folder, outputs)
             if summarize:
                 print("\n".join(summary(document)), file=sys.stderr, flush=True)
-            if not document["missing"] and recorder.may_clear:
+            if not document["missing"] and (recorder.may_clear or not outputs):
                 shutil.rmtree(folder)
 
 
