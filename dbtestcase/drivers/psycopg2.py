@@ -122,7 +122,7 @@ class Psycopg2Cursor(ProxyCursor):
         """Run a statement, inside the sandbox; what is common is done here in little time."""
         connection = self.connection
         real = self._real
-        if connection.casters:
+        if len(connection.casters) != self._casts:
             self.know_casters()
         if type(query) is str and not connection._closed:
             statement = classify(query)

@@ -100,9 +100,10 @@ class Lexer:
 
     def neutral(self, text: str) -> str:
         """The text with its strings emptied and without its comments; names stay, and so do all words."""
-        if not any(mark in text for mark in self._marks):  # each takes less time than one look by a pattern
-            return text
-        return self._replace(text, lambda kind, token: token if kind == "name" else "''" if kind == "string" else " ")
+        for mark in self._marks:  # each takes less time than one look by a pattern
+            if mark in text:
+                return self._replace(text, _neutral)
+        return text
 
     def _mask(self, text: str) -> str:
         return self._replace(text, _masked)
@@ -183,6 +184,10 @@ def _quoted(quote: str, *, backslashes: bool, continued: bool = False) -> _End:
 def _dollar(text: str, begin: int) -> tuple[str, int]:
     match = _DOLLAR.match(text, begin)
     return ("", begin + 1) if match is None else ("dollar", _after(text, match[0], match.end()))
+
+
+def _neutral(kind: str, token: str) -> str:
+    return token if kind == "name" else "''" if kind == "string" else " "
 
 
 def _masked(kind: str, token: str) -> str:

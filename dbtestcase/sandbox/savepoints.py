@@ -149,7 +149,7 @@ class Stack:
             top is not None
             and top.owner is owner
             and top.fate is Fate.OPEN
-            and top.depth == owner.depth
+            and top.depth == len(owner.labels)
             and not top.sealed
         ):
             if looks:  # psycopg forgets prepared statements before it tells what the last one has done

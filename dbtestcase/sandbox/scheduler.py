@@ -206,12 +206,14 @@ class Turns:
         with self._lock:
             if self._holder is turn:
                 self._holder = self._holding = None
-            self._wake_all()
+            if self._threads or self._sleepers:
+                self._wake_all()
 
     def changed(self) -> None:
         """Somebody's transaction is over: let those who wait look again."""
         with self._lock:
-            self._wake_all()
+            if self._threads or self._sleepers:
+                self._wake_all()
 
     def occupy(self, turn: Turn) -> None:
         """Keep the wire for one client from statement to statement (a pipeline); to be called while it has its turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import SandboxConflict
 from .advisory_locks import IS_HELD, AdvisoryLocks
@@ -17,7 +17,7 @@ from .schema_facts import Catalog
 from .session_objects import SessionObjects
 from .session_settings import Flow
 from .snapshots import Snapshots
-from .statements import Statement
+from .statements import Kind, Statement
 from .temporary_tables import TemporaryTables
 
 __all__ = ["Fail", "SessionState", "common_objects", "register_objects"]
@@ -38,13 +38,19 @@ class SessionState:
         self._catalog = catalog
         self._kinds = _registry.get(rules.name, common_objects)(rules, wire, catalog, stack, fail)
         self.used = False
+        self._involved: Sequence[SessionObjects] = ()
+        """The kinds, once a statement has spoken of any since the last time that all was forgotten: else none."""
 
     def look(self) -> None:
         """See whether anything is owned."""
         self.used = any(kind.used for kind in self._kinds)
+        if self.used:
+            self._involved = self._kinds
 
     def _concerned(self, statement: Statement) -> Iterator[SessionObjects]:
         topics = self._catalog.topics_of(statement)
+        if topics or statement.kind not in (Kind.READ, Kind.WRITE):
+            self._involved = self._kinds
         return (kind for kind in self._kinds if kind.concerns(statement, topics))
 
     def check(self, client: Client, statement: Statement) -> Flow:
@@ -83,28 +89,29 @@ class SessionState:
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         """The client's transaction is over."""
-        for kind in self._kinds:
+        for kind in self._involved:
             yield from kind.ended(client, committed=committed)
-        self.look()
+        if self._involved:
+            self.look()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         """The client has gone back to its savepoint number ``depth``."""
-        for kind in self._kinds:
+        for kind in self._involved:
             kind.rolled_back_to(client, depth)
 
     def released(self, client: Client, depth: int) -> None:
         """The client has released its savepoint number ``depth``."""
-        for kind in self._kinds:
+        for kind in self._involved:
             kind.released(client, depth)
 
     def undone(self) -> None:
         """The server has rolled back to a savepoint."""
-        for kind in self._kinds:
+        for kind in self._involved:
             kind.undone()
 
     def closed(self, client: Client) -> None:
         """The connection was closed."""
-        for kind in self._kinds:
+        for kind in self._involved:
             kind.closed(client)
 
     def constraints_checked(self) -> None:
@@ -125,8 +132,11 @@ class SessionState:
 
     def forget(self, scope: int) -> Flow:
         """What ran in a scope was rolled back."""
+        if not self._involved:
+            return
         for kind in self._kinds:
             yield from kind.forget(scope)
+        self._involved = ()
         self.look()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...sandbox.lexer import MYSQL, Lexer
-from ...sandbox.splitting import split, statement_spans
+from ...sandbox.splitting import BLANKS, split, statement_spans
 from ...sandbox.statements import Kind, Statement, classify
 
 __all__ = ["Setting", "committing_part", "control_word", "read", "runs_procedures", "settings_of"]
@@ -68,6 +68,9 @@ _neutral = functools.lru_cache(maxsize=16)(MYSQL.neutral)  # several questions a
 
 @functools.lru_cache(maxsize=16)
 def _parts(bare: str) -> tuple[str, ...]:
+    if ";" not in bare:  # there are no comments any more that could stand at its ends
+        stripped = bare.strip(BLANKS)
+        return (stripped,) if stripped else ()
     return tuple(split(bare, MYSQL))
 
 
