@@ -401,10 +401,16 @@ class ConnectionsTest(CleaningCase):
                 except psycopg.OperationalError:
                     return
 
-        threads = [threading.Thread(target=write) for _ in range(3)]
+        def write_in_server() -> None:
+            """Is never seen idle, as those may be that get no time to send their next statement."""
+            loop = "for n in 1..5000 loop insert into t default values; commit; perform pg_sleep(0.001); end loop"
+            with self.assertRaises(psycopg.OperationalError), connect(self.scratch.url, autocommit=True) as connection:
+                connection.execute(f"do $$ begin {loop}; end $$".encode())
+
+        threads = [threading.Thread(target=target) for target in (write, write, write_in_server)]
         for thread in threads:
             thread.start()
-        while len(self.cleaner.others()) < 3:
+        while len(others := self.cleaner.others()) < 3 or not any(each.query.startswith("do") for each in others):
             pass
         ended = self.cleaner.clean().ended
         self.assertGreaterEqual(len(ended), 1)
