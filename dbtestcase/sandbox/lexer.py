@@ -18,10 +18,11 @@ __all__ = ["FILL", "MYSQL", "NAME", "PART", "POSTGRESQL", "SQLITE", "Lexer", "na
 FILL = "\x01"
 """What takes the place of each character between quotes: neither a blank nor part of a word."""
 
-PART = r'(?:(?:["`\[]\x01*+["`\]])++|[\w$]++)'
+# Repetitions of groups are never possessive, here or in other patterns: Python before 3.11.5 matches them wrongly.
+PART = r'(?:(?:["`\[]\x01*+["`\]])+|[\w$]++)'
 """The pattern of a name in a masked text, quoted or plain; read by :func:`name_in`."""
 
-NAME = r'((?:["`\[]\x01*+["`\]])++|[\w$.]++)'
+NAME = r'((?:["`\[]\x01*+["`\]])+|[\w$.]++)'
 """The same, with the schema before a plain one."""
 
 _End = Callable[[str, int], int]
@@ -166,12 +167,12 @@ def _quoted(quote: str, *, backslashes: bool, continued: bool = False) -> _End:
     if quote == "[":
         return lambda text, begin: _after(text, "]", begin + 1)
     body = (
-        rf"[^{quote}\\]*+(?:(?:{quote}{quote}|\\(?:.|\Z))[^{quote}\\]*+)*+"
+        rf"[^{quote}\\]*+(?:(?:{quote}{quote}|\\(?:.|\Z))[^{quote}\\]*+)*"
         if backslashes
-        else (rf"[^{quote}]*+(?:{quote}{quote}[^{quote}]*+)*+")
+        else (rf"[^{quote}]*+(?:{quote}{quote}[^{quote}]*+)*")
     )
     # PostgreSQL: E'…' goes on with a string on the next line, by the rules of its beginning
-    more = rf"(?:{quote}\s*+(?:--[^\n\r]*+\s*+)*+{quote}{body})*+" if continued else ""
+    more = rf"(?:{quote}\s*+(?:--[^\n\r]*+\s*+)*{quote}{body})*" if continued else ""
     pattern = re.compile(rf"{quote}{body}{more}(?:{quote}|\Z)", re.DOTALL)
 
     def end(text: str, begin: int) -> int:

@@ -125,7 +125,7 @@ _RELEASE = re.compile(rf"release\s++(?:savepoint\s++)?{NAME}$", re.IGNORECASE)
 _ROLLBACK_TO = re.compile(rf"rollback\s++(?:(?:work|transaction)\s++)?to\s++(?:savepoint\s++)?{NAME}$", re.IGNORECASE)
 _PREPARE_TRANSACTION = re.compile(r"prepare\s++transaction\b", re.IGNORECASE)
 _DECLARE = re.compile(rf"declare\s++{NAME}\s", re.IGNORECASE)
-_CALLED = re.compile(rf"call\s++(?:{PART}\s*+\.\s*+)*+({PART})\s*+\(", re.IGNORECASE)
+_CALLED = re.compile(rf"call\s++(?:{PART}\s*+\.\s*+)*({PART})\s*+\(", re.IGNORECASE)
 _HOLD = re.compile(r"\bwith\s++hold\s++for\b", re.IGNORECASE)
 _SET = re.compile(rf"(set|reset)\s++(?:(session|local|global)\s++)?{NAME}", re.IGNORECASE)
 _TO_DEFAULT = re.compile(r"\b(?:default|authorization\s++default|zone\s++local)$", re.IGNORECASE)
@@ -133,7 +133,7 @@ _SET_CONFIG = re.compile(r"\bset_config\s*+\(\s*+(?:('\x01++')|\S)", re.IGNORECA
 _IS_LOCAL = re.compile(r",\s*+(?:true|'t(?:rue)?'|'on')\s*+\)", re.IGNORECASE)
 _IS_NOT_LOCAL = re.compile(r",\s*+(?:false|'f(?:alse)?'|'off')\s*+\)", re.IGNORECASE)
 _CONCURRENTLY = re.compile(
-    r"(?:create\s++(?:unique\s++)?index|drop\s++index|reindex\b\S*+(?:\s++(?!concurrently\b)\S++)*+)"
+    r"(?:create\s++(?:unique\s++)?index|drop\s++index|reindex\b\S*+(?:\s++(?!concurrently\b)\S++)*)"
     r"\s++(concurrently)\b\s*+",
     re.IGNORECASE,
 )
@@ -146,7 +146,7 @@ _MODIFYING = r"(?:insert|update|delete|merge|replace(?=\s++into\b))\s++[\w$\"`\[
 _CHANGES_ROWS = re.compile(rf"[()]\s*+{_MODIFYING}", re.IGNORECASE)
 _CHANGES_ROWS_LATE = re.compile(rf"\b{_MODIFYING}", re.IGNORECASE)
 _SEARCHING = re.compile(r"\b(?:search|cycle)\b", re.IGNORECASE)
-_EXPLAIN = re.compile(r"explain\b\s*+(?:\(([^()]*+)\)\s*+|((?:(?:analy[sz]e|verbose)\b\s*+)*+))", re.IGNORECASE)
+_EXPLAIN = re.compile(r"explain\b\s*+(?:\(([^()]*+)\)\s*+|((?:(?:analy[sz]e|verbose)\b\s*+)*))", re.IGNORECASE)
 _ANALYZES = re.compile(r"\banaly[sz]e\b(?!\s*+(?:'?(?:false|off|0)\b))", re.IGNORECASE)
 _DIRECTION = re.compile(r"[()]|\b(?:to|from)\b", re.IGNORECASE)
 _SETTING = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")

@@ -1,12 +1,15 @@
 """Statements are read in linear time, by the lexical rules of each dialect."""
 
+import re
 import time
 import unittest
 from collections.abc import Callable
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dbtestcase
 from dbtestcase.drivers.mysql import statements as mysql
 from dbtestcase.drivers.sqlite import statements as sqlite
 from dbtestcase.sandbox.lexer import FILL, MYSQL, POSTGRESQL, SQLITE, Lexer
@@ -214,6 +217,19 @@ class DialectTest(unittest.TestCase):
         for read in (sqlite.read, mysql.read):
             self.assertEqual(read("savepoint `x y`").label, "x y")
         self.assertEqual(sqlite.read("savepoint [x y]").label, "x y")
+
+
+class PatternsTest(unittest.TestCase):
+    def test_no_group_is_repeated_possessively(self) -> None:
+        """Python before 3.11.5 (Debian 12 has 3.11.2) matches such patterns wrongly: a COMMIT was read as a read."""
+        package = Path(dbtestcase.__file__).parent
+        found = [
+            f"{path.relative_to(package)}:{number}"
+            for path in package.rglob("*.py")
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            if re.search(r"\)(?:\*|\+|\?)\+[^+]", line)
+        ]
+        self.assertEqual(found, [])
 
 
 class SQLiteWordsTest(unittest.TestCase):
