@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Proposal", "proved"]
 
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 _ROUNDS = 3
 _DEPENDENTS = "2BP01"  # dependent_objects_still_exist
 _NEW_ENUM_VALUE = "55P04"  # unsafe_new_enum_value_usage: not before it is committed
@@ -41,12 +41,19 @@ class Proposal:
         """What is to be mended."""
         return self.difference.item
 
+    def is_undone(self, left: Mapping[Item, Difference]) -> bool:
+        """Whether what it is for still differs; what it drops may be missing then, for another to make it anew."""
+        return self.item in left and not (self.difference.after is None and left[self.item].before is None)
+
 
 @dataclass
 class _Outcome:
     done: list[tuple[Proposal, Sequence[str]]] = field(default_factory=list)
     failed: dict[Item, tuple[Proposal, BaseException]] = field(default_factory=dict)
     left: list[Difference] = field(default_factory=list)
+
+    def error(self, item: Item) -> BaseException | None:
+        return self.failed[item][1] if item in self.failed else None
 
 
 def proved(
@@ -67,12 +74,14 @@ def proved(
     choices: dict[Item, int] = {}
     for _ in range(_ATTEMPTS):
         outcome = prover.attempt(proposals, choices)
-        left = {difference.item for difference in outcome.left}
+        left = {difference.item: difference for difference in outcome.left}
         bad = {item: proposal for item, (proposal, _) in outcome.failed.items()}
-        bad.update({proposal.item: proposal for proposal, _ in outcome.done if proposal.item in left})
+        bad.update({proposal.item: proposal for proposal, _ in outcome.done if proposal.is_undone(left)})
         more = [p for p in bad.values() if choices.get(p.item, 0) + 1 < len(p.alternatives)]
         if not more:
             break
+        # What others need goes with a CASCADE first: they may fail for no more than that it is still there.
+        more = [p for p in more if _state(outcome.error(p.item)) == _DEPENDENTS] or more
         for proposal in more:
             choices[proposal.item] = choices.get(proposal.item, 0) + 1
     return list(_lines(outcome))
@@ -82,7 +91,7 @@ def _lines(outcome: _Outcome) -> Iterator[str]:
     left = {difference.item: difference for difference in outcome.left}
     shown: set[str] = set()
     for proposal, lines in outcome.done:
-        if proposal.item not in left:
+        if not proposal.is_undone(left):
             for line in lines:
                 if line not in shown:
                     shown.add(line)

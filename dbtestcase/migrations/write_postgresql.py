@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.operations import ops
 from sqlalchemy import ARRAY, Column, Constraint, Enum, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import DOMAIN
 
 from dbtestcase.migrations import undo
 from dbtestcase.migrations.alter_column import added, altered, around_dependents, identity_options
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 _ORDER = ("schema", "enum", "sequence", "table", "column", "primary key", "unique constraint", "foreign key")
+_REFERRED = ("table", "column", "primary key", "unique constraint", "index")  # what a foreign key needs there
 
 
 class Writer:
@@ -52,9 +54,16 @@ class Writer:
         # An enum is made anew for the columns that use it now, so before there are more of them.
         enums = [each for each in changed if each.item.kind == "enum"]
         proposals += [Proposal(each, self._changed(each)) for each in enums]
+        # Tables go before others are made, which may need the names of their indexes; their foreign keys before them,
+        # for a CASCADE would take those along.
+        apart = [each for each in changed if each.item.kind == "foreign key" and _needs_any(each, gone)]
+        early = [each for each in gone if each.item.kind in ("foreign key", "table")]
+        proposals += self._left_over([*apart, *early])
         proposals += [Proposal(each, self._missing(each.item)) for each in missing]
-        proposals += [Proposal(each, self._changed(each)) for each in changed if each not in enums]
-        proposals += self._left_over([each for each in gone if each.item.kind != "comment"])
+        rest = [each for each in changed if each not in enums and each not in apart]
+        proposals += [Proposal(each, self._changed(each)) for each in rest]
+        proposals += self._left_over([each for each in gone if each.item.kind != "comment" and each not in early])
+        proposals += [Proposal(Difference(each.item, None, each.after), self._missing(each.item)) for each in apart]
         proposals += [Proposal(each, self._comment(each.item, None)) for each in gone if each.item.kind == "comment"]
         return [
             Proposal(each.difference, [lines for lines in each.alternatives if lines])
@@ -91,10 +100,13 @@ class Writer:
         definition = self._modelled[item]
         name = qualified(item)
         if item.kind == "table" and table is not None:
-            lines = self._op(ops.CreateTableOp.from_table(_with_existing_types(table)))
+            indexes: list[str] = []
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                lines += self._op(ops.CreateIndexOp.from_index(index))
-            return [lines]
+                indexes += self._op(ops.CreateIndexOp.from_index(index))
+            # A domain is there, or made with this table, or with a table before it.
+            ways = (False, True, False) if any(isinstance(c.type, DOMAIN) for c in table.columns) else (False,)
+            copies = [_with_existing_types(table, but_domains=way) for way in ways]
+            return [[*self._op(ops.CreateTableOp.from_table(copy)), *indexes] for copy in copies]
         if item.kind == "column" and table is not None:
             column = _with_existing_types(table).columns[item.part] if item.part in table.columns else None
             if column is None:  # its key is another than its name
@@ -210,11 +222,23 @@ class Writer:
         return written(self._context, operation)
 
 
-def _with_existing_types(table: Table) -> Table:
-    """A copy whose enums are not made with it: they are there, or made before it."""
+def _needs_any(key: Difference, gone: Iterable[Difference]) -> bool:
+    """Whether a foreign key refers to a table that goes, or to one of which a column or a key goes."""
+    names = {_referred(each.item) for each in gone if each.item.kind in _REFERRED}
+    return any(f" REFERENCES {name}(" in f"{key.before}" for name in names)
+
+
+def _referred(item: Item) -> str:
+    """The table as the server writes it in a foreign key, always with its schema."""
+    return f"{quoted(item.schema)}.{quoted(item.name)}"
+
+
+def _with_existing_types(table: Table, *, but_domains: bool = False) -> Table:
+    """A copy whose enums (and domains) are not made with it: they are there, or made before it."""
     copy = table.to_metadata(MetaData(naming_convention=table.metadata.naming_convention))
     for column in copy.columns:
-        column.type = _existing(column.type)
+        if not (but_domains and isinstance(column.type, DOMAIN)):
+            column.type = _existing(column.type)
     return copy
 
 
@@ -223,4 +247,8 @@ def _existing(type_: Any) -> Any:
         return postgresql.ARRAY(_existing(type_.item_type), dimensions=type_.dimensions)
     if isinstance(type_, Enum) and type_.native_enum:
         return postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
+    if isinstance(type_, DOMAIN):
+        existing = type_.copy()
+        existing.create_type = False
+        return existing
     return type_

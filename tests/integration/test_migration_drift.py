@@ -59,19 +59,51 @@ class DriftTest(MigratedDatabaseTest):
             for name in random.Random(SEED + number).sample(sorted(KINDS), len(KINDS) if LONG else 10):
                 change = KINDS[name]
                 with self.subTest(name, seed=SEED + number):
-                    savepoint = self.connection.begin_nested()
-                    try:
-                        dice = random.Random(f"{SEED + number} {name}")
-                        for statement in change(Catalog(self.connection, dice)):
-                            self.connection.exec_driver_sql(statement.replace("%", "%%"))
-                        found = self.missing()
-                        self.assertTrue(found, "nothing was found")
-                        self.run_revision(found)
-                        self.assertEqual(self.missing(), [], f"not mended by {found}")
-                        left = [str(each) for each in snapshot.differences(before, self.look())]
-                        self.assertEqual([each for each in left if "drifted_pkey" not in each], [], f"by {found}")
-                    finally:
-                        savepoint.rollback()
+                    dice = random.Random(f"{SEED + number} {name}")
+                    self.mended(before, change(Catalog(self.connection, dice)))
+
+    def test_a_table_that_others_refer_to_is_renamed_or_moved(self) -> None:
+        """Its foreign keys go before it goes, and come after it was made anew; a CASCADE is for what is not a key."""
+        before = self.look()
+        for change, keys, cascades in (
+            ("ALTER TABLE category RENAME TO drifted", 1, 0),
+            ("CREATE SCHEMA drifted; ALTER TABLE category SET SCHEMA drifted", 1, 0),
+            ("ALTER TABLE billing.invoice RENAME TO drifted", 1, 0),
+            ("CREATE SCHEMA drifted; ALTER TABLE billing.invoice SET SCHEMA drifted", 1, 0),  # it has a domain
+            ("ALTER TABLE orders RENAME TO drifted", 2, 1),  # it has a view
+            ("ALTER TABLE product RENAME TO drifted; ALTER TABLE category RENAME TO too", 2, 0),
+            (
+                'CREATE SCHEMA "A b"; ALTER TABLE label SET SCHEMA "A b"; ALTER TABLE "A b".label RENAME TO "table"',
+                1,
+                0,
+            ),
+            ("ALTER TABLE customer RENAME COLUMN id TO renamed", 1, 0),
+        ):
+            with self.subTest(change):
+                found = self.mended(before, change.split("; "))
+                self.assertEqual([line for line in found if line.startswith("# ")], [])
+                dropped = [line for line in found if line.startswith("op.drop_constraint('fk_")]
+                self.assertEqual(
+                    (len(dropped), sum(" CASCADE" in line for line in found if "DROP" in line)), (keys, cascades)
+                )
+                self.assertEqual(found[: len(dropped)], dropped)
+                self.assertTrue(all(line.startswith("op.create_foreign_key('fk_") for line in found[-keys:]), found)
+
+    def mended(self, before: snapshot.Snapshot, change: list[str]) -> list[str]:
+        """What is found after a change, which mends it; nothing of both is left."""
+        savepoint = self.connection.begin_nested()
+        try:
+            for statement in change:
+                self.connection.exec_driver_sql(statement.replace("%", "%%"))
+            found = self.missing()
+            self.assertTrue(found, "nothing was found")
+            self.run_revision(found)
+            self.assertEqual(self.missing(), [], f"not mended by {found}")
+            left = [str(each) for each in snapshot.differences(before, self.look())]
+            self.assertEqual([each for each in left if "drifted_pkey" not in each], [], f"by {found}")
+            return found
+        finally:
+            savepoint.rollback()
 
 
 @contextmanager
