@@ -248,7 +248,7 @@ def _existing(type_: Any) -> Any:
     if isinstance(type_, Enum) and type_.native_enum:
         return postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
     if isinstance(type_, DOMAIN):
-        existing = type_.copy()
+        existing = type_.copy()  # type: ignore[no-untyped-call]
         existing.create_type = False
         return existing
     return type_
