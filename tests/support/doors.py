@@ -359,21 +359,21 @@ def _driver(c: Any) -> Any:
 @door
 def autocommit_of_the_driver(engine: Engine) -> Iterator[Opened]:
     with contextlib.closing(engine.raw_connection()) as c:
-        _driver(c).autocommit = True
+        before, _driver(c).autocommit = _driver(c).autocommit, True
         try:
             yield Opened(lambda n: c.cursor().execute(INSERT, (n, "auto")), c.commit, c.rollback)
         finally:
-            _driver(c).autocommit = False
+            _driver(c).autocommit = before  # sqlite3 has a third mode
 
 
 @door
 def autocommit_executemany(engine: Engine) -> Iterator[Opened]:
     with contextlib.closing(engine.raw_connection()) as c:
-        _driver(c).autocommit = True
+        before, _driver(c).autocommit = _driver(c).autocommit, True
         try:
             yield Opened(lambda n: c.cursor().executemany(INSERT, [(n, "a"), (n + 10, "b")]), c.commit, c.rollback)
         finally:
-            _driver(c).autocommit = False
+            _driver(c).autocommit = before  # sqlite3 has a third mode
 
 
 @door

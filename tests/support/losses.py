@@ -187,7 +187,11 @@ class Rounds:
         for path in SHM.iterdir():
             if path.name not in ("suite", "cache", "tmp", "shared") and not path.name.startswith("dbtestcase-scratch-"):
                 yield f"{path} {[each.name for each in path.iterdir()] if path.is_dir() else ''}"
-        yield from (str(path) for path in (SHM / "tmp").iterdir())
+        for path in (SHM / "tmp").iterdir():
+            # programs are copied once, where the server's account could not read them; they stay for the next runs
+            left = [each.name for each in path.iterdir()] if path.is_dir() else [""]
+            if any(not each.startswith("programs-") for each in left):
+                yield f"{path} {left}"
         for folder in self.cache.glob("postgresql-*"):
             notes = [json.loads(pointer.read_text()) for pointer in folder.glob("*.json")]
             named = {note["folder"] for note in notes}
