@@ -228,7 +228,9 @@ KINDS: dict[str, Kind] = {
     "primary key order": _pk_order,
     "primary key renamed": _renamed("p"),
     "foreign key missing": _dropped("f"),
-    "foreign key action": _again("f", lambda d: d.split(" ON DELETE")[0] + " ON UPDATE CASCADE"),
+    "foreign key action": _again(
+        "f", lambda d: d.split(" ON DELETE")[0].split(" DEFERRABLE")[0] + " ON UPDATE CASCADE"
+    ),
     "foreign key deferrable": _again("f", lambda d: d.split(" DEFERRABLE")[0] + " DEFERRABLE"),
     "foreign key renamed": _renamed("f"),
     "foreign key left over": lambda c: [
