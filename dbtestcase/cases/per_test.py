@@ -134,8 +134,8 @@ class TestLifecycle:
                 cause="a run() of another base, or of a runner, that calls unittest.TestCase.run() by its name",
                 remedy="put the class of dbtestcase first among the bases, or call super().run(result)",
             )
-        if inspect.iscoroutinefunction(method):
-            return method  # of an async class: the others have been refused when the class began
+        if self.of_class.asynchronous and inspect.iscoroutinefunction(method):
+            return method  # those of other classes have been refused when the class began
 
         def running() -> Any:
             return refuse_unfinished(method(), self.test.id())
@@ -150,7 +150,7 @@ class TestLifecycle:
 
         :raises ConfigurationError: nobody awaits it.
         """
-        if not self.of_class.asynchronous and inspect.iscoroutinefunction(function):
+        if not self.of_class.asynchronous and function != self.end and inspect.iscoroutinefunction(function):
             raise ConfigurationError(
                 f"{self.test.id()}: the cleanup {function.__qualname__}() is a coroutine function: it would never run.",
                 cause="addCleanup() of an async function on a class whose tests are not awaited",

@@ -30,10 +30,12 @@ class LeftThreads:
         if threading.active_count() == 1:
             self._left.clear()
             return
+        current = threading.current_thread()
+        fresh = [each for each in threading.enumerate() if each is not current and each not in self._seen]
+        if not fresh:
+            return
         frames = sys._current_frames()
-        for thread in threading.enumerate():
-            if thread in self._seen or thread is threading.current_thread():
-                continue
+        for thread in fresh:
             self._seen.add(thread)
             frame = frames.get(thread.ident or 0)
             if frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] not in _WAITING:

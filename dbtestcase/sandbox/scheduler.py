@@ -417,7 +417,12 @@ class Turns:
                     remedy="commit sooner in one of them, or use TruncatingDatabaseTest to test the two side by side",
                 )
             wait = self._waiting.get(each)
-            is_over = wait is None or (wait.reason is _Reason.TRANSACTION and wait.obstacle not in unfinished)
+            # who waits learns of it only when it is woken: what it waits for may be over already
+            is_over = (
+                wait is None
+                or (wait.reason is _Reason.TRANSACTION and wait.obstacle not in unfinished)
+                or (wait.reason is _Reason.WIRE and wait.obstacle not in (self._holder, self._occupant))
+            )
             each = None if wait is None or is_over or wait.reason is _Reason.QUEUE else wait.obstacle.actor
 
     def _remaining(self, wait: _Wait, limits: _Limits) -> float:

@@ -60,6 +60,22 @@ class QueueTest(TurnsTestCase):
             self.join(thread)
         self.assertEqual(self.log, ["waiter 0", "waiter 1", "waiter 2", "waiter 3", "holder again"])
 
+    def test_who_was_not_woken_yet_is_no_deadlock(self) -> None:
+        """One with an unfinished transaction waited for the wire, which is free again: it goes on, and commits."""
+        writer, reader = Turn("writer", own=False), Turn("reader", own=False)
+        self.turns.acquire(reader)
+        self.turns.release(reader)
+        over = threading.Event()
+        thread = self.start(lambda: over.wait(LONG) and None)
+        self.addCleanup(over.set)
+        writer.actor = Actor(thread, None)
+        self.unfinished.append(writer)
+        self.turns._waiting[writer.actor] = _Wait(writer, reader, _Reason.WIRE, True)
+        with mock.patch.object(turns_module, "COURTESY", 0.01):
+            self.turns.acquire(reader)  # once it has waited long enough for the transaction
+        self.assertTrue(writer.waited_out)
+        self.turns.release(reader)
+
     def test_nobody_gives_way_to_those_who_wait_for_his_own_transaction(self) -> None:
         writer = Turn("writer", own=False)
         self.turns.acquire(writer)
