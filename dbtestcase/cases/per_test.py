@@ -13,9 +13,10 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from ..errors import ConfigurationError, NotRunning
+from ..errors import ConfigurationError, DBTestCaseError, NotRunning
 from ..isolation.rollback import Isolation
 from ..reporting import report
+from ..reporting.call_sites import origin_of
 from .keep_rows import keep_rows
 from .modules import modules
 from .never_ran import refuse_unfinished
@@ -184,6 +185,7 @@ class TestLifecycle:
             problems = run.isolation.end_test(failed=self._has_failed(), test_files=self.of_class.source_files())
             for problem in problems:
                 problem.add_note(run.log.text())
+                _report_problem(problem)
         finally:
             self._report(run, ended)
             run.test = None
@@ -222,6 +224,7 @@ class TestLifecycle:
         """Notes for an exception that is about to fail the test."""
         run = self.of_class.run
         if run is not None and run.test is self:
+            _report_problem(error)
             yield from self.of_class.hints(error, run)
             yield run.log.text()
             if run.settings.keep == "fail":
@@ -230,3 +233,10 @@ class TestLifecycle:
     def _has_failed(self) -> bool:
         outcome = getattr(self.test, "_outcome", None)
         return self.failed or (outcome is not None and not outcome.success)
+
+
+def _report_problem(error: BaseException) -> None:
+    """Have the report tell of conflicts, leaks and the like, which are errors of the library's own."""
+    recorder = report.recorder()
+    if recorder is not None and isinstance(error, DBTestCaseError):
+        recorder.write("warning", category=type(error).__name__, line=str(origin_of(error) or ""), text=error.what)

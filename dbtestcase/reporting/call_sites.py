@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import sqlalchemy
 
-__all__ = ["Origin", "find_origin", "is_application"]
+__all__ = ["Origin", "find_origin", "is_application", "origin_of"]
 
 
 class Origin(NamedTuple):
@@ -63,6 +63,18 @@ def is_application(filename: str) -> bool:
     if filename not in _is_application:
         _is_application[filename] = _classify(filename)
     return _is_application[filename]
+
+
+def origin_of(error: BaseException) -> Origin | None:
+    """The application's line that an exception passed first on its way out; ``None`` where there was none."""
+    found = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if is_application(code.co_filename):
+            found = Origin(code.co_filename, traceback.tb_lineno, code.co_name)
+        traceback = traceback.tb_next
+    return found
 
 
 def _awaiting_frames() -> Iterator[FrameType]:

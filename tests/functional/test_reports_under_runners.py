@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import textwrap
 import unittest
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,29 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         (missing,) = json.loads(Path(output).read_text())["missing"]
         self.assertRegex(missing, "ended without saying so .* the last it told of was test_third.ThirdTest")
+
+    def test_leaks_and_warnings_stand_by_their_place(self) -> None:
+        (self.folder / "app.py").write_text(
+            textwrap.dedent(SUITE["app.py"]) + "\nkept = []\ndef forget():\n    connection = engine.connect()\n"
+            "    connection.execute(text('CREATE TABLE left_open (id int)'))\n    kept.append(connection)\n"
+        )
+        for name in ("first", "second"):
+            (self.folder / f"test_{name}.py").unlink()
+        (self.folder / "test_leak.py").write_text(
+            "from dbtestcase import DatabaseTest\nfrom app import engine, forget\n"
+            "class LeakTest(DatabaseTest):\n    engines = [engine]\n    def test_it(self): forget()\n"
+        )
+        outcome, document = self.run_with_report("unittest")
+        outcome.expect(passed=0, errors=1)
+        (warning,) = document["warnings"]
+        self.assertEqual((warning["category"], warning["count"]), ("LeakError", 1))
+        self.assertRegex(
+            warning["text"], r"left with unfinished writes by .*test_it; .* began at app\.py:\d+ in forget"
+        )
+
+    def test_pytest_s_plugin_asks_for_the_summary(self) -> None:
+        outcome = run_suite(self.folder, "pytest", "-p", "dbtestcase.pytest_plugin")
+        self.assertRegex(outcome.expect(passed=4).stderr, r"dbtestcase: 4 tests in ")
 
     def test_budgets(self) -> None:
         _, now = self.run_with_report("unittest")
