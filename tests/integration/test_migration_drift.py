@@ -21,7 +21,7 @@ from tests.support.drift import KINDS, Catalog
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 ROUNDS = 12 if LONG else 1
-SEED = random.randrange(10**6)
+SEED = random.randrange(10**6) if LONG else 1  # the same ten in every run; the long mode rolls the dice
 
 
 class DriftTest(MigratedDatabaseTest):
