@@ -163,7 +163,9 @@ class ProxyWire:
         return ""
 
     def close(self) -> None:
-        with contextlib.suppress(Exception) if self.gone else contextlib.nullcontext():
+        module: Any = self.dialect.loaded_dbapi
+        # a server that has ended meanwhile may be noticed only now; there is nothing left to close then
+        with contextlib.suppress(Exception) if self.gone else contextlib.suppress(module.Error, OSError):
             self.connection.close()
 
     def connect(
