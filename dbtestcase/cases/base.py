@@ -182,13 +182,21 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test; the database is made ready just before ``setUp``, whatever the test's ``setUp`` calls."""
-        with self._dbtestcase.prepared():
+        life = self._dbtestcase
+        life.prepare()
+        try:
             return super().run(result)
+        finally:
+            life.dismiss()
 
     def debug(self) -> None:
         """Run the test without collecting errors."""
-        with self._dbtestcase.prepared():
+        life = self._dbtestcase
+        life.prepare()
+        try:
             super().debug()
+        finally:
+            life.dismiss()
 
 
 for _base in filter(is_ours, DatabaseTest.__mro__):

@@ -50,8 +50,9 @@ _SCOPES = ("class", "module", "test")
 class ClassRun:
     """What a class that is running owns."""
 
-    def __init__(self, isolation: Isolation, settings: Settings) -> None:
+    def __init__(self, isolation: Isolation, settings: Settings, source_files: frozenset[str]) -> None:
         self.settings = settings
+        self.source_files = source_files  # of the class and of its bases outside of this library
         self.log = SQLLog(settings.sql, isolation.carries)
         self.pid = os.getpid()
         self.isolation = isolation
@@ -192,7 +193,7 @@ class ClassLifecycle(Provisioning):
         isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
-        run = self._run = ClassRun(isolation, settings)
+        run = self._run = ClassRun(isolation, settings, _source_files(self.cls))
         run.began, run.waited = began, waited
         run.engines = [sync_engine_of(engine) for engine in engines]
         current.running = self
@@ -210,12 +211,15 @@ class ClassLifecycle(Provisioning):
 
     def begin_test(self, test: TestLifecycle) -> ClassRun:
         """Make the class ready for a test."""
-        self.begin()
         run = self.run
-        assert run is not None
+        if run is None:
+            self.begin()
+            run = self.run
+            assert run is not None
         if run.isolation.needs_rebuild:
             self._rebuild(run)
-        self._complete(run)
+        if not run.captured:
+            self._complete(run)
         return run
 
     def _report_set_up(self, run: ClassRun) -> None:
@@ -282,10 +286,6 @@ class ClassLifecycle(Provisioning):
     def resets_ids(self) -> bool:
         """Whether ids start from the same number in every test."""
         return bool(self.cls.reset_sequences)
-
-    def source_files(self) -> frozenset[str]:
-        """The source files of the class and of its bases outside of this library."""
-        return _source_files(self.cls)
 
     # -- inside
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
 import unittest
 from collections.abc import Callable, Iterator
@@ -40,6 +38,7 @@ class TestLifecycle:
         self.sessions: list[Session] = []
         self.failed = False  # for who has no runner that knows
         self._given: dict[str, Any] = {}
+        self._label = ""
         self._prepared = False
 
     @property
@@ -101,28 +100,29 @@ class TestLifecycle:
 
     # -- its life
 
-    @contextlib.contextmanager
-    def prepared(self) -> Iterator[None]:
+    def prepare(self) -> None:
         """Have the database made ready just before ``setUp``, whatever that calls."""
         test = self.test
         original = test.setUp
 
-        @functools.wraps(original)
         def setUp() -> None:
             self.begin()
-            refuse_unfinished(original(), f"{type(test).__qualname__}.setUp")
+            if (made := original()) is not None:
+                refuse_unfinished(made, f"{type(test).__qualname__}.setUp")
 
+        setUp.__wrapped__ = original  # type: ignore[attr-defined]  # whatever else functools.wraps() copies takes longer
         test.setUp = setUp
         if type(test).tearDown is not unittest.TestCase.tearDown:
             last = test.tearDown
             test.tearDown = lambda: refuse_unfinished(last(), f"{type(test).__qualname__}.tearDown")
         self._prepared = True
-        try:
-            yield
-        finally:
-            del test.setUp
-            vars(test).pop("tearDown", None)
-            vars(test).pop("_dbtestcase", None)
+
+    def dismiss(self) -> None:
+        """The test has run: take back what :meth:`prepare` has set on it."""
+        own = vars(self.test)
+        del own["setUp"]
+        own.pop("tearDown", None)
+        own.pop("_dbtestcase", None)
 
     def checked(self, method: Callable[[], Any]) -> Callable[[], Any]:
         """The test method, such that it fails where it did not run.
@@ -139,7 +139,8 @@ class TestLifecycle:
             return method  # those of other classes have been refused when the class began
 
         def running() -> Any:
-            return refuse_unfinished(method(), self.test.id())
+            made = method()
+            return made if made is None else refuse_unfinished(made, self.test.id())
 
         running.__qualname__ = getattr(method, "__qualname__", running.__qualname__)
         if getattr(method, "__unittest_expecting_failure__", False):
@@ -164,7 +165,8 @@ class TestLifecycle:
         test = self.test
         run = self.of_class.begin_test(self)
         self._began = perf_counter()
-        run.isolation.begin_test(test.id(), test_files=self.of_class.source_files())
+        self._label = test.id()
+        run.isolation.begin_test(self._label, test_files=run.source_files)
         run.log.begin_test()
         run.test = self
         test.addCleanup(self.end)
@@ -182,14 +184,14 @@ class TestLifecycle:
             return
         ended = perf_counter()
         try:
-            problems = run.isolation.end_test(failed=self._has_failed(), test_files=self.of_class.source_files())
+            problems = run.isolation.end_test(failed=self._has_failed(), test_files=run.source_files)
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)
         finally:
             self._report(run, ended)
             run.test = None
-            run.log.end_test(self.test.id())
+            run.log.end_test(self._label)
             self.close_own()
             if run.data is not None:
                 run.data.forget(self.test)
@@ -204,7 +206,7 @@ class TestLifecycle:
             recorder.statements(
                 "test",
                 run.log.entries,
-                label=self.test.id(),
+                label=self._label,
                 at=recorder.since(self._began),
                 seconds=ended - self._began,
                 cleaning=perf_counter() - ended,

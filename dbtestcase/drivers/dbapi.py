@@ -97,6 +97,9 @@ class ProxyWire:
     def forget_plans(self) -> None:
         """Nothing is prepared by a driver that is not known."""
 
+    def is_private(self) -> bool:
+        return True  # the proxies do not hand it out
+
     def reset(self) -> None:
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
 

@@ -124,7 +124,7 @@ class Leads(ABC):
 
     def release(self, until: Until) -> None:
         """Give back their own pools to the engines that were led until then, and to those led for shorter."""
-        for lead in reversed([lead for lead in self._led if lead.until >= until]):
+        for lead in [lead for lead in reversed(self._led) if lead.until >= until]:
             self._led.remove(lead)
             engine = lead.engine()
             if engine is not None:

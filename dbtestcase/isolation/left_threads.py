@@ -19,19 +19,29 @@ class LeftThreads:
 
     def __init__(self) -> None:
         self._seen: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._running: list[threading.Thread] = []
         self._left: dict[int, tuple[weakref.ref[threading.Thread], str]] = {}
 
     def begin_class(self) -> None:
         """What runs now belongs to no test."""
-        self._seen.update(threading.enumerate())
+        self._running = threading.enumerate()
+        self._seen.update(self._running)
+
+    def end_class(self) -> None:
+        """Hold on to no thread."""
+        self._running = []
 
     def end_test(self, label: str) -> None:
         """Note who is still at work."""
-        if threading.active_count() == 1:
+        running = threading.enumerate()
+        if running == self._running:
+            return
+        self._running = running
+        if len(running) == 1:
             self._left.clear()
             return
         current = threading.current_thread()
-        fresh = [each for each in threading.enumerate() if each is not current and each not in self._seen]
+        fresh = [each for each in running if each is not current and each not in self._seen]
         if not fresh:
             return
         frames = sys._current_frames()

@@ -172,6 +172,8 @@ class SandboxIsolation(Isolation):
         self._restore_class = ""
         self._label = ""
         self._marked = False
+        self._at_rest = False
+        """Whether nobody could use the wire when the test began: if nobody is given a connection, nothing is undone."""
         self._tests = 0
 
     @property
@@ -249,6 +251,7 @@ class SandboxIsolation(Isolation):
 
     def _lose(self) -> None:
         self.run.lose()
+        self._at_rest = False
         self._state = _State.LOST
         self._marked = False
 
@@ -376,11 +379,13 @@ class SandboxIsolation(Isolation):
     def _leave_class(self) -> None:
         self._state = _State.MODULE if self._module is not None else _State.IDLE
         self._marked = False
+        self._at_rest = False
         border, self._border = self._border, None
         with contextlib.ExitStack() as stack:
             if border is not None:
                 stack.callback(border.__exit__, None, None, None)
             stack.callback(self.run.board.release, Until.CLASS)
+            stack.callback(self._threads.end_class)
             self._take_back()
 
     # -- a test
@@ -401,6 +406,8 @@ class SandboxIsolation(Isolation):
         else:
             self.end_class_data()
             sandbox.relabel(label)
+            if not self._at_rest:
+                self._at_rest = sandbox.is_at_rest
         sandbox.test_files = test_files
         self._state = _State.TEST
         if self._border is not None:
@@ -425,6 +432,22 @@ class SandboxIsolation(Isolation):
         label = sandbox.label or self._label
         self._state = _State.CLASS
         self._threads.end_test(label)
+        is_untouched = self._at_rest and not sandbox.handed_out and not sandbox.raised
+        self._at_rest = is_untouched
+        problems = [] if is_untouched else self._undo(label, failed=failed, test_files=test_files)
+        if border is not None:
+            border.in_test = False
+            if border.raised:
+                problems += find_swallowed(label, border.raised, test_files)
+                border.raised.clear()
+        self.run.board.release(Until.TEST)
+        if failed and problems:
+            problems = [p for p in problems if not _is_swallowed(p)]
+        return problems if is_untouched else problems + self._take_back()
+
+    def _undo(self, label: str, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        """Roll back what the test has done; or lose the wire with it."""
+        sandbox = self.run.sandbox
         problems: list[Exception] = []
         with sandbox.held():
             try:
@@ -443,14 +466,7 @@ class SandboxIsolation(Isolation):
                 self.run.free_disk()
             except Exception as error:
                 problems.append(error)
-        if border is not None:
-            border.in_test = False
-            problems += find_swallowed(label, border.raised, test_files)
-            border.raised.clear()
-        self.run.board.release(Until.TEST)
-        if failed:
-            problems = [p for p in problems if not _is_swallowed(p)]
-        return problems + self._take_back()
+        return problems
 
     def _roll_back(self, problems: list[Exception], *, failed: bool) -> None:
         sandbox, wire = self.run.sandbox, self.run.wire

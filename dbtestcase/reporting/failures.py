@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 from unittest import TestCase
 
@@ -137,24 +137,36 @@ class FailureEvidence(TestCase):
 
     _dbtestcase: Any
 
+    # without adding_evidence(): these run for every test that passes
+
     def _callSetUp(self) -> None:
-        with adding_evidence(self._dbtestcase.evidence):
+        try:
             super()._callSetUp()  # type: ignore[misc]
+        except BaseException as error:
+            add_evidence(error, self._dbtestcase.evidence)
+            raise
 
     def _callTestMethod(self, method: Callable[[], Any]) -> None:
-        expected = getattr(self, "__unittest_expecting_failure__", False) or getattr(
-            method, "__unittest_expecting_failure__", False
-        )
-        with nullcontext() if expected else adding_evidence(self._dbtestcase.evidence):
+        try:
             super()._callTestMethod(method)  # type: ignore[misc]
+        except BaseException as error:
+            if not any(getattr(each, "__unittest_expecting_failure__", False) for each in (self, method)):
+                add_evidence(error, self._dbtestcase.evidence)
+            raise
 
     def _callTearDown(self) -> None:
-        with adding_evidence(self._dbtestcase.evidence):
+        try:
             super()._callTearDown()  # type: ignore[misc]
+        except BaseException as error:
+            add_evidence(error, self._dbtestcase.evidence)
+            raise
 
     def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        with adding_evidence(self._dbtestcase.evidence):
+        try:
             super()._callCleanup(function, *args, **kwargs)  # type: ignore[misc]
+        except BaseException as error:
+            add_evidence(error, self._dbtestcase.evidence)
+            raise
 
     @contextmanager
     def subTest(self, *args: Any, **params: Any) -> Iterator[None]:

@@ -45,6 +45,9 @@ class Wire(Protocol):
     def in_transaction(self) -> bool:
         """Whether the outer transaction is still there."""
 
+    def is_private(self) -> bool:
+        """Whether nobody can have used the physical connection itself, past the virtual ones."""
+
     def reset(self) -> None:
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
 

@@ -146,6 +146,8 @@ class Sandbox:
         """The source files of the test that runs."""
         self.application_connected = False
         """Whether the application has ever had a connection."""
+        self.handed_out = False
+        """Whether somebody was given a connection, or gave one back, since the last mark or rollback."""
         self.statements = 0
         self.session = SessionState(rules, wire, self.catalog, self.stack, self._fail)
         self._guarded: Client | None = None
@@ -297,7 +299,7 @@ class Sandbox:
         self._labels[number] = label
         self._scopes.append(Scope(number, label, name))
         self._top = number
-        self._wrote = False
+        self._wrote = self.handed_out = False
 
     def _leave(self, statements: list[str]) -> None:
         if not self.rules.settings_roll_back:
@@ -361,6 +363,7 @@ class Sandbox:
         client.parameters = self._new_parameters(settings)
         client.look_at_modes()
         self.clients.add(client)
+        self.handed_out = True
         self.application_connected |= not own
         return client
 
@@ -374,12 +377,24 @@ class Sandbox:
 
     def checkout(self, client: Client) -> None:
         """A pool hands a virtual connection to somebody: it belongs to what runs now."""
+        self.handed_out = True
         client.hand_out()
         client.scope = self._scopes[-1].number if self._scopes else 0
 
     def checkin(self, client: Client) -> None:
         """A virtual connection is back in its pool, which may ping it before it hands it out again."""
         client.scope = POOLED
+        if not client.own:
+            self.handed_out = True
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nobody can do anything without being handed a connection: nobody has one, or what lies under it."""
+        return (
+            not self.handed_out
+            and self.wire.is_private()
+            and all(client.scope == POOLED for client in self._everyone())
+        )
 
     def abandon(self, client: Client) -> None:
         """Roll back a virtual connection's transaction with the next use of the wire.
@@ -387,6 +402,7 @@ class Sandbox:
         It was garbage collected, or its rollback came in the middle of another statement of the same thread, which is
         when the collector runs the finalizers of pools.
         """
+        self.handed_out = True
         if client.active:
             self._abandoned.append(client)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,6 +47,7 @@ class PsycopgWire:
         """What tells one COPY or stream from the next: those of a test that has ended are over."""
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
+        self._holders = sys.getrefcount(self.pgconn)
 
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
@@ -70,6 +72,10 @@ class PsycopgWire:
 
     def test_ended(self, restart: Callable[[str], bool]) -> None:
         """The server takes everything back with its transaction."""
+
+    def is_private(self) -> bool:
+        # who has taken the PGconn from a connection has one reference more; so has a cursor that lives on
+        return sys.getrefcount(self.pgconn) <= self._holders + len(self.virtual)
 
     def reset(self) -> None:
         """A rollback has undone what clients have set."""
