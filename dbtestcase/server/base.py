@@ -13,9 +13,9 @@ from typing import ClassVar, TypeVar
 from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.reporting.progress import say
-from dbtestcase.server import Server
 from dbtestcase.server.account import Account
 from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache
+from dbtestcase.server.disposable import Server
 from dbtestcase.server.folders import RunFolder, is_full, run_places, sweep
 from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from dbtestcase.errors import ConfigurationError, ServerError
 from dbtestcase.reporting.urls import shown
-from dbtestcase.server import disposable_server
+from dbtestcase.server.disposable import disposable_server
 from dbtestcase.settings import Settings
 
 __all__ = ["keep_running"]

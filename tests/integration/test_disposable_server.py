@@ -95,7 +95,7 @@ class ServerTest(DisposableServerTestCase):
             disposable_server(self.settings, kind="oracle")
 
     def test_another_kind_is_found_in_the_module_that_was_registered(self) -> None:
-        with mock.patch.dict("dbtestcase.server._MODULES"):
+        with mock.patch.dict("dbtestcase.server.disposable._MODULES"):
             register("other", "dbtestcase.server.postgresql")
             with disposable_server(self.settings, kind="other") as server:
                 self.assertEqual(self.query(server, "SELECT 1"), 1)

@@ -1,0 +1,74 @@
+"""Databases for tests: made from a template, leased to one process, dropped at its end.
+
+:func:`test_database` is the door.  What differs from server to server is in a module for each (``postgresql``,
+``sqlite``, ``mysql``), found by the URL's dialect through :mod:`dbtestcase.backends.registry`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import URL
+
+from dbtestcase.backends.existing import Lending
+from dbtestcase.backends.recipes import Recipe
+from dbtestcase.backends.registry import Database, Mode, Request, backend_for, register
+from dbtestcase.errors import ConfigurationError
+from dbtestcase.settings import Settings
+
+__all__ = ["Database", "Lending", "prune", "register", "test_database"]
+
+
+def test_database(
+    server_url: URL,
+    recipe: Recipe,
+    *,
+    base: str,
+    settings: Settings,
+    mode: Mode = "create",
+    disposable: bool = False,
+    transactional: bool = False,
+) -> Database:
+    """A database with the tables of ``recipe`` in it, as a context manager.
+
+    :param server_url: the server; with ``"existing"`` the database itself.
+    :param recipe: what the database is made from.
+    :param base: what the names of new databases begin with.
+    :param settings: with ``cache`` ``None`` no template is kept or used.
+    :param mode: ``"create"`` makes a database of its own; ``"existing"`` uses the one that the URL names.
+    :param disposable: the whole server is thrown away at the end of this process, so a database need not be dropped.
+    :param transactional: with ``"existing"``: the caller makes the tables inside a transaction that it never commits
+        (``recipe.create_in``), where the dialect can; ``Database.built`` says whether that is left to do.
+    :raises ServerUnreachable: nobody answers at the URL, or the role is refused.
+    :raises CannotCreateDatabase: the role may not create databases.
+    :raises UnsafeDatabase: the existing database is not ours to change.
+    :raises SchemaError: the tables cannot be made.
+    """
+    request = Request(
+        server_url=server_url,
+        recipe=recipe,
+        base=base,
+        settings=settings,
+        mode=mode,
+        disposable=disposable,
+        transactional=transactional,
+    )
+    backend = backend_for(server_url)
+    if mode == "create":
+        return backend.create(request)
+    if mode == "existing":
+        return backend.existing(request)
+    raise ConfigurationError(
+        f"database = {mode!r} is not a way to get a database.",
+        remedy='write database = "create" (a database of our own, the default) or database = "existing".',
+    )
+
+
+test_database.__test__ = False  # type: ignore[attr-defined]  # its name makes runners take it for a test
+
+
+def prune(server_url: URL, *, templates: bool = True) -> list[str]:
+    """Drop the databases that dead runs left on a server, those with the rows of failing tests, and our templates.
+
+    :returns: the names of what was dropped, sorted.
+    :raises ServerUnreachable: nobody answers at the URL, or the role is refused.
+    """
+    return backend_for(server_url).prune(server_url, templates=templates)

@@ -1,0 +1,209 @@
+"""One module for each DBAPI that the sandbox speaks to, and the registry that finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import URL, Dialect
+
+from ..errors import ServerUnreachable
+from ..reporting.urls import shown, without_secrets
+from ..sandbox.connections import Wire
+from ..sandbox.rules import Rules, rules_for
+from ..sandbox.transaction import Sandbox
+from .arguments import refused
+from .async_adapters import TWINS
+from .patience import patiently
+
+__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
+
+LOCK_TIMEOUT = 5.0
+"""Seconds that a statement waits for a lock that is held outside the sandbox."""
+
+KEEPALIVES = "SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6"
+"""For both ends of a connection to PostgreSQL: a firewall forgets what is idle, a host without power says nothing."""
+
+WireFactory = Callable[[Dialect, URL, Rules], contextlib.AbstractContextManager[Any]]
+
+_registry: dict[str, WireFactory] = {}
+_RULES = {
+    "sqlite": "dbtestcase.drivers.sqlite.statements",
+    "mysql": "dbtestcase.drivers.mysql.rules",
+    "mariadb": "dbtestcase.drivers.mysql.rules",
+}
+"""The modules that register a dialect's rules."""
+
+
+def register(driver: str, factory: WireFactory) -> None:
+    """Make a driver known by SQLAlchemy's name of it; ``factory`` opens a wire and closes it at the end."""
+    _registry[driver] = factory
+
+
+@contextlib.contextmanager
+def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
+    """The physical connection of a sandbox, opened with the driver that ``url`` names.
+
+    :raises ServerUnreachable: nobody answers there.
+    """
+    dialect = url.get_dialect()
+    if dialect.name in _RULES:
+        importlib.import_module(_RULES[dialect.name])
+    rules = rules_for(dialect.name)
+    if dialect.driver in TWINS:
+        url = url.set(drivername=f"{url.get_backend_name()}+{TWINS[dialect.driver]}")
+        dialect = url.get_dialect()
+    factory = _registry.get(dialect.driver, _generic)
+    real = _make_dialect(url)
+    with contextlib.ExitStack() as stack:
+        try:
+            wire = patiently(lambda: stack.enter_context(factory(real, url, rules)), url)
+        except real.loaded_dbapi.Error as error:
+            raise ServerUnreachable(
+                f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
+                cause="the server does not run there, or refuses the role",
+                remedy="start it, or correct the URL (DBTESTCASE_URL or the class attribute url)",
+            ) from error
+        yield wire, rules
+
+
+def connect_virtual(
+    wire: Any,
+    sandbox: Sandbox,
+    dialect: Dialect,
+    *,
+    own: bool = False,
+    args: Sequence[Any] = (),
+    parameters: Mapping[str, Any] | None = None,
+) -> Any:
+    """A virtual connection as the pool of an engine with this dialect expects it from its creator.
+
+    :param args: what the engine would have given to the driver's ``connect()``.
+    :param parameters: the same, by keyword.
+    :raises ConfigurationError: something of it can neither be honoured nor done without.
+    """
+    parameters = dict(parameters or {})
+    if wire.driver != "psycopg":
+        return wire.connect(sandbox, own=own, args=args, parameters=parameters, dialect=dialect)
+    parameters.setdefault("context", getattr(dialect, "_psycopg_adapters_map", None))
+    creator = parameters.pop("async_creator_fn", None)
+    if not dialect.is_async:
+        return wire.connect(sandbox, own=own, args=args, parameters=parameters)
+    if creator is not None:
+        raise refused("psycopg", "async_creator_fn", "it opens a connection by its own means")
+
+    async def create(*_: Any, **__: Any) -> Any:
+        return await wire.connect_async(sandbox, own=own, args=args, parameters=parameters)
+
+    return dialect.loaded_dbapi.connect(async_creator_fn=create)
+
+
+def _make_dialect(url: URL) -> Dialect:
+    cls: Any = url.get_dialect()
+    dialect: Dialect = cls(dbapi=cls.import_dbapi())
+    return dialect
+
+
+def _prepare(wire: Any, rules: Rules) -> None:
+    """Settings that only the wire needs: a role or database may have others."""
+    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end, KEEPALIVES)
+
+
+@contextlib.contextmanager
+def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from psycopg.conninfo import make_conninfo
+
+    from .psycopg.wire import PsycopgWire
+
+    _, parameters = dialect.create_connect_args(url)
+    parameters.pop("context", None)
+    wire = PsycopgWire(make_conninfo("", **{k: str(v) for k, v in parameters.items()}))
+    with contextlib.closing(wire):
+        _prepare(wire, rules)
+        yield wire
+
+
+@contextlib.contextmanager
+def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .psycopg2 import Psycopg2Connection, Psycopg2Cursor, Psycopg2Wire
+    from .psycopg2_functions import unwrapping
+
+    args, parameters = dialect.create_connect_args(url)
+    connection: Any = dialect.connect(*args, **parameters)
+    connection.autocommit = True
+    wire = Psycopg2Wire(dialect, connection, rules)
+    wire.url = url
+    _prepare(wire, rules)
+    with contextlib.closing(wire), unwrapping(Psycopg2Connection, Psycopg2Cursor):
+        yield wire
+
+
+@contextlib.contextmanager
+def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .pg8000 import Pg8000Wire
+
+    args, parameters = dialect.create_connect_args(url)
+    if str(parameters.get("host", "")).startswith("/"):  # libpq's way of naming a socket, which pg8000 has not
+        port = parameters.pop("port", None) or 5432
+        parameters["unix_sock"] = f"{parameters.pop('host')}/.s.PGSQL.{port}"
+    connection: Any = dialect.connect(*args, **parameters)
+    connection.autocommit = True
+    with contextlib.closing(Pg8000Wire(dialect, connection, rules)) as wire:
+        wire.url = url
+        _prepare(wire, rules)
+        yield wire
+
+
+@contextlib.contextmanager
+def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .asyncpg import AsyncpgWire
+    from .portal import open_portal_wire
+
+    with contextlib.closing(open_portal_wire(dialect, url, rules, AsyncpgWire)) as wire:
+        wire.url = url
+        _prepare(wire, rules)
+        yield wire
+
+
+@contextlib.contextmanager
+def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .dbapi import ProxyWire
+
+    if dialect.is_async:
+        from .portal import PortalWire, open_portal_wire
+
+        with contextlib.closing(open_portal_wire(dialect, url, rules, PortalWire)) as portal_wire:
+            yield portal_wire
+        return
+    args, parameters = dialect.create_connect_args(url)
+    connection: Any = dialect.connect(*args, **parameters)
+    dialect.set_isolation_level(connection, "AUTOCOMMIT")
+    with contextlib.closing(ProxyWire(dialect, connection, rules)) as wire:
+        yield wire
+
+
+@contextlib.contextmanager
+def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .sqlite.wire import open_sqlite
+
+    with open_sqlite(dialect, url, rules) as wire:
+        yield wire
+
+
+@contextlib.contextmanager
+def _mysql(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+    from .mysql.wire import open_mysql
+
+    with open_mysql(dialect, url, rules, lock_timeout=LOCK_TIMEOUT) as wire:
+        yield wire
+
+
+register("psycopg", _psycopg)
+register("psycopg2", _psycopg2)
+register("pg8000", _pg8000)
+register("asyncpg", _asyncpg)
+register("pysqlite", _sqlite)
+register("pymysql", _mysql)
+register("mysqldb", _mysql)
