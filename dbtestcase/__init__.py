@@ -36,15 +36,18 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .cases.async_migrated import AsyncMigratedDatabaseTest
-    from .cases.async_truncating import AsyncTruncatingDatabaseTest
-    from .cases.asynchronous import AsyncDatabaseTest
-    from .cases.base import DatabaseTest
-    from .cases.life import AsyncLife, Life
-    from .cases.migrated import MigratedDatabaseTest, MigrationChecks
-    from .cases.truncating import TruncatingDatabaseTest
-    from .data.factories import FactoryManager
-    from .data.sessions import async_session_scope, session_scope
+    from .cases import (
+        AsyncDatabaseTest,
+        AsyncLife,
+        AsyncMigratedDatabaseTest,
+        AsyncTruncatingDatabaseTest,
+        DatabaseTest,
+        Life,
+        MigratedDatabaseTest,
+        MigrationChecks,
+        TruncatingDatabaseTest,
+    )
+    from .data import FactoryManager, async_session_scope, session_scope
 
 __all__ = [
     "AsyncDatabaseTest",
@@ -89,18 +92,18 @@ __all__ = [
 
 # Loaded when first asked for, so that `import dbtestcase` costs nothing and works without any extra.
 _LAZY: dict[str, str] = {
-    "AsyncDatabaseTest": "cases.asynchronous",
-    "AsyncLife": "cases.life",
-    "AsyncMigratedDatabaseTest": "cases.async_migrated",
-    "AsyncTruncatingDatabaseTest": "cases.async_truncating",
-    "DatabaseTest": "cases.base",
-    "Life": "cases.life",
-    "MigratedDatabaseTest": "cases.migrated",
-    "MigrationChecks": "cases.migrated",
-    "TruncatingDatabaseTest": "cases.truncating",
-    "FactoryManager": "data.factories",
-    "async_session_scope": "data.sessions",
-    "session_scope": "data.sessions",
+    "AsyncDatabaseTest": "dbtestcase.cases",
+    "AsyncLife": "dbtestcase.cases",
+    "AsyncMigratedDatabaseTest": "dbtestcase.cases",
+    "AsyncTruncatingDatabaseTest": "dbtestcase.cases",
+    "DatabaseTest": "dbtestcase.cases",
+    "Life": "dbtestcase.cases",
+    "MigratedDatabaseTest": "dbtestcase.cases",
+    "MigrationChecks": "dbtestcase.cases",
+    "TruncatingDatabaseTest": "dbtestcase.cases",
+    "FactoryManager": "dbtestcase.data",
+    "async_session_scope": "dbtestcase.data",
+    "session_scope": "dbtestcase.data",
 }
 
 # What a lazy name cannot do without: the module to find, and the extra that brings it.
@@ -120,7 +123,7 @@ def __getattr__(name: str) -> object:
         module, extra = _NEEDS[name]
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, extra, name)
-    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dbtestcase.errors import DBTestCaseError
-from dbtestcase.reporting.report import command
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import report, shown
 
 __all__ = ["main"]
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "server":
             kinds, default = ("postgresql", "mariadb", "mysql"), "the kind that DBTESTCASE_URL names, else postgresql"
             parsed.add_argument("--kind", choices=kinds, help=f"what to start; by default {default}")
-    command.add_report(commands)
+    report.add_report(commands)
     given = parser.parse_args(arguments)
     try:
         status: int = given.run(given)
@@ -43,40 +42,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from dbtestcase.server.doctor import examine
+    from dbtestcase.server import examine
 
     return examine(print)
 
 
 def _server(given: argparse.Namespace) -> int:
-    from dbtestcase.server.serve import keep_running
+    from dbtestcase.server import keep_running
     from dbtestcase.settings import read_settings
 
     return keep_running(read_settings(), given.kind)
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from dbtestcase.server.prepare import prepare
+    from dbtestcase.server import prepare_cache
     from dbtestcase.settings import read_settings
 
     settings = read_settings()
-    for thing in prepare(settings):
+    for thing in prepare_cache(settings):
         print(f"prepared {thing}")
     print(f"every user may use it with DBTESTCASE_CACHE={settings.cache}")
     return 0
 
 
 def _prune(given: argparse.Namespace) -> int:
-    from dbtestcase.server.prune import prune
+    from dbtestcase.server import prune_machine
     from dbtestcase.settings import read_settings
 
     settings = read_settings()
-    removed = prune(settings)
+    removed = prune_machine(settings)
     if settings.server_url is not None:
-        from dbtestcase import backends as databases
+        from dbtestcase.backends import prune
 
         url = settings.server_url
-        removed += [f"database {name} on {shown(url)}" for name in databases.prune(url)]
+        removed += [f"database {name} on {shown(url)}" for name in prune(url)]
     for thing in removed:
         print(f"removed {thing}")
     if not removed:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .cases import scopes
+from .cases import close_all
 from .errors import MissingExtra
 
 try:
@@ -44,8 +44,8 @@ class DatabaseSummary(Plugin):  # type: ignore[misc]  # nose2 is not typed
 
     def stopSubprocess(self, event: Any) -> None:
         """Close what a worker process made."""
-        scopes.close_all()
+        close_all()
 
     def afterTestRun(self, event: Any) -> None:
         """Close what the run made, before the runner's own work at the end."""
-        scopes.close_all()
+        close_all()

@@ -28,11 +28,9 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
-from .cases.base import DatabaseTest
-from .cases.life import AsyncLife, Life
-from .cases.lifecycle import is_ours
+from .cases import AsyncLife, DatabaseTest, Life, is_ours
 from .errors import ConfigurationError, MissingExtra
-from .reporting.failures import evidence_once
+from .reporting import evidence_once
 
 try:
     import pytest
@@ -68,7 +66,7 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
     """
     life = Life(case)
     if hasattr(case, "asyncSetUp"):
-        from .cases.async_truncating import AsyncTruncatingDatabaseTest
+        from .cases import AsyncTruncatingDatabaseTest
 
         if issubclass(case, AsyncTruncatingDatabaseTest) or _has_async_hooks(case):
             return _async_fixture(AsyncLife(case), name, autouse)

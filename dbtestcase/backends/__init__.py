@@ -1,7 +1,32 @@
-"""Databases: made, leased, cloned, cleaned; by kind."""
+"""Databases for tests: made from a template, leased to one process, cleaned, dropped; a folder for each dialect."""
 
 from __future__ import annotations
 
+from . import cleaning
 from .databases import Database, Lending, prune, register, test_database
+from .initial_schema import build_initial_schema, run_initial_schema
+from .inputs import note_folder
+from .postgresql.keep_rows import Kept, copy_rows, fetcher
+from .recipes import Recipe
+from .schema import MetadataRecipe
+from .server_urls import checked_url
+from .sources import digest_of
 
-__all__ = ["Database", "Lending", "prune", "register", "test_database"]
+__all__ = [
+    "Database",
+    "Kept",
+    "Lending",
+    "MetadataRecipe",
+    "Recipe",
+    "build_initial_schema",
+    "checked_url",
+    "cleaning",
+    "copy_rows",
+    "digest_of",
+    "fetcher",
+    "note_folder",
+    "prune",
+    "register",
+    "run_initial_schema",
+    "test_database",
+]

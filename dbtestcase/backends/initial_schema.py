@@ -9,8 +9,7 @@ import sqlalchemy
 from sqlalchemy import URL, Connection
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.drivers.harness import own
-from dbtestcase.drivers.patience import patient
+from dbtestcase.drivers import own, patient
 from dbtestcase.errors import ConfigurationError
 
 __all__ = ["build_initial_schema", "run_initial_schema"]

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection
 
 from dbtestcase.backends.recipes import Recipe
 from dbtestcase.errors import ConfigurationError, DatabaseError
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 from dbtestcase.settings import Settings
 
 __all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "dialects", "register"]

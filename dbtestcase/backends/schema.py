@@ -16,10 +16,9 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 from dbtestcase.backends import sources
 from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
 from dbtestcase.backends.initial_schema import run_initial_schema
-from dbtestcase.drivers.harness import own
-from dbtestcase.drivers.patience import patient
+from dbtestcase.drivers import own, patient
 from dbtestcase.errors import SchemaError
-from dbtestcase.reporting.limits import limit_named_by
+from dbtestcase.reporting import limit_named_by
 
 __all__ = ["MetadataRecipe"]
 

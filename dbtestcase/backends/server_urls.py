@@ -7,7 +7,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from dbtestcase.backends.registry import dialects
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 
 __all__ = ["checked_url"]
 

@@ -16,7 +16,7 @@ from unittest import TestCase
 from sqlalchemy import ColumnElement, Select, func, inspect, literal_column, select
 from sqlalchemy.orm import Mapper, Session
 
-from ..reporting.queries import Query, Recording, harness_statements, recording
+from ..reporting import Query, Recording, harness_statements, recording
 
 __unittest = True
 

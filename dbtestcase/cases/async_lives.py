@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..errors import DBTestCaseWarning, MigrationError
-from ..isolation.rollback import Isolation
-from ..isolation.truncation import TruncatingIsolation
+from ..isolation import Isolation, TruncatingIsolation
 from .blocking import run_blocking
 from .committing import CommittingClass, CommittingTest
 from .migrating import MigratedClass, MigratedTest

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
-from ..data.sessions import session_scope
-from ..reporting.failures import FailureEvidence
+from ..data import session_scope
+from ..reporting import FailureEvidence
 from .assertions import QueryAssertions
 from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData
 
-from ..backends.recipes import Recipe
-from ..isolation.rollback import Isolation
-from ..isolation.truncation import CleanedRecipe, TruncatingIsolation, truncating_run
+from ..backends import Recipe
+from ..isolation import CleanedRecipe, Isolation, TruncatingIsolation, truncating_run
 from ..settings import Settings
 from . import scopes
 from .migrating import MigratedClass, MigratedTest
 from .per_class import ClassLifecycle
 
 if TYPE_CHECKING:
-    from ..migrations.redirect import Target
+    from ..migrations import Target
 
 __all__ = ["CommittingClass", "CommittingTest"]
 
@@ -49,7 +48,7 @@ class CommittingClass(MigratedClass):
         return TruncatingIsolation(run, aliases=self.aliases(settings))
 
     def migration_target(self, isolation: Isolation) -> Target:
-        from ..migrations.redirect import Target
+        from ..migrations import Target
 
         return Target(isolation.engine.url)
 

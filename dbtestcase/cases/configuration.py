@@ -20,7 +20,7 @@ from sqlalchemy import URL, MetaData, Table, make_url
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 
-from ..data.factories import is_factory
+from ..data import is_factory
 from ..errors import ConfigurationError
 from .lifecycle import is_ours
 from .spelling import nearest

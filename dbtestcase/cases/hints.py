@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import MetaData
 
-from ..reporting.queries import Query
+from ..reporting import Query
 
 __all__ = ["extension_hint", "hints"]
 

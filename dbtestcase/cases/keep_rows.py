@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from ..backends.postgresql.keep_rows import Kept, copy_rows, fetcher
-from ..reporting.urls import pasteable, shown
+from ..backends import Kept, copy_rows, fetcher
+from ..reporting import pasteable, shown
 from . import scopes
 from .per_class import ClassLifecycle, ClassRun
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import ConfigurationError
-from ..reporting.failures import add_evidence
+from ..reporting import add_evidence
 from .blocking import run_coroutine
 from .modules import current
 

@@ -72,7 +72,7 @@ class Migrations(DatabaseTest):
 
         Branches with labels of their own, and lines without a common revision, may have a head each.
         """
-        from ..migrations.heads import stray_heads
+        from ..migrations import stray_heads
 
         stray = stray_heads(self._dbtestcase.project.script(self._dbtestcase.migration_target()))
         if stray:
@@ -92,9 +92,9 @@ class Migrations(DatabaseTest):
 
         :param exclude: names to pass over, also with ``*``: ``["legacy_*", "post.rating", "ix_post_title"]``.
         """
-        from ..migrations.compare import compare
+        from ..migrations import compare_models
 
-        missing = compare(
+        missing = compare_models(
             self._dbtestcase.project, self._dbtestcase.migration_target(), metadata=self.metadata, exclude=exclude
         )
         if missing:
@@ -113,7 +113,7 @@ class Migrations(DatabaseTest):
 
         :param exclude: names of what may differ, or identifiers of revisions that are only upgraded.
         """
-        from ..migrations.walk import stairway
+        from ..migrations import stairway
 
         with self._dbtestcase.empty_database() as (target, reset):
             problems = stairway(self._dbtestcase.project, target, exclude=exclude, reset=reset)
@@ -125,7 +125,7 @@ class Migrations(DatabaseTest):
 
         :param exclude: names of what may be left.
         """
-        from ..migrations.walk import round_trip
+        from ..migrations import round_trip
 
         with self._dbtestcase.empty_database() as (target, _):
             problems = round_trip(self._dbtestcase.project, target, exclude=exclude)

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import MetaData
 
-from ..backends import test_database
-from ..backends.recipes import Recipe
-from ..backends.schema import MetadataRecipe
+from ..backends import MetadataRecipe, Recipe, test_database
 from ..errors import ConfigurationError
-from ..isolation.engines import resolve_engines
+from ..isolation import resolve_engines
 from ..migrations import MigrationRecipe
 from ..settings import read_settings
 from . import scopes
@@ -23,8 +21,7 @@ from .per_class import ClassLifecycle, defining_class
 from .per_test import TestLifecycle
 
 if TYPE_CHECKING:
-    from ..migrations.project import Project
-    from ..migrations.redirect import Target
+    from ..migrations import Project, Target
 
 __all__ = ["MigratedClass", "MigratedTest"]
 
@@ -95,7 +92,7 @@ class MigratedTest(TestLifecycle):
     @contextlib.contextmanager
     def empty_database(self) -> Iterator[tuple[Target, Callable[[], object] | None]]:
         """An empty database, and a function that empties it again."""
-        from ..migrations.redirect import Target
+        from ..migrations import Target
 
         cls, of_class = self.of_class.cls, self.of_class
         if cls.database == "existing":  # the role may not create databases: the test's own, which begins at head

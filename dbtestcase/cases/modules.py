@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from ..data.class_data import ModuleData, capture_module
+from ..data import ModuleData, capture_module
 from ..errors import ConfigurationError
-from ..isolation.engines import resolve_engines
-from ..isolation.rollback import Isolation, SandboxIsolation
+from ..isolation import Isolation, SandboxIsolation, resolve_engines
 from ..settings import read_settings
 from . import scopes
 from .lifecycle import is_ours

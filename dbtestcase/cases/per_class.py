@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.orm import Session
 
-from ..backends.recipes import Recipe
-from ..backends.schema import MetadataRecipe
-from ..data.class_data import ClassData, capture
-from ..data.factories import FactoryManager, bound
-from ..data.sessions import engine_of
+from ..backends import MetadataRecipe, Recipe
+from ..data import ClassData, FactoryManager, bound, capture, engine_of
 from ..errors import ConfigurationError, NotRunning
-from ..isolation.engines import resolve_engines, sync_engine_of
-from ..isolation.rollback import Isolation, SandboxIsolation
-from ..isolation.sandbox_run import sandbox_run
+from ..isolation import Isolation, SandboxIsolation, resolve_engines, running_sandbox, sync_engine_of
 from ..migrations import commands_led
-from ..reporting import report
-from ..reporting.failures import SQLLog
-from ..reporting.lock_waits import LockWatch
+from ..reporting import LockWatch, SQLLog, report
 from ..settings import Settings, read_settings
 from . import scopes
 from .configuration import check_names, metadata_in
@@ -37,7 +30,7 @@ from .provisioning import Provisioning
 from .run_report import record_run
 
 if TYPE_CHECKING:
-    from ..migrations.redirect import Target
+    from ..migrations import Target
     from .per_test import TestLifecycle
 
 __all__ = ["ClassLifecycle", "ClassRun", "defining_class"]
@@ -117,7 +110,7 @@ class ClassLifecycle(Provisioning):
         server_url, disposable = self.server_url(settings, engines)
         database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
         url = database.url.set(drivername=server_url.drivername)
-        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: sandbox_run(database, url))
+        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url))
         return SandboxIsolation(
             run,
             self.cls.transaction_scope,
@@ -127,7 +120,7 @@ class ClassLifecycle(Provisioning):
 
     def migration_target(self, isolation: Isolation) -> Target:
         """The test database, for an env.py: seen through the sandbox."""
-        from ..migrations.redirect import Target
+        from ..migrations import Target
 
         return Target(isolation.engine.url, contained=True, engine=isolation.own_engine)
 

@@ -12,9 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError, DBTestCaseError, NotRunning
-from ..isolation.rollback import Isolation
-from ..reporting import report
-from ..reporting.call_sites import origin_of
+from ..isolation import Isolation
+from ..reporting import origin_of, report
 from .keep_rows import keep_rows
 from .modules import modules
 from .never_ran import refuse_unfinished

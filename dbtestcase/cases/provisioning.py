@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from ..backends import Database, Lending, test_database
-from ..backends.recipes import Recipe
-from ..backends.server_urls import checked_url
-from ..drivers.endpoints import Target, family_of, targets_of_url
+from ..backends import Database, Lending, Recipe, checked_url, test_database
+from ..drivers import Target, family_of, targets_of_url
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
-from ..isolation.engines import sync_engine_of
-from ..reporting.urls import shown
-from ..server import Server, disposable_server
-from ..server.staying import STAY_HOURS
+from ..isolation import sync_engine_of
+from ..reporting import shown
+from ..server import STAY_HOURS, Server, disposable_server
 from ..settings import Settings
 from . import scopes
 from .hints import extension_hint

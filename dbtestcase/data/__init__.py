@@ -1,1 +1,20 @@
 """Rows of tests: class data, factories, sessions."""
+
+from __future__ import annotations
+
+from .class_data import ClassData, ModuleData, capture, capture_module
+from .factories import FactoryManager, bound, is_factory
+from .sessions import async_session_scope, engine_of, session_scope
+
+__all__ = [
+    "ClassData",
+    "FactoryManager",
+    "ModuleData",
+    "async_session_scope",
+    "bound",
+    "capture",
+    "capture_module",
+    "engine_of",
+    "is_factory",
+    "session_scope",
+]

@@ -1,7 +1,63 @@
-"""A DBAPI on the wire: its connections and cursors as virtual ones."""
+"""A DBAPI on the wire: its connections and cursors as virtual ones; a folder or a module for each."""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
+from .direct_connections import watching
+from .direct_doors import guarding, watch_files
+from .endpoints import (
+    Target,
+    connect_arguments,
+    family_of,
+    targets_of_arguments,
+    targets_of_connection,
+    targets_of_pool,
+    targets_of_url,
+)
+from .harness import harness_connections, is_harness, is_own, own
+from .patience import patient, patiently
+from .sockets import descriptor_of
 from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, connect_virtual, open_wire, register
 
-__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
+if TYPE_CHECKING:
+    from .mysql.watching import watch_session
+
+__all__ = [
+    "KEEPALIVES",
+    "LOCK_TIMEOUT",
+    "Target",
+    "WireFactory",
+    "connect_arguments",
+    "connect_virtual",
+    "descriptor_of",
+    "family_of",
+    "guarding",
+    "harness_connections",
+    "is_harness",
+    "is_own",
+    "open_wire",
+    "own",
+    "patient",
+    "patiently",
+    "register",
+    "targets_of_arguments",
+    "targets_of_connection",
+    "targets_of_pool",
+    "targets_of_url",
+    "watch_files",
+    "watch_session",
+    "watching",
+]
+
+# Loaded when first asked for: not every run needs them.
+_LAZY = {
+    "watch_session": "dbtestcase.drivers.mysql.watching",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigurationError
-from ..sandbox.rules import COMMITTING
+from ..sandbox import COMMITTING
 
 __all__ = ["HARMLESS", "Asked", "asked_of", "known", "refused", "same_encoding"]
 __all__ += ["settings_beyond", "settings_of_options"]

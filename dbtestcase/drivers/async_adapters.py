@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
-from ..sandbox.rules import COMMITTING
+from ..sandbox import COMMITTING
 from .dbapi import ProxyConnection, ProxyCursor
 
 __all__ = ["TWINS", "AsyncFacade"]

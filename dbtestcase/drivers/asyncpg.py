@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..sandbox.session_settings import Rows
+from ..sandbox import Rows
 from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
 from .dbapi import ProxyConnection, ProxyCursor
 from .portal import PortalConnection, PortalWire

@@ -16,11 +16,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ..errors import SandboxBusy, SandboxEscape
-from ..sandbox.connections import Client
-from ..sandbox.rules import COMMITTING, Rules
-from ..sandbox.session_settings import Flow, Rows
-from ..sandbox.statements import Kind, Statement, classify, with_parameter_names
-from ..sandbox.transaction import Sandbox
+from ..sandbox import COMMITTING, Client, Flow, Kind, Rows, Rules, Sandbox, Statement, classify, with_parameter_names
 from .arguments import asked_of, settings_beyond
 from .sockets import descriptor_of, shut_down
 

@@ -13,9 +13,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from ..errors import SandboxEscape
-from ..sandbox.rules import COMMITTING
-from ..sandbox.statements import Statement, classify
-from ..sandbox.transaction import Sandbox
+from ..sandbox import COMMITTING, Sandbox, Statement, classify
 from .harness import is_harness
 
 __all__ = ["watching"]

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Dialect, Engine, event
 
 from ..errors import ServerUnreachable
-from ..reporting.progress import doing
-from ..reporting.urls import shown, without_secrets
+from ..reporting import doing, shown, without_secrets
 
 __all__ = ["FULL_SECONDS", "STARTING_SECONDS", "is_full", "is_starting", "patient", "patiently"]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..sandbox.session_settings import Rows
-from ..sandbox.statements import Kind
+from ..sandbox import Kind, Rows
 from .dbapi import ProxyConnection, ProxyWire
 
 __all__ = ["Pg8000Wire"]

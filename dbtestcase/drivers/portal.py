@@ -17,7 +17,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ..errors import SandboxEscape
-from ..sandbox.rules import COMMITTING, Rules
+from ..sandbox import COMMITTING, Rules
 from .dbapi import ProxyConnection, ProxyWire
 
 __all__ = ["BlockingConnection", "Portal", "PortalWire", "open_portal_wire"]

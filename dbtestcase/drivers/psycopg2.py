@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
-from ..sandbox.rules import COMMITTING
-from ..sandbox.statements import classify
+from ..sandbox import COMMITTING, classify
 from .arguments import refused, same_encoding
 from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
 from .harness import harness_connections

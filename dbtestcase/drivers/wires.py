@@ -10,10 +10,8 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ..errors import ServerUnreachable
-from ..reporting.urls import shown, without_secrets
-from ..sandbox.connections import Wire
-from ..sandbox.rules import Rules, rules_for
-from ..sandbox.transaction import Sandbox
+from ..reporting import shown, without_secrets
+from ..sandbox import Rules, Sandbox, Wire, rules_for
 from .arguments import refused
 from .async_adapters import TWINS
 from .patience import patiently

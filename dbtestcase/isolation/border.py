@@ -22,13 +22,10 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers.direct_doors import guarding
-from ..drivers.endpoints import Target, targets_of_arguments, targets_of_connection, targets_of_pool
-from ..drivers.harness import is_harness, is_own
+from ..drivers import Target, guarding, is_harness, is_own, targets_of_arguments, targets_of_connection, targets_of_pool
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
-from ..reporting.call_sites import Origin, find_origin
-from ..reporting.urls import shown
-from ..sandbox.connections import Client
+from ..reporting import Origin, find_origin, shown
+from ..sandbox import Client
 from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until, resolve_engines, sync_engine_of
 from .held_connections import HeldConnections

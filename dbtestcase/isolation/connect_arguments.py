@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Dialect
 from sqlalchemy.pool import Pool
 
-from ..drivers import endpoints
+from ..drivers import connect_arguments as arguments_of
 from ..errors import ConfigurationError
 
 _OURS = __name__.partition(".")[0] + "."
@@ -17,7 +17,7 @@ __all__ = ["ask_listeners", "connect_arguments"]
 
 def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What ``create_engine()`` was given in the URL and ``connect_args``; nothing where there is a ``creator=``."""
-    args, parameters = endpoints.connect_arguments(pool) or ((), {})
+    args, parameters = arguments_of(pool) or ((), {})
     return tuple(args), dict(parameters)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect, Engine
 
-from ..reporting.call_sites import Origin, find_origin, is_application
+from ..reporting import Origin, find_origin, is_application
 
 __all__ = ["note_engines", "place_of", "where_made"]
 

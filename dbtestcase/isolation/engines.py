@@ -13,8 +13,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers.direct_doors import watch_files
-from ..drivers.endpoints import Target, targets_of_pool
+from ..drivers import Target, targets_of_pool, watch_files
 from .named_engines import call_for_engines, is_engine, not_an_engine
 
 __all__ = ["Leads", "Until", "resolve_engines", "sync_engine_of"]

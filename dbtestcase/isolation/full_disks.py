@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, event
 
-from dbtestcase.reporting.urls import shown
-from dbtestcase.server.room import MIB, what_fills
+from dbtestcase.reporting import shown
+from dbtestcase.server import MIB, what_fills
 
 __all__ = ["FullDisks"]
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from ..errors import ConfigurationError
-from ..reporting.urls import shown
+from ..reporting import shown
 
 __all__ = ["call_for_engines", "is_engine", "not_an_engine"]
 

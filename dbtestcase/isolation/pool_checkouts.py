@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers.mysql.watching import watch_session
-from dbtestcase.reporting.call_sites import Origin, find_origin
+from dbtestcase.drivers import watch_session
+from dbtestcase.reporting import Origin, find_origin
 
 __all__ = ["Lending", "Lendings", "Trait", "lending_of", "traits"]
 

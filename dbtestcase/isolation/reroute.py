@@ -8,12 +8,11 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers.endpoints import family_of
-from dbtestcase.drivers.patience import patiently
+from dbtestcase.drivers import family_of, patiently
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.isolation.connect_arguments import ask_listeners, connect_arguments
 from dbtestcase.isolation.engines import Leads, Until
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 
 __all__ = ["Rerouting"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from ..drivers.endpoints import Target
+from ..drivers import Target
 from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
-from ..sandbox.problems import find_swallowed, outer_transaction_ended
+from ..sandbox import find_swallowed, outer_transaction_ended
 from .border import Border
 from .engines import Until
 from .resting import begin_use

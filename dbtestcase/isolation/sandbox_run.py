@@ -10,18 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
-from ..drivers import open_wire
-from ..drivers.endpoints import Target, targets_of_url
-from ..drivers.sockets import descriptor_of
+from ..drivers import Target, descriptor_of, open_wire, targets_of_url
 from ..errors import ConfigurationError
-from ..sandbox.transaction import Sandbox
+from ..sandbox import Sandbox
 from .engines import Until
 from .full_disks import FullDisks
 from .open_sessions import OpenSessions
 from .row_security import UNENFORCED_POLICIES, warn_of_policies
 from .switchboard import Switchboard, blocking_engine, initialize_dialect
 
-__all__ = ["RENEWAL", "SandboxRun", "sandbox_run"]
+__all__ = ["RENEWAL", "SandboxRun", "running_sandbox"]
 
 RENEWAL = 500
 """Tests after which a new outer transaction is begun, so that the dead rows of the old one can be removed."""
@@ -222,7 +220,7 @@ class SandboxRun:
 
 
 @contextlib.contextmanager
-def sandbox_run(database: Any, url: URL, targets: Iterable[Target] = ()) -> Iterator[SandboxRun]:
+def running_sandbox(database: Any, url: URL, targets: Iterable[Target] = ()) -> Iterator[SandboxRun]:
     """A sandbox on a database, usable without a test case: ``run.sandbox.begin("…")`` … ``run.sandbox.end()``."""
     run = SandboxRun(database, url, targets)
     with contextlib.closing(run):

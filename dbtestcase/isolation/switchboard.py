@@ -14,14 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
-from ..drivers import connect_virtual
-from ..drivers.direct_connections import watching
-from ..drivers.endpoints import Target, targets_of_arguments, targets_of_connection
-from ..drivers.harness import harness_connections
+from ..drivers import (
+    Target,
+    connect_virtual,
+    harness_connections,
+    targets_of_arguments,
+    targets_of_connection,
+    watching,
+)
 from ..errors import NotRunning, SandboxEscape
-from ..reporting.urls import shown
-from ..sandbox.connections import Client
-from ..sandbox.transaction import Sandbox
+from ..reporting import shown
+from ..sandbox import Client, Sandbox
 from .border import add_board, client_of_dbapi, remove_board
 from .connect_arguments import ask_listeners, connect_arguments
 from .engines import Leads, sync_engine_of

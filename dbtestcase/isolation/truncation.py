@@ -22,12 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine
 
-from dbtestcase.backends import cleaning
-from dbtestcase.backends.cleaning import Look, Opened, Report, Session
-from dbtestcase.backends.recipes import Recipe
-from dbtestcase.drivers.endpoints import Target, targets_of_connection, targets_of_url
-from dbtestcase.drivers.harness import own
-from dbtestcase.drivers.patience import patient
+from dbtestcase.backends import Recipe, cleaning
+from dbtestcase.drivers import Target, own, patient, targets_of_connection, targets_of_url
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
@@ -38,8 +34,8 @@ from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
 from dbtestcase.isolation.row_security import UNENFORCED_POLICIES, warn_of_policies
-from dbtestcase.reporting.warned import warn_at
-from dbtestcase.sandbox.problems import find_swallowed
+from dbtestcase.reporting import warn_at
+from dbtestcase.sandbox import find_swallowed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -295,7 +291,7 @@ class TruncatingIsolation(Isolation):
         self.run.lendings.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        report, given_back = Report(), list[Session]()
+        report, given_back = cleaning.Report(), list[cleaning.Session]()
         if self.run.full_disks.found:
             self.run.make_anew()
             self._lost = True
@@ -322,7 +318,7 @@ class TruncatingIsolation(Isolation):
             self._border.raised.clear()
         return problems
 
-    def _give_back(self) -> list[Session]:
+    def _give_back(self) -> list[cleaning.Session]:
         """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
         left = self.run.lendings.left_open()
         sessions = self.run.cleaner.left({pid: _opened(lending) for pid, lending in left.items()}) if left else []
@@ -340,7 +336,7 @@ class TruncatingIsolation(Isolation):
             stack.callback(self._watch.close)
             self.run.lendings.begin_test()
             self.run.cleaner.forget()
-            self._clean(Look.EXACT)
+            self._clean(cleaning.Look.EXACT)
             self.run.end_use()
 
     def _leave_class(self) -> None:
@@ -381,7 +377,7 @@ class TruncatingIsolation(Isolation):
         pooled = {lending.pid for lending in self.run.lendings.known() if lending.thread is None}
         return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
 
-    def _clean(self, look: Look | None = None) -> Report:
+    def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
         lendings = self.run.lendings
         known = lendings.known()
         report = self.run.cleaner.clean(
@@ -396,9 +392,9 @@ class TruncatingIsolation(Isolation):
         return report
 
 
-def _opened(lending: Lending) -> Opened:
+def _opened(lending: Lending) -> cleaning.Opened:
     connection = getattr(lending.fairy_in_use(), "dbapi_connection", None)
-    return Opened(str(lending.origin or "an unknown line"), lending.thread, connection)
+    return cleaning.Opened(str(lending.origin or "an unknown line"), lending.thread, connection)
 
 
 def _is_lasting(lending: Lending, test: int) -> bool:
@@ -406,13 +402,13 @@ def _is_lasting(lending: Lending, test: int) -> bool:
     return lending.thread is not None and lending.test < test
 
 
-def _look(found: Trait) -> Look:
+def _look(found: Trait) -> cleaning.Look:
     if Trait.SETVAL in found:
-        return Look.EXACT
-    return Look.ALL if Trait.NEXTVAL in found else Look.TOUCHED
+        return cleaning.Look.EXACT
+    return cleaning.Look.ALL if Trait.NEXTVAL in found else cleaning.Look.TOUCHED
 
 
-def _leak(session: Session, test: str) -> LeakError:
+def _leak(session: cleaning.Session, test: str) -> LeakError:
     own = session.opened is not None
     return LeakError(
         f"{test} left behind a {session}. It held locks or had written, so it was ended and its work rolled back.",
@@ -431,7 +427,7 @@ def _loss(what: str, test: str) -> LeakError:
     )
 
 
-def _warn(session: Session, test: str, *, given_back: bool) -> None:
+def _warn(session: cleaning.Session, test: str, *, given_back: bool) -> None:
     done = "rolled back and given back to its pool" if given_back else "ended"
     message = (
         f"{test} left behind a {session}. It was {done}; close it in the test (with a `with` block, or addCleanup)."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.project import Project
 
-__all__ = ["compare", "register"]
+__all__ = ["compare_models", "register"]
 
 #: Finds the missing operations, as lines of Python: given the context, the models, a function that says whether an item
 #: is excluded, and the names of Alembic's own tables.
@@ -33,7 +33,7 @@ def register(dialect: str, comparer: Comparer) -> None:
     _comparers[dialect] = comparer
 
 
-def compare(
+def compare_models(
     project: Project,
     target: Target | URL | Engine,
     *,

@@ -17,13 +17,13 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from dbtestcase.drivers.endpoints import family_of
+from dbtestcase.drivers import family_of
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import failures
 from dbtestcase.migrations.internals import version_folders
 from dbtestcase.migrations.layout import Layout
 from dbtestcase.migrations.redirect import is_led, original_url
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from sqlalchemy import URL, Engine
 
-from dbtestcase.backends import inputs
+from dbtestcase.backends import note_folder
 from dbtestcase.migrations import failures
 from dbtestcase.migrations.environment import Run, Steps, close_connection, database_names, make_config
 from dbtestcase.migrations.heads import check_heads
@@ -77,7 +77,7 @@ class Project:
             script, wanted = script_of(context), revision
             for folder in map(Path, version_folders(script)):
                 if not any(folder.is_relative_to(known) for known in self.layout.folders):
-                    inputs.note_folder(folder)
+                    note_folder(folder)
             if wanted == "head" and len(check_heads(script, self.layout)) > 1:
                 wanted = "heads"
             yield from upgrade_steps(script, wanted, heads)

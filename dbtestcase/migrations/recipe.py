@@ -13,10 +13,8 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.backends import sources
-from dbtestcase.backends.initial_schema import build_initial_schema, run_initial_schema
-from dbtestcase.drivers.harness import own
-from dbtestcase.drivers.patience import patient
+from dbtestcase.backends import build_initial_schema, digest_of, run_initial_schema
+from dbtestcase.drivers import own, patient
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
 
@@ -91,7 +89,7 @@ class MigrationRecipe:
     def fingerprint(self) -> str:
         parts = [self._files]
         for hook in (self.initial_schema, self.base_data):
-            parts.append(sources.digest_of(hook) if hook is not None else "-")
+            parts.append(digest_of(hook) if hook is not None else "-")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @cached_property

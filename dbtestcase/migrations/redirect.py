@@ -23,11 +23,9 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
-from dbtestcase.drivers.endpoints import family_of
-from dbtestcase.drivers.harness import harness_connections, own
-from dbtestcase.drivers.patience import patiently
+from dbtestcase.drivers import family_of, harness_connections, own, patiently
 from dbtestcase.errors import MigrationError
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 
 __all__ = ["Target", "as_target", "is_led", "lead", "original_url"]
 

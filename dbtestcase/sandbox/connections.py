@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from ..reporting.call_sites import Origin
+from ..reporting import Origin
 from .savepoints import Owner
 from .scheduler import Turn
 from .session_settings import Parameters, Rows

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import DirtyReadWarning
-from ..reporting.call_sites import find_origin
-from ..reporting.warned import warn_at
+from ..reporting import find_origin, warn_at
 from .connections import Client
 from .savepoints import Owner
 from .schema_facts import Catalog

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 from ..errors import DBTestCaseError, LeakError
-from ..reporting.call_sites import Origin
+from ..reporting import Origin
 from .connections import Client, Wire
 from .rules import COMMITTING
 

@@ -11,7 +11,7 @@ from .session_settings import Rows, literal, read_settings, write_settings
 from .setting_reports import report
 from .statements import Kind, Statement
 
-__all__ = ["PostgreSQLRules", "Rules", "register", "rules_for"]
+__all__ = ["PostgreSQLRules", "Rules", "register_rules", "rules_for"]
 
 COMMITTING = "use TruncatingDatabaseTest, where commits are real, for what this test needs"
 
@@ -294,7 +294,7 @@ def _is_true(value: object) -> str:
 _registry: dict[str, Callable[[], Rules]] = {"postgresql": PostgreSQLRules}
 
 
-def register(dialect: str, factory: Callable[[], Rules]) -> None:
+def register_rules(dialect: str, factory: Callable[[], Rules]) -> None:
     """Make the rules of a dialect known."""
     _registry[dialect] = factory
 

@@ -85,7 +85,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError, DBTestCaseError, SandboxClosed, SandboxConflict, SandboxError, SandboxTimeout
-from ..reporting.call_sites import Origin, find_origin
+from ..reporting import Origin, find_origin
 from .connections import POOLED, Client, Scope, Wire
 from .cursors import close_cursors, find_cursors, free_cursor_name, open_cursor
 from .dirty_reads import warn_of_dirty_reads, warn_of_locks

@@ -2,6 +2,44 @@
 
 from __future__ import annotations
 
-from .disposable import Server, disposable_server, register
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["Server", "disposable_server", "register"]
+from .disposable import Server, disposable_server, register
+from .folders import private_folder
+from .room import MIB, what_fills
+from .staying import STAY_HOURS
+
+if TYPE_CHECKING:
+    from .doctor import examine
+    from .prepare import prepare_cache
+    from .prune import prune_machine
+    from .serve import keep_running
+
+__all__ = [
+    "MIB",
+    "STAY_HOURS",
+    "Server",
+    "disposable_server",
+    "examine",
+    "keep_running",
+    "prepare_cache",
+    "private_folder",
+    "prune_machine",
+    "register",
+    "what_fills",
+]
+
+# Loaded when first asked for: not every run needs them.
+_LAZY = {
+    "examine": "dbtestcase.server.doctor",
+    "prepare_cache": "dbtestcase.server.prepare",
+    "prune_machine": "dbtestcase.server.prune",
+    "keep_running": "dbtestcase.server.serve",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

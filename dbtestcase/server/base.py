@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.reporting.limits import limit_named_by
-from dbtestcase.reporting.progress import say
+from dbtestcase.reporting import limit_named_by, say
 from dbtestcase.server.account import Account
 from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache
 from dbtestcase.server.disposable import Server

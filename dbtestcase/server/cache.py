@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dbtestcase.errors import ServerError
-from dbtestcase.reporting.limits import limit_named_by
-from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting import doing, limit_named_by, say
 from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
 from dbtestcase.server.watcher import UNUSED_SECONDS, Unreadable, copy_tree, publish, remove_tree, sweep_cache
 from dbtestcase.settings import Settings

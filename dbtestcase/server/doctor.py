@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import URL
 
 from dbtestcase.errors import CannotCreateDatabase, DBTestCaseError, ServerUnreachable
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import shown, without_secrets
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cache import ClusterCache, cache_root, size_of
 from dbtestcase.server.cluster import cache_name

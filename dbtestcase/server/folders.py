@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbtestcase.errors import ServerError
-from dbtestcase.reporting.progress import say
+from dbtestcase.reporting import say
 from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.watcher import DOOR, OWN, remove_tree
 

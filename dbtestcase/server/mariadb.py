@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from dbtestcase.errors import ProgramsNotFound, ServerStartFailed
-from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting import doing, say
 from dbtestcase.server.account import Account, reachable, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbtestcase.reporting.progress import say
+from dbtestcase.reporting import say
 from dbtestcase.server import mariadb
 from dbtestcase.server.mariadb import MariaDBServer
 from dbtestcase.settings import Settings

@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import URL
 
 from dbtestcase.errors import ServerStartFailed
-from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting import doing, say
 from dbtestcase.server.account import Account, has_entry, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root

@@ -14,10 +14,10 @@ from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.programs import find_programs
 from dbtestcase.settings import Settings
 
-__all__ = ["prepare"]
+__all__ = ["prepare_cache"]
 
 
-def prepare(settings: Settings) -> Iterator[str]:
+def prepare_cache(settings: Settings) -> Iterator[str]:
     """Initialise a PostgreSQL, and a MariaDB where its programs are, in the cache, readable for everybody.
 
     :returns: what was prepared, a phrase for each.

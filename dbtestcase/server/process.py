@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.reporting.limits import limit_named_by
-from dbtestcase.reporting.progress import say
+from dbtestcase.reporting import limit_named_by, say
 from dbtestcase.server import watcher
 from dbtestcase.server.account import Account
 from dbtestcase.server.folders import RunFolder

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbtestcase.errors import ProgramsNotFound, ServerError
-from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting import doing
 from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.folders import locked, make_folder, private_folder, temp_places
 from dbtestcase.server.room import room_in

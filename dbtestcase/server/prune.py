@@ -15,10 +15,10 @@ from dbtestcase.server.staying import end_staying
 from dbtestcase.server.watcher import remove_tree
 from dbtestcase.settings import Settings
 
-__all__ = ["prune"]
+__all__ = ["prune_machine"]
 
 
-def prune(settings: Settings) -> list[str]:
+def prune_machine(settings: Settings) -> list[str]:
     """Remove what runs have left: servers with kept rows, the data of killed runs, cached clusters, unused programs.
 
     :returns: what was removed, a phrase for each.

@@ -8,7 +8,7 @@ import sys
 from sqlalchemy import make_url
 
 from dbtestcase.errors import ConfigurationError, ServerError
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import shown
 from dbtestcase.server.disposable import disposable_server
 from dbtestcase.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, insert, orm, select
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.benchmarks.measure import finish, in_turns, print_table, shared_server, verdict
 
 COUNT, ROUNDS = 100, 31
@@ -128,7 +128,7 @@ def compare(driver: str, url: sa.URL) -> list[bool]:
         Base.metadata.drop_all(engine)
         Base.metadata.create_all(engine)
         engine.dispose()
-    with sandbox_run(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
+    with running_sandbox(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
         run.sandbox.begin("the class")
         run.sandbox.mark("the test")
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dbtestcase.isolation.rollback import SandboxIsolation
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.requirements import require_module
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
@@ -227,7 +227,7 @@ class HalfFinishedTest(unittest.TestCase):
         names = [n for n in dir(made) if not n.startswith("_") and n not in ("raw",)]
         counts: Counter[str] = Counter()
         database = SimpleNamespace(url=url, built=True, reclone=lambda: None, renew_lease=lambda: None)
-        with warnings.catch_warnings(), sandbox_run(database, url) as run:
+        with warnings.catch_warnings(), running_sandbox(database, url) as run:
             warnings.simplefilter("ignore")
             isolation = SandboxIsolation(run, "class")
             kept: list[tuple[str, Left]] = []

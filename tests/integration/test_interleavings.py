@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import NullPool, create_engine, make_url
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import SCHEMA, Comparison, Sandboxed, Sequence, Side, sequence, shrink
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
@@ -45,7 +45,7 @@ class InterleavingsTest(unittest.TestCase):
         url = make_url(self.url.set(drivername=f"postgresql+{driver}"))
         cleaner = psycopg.connect(**self.arguments, autocommit=True)
         self.addCleanup(cleaner.close)
-        with sandbox_run(SimpleNamespace(url=url), url) as run:
+        with running_sandbox(SimpleNamespace(url=url), url) as run:
             # no pool: a SET that was committed would live on in it, in production too
             engine = create_engine(url, poolclass=NullPool)
             # psycopg 3.3 takes a statement for prepared that an error in a pipeline kept from being so

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import URL, NullPool, create_engine
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.connections_model import GONE, Independent
 from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url
@@ -246,7 +246,7 @@ class _Interleavings(unittest.TestCase):
     def test_no_sequence_differs_silently(self) -> None:
         url = self.sandboxed_url()
         real = self.real()
-        with sandbox_run(SimpleNamespace(url=url, built=True), url) as run:
+        with running_sandbox(SimpleNamespace(url=url, built=True), url) as run:
             engine = create_engine(url, poolclass=NullPool)
             virtual = Side(engine.raw_connection, self.make_autocommit, run.sandbox)
             comparison = Comparison(real, virtual, keeps_books=self.keeps_books)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import psycopg
 from sqlalchemy import Engine, create_engine
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.doors import DOORS, ends_of, play
 from tests.support.requirements import require_module
 from tests.support.sandboxes import count_clients
@@ -63,7 +63,7 @@ class LeakMatrix:
         cls.judge = cls.enterClassContext(connect(url, autocommit=True, options="-c lock_timeout=100ms"))
         cls.real_engine = create_engine(url.set(database=f"verify_{cls.__name__.lower()}_real"))
         cls.addClassCleanup(cls.real_engine.dispose)
-        cls.run_ = cls.enterClassContext(sandbox_run(SimpleNamespace(url=url), url))
+        cls.run_ = cls.enterClassContext(running_sandbox(SimpleNamespace(url=url), url))
         cls.run_.sandbox.begin("the class")
         cls.run_.sandbox.mark("the first test")
         cls.engine = create_engine(url)  # the application's: it points to the test database, and nobody names it

@@ -20,7 +20,7 @@ from unittest import mock
 
 from sqlalchemy import URL, Engine, create_engine
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support import doors
 from tests.support.doors import DOORS, ends_of, play
 from tests.support.mariadb import connect, mariadb_url
@@ -69,7 +69,7 @@ class LeakMatrix:
         cls.addClassCleanup(gc.unfreeze)
         cls.real_engine = create_engine(real)
         cls.addClassCleanup(cls.real_engine.dispose)
-        cls.run_ = cls.enterClassContext(sandbox_run(SimpleNamespace(url=url, built=True), url))
+        cls.run_ = cls.enterClassContext(running_sandbox(SimpleNamespace(url=url, built=True), url))
         cls.run_.sandbox.begin("the class")
         cls.run_.sandbox.mark("the first test")
         cls.engine = create_engine(url)  # the application's: it points to the test database, and nobody names it

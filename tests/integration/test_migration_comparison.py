@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import MigrationRecipe
-from dbtestcase.migrations.compare import compare
+from dbtestcase.migrations.compare import compare_models
 from dbtestcase.migrations.project import Project
 from tests.support.alembic_projects import SHOP, AlembicProject, EmptyDatabase, empty_database
 
@@ -34,19 +34,19 @@ class ShopDriftTest(unittest.TestCase):
             MigrationRecipe(SHOP / "alembic.ini").build(database.url)
             for statement in statements:
                 database.ask(statement)
-            return compare(self.project, database.url, **options)  # type: ignore[arg-type]
+            return compare_models(self.project, database.url, **options)  # type: ignore[arg-type]
 
     def test_nothing_is_missing_where_nothing_differs(self) -> None:
-        self.assertEqual(compare(self.project, self.database.url), [])
+        self.assertEqual(compare_models(self.project, self.database.url), [])
 
     def test_nothing_is_changed_by_looking(self) -> None:
         tables = self.database.tables()
-        compare(self.project, self.database.url)
+        compare_models(self.project, self.database.url)
         self.assertEqual(self.database.tables(), tables)
         self.assertTrue(self.database.is_alone())
 
     def test_an_asynchronous_env_py_compares_the_same(self) -> None:
-        self.assertEqual(compare(MigrationRecipe(SHOP / "alembic_async.ini").project, self.database.url), [])
+        self.assertEqual(compare_models(MigrationRecipe(SHOP / "alembic_async.ini").project, self.database.url), [])
 
     def test_a_table_that_no_model_knows(self) -> None:
         self.assertEqual(self.missing("CREATE TABLE stray (id int PRIMARY KEY)"), ["op.drop_table('stray')"])
@@ -268,11 +268,11 @@ class EnvironmentOptionsTest(unittest.TestCase):
         self.migrations.upgrade(self.database.url)
 
     def test_the_models_may_be_given(self) -> None:
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_without_models_it_says_where_to_name_them(self) -> None:
         with self.assertRaisesRegex(MigrationError, "target_metadata is None") as caught:
-            compare(self.migrations, self.database.url)
+            compare_models(self.migrations, self.database.url)
         self.assertIn("target_metadata = Base.metadata", caught.exception.remedy)
 
     def test_what_env_py_passes_over_is_passed_over(self) -> None:
@@ -285,19 +285,19 @@ class EnvironmentOptionsTest(unittest.TestCase):
             "            include_name=lambda name, kind, parents: name != 'legacy_a',\n"
             "            include_object=lambda item, name, *rest: name not in ('legacy_b', 'not_ours')\n",
         )
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_a_table_that_is_mapped_to_a_view_is_not_missing(self) -> None:
         self.database.ask("CREATE VIEW author_name AS SELECT id FROM author")
         sa.Table("author_name", self.models, sa.Column("id", sa.Integer))
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_what_belongs_to_an_extension_is_passed_over(self) -> None:
         available = self.database.ask("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'")
         if available == [(0,)]:
             self.skipTest("the server has no extension with relations of its own")
         self.database.ask("CREATE EXTENSION pg_stat_statements")
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_what_of_the_models_cannot_be_made_is_named_and_the_rest_compared(self) -> None:
         self.database.ask("ALTER TABLE author ADD forgotten int")
@@ -315,11 +315,13 @@ class EnvironmentOptionsTest(unittest.TestCase):
             "# index public.post.ix_post_place of the models cannot be made: "
             'data type inet has no default operator class for access method "gist"',
         ]
-        found = compare(self.migrations, self.database.url, metadata=self.models)
+        found = compare_models(self.migrations, self.database.url, metadata=self.models)
         self.assertEqual(found, [*refused, "op.drop_column('author', 'forgotten')"])
         for number, name in enumerate(("post.id", "ix_post_place")):
             with self.subTest(name):
-                found = compare(self.migrations, self.database.url, metadata=self.models, exclude=[name, "forgotten"])
+                found = compare_models(
+                    self.migrations, self.database.url, metadata=self.models, exclude=[name, "forgotten"]
+                )
                 self.assertEqual(found, [refused[1 - number]])
         self.assertEqual(self.database.tables(), ["author", "post"])
 
@@ -327,7 +329,7 @@ class EnvironmentOptionsTest(unittest.TestCase):
         self.database.ask("CREATE FUNCTION next_post() RETURNS int LANGUAGE sql AS 'SELECT 7'")
         self.database.ask("CREATE TABLE post (id int DEFAULT next_post())")
         sa.Table("post", self.models, sa.Column("id", sa.Integer, server_default=sa.text("next_post()")))
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_include_object_is_asked_as_alembic_asks_it(self) -> None:
         """With its kinds, the model's own object, the reflected one beside it, foreign keys with what they refer to."""
@@ -355,18 +357,18 @@ class EnvironmentOptionsTest(unittest.TestCase):
             "    return not (type_ == 'column' and reflected and compare_to is None)\n",
         )
         self.project.replace("target_metadata=target_metadata\n", "include_object=include_object\n")
-        found = compare(self.migrations, self.database.url, metadata=self.models)
+        found = compare_models(self.migrations, self.database.url, metadata=self.models)
         self.assertEqual(found, ["op.add_column('book', sa.Column('extra', sa.Integer(), nullable=True))"])
 
     def test_tables_that_share_an_enum(self) -> None:
         state = sa.Enum("new", "done", name="state")
         for name in ("one", "two"):
             sa.Table(name, self.models, sa.Column("id", sa.Integer, primary_key=True), sa.Column("state", state))
-        found = compare(self.migrations, self.database.url, metadata=self.models)
+        found = compare_models(self.migrations, self.database.url, metadata=self.models)
         self.assertEqual([line[:10] for line in found], ["op.execute", "op.create_", "op.create_"])
         self.database.ask("CREATE TYPE state AS ENUM ('new', 'done', 'gone')")
         self.database.ask("CREATE TABLE one (id serial PRIMARY KEY, state state)")
-        found = compare(self.migrations, self.database.url, metadata=self.models)
+        found = compare_models(self.migrations, self.database.url, metadata=self.models)
         self.assertIn("op.execute('DROP TYPE state_old')", found)
         self.assertTrue(found[-1].startswith("op.create_table('two',"), found)
 
@@ -375,7 +377,7 @@ class EnvironmentOptionsTest(unittest.TestCase):
             naming_convention={"pk": "pk_%(table_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
         )
         sa.Table("author", models, sa.Column("id", sa.Integer, primary_key=True))
-        found = compare(self.migrations, self.database.url, metadata=models)
+        found = compare_models(self.migrations, self.database.url, metadata=models)
         self.assertEqual(found, ["op.execute('ALTER TABLE author RENAME CONSTRAINT author_pkey TO pk_author')"])
 
     def test_arrays_of_enums_and_enums_in_decorated_types(self) -> None:
@@ -392,11 +394,11 @@ class EnvironmentOptionsTest(unittest.TestCase):
         self.database.ask("CREATE TYPE letter AS ENUM ('a', 'b')")
         self.database.ask("CREATE TYPE sign AS ENUM ('x', 'y')")
         self.database.ask("CREATE TABLE post (letters sign[], one letter)")
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
         self.database.ask("ALTER TYPE sign ADD VALUE 'z'")
         self.assertIn(
             "ALTER TABLE post ALTER COLUMN letters TYPE sign[]",
-            "\n".join(compare(self.migrations, self.database.url, metadata=self.models)),
+            "\n".join(compare_models(self.migrations, self.database.url, metadata=self.models)),
         )
 
     def test_tables_that_refer_to_each_other(self) -> None:
@@ -405,7 +407,7 @@ class EnvironmentOptionsTest(unittest.TestCase):
         self.database.ask("CREATE TABLE a (id serial PRIMARY KEY, b int)")
         self.database.ask("CREATE TABLE b (id serial PRIMARY KEY, a int REFERENCES a (id))")
         self.database.ask("ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b (id)")
-        self.assertEqual(compare(self.migrations, self.database.url, metadata=self.models), [])
+        self.assertEqual(compare_models(self.migrations, self.database.url, metadata=self.models), [])
 
     def test_the_models_are_not_changed_by_the_comparison(self) -> None:
         post = sa.Table(
@@ -414,7 +416,7 @@ class EnvironmentOptionsTest(unittest.TestCase):
             sa.Column("id", sa.Integer, primary_key=True),
             sa.Column("author", sa.ForeignKey("author.id")),
         )
-        compare(self.migrations, self.database.url, metadata=self.models)
+        compare_models(self.migrations, self.database.url, metadata=self.models)
         with empty_database() as other:
             engine = sa.create_engine(other.url)
             self.models.create_all(engine)
@@ -435,6 +437,6 @@ class OtherDialectTest(unittest.TestCase):
         migrations.upgrade(url)
         models = sa.MetaData()
         sa.Table("author", models, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(20)))
-        found = compare(migrations, url, metadata=models)
+        found = compare_models(migrations, url, metadata=models)
         self.assertEqual(found, ["op.add_column('author', sa.Column('name', sa.String(length=20), nullable=True))"])
-        self.assertEqual(compare(migrations, url, metadata=models, exclude=["author.name"]), [])
+        self.assertEqual(compare_models(migrations, url, metadata=models, exclude=["author.name"]), [])

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from dbtestcase import MigratedDatabaseTest
 from dbtestcase.migrations import snapshot, snapshot_postgresql  # noqa: F401  registers itself
-from dbtestcase.migrations.compare import compare
+from dbtestcase.migrations.compare import compare_models
 from tests.support.alembic_projects import SHOP
 from tests.support.drift import KINDS, Catalog
 
@@ -29,7 +29,7 @@ class DriftTest(MigratedDatabaseTest):
 
     def missing(self) -> list[str]:
         life = self._dbtestcase
-        return compare(life.project, life.migration_target())
+        return compare_models(life.project, life.migration_target())
 
     def run_revision(self, lines: list[str]) -> None:
         """Run the lines of an ``upgrade()`` as a revision would."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import URL
 
-from dbtestcase.migrations.compare import compare
+from dbtestcase.migrations.compare import compare_models
 from dbtestcase.migrations.project import Project
 from dbtestcase.migrations.walk import stairway
 from tests.support.alembic_projects import empty_database
@@ -37,12 +37,12 @@ class ShapesTest(unittest.TestCase):
             project.build(url)
             logger.info("heard, whatever env.py configures")
         self.assertEqual(project.current_revisions(url), ("0003",))
-        self.assertEqual(compare(project, url), [])
+        self.assertEqual(compare_models(project, url), [])
         engine = sa.create_engine(url.set(drivername=_plain(url)), poolclass=sa.NullPool)
         table = self.table(engine, schema)
         with engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN extra INTEGER"))
-        self.assertIn("extra", "\n".join(compare(project, url)))
+        self.assertIn("extra", "\n".join(compare_models(project, url)))
         with engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN extra"))
         if walk:
@@ -110,7 +110,7 @@ class ShapesTest(unittest.TestCase):
                 async def build(ini: Path = ini, url: URL = database.url) -> None:
                     project = Project(ini)
                     project.build(url)
-                    self.assertEqual(compare(project, url), [])
+                    self.assertEqual(compare_models(project, url), [])
                     project.downgrade(url, "base")
 
                 asyncio.run(build())

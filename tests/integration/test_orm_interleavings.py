@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import create_engine, make_url
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.orm_interleavings import READS, TABLES, Play, Side, play_of
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
@@ -47,7 +47,7 @@ class OrmInterleavingsTest(unittest.TestCase):
     def check(self, driver: str) -> None:
         require_module(driver)
         sandbox_url, real_url = (make_url(url.set(drivername=f"postgresql+{driver}")) for url in self.urls)
-        with sandbox_run(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
+        with running_sandbox(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
             sides = Side(create_engine(real_url)), Side(create_engine(sandbox_url))
             for side in sides:
                 self.addCleanup(side.engine.dispose)

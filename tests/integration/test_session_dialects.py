@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from sqlalchemy import URL, make_url
 
 from dbtestcase.errors import SandboxConflict
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.mariadb import connect, mariadb_url
 
 
 class _Sandboxed(unittest.TestCase):
     def sandboxed(self, url: URL) -> None:
-        run = self.enterContext(sandbox_run(SimpleNamespace(url=url, built=True), url))
+        run = self.enterContext(running_sandbox(SimpleNamespace(url=url, built=True), url))
         run.sandbox.begin("class")
         run.sandbox.mark("test")
         self.engine = run.engine

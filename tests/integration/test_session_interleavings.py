@@ -15,7 +15,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import Sequence, shrink
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
@@ -53,7 +53,7 @@ class SessionInterleavingsTest(unittest.TestCase):
         make = create_async_engine if driver == "asyncpg" else create_engine
         cleaner = psycopg.connect(**self.arguments, autocommit=True)
         self.addCleanup(cleaner.close)
-        with sandbox_run(SimpleNamespace(url=url), url) as run:
+        with running_sandbox(SimpleNamespace(url=url), url) as run:
             engine, outside = (getattr(e, "sync_engine", e) for e in (make(url, poolclass=NullPool), make(real_url)))
             pool = outside.pool  # made by hand: the sandbox leads engines of the same driver, not what they make
             arguments = outside.dialect.create_connect_args(_address(real_url, driver))

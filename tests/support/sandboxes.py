@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import psycopg
 from sqlalchemy import URL, create_engine
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.requirements import require_module
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
@@ -53,7 +53,7 @@ class SandboxTestCase(unittest.TestCase):
         with connect(cls.url, autocommit=True) as connection:
             connection.execute(cls.SCHEMA.encode())
         cls.judge = cls.enterClassContext(connect(cls.url, autocommit=True, options="-c lock_timeout=100ms"))
-        cls.run_ = cls.enterClassContext(sandbox_run(SimpleNamespace(url=cls.url), cls.url))
+        cls.run_ = cls.enterClassContext(running_sandbox(SimpleNamespace(url=cls.url), cls.url))
         cls.sandbox, cls.wire = cls.run_.sandbox, cls.run_.wire
         cls.sandbox.begin("the class")
         cls.sandbox.mark("the first test")

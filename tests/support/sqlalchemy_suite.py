@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, make_url
 
-from dbtestcase.isolation.sandbox_run import sandbox_run
+from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.runners import run_python, write_suite
 from tests.support.servers import postgresql_url
 
@@ -105,7 +105,7 @@ def main(driver: str, how: str) -> int:
     sys.path.insert(0, os.getcwd())
     with _database(driver) as url, contextlib.ExitStack() as stack:
         if how == "inside":
-            run = stack.enter_context(sandbox_run(SimpleNamespace(url=url), url))
+            run = stack.enter_context(running_sandbox(SimpleNamespace(url=url), url))
             run.sandbox.begin("the suite")
             run.sandbox.mark("the suite")
         arguments = ("--dburi", url.render_as_string(hide_password=False), "--junitxml", "report.xml")

@@ -1,6 +1,7 @@
 """The public API is what ``dbtestcase.__all__`` lists, no more, and what is optional loads when it is asked for."""
 
 import ast
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import dbtestcase
 from dbtestcase import errors
 from tests.support.runners import inner_environment
 
+ROOT = Path(dbtestcase.__file__).parent.parent
 PUBLIC_NAMES = {
     *errors.__all__,
     "AsyncDatabaseTest",
@@ -63,16 +65,20 @@ class PublicNamesTest(unittest.TestCase):
 
     def test_type_checkers_see_every_lazy_name(self) -> None:
         """They do not run ``__getattr__``: each lazy name is imported under TYPE_CHECKING, from the same module."""
-        tree = ast.parse(Path(dbtestcase.__file__).read_text(encoding="utf-8"))
-        seen = {
-            alias.name: node.module
-            for block in tree.body
-            if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
-            for node in block.body
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
-        self.assertEqual(seen, dbtestcase._LAZY)
+        for path in [Path(dbtestcase.__file__), *Path(dbtestcase.__file__).parent.glob("*/__init__.py")]:
+            module = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+            seen = {
+                alias.name: f"{module.__name__}.{node.module}"
+                for block in ast.parse(path.read_text(encoding="utf-8")).body
+                if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+                for node in block.body
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            with self.subTest(module.__name__):
+                self.assertEqual(seen, getattr(module, "_LAZY", {}))
+                for name in seen:
+                    self.assertTrue(hasattr(module, name), name)
 
     def test_no_module_has_an_underscored_or_missing_public_name(self) -> None:
         """Every name in a module's ``__all__`` exists there."""

@@ -14,10 +14,9 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.drivers.patience import patiently
-from dbtestcase.drivers.sockets import descriptor_of
+from dbtestcase.drivers import descriptor_of, patiently
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import shown, without_secrets
 
 __all__ = ["Admin", "build_url", "quoted"]
 

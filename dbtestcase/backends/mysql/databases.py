@@ -22,7 +22,7 @@ from dbtestcase.backends.mysql.register import Register
 from dbtestcase.backends.names import library_version
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting.progress import doing, say
+from dbtestcase.reporting import doing, say
 
 __all__ = ["BACKEND", "MySQLBackend", "MySQLDatabase"]
 

@@ -7,8 +7,7 @@ from dbtestcase.backends.mysql.admin import PATIENCE, Admin, build_url, quoted
 from dbtestcase.backends.mysql.content import drop_everything, read_content, relations
 from dbtestcase.backends.registry import Database, Request
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
-from dbtestcase.reporting.progress import doing
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import doing, shown
 
 __all__ = ["LentDatabase", "refuse_without_transactions"]
 

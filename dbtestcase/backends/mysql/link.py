@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.drivers.patience import patiently
+from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError, MissingExtra
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import shown, without_secrets
 
 __all__ = ["Link", "Rows", "ServerSaid", "literal", "number_of", "quoted"]
 

@@ -17,11 +17,9 @@ from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-from dbtestcase.drivers import KEEPALIVES
-from dbtestcase.drivers.patience import patiently
+from dbtestcase.drivers import KEEPALIVES, patiently
 from dbtestcase.errors import ServerUnreachable
-from dbtestcase.reporting.limits import limit_named_by
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import limit_named_by, shown, without_secrets
 
 __all__ = ["Admin", "build_url", "connection_arguments"]
 

@@ -29,7 +29,7 @@ from psycopg import sql
 from dbtestcase.backends.names import is_database_name, is_kept_name, is_template_name, lock_key
 from dbtestcase.backends.postgresql.admin import Admin, connection_arguments
 from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting import doing
 
 __all__ = ["LEASED", "MARK_LIMIT", "Catalog", "build_lock", "drop", "drop_unless_in_use", "look", "note_use"]
 __all__ += ["end_connections", "end_lease", "outdated", "outdated_kept", "write_kept_note", "write_template_note"]

@@ -20,9 +20,9 @@ from sqlalchemy import URL
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connections, still_there
-from dbtestcase.drivers.patience import patiently
+from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import shown, without_secrets
 
 __all__ = ["BACKEND", "Attempt", "Connection", "PostgreSQLBackend", "PostgreSQLCleaner", "connect"]
 

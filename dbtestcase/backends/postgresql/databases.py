@@ -24,9 +24,7 @@ from dbtestcase.backends.postgresql.existing import LentDatabase
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
-from dbtestcase.reporting.limits import limit_named_by
-from dbtestcase.reporting.progress import doing, say
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
 
 __all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
 

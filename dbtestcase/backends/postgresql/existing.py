@@ -19,8 +19,7 @@ from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.foundation import Foundation
 from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
-from dbtestcase.reporting.progress import doing, say
-from dbtestcase.reporting.urls import shown, without_secrets
+from dbtestcase.reporting import doing, say, shown, without_secrets
 
 __all__ = ["LentDatabase"]
 

@@ -24,7 +24,7 @@ from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.backends.sqlite import files
 from dbtestcase.backends.sqlite.existing import LentFile
 from dbtestcase.errors import DatabaseError
-from dbtestcase.reporting.progress import doing
+from dbtestcase.reporting import doing
 from dbtestcase.settings import Settings
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteDatabase"]

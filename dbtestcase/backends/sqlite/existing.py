@@ -14,8 +14,7 @@ from dbtestcase.backends.guard import MARK_TABLE, check_safe
 from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting.progress import doing
-from dbtestcase.reporting.urls import shown
+from dbtestcase.reporting import doing, shown
 
 __all__ = ["LentFile"]
 

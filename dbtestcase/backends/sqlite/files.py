@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.filelocks import FileLock
 from dbtestcase.backends.names import is_database_name
 from dbtestcase.errors import DatabaseError
-from dbtestcase.server import folders
+from dbtestcase.server import private_folder as folder_of_ours
 
 __all__ = ["build_url", "file_of", "in_memory_url", "is_in_memory", "open_uri", "private_folder", "remove"]
 __all__ += ["remove_leftovers", "replace_content"]
@@ -93,7 +93,7 @@ def private_folder() -> Path:
     """
     ram = Path("/dev/shm")
     place = ram if os.access(ram, os.W_OK | os.X_OK) and not os.environ.get("TMPDIR") else Path(tempfile.gettempdir())
-    return folders.private_folder(place, name="dbtestcase-sqlite", mode=0o700)
+    return folder_of_ours(place, name="dbtestcase-sqlite", mode=0o700)
 
 
 def remove(file: Path) -> None:

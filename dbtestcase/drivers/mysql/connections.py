@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import SandboxEscape
-from ...sandbox.rules import COMMITTING
-from ...sandbox.statements import Kind, Statement
-from ...sandbox.topics import Topic
+from ...sandbox import COMMITTING, Kind, Statement, Topic
 from ..arguments import known, refused
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyConnection, ProxyCursor

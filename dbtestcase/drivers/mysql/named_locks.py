@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from ...errors import SandboxConflict
-from ...sandbox.connections import Client
-from ...sandbox.lexer import Lexer
-from ...sandbox.rules import COMMITTING
-from ...sandbox.session_objects import SessionObjects
-from ...sandbox.session_settings import Flow
-from ...sandbox.statements import Statement
-from ...sandbox.topics import Topic
+from ...sandbox import COMMITTING, Client, Flow, Lexer, SessionObjects, Statement, Topic
 
 __all__ = ["NamedLocks"]
 

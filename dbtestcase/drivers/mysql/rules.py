@@ -6,15 +6,22 @@ import decimal
 from collections.abc import Iterable, Mapping
 
 from ...errors import SandboxEscape
-from ...sandbox.connections import Wire
-from ...sandbox.lexer import MYSQL
-from ...sandbox.rules import COMMITTING, Rules, register
-from ...sandbox.savepoints import Stack
-from ...sandbox.schema_facts import Catalog
-from ...sandbox.session_objects import SessionObjects
-from ...sandbox.session_state import Fail, common_objects, register_objects
-from ...sandbox.statements import Kind, Statement
-from ...sandbox.temporary_names import TemporaryNames
+from ...sandbox import (
+    COMMITTING,
+    MYSQL,
+    Catalog,
+    Fail,
+    Kind,
+    Rules,
+    SessionObjects,
+    Stack,
+    Statement,
+    TemporaryNames,
+    Wire,
+    common_objects,
+    register_objects,
+    register_rules,
+)
 from . import statements as words
 from .named_locks import NamedLocks
 
@@ -112,6 +119,6 @@ def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fai
     ]
 
 
-register("mysql", MySQLRules)
-register("mariadb", MySQLRules)
+register_rules("mysql", MySQLRules)
+register_rules("mariadb", MySQLRules)
 register_objects("mysql", _objects)

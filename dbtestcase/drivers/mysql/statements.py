@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...sandbox.lexer import MYSQL, Lexer
-from ...sandbox.splitting import BLANKS, split, statement_spans
-from ...sandbox.statements import Kind, Statement, classify
+from ...sandbox import BLANKS, MYSQL, Kind, Lexer, Statement, classify, split, statement_spans
 
 __all__ = ["Setting", "committing_part", "control_word", "read", "runs_procedures", "settings_of"]
 __all__ += ["asks_isolation_level", "isolation_level", "sets_charset", "temporary_tables"]

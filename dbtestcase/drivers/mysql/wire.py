@@ -14,8 +14,7 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ...sandbox.rules import Rules
-from ...sandbox.session_settings import Rows
+from ...sandbox import Rows, Rules
 from ..dbapi import ProxyConnection, ProxyWire
 from .connections import AsyncMySQLConnection, MySQLConnection
 

@@ -17,11 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ...errors import SandboxBusy, SandboxEscape
-from ...sandbox.connections import Client
-from ...sandbox.rules import COMMITTING
-from ...sandbox.session_settings import Flow
-from ...sandbox.statements import Statement, classify, split
-from ...sandbox.transaction import Sandbox
+from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, split
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import query_text, sandboxed, statement_of_caller

@@ -13,7 +13,7 @@ from psycopg import errors as pg_errors
 from psycopg import sql
 
 from ...errors import SandboxEscape
-from ...sandbox.statements import Kind, Statement, classify, with_parameter_names
+from ...sandbox import Kind, Statement, classify, with_parameter_names
 from .hooks import Gen
 
 __all__ = ["query_text", "sandboxed", "statement_of_caller"]

@@ -12,7 +12,7 @@ from psycopg import OperationalError, generators
 from psycopg import errors as pg_errors
 from psycopg.pq import ExecStatus
 
-from ...sandbox.session_settings import Rows
+from ...sandbox import Rows
 from .hooks import Gen
 
 __all__ = ["drain", "results", "results_in_pipeline"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from ...sandbox.statements import classify
+from ...sandbox import classify
 from .hooks import Gen
 
 __all__ = ["VirtualAsyncTransaction", "VirtualTransaction"]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import psycopg
 
-from ...sandbox.statements import Statement
+from ...sandbox import Statement
 from .cursors import statement_of_caller
 from .hooks import Gen
 

@@ -13,8 +13,7 @@ from psycopg import errors as pg_errors
 from psycopg import waiting
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from ...sandbox.session_settings import Rows
-from ...sandbox.transaction import Sandbox
+from ...sandbox import Rows, Sandbox
 from ..arguments import asked_of
 from ..harness import harness_connections
 from ..sockets import shut_down

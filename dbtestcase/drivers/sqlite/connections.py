@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError
-from ...sandbox.lexer import SQLITE
-from ...sandbox.statements import Kind, Statement, split
+from ...sandbox import SQLITE, Kind, Statement, split
 from ..arguments import known, refused
 from ..async_adapters import AsyncFacade
 from ..dbapi import ProxyCursor

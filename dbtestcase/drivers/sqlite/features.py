@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ...errors import SandboxEscape
-from ...sandbox.rules import COMMITTING
-from ...sandbox.statements import Kind, Statement
+from ...sandbox import COMMITTING, Kind, Statement
 from ..dbapi import ProxyConnection
 from .pragmas import NOTHING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SandboxEscape
-from ...sandbox.rules import COMMITTING
+from ...sandbox import COMMITTING
 from ..dbapi import ProxyConnection
 from . import statements as words
 

@@ -7,16 +7,25 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ...sandbox.connections import Wire
-from ...sandbox.lexer import FILL, PART, SQLITE
-from ...sandbox.rules import Rules, register
-from ...sandbox.savepoints import Stack
-from ...sandbox.schema_facts import Catalog
-from ...sandbox.session_objects import SessionObjects
-from ...sandbox.session_settings import Rows
-from ...sandbox.session_state import Fail, common_objects, register_objects
-from ...sandbox.statements import Kind, Statement, classify
-from ...sandbox.temporary_names import TemporaryNames
+from ...sandbox import (
+    FILL,
+    PART,
+    SQLITE,
+    Catalog,
+    Fail,
+    Kind,
+    Rows,
+    Rules,
+    SessionObjects,
+    Stack,
+    Statement,
+    TemporaryNames,
+    Wire,
+    classify,
+    common_objects,
+    register_objects,
+    register_rules,
+)
 
 __all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
 
@@ -223,5 +232,5 @@ def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fai
     return [*common_objects(rules, wire, catalog, stack, fail), TemporaryNames(drop, SQLITE, rolls_back=True)]
 
 
-register("sqlite", SQLiteRules)
+register_rules("sqlite", SQLiteRules)
 register_objects("sqlite", _objects)

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ...sandbox.rules import Rules
+from ...sandbox import Rules
 from ..dbapi import ProxyConnection, ProxyWire
 from . import statements as words
 from .connections import AsyncSQLiteConnection, SQLiteConnection

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from .command import add_report
 from .compare import Budget, Worse, parse_budgets, worse
 from .joining import SCHEMA_VERSION, Document, join, parts_of, read_document
 from .record import Recorder, parts_folder, recorder, start, stop
@@ -25,6 +26,7 @@ __all__ = [
     "Document",
     "Recorder",
     "Worse",
+    "add_report",
     "join",
     "parse_budgets",
     "parts_folder",
