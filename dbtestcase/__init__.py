@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING
@@ -123,7 +124,13 @@ def __getattr__(name: str) -> object:
         module, extra = _NEEDS[name]
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, extra, name)
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    collecting = gc.isenabled()
+    gc.disable()  # what an import makes stays, and a tenth of its time would go into looking for garbage
+    try:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    finally:
+        if collecting:
+            gc.enable()
     globals()[name] = value
     return value
 

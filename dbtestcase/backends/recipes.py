@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 from sqlalchemy import URL
 
-__all__ = ["DerivedRecipe", "Recipe"]
+__all__ = ["DerivedRecipe", "Recipe", "preparing"]
 
 
 class Recipe(Protocol):
@@ -44,3 +47,30 @@ class DerivedRecipe(Recipe, Protocol):
 
     def complete(self, url: URL) -> None:
         """Make the addition in the database at ``url``, which is as :attr:`inner` makes it, committed for real."""
+
+
+@runtime_checkable
+class SlowlyPreparedRecipe(Recipe, Protocol):
+    """A recipe with something to do before it needs a database, such as imports."""
+
+    def prepare(self) -> None:
+        """Do it; called in a thread of its own while the database is made."""
+
+
+@contextmanager
+def preparing(recipe: Recipe) -> Iterator[None]:
+    """Let a recipe prepare itself while the body waits for the server."""
+    if not isinstance(recipe, SlowlyPreparedRecipe):
+        yield
+        return
+
+    def prepare() -> None:
+        with suppress(Exception):  # raised again by build(), where somebody hears of it
+            recipe.prepare()
+
+    thread = threading.Thread(target=prepare, name="dbtestcase preparations", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()

@@ -96,6 +96,9 @@ class MigrationRecipe:
     def _files(self) -> str:
         return fingerprint(self.layout, x_arguments=self.x_arguments)
 
+    def prepare(self) -> None:
+        self.project  # noqa: B018  imports Alembic
+
     def build(self, url: URL) -> None:
         build_initial_schema(self.initial_schema, url, self.label)
         self.project.build(url)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache, cached_property
 
 __all__ = ["FILL", "MYSQL", "NAME", "PART", "POSTGRESQL", "SQLITE", "Lexer", "name_in"]
 
@@ -72,9 +73,7 @@ class Lexer:
         self._dollars = dollars
         self._others = ("--", "/*", *("#" * hashes))
         self._marks = (*self._quotes, *self._others, *(("*/",) if executed else ()))
-        marks = "|".join(map(re.escape, self._marks))
-        self._start = re.compile(marks)
-        self._start_or_word = re.compile(rf"{marks}|\$|{_WORD}")
+        self._begins = "|".join(map(re.escape, self._marks))
         self._ends: dict[str, _End] = {q: _quoted(q, backslashes=backslashes) for q in strings}
         self._ends |= {q: _quoted(q, backslashes=False) for q in names}
         self._escaped = _quoted("'", backslashes=True, continued=True) if escape_strings else None
@@ -82,6 +81,15 @@ class Lexer:
         self._executed = re.compile(r"/\*M?!\d*+") if executed else None
         self._line = re.compile(rf"--(?=[\s\x00-\x1f]|\Z)[^{line_ends}]*+" if hashes else rf"--[^{line_ends}]*+")
         self._hash = re.compile(rf"#[^{line_ends}]*+")
+
+    # Patterns are compiled when they are first needed: a run speaks one dialect, and few strings of it need them.
+    @cached_property
+    def _start(self) -> re.Pattern[str]:
+        return re.compile(self._begins)
+
+    @cached_property
+    def _start_or_word(self) -> re.Pattern[str]:
+        return re.compile(rf"{self._begins}|\$|{_WORD}")
 
     def mask(self, text: str) -> str:
         """The text with everything masked that is no word or sign of its own."""
@@ -173,10 +181,10 @@ def _quoted(quote: str, *, backslashes: bool, continued: bool = False) -> _End:
     )
     # PostgreSQL: E'…' goes on with a string on the next line, by the rules of its beginning
     more = rf"(?:{quote}\s*+(?:--[^\n\r]*+\s*+)*{quote}{body})*" if continued else ""
-    pattern = re.compile(rf"{quote}{body}{more}(?:{quote}|\Z)", re.DOTALL)
+    compiled = cache(lambda: re.compile(rf"{quote}{body}{more}(?:{quote}|\Z)", re.DOTALL))
 
     def end(text: str, begin: int) -> int:
-        match = pattern.match(text, begin)
+        match = compiled().match(text, begin)
         return match.end() if match is not None else len(text)
 
     return end

@@ -6,8 +6,8 @@ A look at the words is enough, generously: a statement that only looks like one 
 from __future__ import annotations
 
 import enum
-import functools
 import re
+from functools import cache, lru_cache, partial
 
 __all__ = ["Topic", "topics_of"]
 
@@ -35,7 +35,7 @@ class Topic(enum.Flag):
 
 
 _SPOKEN = tuple(
-    (word, re.compile(pattern), topic)
+    (word, cache(partial(re.compile, pattern)), topic)
     for word, pattern, topic in (
         ("temp", r"\btemp(?:orary)?\b", Topic.TEMPORARY),
         ("prepare", r"\bprepare\b", Topic.PREPARED),
@@ -52,15 +52,15 @@ _SPOKEN = tuple(
         ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
     )
 )
-"""A word to look for, which takes no time, and what is to stand around it."""
+"""A word to look for, which takes no time, and what is to stand around it, compiled when it is first found."""
 
 
-@functools.lru_cache(maxsize=16)  # a statement is made anew a few times while it is read
+@lru_cache(maxsize=16)  # a statement is made anew a few times while it is read
 def topics_of(text: str) -> Topic:
     """What a string of SQL speaks of."""
     found = Topic.NONE
     lowered = text.lower()
     for word, pattern, topic in _SPOKEN:
-        if word in lowered and pattern.search(lowered):
+        if word in lowered and pattern().search(lowered):
             found |= topic
     return found

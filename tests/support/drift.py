@@ -75,6 +75,8 @@ _OURS = (
 )
 _PLAIN = "attgenerated = '' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND attnum = ANY (indkey))"
 _UNREAD = f"{_PLAIN} AND relname NOT IN ('order_line', 'orders') AND relkind = 'r'"
+_ALONE = """NOT EXISTS (
+    SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass AND refobjid = r.oid AND refobjsubid = attnum)"""
 _SERIAL = "pg_get_serial_sequence(r.oid::regclass::text, attname) IS NOT NULL AND attidentity = ''"
 _ORDERS = "x.relname = 'ix_orders_customer'"
 _TREE = "x.relam = 403 AND NOT indisunique"
@@ -169,9 +171,13 @@ KINDS: dict[str, Kind] = {
         (col := c.column("atttypid IN ('varchar'::regtype, 'text'::regtype)")), f'TYPE {col.type} COLLATE "C"'
     ),
     "column array": lambda c: _alter(
-        (col := c.column(f"{_UNREAD} AND atttypid = 'int'::regtype AND NOT atthasdef AND attname !~ '_id$'")),
-        f"TYPE int[] USING ARRAY[{col.name}]",
+        (col := c.column(f"{_UNREAD} AND {_ALONE} AND attndims = 0")), f"TYPE {col.type}[] USING ARRAY[{col.name}]"
     ),
+    "column no array": lambda c: [
+        "DROP INDEX ix_product_keywords",
+        *_alter((col := c.column("attndims > 0")), "DROP DEFAULT"),
+        *_alter(col, f"TYPE {c.dice.choice(['text', 'varchar(80)'])} USING array_to_string({col.name}, ',')"),
+    ],
     "column domain": lambda c: _alter(c.column("atttypid::regtype::text = 'billing.currency'"), "TYPE char(3)"),
     "column nullable": lambda c: _alter(c.column("attnotnull AND attidentity = '' AND " + _PLAIN), "DROP NOT NULL"),
     "column not nullable": lambda c: _alter(c.column("NOT attnotnull AND " + _PLAIN), "SET NOT NULL"),

@@ -21,7 +21,7 @@ from dbtestcase.backends.postgresql import catalog as catalogs
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.catalog import Catalog
 from dbtestcase.backends.postgresql.existing import LentDatabase
-from dbtestcase.backends.recipes import DerivedRecipe, Recipe
+from dbtestcase.backends.recipes import DerivedRecipe, Recipe, preparing
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
@@ -138,10 +138,12 @@ class PostgreSQLDatabase(Database):
             try:
                 self._build(name, recipe)
                 template = self._template_of(recipe)
-                if self._has_template_now(template):  # made of other files, which read the same
+                now = catalogs.look(self._admin, self.name)
+                if now.has_template(template):  # made of other files, which read the same
                     self._abandon(name)
                     return template
-                catalogs.drop(self._admin, template)
+                if now.has(template):  # not complete
+                    catalogs.drop(self._admin, template)
                 catalogs.end_connections(self._admin, name)
                 catalogs.write_template_note(self._admin, name, recipe.label)
                 self._admin.execute("ALTER DATABASE {name} RENAME TO {template}", name=name, template=template)
@@ -166,7 +168,8 @@ class PostgreSQLDatabase(Database):
             self._clone(name, recipe.inner)
             make = recipe.complete
         else:
-            self._create(name, None)
+            with preparing(recipe):
+                self._create(name, None)
             make = recipe.build
         settings = self._request.settings
         with doing(f"making the template database of {recipe.label}", "template"), recorded(recipe, settings):
