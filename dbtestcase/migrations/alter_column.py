@@ -82,7 +82,7 @@ def altered(item: Item, old: Definition, new: Definition, parts: Collection[str]
         lines.append(f"{alter} DROP IDENTITY")
     if of_type:
         collate = f" COLLATE {new.collation}" if new.collation else ""
-        lines.append(f"{alter} TYPE {new.type}{collate} USING {column}::{new.type}")
+        lines.append(f"{alter} TYPE {new.type}{collate} USING {_converted(column, old.type, new.type)}")
     if "not_null" in parts:
         lines.append(f"{alter} {'SET' if new.not_null else 'DROP'} NOT NULL")
     if new.identity and "identity" in parts:
@@ -99,6 +99,15 @@ def altered(item: Item, old: Definition, new: Definition, parts: Collection[str]
     elif default is not None and ("default" in parts or of_type):
         lines.append(f"{alter} SET DEFAULT {default}")
     return [execute(line) for line in lines]
+
+
+def _converted(column: str, old: str, new: str) -> str:
+    """A value of the old type as one of the new; no cast leads into an array or out of it."""
+    if new.endswith("[]") and not old.endswith("[]"):
+        return f"CASE WHEN {column} IS NOT NULL THEN ARRAY[{column}]::{new} END"
+    if old.endswith("[]") and not new.endswith("[]"):
+        return f"{column}[1]::{new}"
+    return f"{column}::{new}"
 
 
 def identity_options(item: Item, definition: str) -> list[str]:

@@ -100,7 +100,9 @@ class DriftTest(MigratedDatabaseTest):
             self.run_revision(found)
             self.assertEqual(self.missing(), [], f"not mended by {found}")
             left = [str(each) for each in snapshot.differences(before, self.look())]
-            self.assertEqual([each for each in left if "drifted_pkey" not in each], [], f"by {found}")
+            # a domain stays in the schema that was renamed: domains are the migrations' own, as views are
+            left = [each for each in left if "drifted_pkey" not in each and "domain drifted." not in each]
+            self.assertEqual(left, [], f"by {found}")
             return found
         finally:
             savepoint.rollback()

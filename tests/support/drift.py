@@ -272,5 +272,6 @@ KINDS: dict[str, Kind] = {
         "CREATE SCHEMA drifted",
         f"ALTER TABLE {c.table(_NOT_PARTITIONED)} SET SCHEMA drifted",
     ],
+    "schema renamed": lambda c: [f"ALTER SCHEMA {c.dice.choice(['audit', 'billing'])} RENAME TO drifted"],
     "schema missing": lambda c: [f"DROP SCHEMA {c.dice.choice(['audit', 'billing'])} CASCADE"],
 }
