@@ -88,9 +88,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    for name in sorted(environ):
-        if not name.startswith("DBTESTCASE_") or name in VARIABLES:
-            continue
+    for name in sorted(name for name in environ if name.startswith("DBTESTCASE_") and name not in VARIABLES):
         near = min(VARIABLES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
         raise ConfigurationError(
             f"The variable {name} is set, but there is none of that name: it would be ignored.",

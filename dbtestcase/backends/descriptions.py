@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from sqlalchemy import URL, MetaData, Table, schema
+from sqlalchemy import URL, MetaData, Table, event, schema
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.ddl import ExecutableDDLElement
@@ -19,7 +19,43 @@ from dbtestcase.errors import SchemaError
 __all__ = ["digest_of", "python_defaults", "schema_names"]
 
 # Compiling 500 tables takes 80 ms, and every test class asks again.
-_digests: weakref.WeakKeyDictionary[MetaData, dict[Hashable, str]] = weakref.WeakKeyDictionary()
+_digests: weakref.WeakKeyDictionary[MetaData, _Known] = weakref.WeakKeyDictionary()
+
+
+class _Known:
+    """What is known of one ``MetaData``: its digests, by what it looked like."""
+
+    def __init__(self) -> None:
+        self.digests: dict[Hashable, str] = {}
+        self.looked_at: Hashable = None
+        self.shape: Hashable = None
+
+    def look(self, metadata: MetaData) -> Hashable:
+        """What changes when a model is changed; its tables are walked again only where something was added anywhere."""
+        listeners = [id(each) for name in _CREATING for each in getattr(metadata.dispatch, name)]
+        now = (_additions.number, len(metadata.tables), *listeners)
+        if now != self.looked_at:
+            self.looked_at, self.shape = now, (_shape(metadata), *listeners)
+        return self.shape
+
+
+class _Additions:
+    """How many tables, columns, constraints and indexes were attached to something, once this is watched."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def watch(self) -> None:
+        if not self.number:
+            self.number = 1
+            event.listen(schema.SchemaItem, "after_parent_attach", self._attached)
+
+    def _attached(self, *_: object) -> None:
+        self.number += 1
+
+
+_additions = _Additions()
+_CREATING = ("before_create", "after_create")
 
 
 def digest_of(metadata: MetaData, dialect: str) -> str:
@@ -29,8 +65,9 @@ def digest_of(metadata: MetaData, dialect: str) -> str:
     :param dialect: the name of the dialect to compile for.
     :raises SchemaError: a table cannot be compiled; the message names it.
     """
-    known = _digests.setdefault(metadata, {})
-    key = (dialect, _shape(metadata))
+    _additions.watch()
+    mine = _digests.setdefault(metadata, _Known())
+    known, key = mine.digests, (dialect, mine.look(metadata))
     if key not in known:
         digest = hashlib.sha256()
         try:
@@ -48,21 +85,10 @@ def digest_of(metadata: MetaData, dialect: str) -> str:
 
 
 def _shape(metadata: MetaData) -> Hashable:
-    """What changes when a model is changed in a running process, cheaply."""
-    return (
-        tuple(
-            (
-                id(table),
-                tuple(map(id, table.columns)),
-                len(table.constraints),
-                len(table.indexes),
-                len(table.comment or ""),
-            )
-            for table in metadata.tables.values()
-        ),
-        tuple(
-            id(listener) for name in ("before_create", "after_create") for listener in getattr(metadata.dispatch, name)
-        ),
+    """The parts of all tables."""
+    return tuple(
+        (id(table), *map(id, table.columns), len(table.constraints), len(table.indexes), table.comment)
+        for table in metadata.tables.values()
     )
 
 
@@ -128,7 +154,7 @@ def _type_described(kind: SchemaType, dialect: Dialect) -> str:
 
 
 def _listeners(target: MetaData | Table, dialect: Dialect) -> Iterator[str]:
-    for name in ("before_create", "after_create"):
+    for name in _CREATING:
         for listener in getattr(target.dispatch, name):
             if isinstance(listener, ExecutableDDLElement):
                 statement = getattr(listener, "statement", None)

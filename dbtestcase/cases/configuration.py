@@ -42,13 +42,17 @@ _ROUTINES = (FunctionType, classmethod, staticmethod, property, type)
 
 def settings_of(cls: type) -> set[str]:
     """The public attributes that may be set on a class, of all of its bases that are ours."""
-    return {
+    return set(_settings_among(tuple(filter(is_ours, cls.__mro__))))
+
+
+@lru_cache(maxsize=64)
+def _settings_among(ours: tuple[type, ...]) -> frozenset[str]:
+    return frozenset(
         name
-        for base in cls.__mro__
-        if is_ours(base)
+        for base in ours
         for name, value in vars(base).items()
         if not name.startswith("_") and not isinstance(value, _ROUTINES) and not hasattr(value, "__set_name__")
-    }
+    )
 
 
 def users_bases(cls: type) -> list[type]:
@@ -218,11 +222,16 @@ def _has_code(function: object) -> bool:
 
 def _names_of_others(cls: type) -> set[str]:
     """The attributes that unittest and other frameworks define: to override them is no slip."""
-    found = set(dir(unittest.IsolatedAsyncioTestCase))
+    found = set(_unittests_names())
     for base in cls.__mro__:
         if is_foreign(base):
             found.update(vars(base))
     return found
+
+
+@lru_cache(maxsize=1)
+def _unittests_names() -> frozenset[str]:
+    return frozenset(dir(unittest.IsolatedAsyncioTestCase))
 
 
 @lru_cache(maxsize=512)

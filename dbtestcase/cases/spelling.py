@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 __all__ = ["distance", "nearest"]
 
@@ -13,8 +14,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     Case and underscores do not count.  A slip begins with the right letter, and is one edit away, or two from a name of
     eight letters and more; with the same letters in another order, it may begin with any.
     """
+    return _nearest(name, tuple(sorted(known)))
+
+
+@cache
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     flat = _flat(name)
-    for meant in sorted(known):
+    for meant in known:
         goal = _flat(meant)
         if sorted(flat) == sorted(goal):
             return meant

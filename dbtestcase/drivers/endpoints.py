@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import functools
 import getpass
 import inspect
 import os
@@ -145,10 +146,22 @@ def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str,
     for name, variable in _ENVIRONMENT.items():
         if os.environ.get(variable):
             found.setdefault(name, os.environ[variable])
-    with contextlib.suppress(KeyError, OSError):  # a user without a name
-        if not found.get("user"):
-            found["user"] = getpass.getuser()
+    if not found.get("user") and (name := _users_name()):
+        found["user"] = name
     return found
+
+
+def _users_name() -> str:
+    variables = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    return _asked_for_name(os.getuid(), *map(os.environ.get, variables))
+
+
+@functools.lru_cache(maxsize=16)
+def _asked_for_name(uid: int, *variables: str | None) -> str:
+    try:
+        return getpass.getuser()  # the first of these variables, else the account's name
+    except (KeyError, OSError):  # a user without a name
+        return ""
 
 
 def _service(name: str) -> dict[str, str]:

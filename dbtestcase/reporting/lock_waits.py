@@ -6,6 +6,7 @@ over.  A :class:`LockWatch` looks while the statement still waits, and notes wha
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from time import perf_counter
@@ -54,7 +55,7 @@ def who_blocks(url: URL, lines: Mapping[int, str] | None = None) -> str:
 
 
 class LockWatch:
-    """Watches for statements that wait for locks, in a thread of its own, on a connection of its own.
+    """Watches for statements that wait for locks, in a thread that all watches share, on a connection of its own.
 
     Entered for a class of tests; it costs nothing until a statement has run for longer than ``after``.  The error of a
     lock timeout or a deadlock gets a note that names both sides, wherever it is raised.
@@ -68,40 +69,110 @@ class LockWatch:
     def __init__(self, url: URL, recording: Recording, *, after: float = 0.2) -> None:
         self._url = url
         self._recording = recording
-        self._after = after
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="dbtestcase-lock-watch", daemon=True)
+        self.after = after
+        self._looking = threading.Lock()
+        self._ended = False
         self.report = ""
         """What was seen last."""
 
     def __enter__(self) -> LockWatch:
-        event.listen(Engine, "handle_error", self._explain)
-        self._thread.start()
+        _watcher.add(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        event.remove(Engine, "handle_error", self._explain)
+        _watcher.remove(self)
+        with self._looking:  # who goes on with the database need not reckon with a connection of ours
+            self._ended = True
 
-    def _watch(self) -> None:
-        while not self._ended.wait(self._after):
-            now = perf_counter()
-            recent = self._recording.entries[-100:]
-            if not any(query.running and now - query.started > self._after for query in recent):
-                continue
+    def look(self) -> None:
+        """Find out who blocks whom, if a statement has run for long enough."""
+        now = perf_counter()
+        if not any(query.running and now - query.started > self.after for query in self._recording.entries[-100:]):
+            return
+        with self._looking:
+            if self._ended:
+                return
             try:
                 seen = who_blocks(self._url, _lines_by_backend(self._recording.entries))
             except psycopg.OperationalError:
-                continue  # the server is going away; whoever needs it will be told so
+                return  # the server is going away; whoever needs it will be told so
             self.report = seen or self.report
 
-    def _explain(self, context: Any) -> None:
-        if self.report and getattr(context.original_exception, "sqlstate", None) in LOCK_ERRORS:
-            for error in (context.sqlalchemy_exception, context.original_exception):
-                if error is not None:
-                    error.add_note(self.report)
+    def explain(self, errors: list[BaseException]) -> None:
+        """Note on the errors of a wait for a lock who was waited for."""
+        if self.report:
+            for error in errors:
+                error.add_note(self.report)
             self.report = ""
+
+
+class _Watcher:
+    """The thread of all watches: it goes on from class to class, and ends where there is nothing more to watch.
+
+    A process that forks has it no longer while it does: Python warns of threads that a child would miss.
+    """
+
+    def __init__(self) -> None:
+        self._watches: tuple[LockWatch, ...] = ()  # replaced, never changed
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._called = threading.Event()
+        self._listens = False
+
+    def add(self, watch: LockWatch) -> None:
+        with self._lock:
+            if not self._listens:
+                self._listens = True
+                event.listen(Engine, "handle_error", self._explain)
+                os.register_at_fork(before=self._pause, after_in_parent=self._go_on, after_in_child=self._forked)
+            self._watches += (watch,)
+            self._start()
+
+    def remove(self, watch: LockWatch) -> None:
+        with self._lock:
+            self._watches = tuple(each for each in self._watches if each is not watch)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._called.clear()
+            self._thread = threading.Thread(target=self._run, name="dbtestcase-lock-watch", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._called.wait(min((each.after for each in self._watches), default=_IDLE)):
+            for watch in self._watches:
+                watch.look()
+            with self._lock:
+                if not self._watches:
+                    self._thread = None
+                    return
+
+    def _pause(self) -> None:
+        thread = self._thread
+        if thread is not None:
+            self._called.set()
+            thread.join()
+            self._thread = None
+
+    def _go_on(self) -> None:
+        with self._lock:
+            if self._watches:
+                self._start()
+
+    def _forked(self) -> None:
+        self._watches, self._thread, self._lock = (), None, threading.Lock()
+
+    def _explain(self, context: Any) -> None:
+        if self._watches and getattr(context.original_exception, "sqlstate", None) in LOCK_ERRORS:
+            errors = [error for error in (context.sqlalchemy_exception, context.original_exception) if error is not None]
+            for watch in self._watches:
+                watch.explain(errors)
+
+
+_IDLE = 0.2
+"""Seconds that the thread waits for the next class."""
+
+_watcher = _Watcher()
 
 
 def _connect(url: URL) -> psycopg.Connection[Any]:

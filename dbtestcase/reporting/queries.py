@@ -161,7 +161,9 @@ def _begin(made: Recording) -> None:
     with _lock:
         if not _active:
             for name, listener in _LISTENERS.items():
-                event.listen(Engine, name, listener)
+                if not event.contains(Engine, name, listener):  # they stay: to come and go with every class takes long
+                    event.listen(Engine, name, listener)
+            event.listen(Engine, "before_cursor_execute", _before)  # the last, since others may rewrite the statement
         _active += (made,)
 
 
@@ -170,12 +172,11 @@ def _end(made: Recording) -> None:
     with _lock:
         _active = tuple(other for other in _active if other is not made)
         if not _active:
-            for name, listener in _LISTENERS.items():
-                event.remove(Engine, name, listener)
+            event.remove(Engine, "before_cursor_execute", _before)
 
 
 def _record(connection: Connection, statement: str, parameters: Any, executemany: bool, kind: str) -> Query | None:
-    if _harness.get():
+    if not _active or _harness.get():
         return None
     interested = [made for made in _active if made.accept(connection)]
     if not interested:
@@ -226,7 +227,6 @@ def _mark(connection: Connection, statement: str) -> None:
 
 
 _LISTENERS: dict[str, Callable[..., None]] = {
-    "before_cursor_execute": _before,
     "after_cursor_execute": _after,
     "handle_error": _failed,
     "commit": _commit,
