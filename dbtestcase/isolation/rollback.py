@@ -228,7 +228,7 @@ class SandboxIsolation(Isolation):
                 self.run.make_ready()
                 self._rewind_sequences()
                 self.run.tidy()
-                self.run.sandbox.begin(label)
+                self.run.sandbox.begin(label, mark=not self._each_test)
                 if not self.run.database.built:
                     with self.run.own_engine.begin() as connection:
                         self.run.database.create_in(connection)

@@ -164,7 +164,9 @@ class _Watcher:
 
     def _explain(self, context: Any) -> None:
         if self._watches and getattr(context.original_exception, "sqlstate", None) in LOCK_ERRORS:
-            errors = [error for error in (context.sqlalchemy_exception, context.original_exception) if error is not None]
+            errors = [
+                error for error in (context.sqlalchemy_exception, context.original_exception) if error is not None
+            ]
             for watch in self._watches:
                 watch.explain(errors)
 

@@ -42,6 +42,8 @@ class Clients:
         """The source files of the test that runs."""
         self.application_connected = False
         """Whether the application has ever had a connection."""
+        self._is_marked = False
+        """Whether the first mark is set already, for whoever asks for it."""
         self.handed_out = False
         """Whether somebody was given a connection, or gave one back, since the last mark or rollback."""
         self.statements = 0

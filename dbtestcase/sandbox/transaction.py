@@ -20,6 +20,8 @@ _WITNESS = "dbtc_outer"
 
 _BACK = f"ROLLBACK TO SAVEPOINT {_WITNESS}"
 
+_MARK = "dbtc_mark_"
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -42,20 +44,27 @@ class Sandbox(StatementFlows):
         return self.turns.seized(self.wire.interrupt, self.wire.cut)
 
     @_holding_the_wire
-    def begin(self, label: str) -> None:
-        """Begin the outer transaction."""
+    def begin(self, label: str, *, mark: bool = False) -> None:
+        """Begin the outer transaction.
+
+        :param mark: set the first mark in the same round trip; where nobody does anything before it, it stays there.
+        """
         self.wire.reset()
-        self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}")
+        marks = [f"SAVEPOINT {_MARK}1"] if mark else []
+        self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks)
         self._enter(label, "")
+        self._is_marked = mark
 
     @_holding_the_wire
     def mark(self, label: str) -> None:
         """Set a mark in the outer transaction, to which :meth:`rollback_to_mark` comes back."""
-        name = f"dbtc_mark_{len(self._scopes)}"
-        self._scopes[-1].wrote |= self._wrote
-        self._wrote = False
-        self._settle()
-        self.wire.run(f"SAVEPOINT {name}")
+        name = f"{_MARK}{len(self._scopes)}"
+        if not (self._is_marked and self.is_at_rest):
+            self._scopes[-1].wrote |= self._wrote
+            self._wrote = False
+            self._settle()
+            self.wire.run(*([f"RELEASE SAVEPOINT {name}"] if self._is_marked else []), f"SAVEPOINT {name}")
+        self._is_marked = False
         self._enter(label, name)
 
     @_holding_the_wire
@@ -127,6 +136,7 @@ class Sandbox(StatementFlows):
         """
         if self._wrote or any(scope.wrote for scope in self._scopes):
             return False
+        self._is_marked = False
         marks = [f"SAVEPOINT {scope.name}" for scope in self._scopes if scope.name]
         begin = [self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks] if self._scopes else []
         self.wire.run(*([self.rules.end] if begin else []), *statements, *begin)
@@ -155,6 +165,7 @@ class Sandbox(StatementFlows):
         self._wrote = self.handed_out = False
 
     def _leave(self, statements: list[str]) -> None:
+        self._is_marked = False
         if not self.rules.settings_roll_back:
             statements += self._parameters.undo()
         if self._locks_taken and self.rules.undo_session:
