@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cleaning
-from .databases import Database, Lending, prune, register, test_database
+from .databases import Database, ExistingUse, prune, register, test_database
 from .initial_schema import build_initial_schema, run_initial_schema
 from .inputs import note_folder
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
@@ -14,8 +14,8 @@ from .sources import digest_of
 
 __all__ = [
     "Database",
+    "ExistingUse",
     "Kept",
-    "Lending",
     "MetadataRecipe",
     "Recipe",
     "build_initial_schema",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.existing import Lending
+from dbtestcase.backends.existing import ExistingUse
 from dbtestcase.backends.recipes import Recipe
 from dbtestcase.backends.registry import Database, Mode, Request, backend_for, register
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.settings import Settings
 
-__all__ = ["Database", "Lending", "prune", "register", "test_database"]
+__all__ = ["Database", "ExistingUse", "prune", "register", "test_database"]
 
 
 def test_database(

@@ -1,4 +1,4 @@
-"""A database that is only lent is one database, whatever the classes of a run want to make in it."""
+"""A database that exists already is one database, whatever the classes of a run want to make in it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from dbtestcase.backends.registry import Database
 
-__all__ = ["Lending"]
+__all__ = ["ExistingUse"]
 
 
-class Lending:
+class ExistingUse:
     """The use that one run makes of one existing database.  A context manager: leaving it ends the last use."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Lending:
             if database is not None:
                 database.close()
 
-    def __enter__(self) -> Lending:
+    def __enter__(self) -> ExistingUse:
         return self
 
     def __exit__(self, *_: object) -> None:

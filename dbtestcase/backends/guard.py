@@ -8,7 +8,7 @@ from dbtestcase.errors import UnsafeDatabase
 
 __all__ = ["MARK_TABLE", "check_safe", "named_like_a_test"]
 
-#: A table of this name in the default schema is our mark in a database that was lent to us.
+#: A table of this name in the default schema is our mark in a database that existed before.
 MARK_TABLE = "dbtestcase_mark"
 
 

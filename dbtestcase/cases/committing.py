@@ -43,7 +43,7 @@ class CommittingClass(MigratedClass):
         run = scopes.enter(
             "run",
             ("committing", id(database), url.drivername),
-            lambda: truncating_run(database, url, lent=self.cls.database == "existing"),
+            lambda: truncating_run(database, url, existing=self.cls.database == "existing"),
         )
         return TruncatingIsolation(run, aliases=self.aliases(settings))
 

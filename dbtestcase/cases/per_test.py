@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError, DBTestCaseError, NotRunning
 from ..isolation import Isolation
-from ..reporting import origin_of, report
+from ..reporting import call_site_of, report
 from .keep_rows import keep_rows
 from .modules import modules
 from .never_ran import refuse_unfinished
@@ -240,4 +240,4 @@ def _report_problem(error: BaseException) -> None:
     """Have the report tell of conflicts, leaks and the like, which are errors of the library's own."""
     recorder = report.recorder()
     if recorder is not None and isinstance(error, DBTestCaseError):
-        recorder.write("warning", category=type(error).__name__, line=str(origin_of(error) or ""), text=error.what)
+        recorder.write("warning", category=type(error).__name__, line=str(call_site_of(error) or ""), text=error.what)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from ..backends import Database, Lending, Recipe, checked_url, test_database
+from ..backends import Database, ExistingUse, Recipe, checked_url, test_database
 from ..drivers import Target, family_of, targets_of_url
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import sync_engine_of
@@ -118,7 +118,7 @@ class Provisioning:
             ) from failed[key]
         try:
             if self.cls.database == "existing":
-                return self.lending(server_url).take(key, make)
+                return self.existing_use(server_url).take(key, make)
             # one database serves the sandboxed and the committing classes: neither leaves anything in it
             database = scopes.enter("run", key[:-1], make)
         except Exception as error:
@@ -132,9 +132,9 @@ class Provisioning:
             self.server(settings, server_url.get_backend_name()).persist()
         return database
 
-    def lending(self, server_url: URL) -> Lending:
+    def existing_use(self, server_url: URL) -> ExistingUse:
         """The use that this process makes of an existing database."""
-        return scopes.enter("run", ("lending", str(server_url)), Lending)
+        return scopes.enter("run", ("existing_use", str(server_url)), ExistingUse)
 
     def enter_on(
         self,
@@ -145,7 +145,7 @@ class Provisioning:
     ) -> _T:
         """Something that works on a database, made once for all classes that use it."""
         if self.cls.database == "existing":
-            made: _T = self.lending(server_url).enter(key, factory)
+            made: _T = self.existing_use(server_url).enter(key, factory)
             return made
         return scopes.enter("run", (*key, id(database)), factory)
 

@@ -29,20 +29,20 @@ class AsyncFacade(ProxyConnection):
     dialect: Dialect
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _held(self) -> Iterator[None]:
         from sqlalchemy.util import await_only
 
         from .portal import _in_greenlet
 
-        turns = self._sandbox.turns
+        scheduler = self._sandbox.scheduler
         if _in_greenlet():
-            await_only(turns.acquire_async(self._client.turn))
+            await_only(scheduler.acquire_async(self._client.ticket))
         else:
-            turns.acquire(self._client.turn)
+            scheduler.acquire(self._client.ticket)
         try:
             yield
         finally:
-            turns.release(self._client.turn)
+            scheduler.release(self._client.ticket)
 
     awaited = False
     """Whether a coroutine of the driver's own connection runs."""
@@ -61,7 +61,7 @@ class AsyncFacade(ProxyConnection):
         from .portal import _in_greenlet
 
         if not (self.blocking or self.awaited or _in_greenlet()):
-            await_only(self._sandbox.turns.acquire_async(self._client.turn))
+            await_only(self._sandbox.scheduler.acquire_async(self._client.ticket))
         kwargs.pop("server_side", None)
         return super().cursor(*args, **kwargs)
 
@@ -123,9 +123,9 @@ class _DriverConnection:
             )
 
         async def method(*args: Any, **kwargs: Any) -> Any:
-            turns = virtual._sandbox.turns
-            await turns.acquire_async(virtual._client.turn)  # not to block the loop: the others go on meanwhile
-            turns.release(virtual._client.turn)
+            scheduler = virtual._sandbox.scheduler
+            await scheduler.acquire_async(virtual._client.ticket)  # not to block the loop: the others go on meanwhile
+            scheduler.release(virtual._client.ticket)
             virtual.awaited = True
             try:
                 result = getattr(virtual, name)(*args, **kwargs)

@@ -110,7 +110,7 @@ class _Stream(ProxyCursor):
     def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
         connection = self.connection
         client, sandbox = connection._client, connection._sandbox
-        with connection._turn():
+        with connection._held():
             if self._real._cursor is None:
                 return super()._fetch(name, *args, **kwargs)
             if self._real._cursor._portal_name not in client.cursors:
@@ -177,8 +177,8 @@ class _Connection(PortalConnection):
         self._codecs = self._wire.codecs.interned(wanted)
         if self._wire.connection.portal.runs_here or self._wire.codecs.current is self._codecs:
             return  # with the next statement
-        turns = self._sandbox.turns
-        await turns.acquire_async(self._client.turn)
+        scheduler = self._sandbox.scheduler
+        await scheduler.acquire_async(self._client.ticket)
         try:
             self._drive(self._sandbox.recover_for(self._client))
             self._wire.become(self._codecs, self._command_timeout)
@@ -186,4 +186,4 @@ class _Connection(PortalConnection):
             self._codecs = before
             raise
         finally:
-            turns.release(self._client.turn)
+            scheduler.release(self._client.ticket)

@@ -234,9 +234,9 @@ class ProxyConnection:
         """Take over what the arguments of the driver's ``connect()`` say about the connection's own behaviour."""
 
     def cursor(self, *args: Any, **kwargs: Any) -> ProxyCursor:
-        """A new cursor of the physical connection, which takes turns with the others."""
+        """A new cursor of the physical connection, for one client at a time."""
         self._check_open()
-        with self._turn():
+        with self._held():
             return self._cursor(self._wire.connection.cursor(*args, **kwargs))
 
     def _cursor(self, real: Any) -> ProxyCursor:
@@ -245,8 +245,8 @@ class ProxyConnection:
     def commit(self) -> None:
         """Keep this connection's work until the test ends."""
         self._check_open()
-        turns = self._sandbox.turns
-        turns.acquire(self._client.turn)
+        scheduler = self._sandbox.scheduler
+        scheduler.acquire(self._client.ticket)
         try:
             if self._sandbox.commit_at_once(self._client):
                 return
@@ -255,7 +255,7 @@ class ProxyConnection:
             else:
                 self._drive(self._sandbox.commit(self._client))
         finally:
-            turns.release(self._client.turn)
+            scheduler.release(self._client.ticket)
 
     def rollback(self) -> None:
         """Undo this connection's work."""
@@ -270,10 +270,10 @@ class ProxyConnection:
             self._closed = True
 
     def _rollback(self) -> None:
-        if self._sandbox.turns.inherited_from or self._wire.gone:
+        if self._sandbox.scheduler.inherited_from or self._wire.gone:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
         try:
-            with self._turn():
+            with self._held():
                 if not self._sandbox.has_nothing(self._client):
                     self._drive(self._sandbox.rollback(self._client))
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
@@ -315,13 +315,13 @@ class ProxyConnection:
             raise self._wire.error("InterfaceError", "connection already closed")
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        turns = self._sandbox.turns
-        turns.acquire(self._client.turn)
+    def _held(self) -> Iterator[None]:
+        scheduler = self._sandbox.scheduler
+        scheduler.acquire(self._client.ticket)
         try:
             yield
         finally:
-            turns.release(self._client.turn)
+            scheduler.release(self._client.ticket)
 
     def _drive(self, flow: Flow) -> None:
         """Run a flow of the sandbox."""
@@ -351,7 +351,7 @@ class ProxyConnection:
         if "?" in statement.settings:
             statement = with_parameter_names(statement, parameters)
         sandbox, client = self._sandbox, self._client
-        sandbox.turns.acquire(client.turn)
+        sandbox.scheduler.acquire(client.ticket)
         try:
             self._wire.check_connection()
             replacement = None
@@ -381,7 +381,7 @@ class ProxyConnection:
                 self._drive(sandbox.after(client, statement, rowcount))
             return result
         finally:
-            sandbox.turns.release(client.turn)
+            sandbox.scheduler.release(client.ticket)
 
     def _explain(self, error: Exception) -> None:
         """Add to a driver's error what the sandbox knows of it.

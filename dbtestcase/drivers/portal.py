@@ -179,20 +179,20 @@ class PortalConnection(ProxyConnection):
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         if not self.blocking and not _in_greenlet():
             # a lazy load outside of SQLAlchemy's greenlet: it would work here, and not in production
-            await_only(self._sandbox.turns.acquire_async(self._client.turn))
+            await_only(self._sandbox.scheduler.acquire_async(self._client.ticket))
         return super().cursor(*args, **kwargs)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        turns = self._sandbox.turns
+    def _held(self) -> Iterator[None]:
+        scheduler = self._sandbox.scheduler
         if _in_greenlet():
-            await_only(turns.acquire_async(self._client.turn))
+            await_only(scheduler.acquire_async(self._client.ticket))
         else:
-            turns.acquire(self._client.turn)
+            scheduler.acquire(self._client.ticket)
         try:
             yield
         finally:
-            turns.release(self._client.turn)
+            scheduler.release(self._client.ticket)
 
     @property
     def _connection(self) -> Any:
@@ -216,7 +216,7 @@ class PortalConnection(ProxyConnection):
         return self.await_(function(self._connection))
 
     def ping(self, *args: Any) -> Any:
-        with self._turn():
+        with self._held():
             return None
 
     def terminate(self) -> None:
@@ -305,8 +305,8 @@ class _DriverConnection:
         virtual = self._virtual
 
         async def contained(query: str, *args: Any, **kwargs: Any) -> Any:
-            await virtual._sandbox.turns.acquire_async(virtual._client.turn)
-            virtual._sandbox.turns.release(virtual._client.turn)
+            await virtual._sandbox.scheduler.acquire_async(virtual._client.ticket)
+            virtual._sandbox.scheduler.release(virtual._client.ticket)
             portal = virtual._wire.connection.portal
             # the adapter begins a transaction with its first statement; before that the driver commits each by itself
             alone = not virtual._client.active

@@ -127,7 +127,7 @@ class Psycopg2Cursor(ProxyCursor):
             statement = classify(query)
             if statement.plain:
                 sandbox, client = connection._sandbox, connection._client
-                sandbox.turns.acquire(client.turn)
+                sandbox.scheduler.acquire(client.ticket)
                 try:
                     command = sandbox.at_once(client, statement)
                     if command is not None:
@@ -144,7 +144,7 @@ class Psycopg2Cursor(ProxyCursor):
                             connection._drive(sandbox.after(client, statement, real.rowcount))
                         return
                 finally:
-                    sandbox.turns.release(client.turn)
+                    sandbox.scheduler.release(client.ticket)
         connection._run(query, lambda new: real.execute(new or query, vars), real, parameters=vars)
 
     def fetchone(self) -> Any:
@@ -221,7 +221,7 @@ class _NamedCursor(Psycopg2Cursor):
             raise connection._wire.error("ProgrammingError", "no results to fetch")
         if self._mark != connection._mark and not self.withhold:
             raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
-        with connection._turn():
+        with connection._held():
             connection._drive(connection._sandbox.recover_for(connection._client))
             try:
                 self._real.execute(command)

@@ -24,7 +24,7 @@ from sqlalchemy.pool import Pool
 
 from ..drivers import Target, guarding, is_harness, is_own, targets_of_arguments, targets_of_connection, targets_of_pool
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
-from ..reporting import Origin, find_origin, shown
+from ..reporting import CallSite, find_call_site, shown
 from ..sandbox import Client
 from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until, resolve_engines, sync_engine_of
@@ -174,7 +174,7 @@ class Border:
         self, engine: Engine | None, pool: Pool | None = None, dialect: sa.Dialect | None = None
     ) -> DBTestCaseError:
         name, place, made = _described(engine, pool, dialect)
-        where = find_origin(2)
+        where = find_call_site(2)
         return self.note(
             OutsideDatabase(
                 f"{name} was about to connect to a database of its own while {self.cls} runs"
@@ -197,7 +197,7 @@ class Border:
 
     def refuse_driver(self, what: str, target: Target) -> DBTestCaseError:
         """The error for a connection that a driver was about to make by itself."""
-        where = find_origin(2)
+        where = find_call_site(2)
         return self.note(
             OutsideDatabase(
                 f"{what} was about to connect to the database {target.database!r} of one of the engines that "
@@ -210,7 +210,7 @@ class Border:
 
     def _refuse_held(self, pool: Pool) -> DBTestCaseError:
         name, place, made = _described(_engine_of(pool), pool, None)
-        where = find_origin(2)
+        where = find_call_site(2)
         return self.note(
             OutsideDatabase(
                 f"A connection of {name[0].lower()}{name[1:]} that was open before {self.cls} began was about to be "
@@ -237,7 +237,7 @@ def _described(engine: Engine | None, pool: Pool | None, dialect: sa.Dialect | N
     return f"The engine {shown(engine.url)}", place or "the engine", sentence
 
 
-def _at(before: str, where: Origin | None) -> str:
+def _at(before: str, where: CallSite | None) -> str:
     return f"{before}{where}" if where is not None else ""
 
 

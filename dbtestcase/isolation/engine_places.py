@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect, Engine
 
-from ..reporting import Origin, find_origin, is_application
+from ..reporting import CallSite, find_call_site, is_application
 
 __all__ = ["note_engines", "place_of", "where_made"]
 
-_made: weakref.WeakKeyDictionary[Engine, Origin] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[Engine, CallSite] = weakref.WeakKeyDictionary()
 
 
 def note_engines() -> None:
@@ -24,7 +24,7 @@ def note_engines() -> None:
 
     @functools.wraps(original)
     def engine_created(cls: type[Dialect], engine: Engine) -> None:
-        where = find_origin(2)
+        where = find_call_site(2)
         if where is not None:
             _made[engine] = where
         original(cls, engine)
@@ -32,7 +32,7 @@ def note_engines() -> None:
     setattr(Dialect, "engine_created", classmethod(engine_created))  # noqa: B010
 
 
-def where_made(engine: Engine) -> Origin | None:
+def where_made(engine: Engine) -> CallSite | None:
     """The line that made an engine; None where that was before this library was imported."""
     return _made.get(_root(engine))
 

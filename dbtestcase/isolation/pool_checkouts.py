@@ -23,11 +23,11 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from dbtestcase.drivers import watch_session
-from dbtestcase.reporting import Origin, find_origin
+from dbtestcase.reporting import CallSite, find_call_site
 
-__all__ = ["Lending", "Lendings", "Trait", "lending_of", "traits"]
+__all__ = ["Checkout", "Checkouts", "Trait", "checkout_of", "traits"]
 
-_KEY = "dbtestcase_lending"
+_KEY = "dbtestcase_checkout"
 _IN_TRANSACTION = 1  # a flag of PyMySQL's; a pool with reset_on_return=None ends nothing
 
 
@@ -64,10 +64,10 @@ def traits(statement: str) -> Trait:
 
 
 @dataclass(eq=False)
-class Lending:
+class Checkout:
     """One connection of a pool.
 
-    ``pid``: the server's process.  ``origin``: the line that checked it out last.  ``thread``: who uses it, ``None``
+    ``pid``: the server's process.  ``call_site``: the line that checked it out last.  ``thread``: who uses it, ``None``
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
     test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
     connection sees.  ``seen``: every statement is, at its driver.  ``commits``: whether each one did at the beginning.
@@ -76,7 +76,7 @@ class Lending:
     pid: int
     own: bool
     asynchronous: bool
-    origin: Origin | None = None
+    call_site: CallSite | None = None
     thread: int | None = None
     test: int = 0
     spoiled: bool = False
@@ -95,19 +95,19 @@ class Lending:
         return self.fairy() if self.fairy is not None and self.thread is not None else None
 
 
-def lending_of(connection: sa.Connection) -> Lending | None:
+def checkout_of(connection: sa.Connection) -> Checkout | None:
     """The connection of a pool that a connection of SQLAlchemy's uses, where it is watched."""
-    found: Lending | None = None if connection.closed or connection.invalidated else connection.info.get(_KEY)
+    found: Checkout | None = None if connection.closed or connection.invalidated else connection.info.get(_KEY)
     return found
 
 
-class Lendings:
+class Checkouts:
     """Listens to the pools of the engines that are led to the test database."""
 
     def __init__(self) -> None:
         self.test = 0
         self.traits = Trait.NONE
-        self._all: weakref.WeakSet[Lending] = weakref.WeakSet()
+        self._all: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def watch(self, engine: Engine, pool: Pool, *, own: bool = False) -> None:
@@ -117,10 +117,10 @@ class Lendings:
         """
         asynchronous = engine.dialect.is_async
 
-        def checkout(connection: Any, record: Any, fairy: Any) -> None:
+        def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
             self._checkout(connection, record, fairy, own=own, asynchronous=asynchronous)
 
-        event.listen(pool, "checkout", checkout)
+        event.listen(pool, "checkout", on_checkout)
         event.listen(pool, "checkin", self._checkin)
         event.listen(engine, "before_cursor_execute", self._execute)
         event.listen(engine, "engine_connect", self._by_engine)
@@ -138,29 +138,29 @@ class Lendings:
         :param is_ours: whether a driver's connection has reached it.
         """
 
-        def checkout(connection: Any, record: Any, fairy: Any) -> None:
-            lending: Lending | None = record.info.get(_KEY)
-            if lending is None and self._checkin not in list(fairy._pool.dispatch.checkin) and is_ours(connection):
+        def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
+            checkout: Checkout | None = record.info.get(_KEY)
+            if checkout is None and self._checkin not in list(fairy._pool.dispatch.checkin) and is_ours(connection):
                 asynchronous = fairy._pool._is_asyncio
                 self._checkout(connection, record, fairy, own=False, asynchronous=asynchronous)
                 record.info[_KEY].adopted = True
-            elif lending is not None and lending.adopted:
-                self._checkout(connection, record, fairy, own=False, asynchronous=lending.asynchronous)
+            elif checkout is not None and checkout.adopted:
+                self._checkout(connection, record, fairy, own=False, asynchronous=checkout.asynchronous)
 
         def checkin(connection: Any, record: Any) -> None:
             if getattr(record.info.get(_KEY), "adopted", False):
                 self._checkin(connection, record)
 
         def by_engine(connection: Any, *_: Any) -> None:
-            if getattr(lending_of(connection), "adopted", False):
+            if getattr(checkout_of(connection), "adopted", False):
                 self._by_engine(connection)
 
         def execute(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-            if getattr(lending_of(connection), "adopted", False):
+            if getattr(checkout_of(connection), "adopted", False):
                 self._execute(connection, cursor, statement)
 
         listeners = (
-            (Pool, "checkout", checkout),
+            (Pool, "checkout", on_checkout),
             (Pool, "checkin", checkin),
             (Engine, "engine_connect", by_engine),
             (Engine, "before_cursor_execute", execute),
@@ -178,10 +178,10 @@ class Lendings:
         self.test += 1
         self.traits = Trait.NONE
 
-    def known(self) -> list[Lending]:
+    def known(self) -> list[Checkout]:
         """The connections that are open, as far as is known here."""
         with self._lock:
-            return [lending for lending in self._all if not lending.gone]
+            return [checkout for checkout in self._all if not checkout.gone]
 
     def end_sessions(self, *, all_of_them: bool) -> None:
         """Close what waits in a pool and was good for this test only.
@@ -191,100 +191,100 @@ class Lendings:
         What it still holds on SQLite, MySQL or MariaDB no other connection can see: an attached file, a named lock,
         ``LOCK TABLES``, a hook.
         """
-        for lending in self.known():
-            spoiled = lending.spoiled or (all_of_them and lending.test == self.test)
-            if spoiled and lending.thread is None and not lending.asynchronous and lending.hides:
-                record = lending.record() if lending.record is not None else None
+        for checkout in self.known():
+            spoiled = checkout.spoiled or (all_of_them and checkout.test == self.test)
+            if spoiled and checkout.thread is None and not checkout.asynchronous and checkout.hides:
+                record = checkout.record() if checkout.record is not None else None
                 if record is not None:
-                    lending.gone = True
+                    checkout.gone = True
                     record.info.pop(_KEY, None)
                     record.invalidate()
 
     def retire(self, pids: Collection[int] | None = None) -> None:
         """Connections with these pids (``None``: all) have ended on the server's side: they are handed out no more."""
-        for lending in self.known():
-            if pids is None or lending.pid in pids:
-                lending.gone = True
-                fairy = lending.fairy_in_use()
-                if fairy is not None and lending.thread == threading.get_ident() and not lending.asynchronous:
+        for checkout in self.known():
+            if pids is None or checkout.pid in pids:
+                checkout.gone = True
+                fairy = checkout.fairy_in_use()
+                if fairy is not None and checkout.thread == threading.get_ident() and not checkout.asynchronous:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
 
-    def left_open(self) -> dict[int, Lending]:
+    def left_open(self) -> dict[int, Checkout]:
         """What the running test has checked out in this thread and not given back, by the server's pid."""
         return {
-            lending.pid: lending
-            for lending in self.known()
-            if lending.test == self.test
-            and lending.thread == threading.get_ident()
-            and not (lending.own or lending.asynchronous)
+            checkout.pid: checkout
+            for checkout in self.known()
+            if checkout.test == self.test
+            and checkout.thread == threading.get_ident()
+            and not (checkout.own or checkout.asynchronous)
         }
 
     def roll_back_own(self) -> None:
         """End the transactions that the test's own sessions left open."""
-        for lending in self.known():
-            fairy = lending.fairy_in_use()
-            if lending.own and not lending.asynchronous and fairy is not None and fairy.dbapi_connection is not None:
+        for checkout in self.known():
+            fairy = checkout.fairy_in_use()
+            if checkout.own and not checkout.asynchronous and fairy is not None and fairy.dbapi_connection is not None:
                 try:
                     fairy.dbapi_connection.rollback()
                 except Exception:  # whatever the driver calls it: the connection is lost, and rolled back with it
-                    lending.gone = True
+                    checkout.gone = True
                     fairy.invalidate()
 
     def abandon(self) -> None:
         """Close what the pools of an event loop that has ended still hold, where the driver can do so outside of it."""
-        for lending in self.known():
-            if lending.asynchronous:
-                lending.gone = True
-                wire = getattr(lending.raw() if lending.raw is not None else None, "pgconn", None)
+        for checkout in self.known():
+            if checkout.asynchronous:
+                checkout.gone = True
+                wire = getattr(checkout.raw() if checkout.raw is not None else None, "pgconn", None)
                 if wire is not None:
                     wire.finish()
 
     # -- events
 
     def _checkout(self, connection: Any, record: Any, fairy: Any, *, own: bool, asynchronous: bool) -> None:
-        lending: Lending | None = record.info.get(_KEY)
-        if lending is None:
+        checkout: Checkout | None = record.info.get(_KEY)
+        if checkout is None:
             raw = record.driver_connection
-            lending = record.info[_KEY] = Lending(_server_pid(connection, raw), own, asynchronous)
-            lending.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
-            lending.seen = watch_session(raw, functools.partial(setattr, lending, "spoiled", True))
-            lending.hides = lending.spoiled or lending.seen
-            lending.commits = _autocommit(raw)
+            checkout = record.info[_KEY] = Checkout(_server_pid(connection, raw), own, asynchronous)
+            checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
+            checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True))
+            checkout.hides = checkout.spoiled or checkout.seen
+            checkout.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
-                lending.raw = weakref.ref(raw)
-            lending.record = weakref.ref(record)
+                checkout.raw = weakref.ref(raw)
+            checkout.record = weakref.ref(record)
             with self._lock:
-                self._all.add(lending)
-        elif lending.gone or (lending.spoiled and lending.test != self.test):
+                self._all.add(checkout)
+        elif checkout.gone or (checkout.spoiled and checkout.test != self.test):
             raise exc.DisconnectionError("this connection belonged to an earlier test")
-        lending.test = self.test
-        lending.origin = find_origin(2)
-        lending.fairy = weakref.ref(fairy)
-        lending.by_engine = False
-        lending.thread = threading.get_ident()
+        checkout.test = self.test
+        checkout.call_site = find_call_site(2)
+        checkout.fairy = weakref.ref(fairy)
+        checkout.by_engine = False
+        checkout.thread = threading.get_ident()
 
     def _checkin(self, connection: Any, record: Any) -> None:
-        lending: Lending | None = record.info.get(_KEY)
-        if lending is not None:
-            lending.thread = None
+        checkout: Checkout | None = record.info.get(_KEY)
+        if checkout is not None:
+            checkout.thread = None
             # raw_connection(): nobody saw its statements, unless its driver shows them
             raw = record.driver_connection
-            lending.spoiled |= not (lending.by_engine or lending.seen) or _autocommit(raw) != lending.commits
-            lending.spoiled |= lending.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
+            checkout.spoiled |= not (checkout.by_engine or checkout.seen) or _autocommit(raw) != checkout.commits
+            checkout.spoiled |= checkout.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
 
     def _by_engine(self, connection: Any, *_: Any) -> None:
-        lending = connection.info.get(_KEY)
-        if lending is not None:
-            lending.by_engine = True
+        checkout = connection.info.get(_KEY)
+        if checkout is not None:
+            checkout.by_engine = True
 
     def _execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         found = traits(statement)
         if found:
             self.traits |= found
-            lending = connection.info.get(_KEY)
-            if Trait.SESSION in found and lending is not None and not lending.seen:
-                lending.spoiled = True
+            checkout = connection.info.get(_KEY)
+            if Trait.SESSION in found and checkout is not None and not checkout.seen:
+                checkout.spoiled = True
 
 
 def _server_pid(connection: Any, raw: Any) -> int:

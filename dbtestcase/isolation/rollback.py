@@ -222,7 +222,7 @@ class SandboxIsolation(Isolation):
     # -- the outer transaction
 
     def _begin(self, label: str) -> None:
-        """Begin the outer transaction, on a new wire if need be; with the tables in it where the database is lent."""
+        """Begin the outer transaction, on a new wire if need be; the tables in it where the database exists already."""
         for last in (False, True):
             try:
                 self.run.make_ready()

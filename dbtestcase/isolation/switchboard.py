@@ -45,7 +45,7 @@ class Switchboard(Leads):
         super().__init__()
         self.targets = frozenset(targets)
         self.used: set[Pool] = set()
-        self.lent: dict[Any, Client] = {}  # what the pools have handed out, by their records
+        self.handed_out: dict[Any, Client] = {}  # what the pools have handed out, by their records
         self._wire: Any = None
         self._sandbox: Sandbox | None = None
         self._driver = ""
@@ -98,10 +98,10 @@ class Switchboard(Leads):
 
     def take_back(self) -> None:
         """A test has ended: what it has left checked out must not be missing in the pools of the next one."""
-        for record, client in list(self.lent.items()):
+        for record, client in list(self.handed_out.items()):
             if client.own or (self._sandbox is not None and self._sandbox.is_open(client)):
                 continue
-            self.lent.pop(record, None)
+            self.handed_out.pop(record, None)
             fairy = record.fairy_ref() if record.fairy_ref is not None else None
             if fairy is not None and isinstance(fairy._pool, QueuePool) and not fairy._pool._is_asyncio:
                 fairy.detach()
@@ -204,14 +204,14 @@ class Switchboard(Leads):
             return False
         self.left_threads.refuse()
         sandbox.checkout(client)
-        self.lent[record] = client
+        self.handed_out[record] = client
         if getattr(pool, "_is_asyncio", False):
             self.used.add(pool)
         return True
 
     def checkin(self, client: Client | None, record: Any) -> None:
         """A connection comes back to its pool."""
-        self.lent.pop(record, None)
+        self.handed_out.pop(record, None)
         if client is not None and self._sandbox is not None and client in self._sandbox.clients:
             self._sandbox.checkin(client)
 

@@ -29,7 +29,7 @@ from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.full_disks import FullDisks
 from dbtestcase.isolation.open_sessions import OpenSessions
-from dbtestcase.isolation.pool_checkouts import Lending, Lendings, Trait, lending_of
+from dbtestcase.isolation.pool_checkouts import Checkout, Checkouts, Trait, checkout_of
 from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
 from dbtestcase.isolation.rollback import Isolation
@@ -88,22 +88,22 @@ class TruncatingRun:
 
     :param database: the database (with ``reclone()``).
     :param url: its URL, with the driver of :attr:`engine`.
-    :param lent: the database outlives us, so nothing may be left in it.
+    :param existing: the database outlives us, so nothing may be left in it.
     """
 
-    def __init__(self, database: Database, url: URL, *, lent: bool = False) -> None:
-        self._lent = lent
+    def __init__(self, database: Database, url: URL, *, existing: bool = False) -> None:
+        self._existing = existing
         self.database = database
         self.url = url
-        self.lendings = Lendings()
+        self.checkouts = Checkouts()
         self.cleaner = cleaning.cleaner_for(url, database)
         self._in_use = self._asleep = self._looked_for_policies = False
-        self.rerouting = Rerouting(url, self.lendings.watch, self.lendings.unwatch, database.spare)
+        self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         self.engine = patient(_engine(blocking), database.spare)
         self.own_engine = patient(_engine(blocking), database.spare)
-        self.lendings.watch(self.engine, self.engine.pool)
-        self.lendings.watch(self.own_engine, self.own_engine.pool, own=True)
+        self.checkouts.watch(self.engine, self.engine.pool)
+        self.checkouts.watch(self.own_engine, self.own_engine.pool, own=True)
         self.rerouting.adopt(self.engine.pool._creator)
         own(self.own_engine)
         self.full_disks = FullDisks(url)
@@ -122,7 +122,7 @@ class TruncatingRun:
             for engine in self._async_engines:
                 patient(engine.sync_engine, self.database.spare)
             for engine, is_own in zip(self._async_engines, (False, True), strict=True):
-                self.lendings.watch(engine.sync_engine, engine.pool, own=is_own)
+                self.checkouts.watch(engine.sync_engine, engine.pool, own=is_own)
             self.rerouting.adopt(self._async_engines[0].pool._creator)
             own(self._async_engines[1].sync_engine)
         return self._async_engines
@@ -134,20 +134,20 @@ class TruncatingRun:
 
     def forget_loop(self) -> None:
         """Leave behind the connections of an event loop that has ended."""
-        self.lendings.abandon()
+        self.checkouts.abandon()
         for engine in self.asynchronous():
             engine.pool = engine.pool.recreate()
 
     def close(self) -> None:
         """Give back all engines and close every connection."""
         with contextlib.ExitStack() as stack:
-            if self._lent:
+            if self._existing:
                 stack.callback(cleaning.uninstall, self.url)
             if not self._asleep:
                 stack.callback(self.cleaner.close)
             stack.callback(self.engine.dispose)
             stack.callback(self.own_engine.dispose)
-            stack.callback(self.lendings.abandon)
+            stack.callback(self.checkouts.abandon)
             stack.callback(self.rerouting.release, Until.RUN)
             stack.callback(self._watches.close)
 
@@ -167,7 +167,7 @@ class TruncatingRun:
         if here:
             # engines that the application makes from database_url in the middle of a test, as in the sandbox
             self._watches.enter_context(
-                self.lendings.watching(lambda raw: not here.isdisjoint(targets_of_connection(raw)))
+                self.checkouts.watching(lambda raw: not here.isdisjoint(targets_of_connection(raw)))
             )
 
     def end_use(self) -> None:
@@ -184,7 +184,7 @@ class TruncatingRun:
         self.cleaner.close()
         self.database.reclone()
         self.cleaner = cleaning.cleaner_for(self.url, self.database)
-        self.lendings.retire(None)
+        self.checkouts.retire(None)
 
     def rest(self) -> None:
         if self.database.crowded and not self._in_use and not self._asleep:
@@ -204,9 +204,9 @@ def _engine(url: URL) -> Engine:
 
 
 @contextlib.contextmanager
-def truncating_run(database: Database, url: URL, *, lent: bool = False) -> Iterator[TruncatingRun]:
+def truncating_run(database: Database, url: URL, *, existing: bool = False) -> Iterator[TruncatingRun]:
     """A :class:`TruncatingRun` that is closed at the end."""
-    with contextlib.closing(TruncatingRun(database, url, lent=lent)) as run, run.full_disks:
+    with contextlib.closing(TruncatingRun(database, url, existing=existing)) as run, run.full_disks:
         yield run
 
 
@@ -227,7 +227,7 @@ class TruncatingIsolation(Isolation):
         self._lasting: frozenset[int] = frozenset()
         self._first = True
         self._lost = False
-        self._sessions = OpenSessions(lending_of)
+        self._sessions = OpenSessions(checkout_of)
         self._watch = contextlib.ExitStack()
 
     @property
@@ -259,7 +259,7 @@ class TruncatingIsolation(Isolation):
         if self.run.database.renew_lease():
             self.run.database.reclone()
         self._lasting = self._others()
-        self.run.lendings.begin_test()
+        self.run.checkouts.begin_test()
         self._clean()  # what was written between the classes
         self.run.look_for_policies()
         if again:
@@ -280,7 +280,7 @@ class TruncatingIsolation(Isolation):
     def end_class_data(self) -> None:
         if self._first:
             self._first = False
-            self.run.lendings.roll_back_own()
+            self.run.checkouts.roll_back_own()
             self.run.cleaner.keep()
             self._lasting = self._others()
 
@@ -288,7 +288,7 @@ class TruncatingIsolation(Isolation):
         self.end_class_data()
         self._label = label
         self._in_test(True)
-        self.run.lendings.begin_test()
+        self.run.checkouts.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         report, given_back = cleaning.Report(), list[cleaning.Session]()
@@ -296,9 +296,9 @@ class TruncatingIsolation(Isolation):
             self.run.make_anew()
             self._lost = True
         else:
-            self.run.lendings.roll_back_own()
+            self.run.checkouts.roll_back_own()
             given_back = self._give_back()
-            self.run.lendings.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
+            self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
             report = self._clean()
         self.run.forget_loop()
         self._in_test(False)
@@ -320,10 +320,10 @@ class TruncatingIsolation(Isolation):
 
     def _give_back(self) -> list[cleaning.Session]:
         """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
-        left = self.run.lendings.left_open()
-        sessions = self.run.cleaner.left({pid: _opened(lending) for pid, lending in left.items()}) if left else []
+        left = self.run.checkouts.left_open()
+        sessions = self.run.cleaner.left({pid: _opened(checkout) for pid, checkout in left.items()}) if left else []
         if sessions:
-            self._sessions.roll_back(lambda lending: lending.pid not in left)
+            self._sessions.roll_back(lambda checkout: checkout.pid not in left)
             for session in sessions:
                 fairy = left[session.pid].fairy_in_use()
                 if fairy is not None:
@@ -334,7 +334,7 @@ class TruncatingIsolation(Isolation):
         with contextlib.ExitStack() as stack:
             stack.callback(self._leave_class)
             stack.callback(self._watch.close)
-            self.run.lendings.begin_test()
+            self.run.checkouts.begin_test()
             self.run.cleaner.forget()
             self._clean(cleaning.Look.EXACT)
             self.run.end_use()
@@ -374,32 +374,32 @@ class TruncatingIsolation(Isolation):
 
     def _others(self) -> frozenset[int]:
         """The connections that are there now and wait in no pool: the class's own, which a test does not answer for."""
-        pooled = {lending.pid for lending in self.run.lendings.known() if lending.thread is None}
+        pooled = {checkout.pid for checkout in self.run.checkouts.known() if checkout.thread is None}
         return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
 
     def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
-        lendings = self.run.lendings
-        known = lendings.known()
+        checkouts = self.run.checkouts
+        known = checkouts.known()
         report = self.run.cleaner.clean(
-            expected=[lending.pid for lending in known if lending.thread is None or lending.own],
-            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, lendings.test)},
+            expected=[checkout.pid for checkout in known if checkout.thread is None or checkout.own],
+            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, checkouts.test)},
             opened={each.pid: _opened(each) for each in known},
-            look=_look(lendings.traits) if look is None else look,
+            look=_look(checkouts.traits) if look is None else look,
         )
         self._lost |= report.lost
         gone = {session.pid for session in report.ended} | set(report.absent)
-        lendings.retire(None if report.recloned else gone)
+        checkouts.retire(None if report.recloned else gone)
         return report
 
 
-def _opened(lending: Lending) -> cleaning.Opened:
-    connection = getattr(lending.fairy_in_use(), "dbapi_connection", None)
-    return cleaning.Opened(str(lending.origin or "an unknown line"), lending.thread, connection)
+def _opened(checkout: Checkout) -> cleaning.Opened:
+    connection = getattr(checkout.fairy_in_use(), "dbapi_connection", None)
+    return cleaning.Opened(str(checkout.call_site or "an unknown line"), checkout.thread, connection)
 
 
-def _is_lasting(lending: Lending, test: int) -> bool:
+def _is_lasting(checkout: Checkout, test: int) -> bool:
     """Whether a connection has been in use since before the test began."""
-    return lending.thread is not None and lending.test < test
+    return checkout.thread is not None and checkout.test < test
 
 
 def _look(found: Trait) -> cleaning.Look:

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from . import report
-from .call_sites import Origin, find_origin, is_application, origin_of
+from .call_sites import CallSite, call_site_of, find_call_site, is_application
 from .limits import limit_named_by
 from .progress import doing, say
 from .urls import pasteable, shown, without_secrets
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from .queries import Query, Recording, harness_statements, recording
 
 __all__ = [
+    "CallSite",
     "FailureEvidence",
     "LockWatch",
-    "Origin",
     "Query",
     "Recording",
     "SQLLog",
     "add_evidence",
+    "call_site_of",
     "doing",
     "evidence_once",
-    "find_origin",
+    "find_call_site",
     "harness_statements",
     "is_application",
     "limit_named_by",
-    "origin_of",
     "pasteable",
     "recording",
     "report",

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import sqlalchemy
 
-__all__ = ["Origin", "find_origin", "is_application", "origin_of"]
+__all__ = ["CallSite", "call_site_of", "find_call_site", "is_application"]
 
 
-class Origin(NamedTuple):
+class CallSite(NamedTuple):
     """A line of the application: absolute path of the file, line number (from 1), name of the function."""
 
     filename: str
@@ -29,7 +29,7 @@ class Origin(NamedTuple):
         return f"{_shortest(self.filename)}:{self.lineno} in {self.function}"
 
 
-def find_origin(depth: int = 1) -> Origin | None:
+def find_call_site(depth: int = 1) -> CallSite | None:
     """Return the nearest line that is neither a library's nor Python's own.
 
     A library is what lies in a ``site-packages`` folder; an application that is installed there (as tox does) is passed
@@ -46,7 +46,7 @@ def find_origin(depth: int = 1) -> Origin | None:
         if application is None:
             application = known[code.co_filename] = _classify(code.co_filename)
         if application:
-            return Origin(code.co_filename, frame.f_lineno, code.co_name)
+            return CallSite(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back
     for frame in _awaiting_frames():
         code = frame.f_code
@@ -54,7 +54,7 @@ def find_origin(depth: int = 1) -> Origin | None:
         if application is None:
             application = known[code.co_filename] = _classify(code.co_filename)
         if application:
-            return Origin(code.co_filename, frame.f_lineno, code.co_name)
+            return CallSite(code.co_filename, frame.f_lineno, code.co_name)
     return None
 
 
@@ -65,14 +65,14 @@ def is_application(filename: str) -> bool:
     return _is_application[filename]
 
 
-def origin_of(error: BaseException) -> Origin | None:
+def call_site_of(error: BaseException) -> CallSite | None:
     """The application's line that an exception passed first on its way out; ``None`` where there was none."""
     found = None
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if is_application(code.co_filename):
-            found = Origin(code.co_filename, traceback.tb_lineno, code.co_name)
+            found = CallSite(code.co_filename, traceback.tb_lineno, code.co_name)
         traceback = traceback.tb_next
     return found
 

@@ -20,7 +20,7 @@ from typing import Any, overload
 
 from sqlalchemy import Connection, Engine, event
 
-from .call_sites import Origin, find_origin
+from .call_sites import CallSite, find_call_site
 
 __all__ = ["Query", "Recording", "harness_statements", "recording"]
 
@@ -62,7 +62,7 @@ class Query:
         parameters: Any,
         executemany: bool,
         kind: str,
-        origin: Origin | None,
+        origin: CallSite | None,
     ) -> None:
         self.statement = statement
         self.parameters = parameters
@@ -181,7 +181,7 @@ def _record(connection: Connection, statement: str, parameters: Any, executemany
     interested = [made for made in _active if made.accept(connection)]
     if not interested:
         return None
-    query = Query(connection, statement, parameters, executemany, kind, find_origin(3))
+    query = Query(connection, statement, parameters, executemany, kind, find_call_site(3))
     for made in interested:
         made.entries.append(query)
     return query

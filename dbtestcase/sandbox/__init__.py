@@ -19,7 +19,7 @@ Between the decisions and the drivers are *flows*: generators that yield SQL and
 
 The order of things in one statement:
 
-1. the client waits for its turn (:mod:`dbtestcase.sandbox.scheduler`);
+1. the client waits for the wire (:mod:`dbtestcase.sandbox.scheduler`);
 2. a transaction that an error has aborted is rolled back to its savepoint, so that nobody else is poisoned;
 3. what cannot be contained is refused, before it is sent;
 4. the client's savepoint is set, if the top of the stack is not its own, and its ``SET`` parameters are applied;

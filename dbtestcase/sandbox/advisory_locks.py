@@ -74,7 +74,7 @@ class AdvisoryLocks(SessionObjects):
     def used(self) -> bool:  # type: ignore[override]
         return any(lock.transaction for lock in self._held)
 
-    def keeping_out(self) -> set[Client]:
+    def blockers(self) -> set[Client]:
         """Those whose transactions hold a lock."""
         return {lock.client for lock in self._held if lock.transaction}
 

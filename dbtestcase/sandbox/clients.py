@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Mapping
 
 from ..errors import SandboxClosed, SandboxError, SandboxTimeout
-from ..reporting import Origin, find_origin
+from ..reporting import CallSite, find_call_site
 from .connections import POOLED, Client, Scope, Wire
 from .rules import Rules
 from .savepoints import Fate, Stack
-from .scheduler import Turn, Turns
+from .scheduler import Scheduler, Ticket
 from .schema_facts import Catalog
 from .session_settings import Flow, Parameters, ParameterStore
 from .session_state import SessionState
@@ -36,7 +36,7 @@ class Clients:
         self.rules = rules
         self.catalog = Catalog(rules)
         self.stack = Stack()
-        self.turns = Turns(self._unfinished_turns, self._is_alone)
+        self.scheduler = Scheduler(self._unfinished_tickets, self._is_alone)
         self.raised: list[SandboxError] = []
         self.test_files: frozenset[str] = frozenset()
         """The source files of the test that runs."""
@@ -149,19 +149,19 @@ class Clients:
         """A virtual connection was closed: what it owned in the server's session ends with it."""
         self.session.closed(client)
 
-    def _unfinished_turns(self) -> list[Turn]:
+    def _unfinished_tickets(self) -> list[Ticket]:
         writers = self.stack.unfinished()
-        turns = [owner.turn for owner in writers if isinstance(owner, Client)]
+        tickets = [owner.ticket for owner in writers if isinstance(owner, Client)]
         if self._locking:
             # Row locks hold nobody back on one connection: FOR UPDATE would hand the same row to two threads.
-            turns += [client.turn for client in self._lockers() if client not in writers]
+            tickets += [client.ticket for client in self._lockers() if client not in writers]
         if self.session.used:
-            turns += [client.turn for client in self.session.keeping_out() if client.turn not in turns]
-        return turns
+            tickets += [client.ticket for client in self.session.blockers() if client.ticket not in tickets]
+        return tickets
 
-    def _is_alone(self, turn: Turn) -> bool:
+    def _is_alone(self, ticket: Ticket) -> bool:
         for entry in self.stack.entries:
-            if entry.wrote and entry.fate is Fate.OPEN and entry.owner.turn is not turn:  # type: ignore[attr-defined]
+            if entry.wrote and entry.fate is Fate.OPEN and entry.owner.ticket is not ticket:  # type: ignore[attr-defined]
                 return False
         return not self._locking and not self.session.used
 
@@ -221,9 +221,9 @@ class Clients:
         self.raised.append(timeout)
         return timeout
 
-    def is_the_tests(self, where: Origin | str) -> bool:
+    def is_the_tests(self, where: CallSite | str) -> bool:
         """Whether a line is one of the test's own source files."""
-        return isinstance(where, Origin) and where.filename in self.test_files
+        return isinstance(where, CallSite) and where.filename in self.test_files
 
     def _note_writer(self, client: Client) -> None:
         """Who writes in a transaction that the test's own file has begun: what it flushes is arranged, not lost."""
@@ -231,6 +231,6 @@ class Clients:
             client.used_by_application = not self.is_the_tests(where())
 
 
-def where() -> Origin | str:
+def where() -> CallSite | str:
     """The application's line that is running; empty if there is none.  To write it out takes longer than to find it."""
-    return find_origin(2) or ""
+    return find_call_site(2) or ""

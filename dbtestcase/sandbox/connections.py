@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from ..reporting import Origin
+from ..reporting import CallSite
 from .savepoints import Owner
-from .scheduler import Turn
+from .scheduler import Ticket
 from .session_settings import Parameters, Rows
 from .statements import Statement
 
@@ -107,7 +107,7 @@ class Client(Owner):
         "retired",
         "scope",
         "state",
-        "turn",
+        "ticket",
         "used_by_application",
         "warned",
         "where",
@@ -116,7 +116,7 @@ class Client(Owner):
 
     def __init__(self, name: str, *, own: bool) -> None:
         super().__init__(name)
-        self.turn = Turn(name, own)
+        self.ticket = Ticket(name, own)
         self.autocommit = False
         self.moded = False
         """Whether its transactions are anything else than read and write, at the usual level."""
@@ -131,7 +131,7 @@ class Client(Owner):
         self.checks_deferred = True  # whether constraints are enforced for it at all
         self.parameters = Parameters()
         self.cursors: dict[str, int] = {}  # its server-side cursors, each with how many savepoints were set before it
-        self.where: Origin | str = ""
+        self.where: CallSite | str = ""
         self.used_by_application = False  # in a transaction that began in the test's own file: anybody else has written
         self.scope = 0
         self.state: Callable[[], object] | None = None
@@ -182,7 +182,7 @@ class Client(Owner):
     @property
     def own(self) -> bool:
         """Whether it is the test's own."""
-        return self.turn.own
+        return self.ticket.own
 
     @property
     def each_statement(self) -> bool:
@@ -203,7 +203,7 @@ class Client(Owner):
         self.locks = False
         self.where = ""
         self.used_by_application = False
-        self.turn.waited_out = False
+        self.ticket.waited_out = False
         self.cursors.clear()
         self.warned.clear()
         self.writes.clear()

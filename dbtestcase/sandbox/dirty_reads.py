@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import DirtyReadWarning
-from ..reporting import find_origin, warn_at
+from ..reporting import find_call_site, warn_at
 from .connections import Client
 from .savepoints import Owner
 from .schema_facts import Catalog
@@ -45,11 +45,11 @@ def _is_news(client: Client, other: Client) -> bool:
 
 def _warn(client: Client, other: Client, what: str) -> None:
     client.warned.add(other.name)
-    origin = find_origin()
+    call_site = find_call_site()
     warn_at(
         f"{client} runs a statement while {other} {what}.",
         DirtyReadWarning,
-        origin.filename if origin else __file__,
-        origin.lineno if origin else 0,
+        call_site.filename if call_site else __file__,
+        call_site.lineno if call_site else 0,
         source=client,
     )

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 from ..errors import DBTestCaseError, LeakError
-from ..reporting import Origin
+from ..reporting import CallSite
 from .connections import Client, Wire
 from .rules import COMMITTING
 
@@ -45,7 +45,7 @@ def find_problems(
     for client in () if wire.gone else unfinished:
         cause = "a commit() was forgotten: in production these rows would be lost"
         remedy = "commit, roll back or close the session or connection where it was opened"
-        if isinstance(client.where, Origin) and client.where.filename in test_files:
+        if isinstance(client.where, CallSite) and client.where.filename in test_files:
             cause = (
                 "the test's own file has begun the transaction, and the application has written in it: a commit() of "
                 "the application's is missing, or the test uses its session and nothing ends it"

@@ -1,4 +1,4 @@
-"""Whose turn it is on the one wire, for threads and for tasks.
+"""Who is next on the one wire, for threads and for tasks.
 
 Four rules, in this order:
 
@@ -10,7 +10,7 @@ Four rules, in this order:
 3. Two that would wait for each other are a deadlock: :exc:`SandboxConflict`, at once.
 4. Who has waited longer goes first, so that nobody starves beside a thread that never rests.
 
-The harness takes the wire like everybody else (:meth:`Turns.seized`), between two statements of other threads.
+The harness takes the wire like everybody else (:meth:`Scheduler.seized`), between two statements of other threads.
 
 The collector may run the finalizer of a pool anywhere, also in the middle of a decision made here; what it asks for is
 refused with :exc:`SandboxBusy`, as in the middle of a statement.
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 
-__all__ = ["PATIENCE", "Actor", "Turns", "current_actor"]
+__all__ = ["PATIENCE", "Actor", "Scheduler", "current_actor"]
 
 PATIENCE = 2.0
 """Seconds to wait for another thread's or task's unfinished transaction."""
@@ -79,7 +79,7 @@ def current_actor() -> Actor:
     return Actor(threading.current_thread(), task)
 
 
-class Turn:
+class Ticket:
     """What a client shows of itself to those who wait for it."""
 
     __slots__ = ("actor", "name", "own", "waited_out")
@@ -101,18 +101,18 @@ class _Reason(enum.Enum):
 
 @dataclass(frozen=True)
 class _Wait:
-    """Somebody who waits: ``turn`` for ``obstacle``.  ``blocking``: nothing else runs on that thread meanwhile."""
+    """Somebody who waits: ``ticket`` for ``obstacle``.  ``blocking``: nothing else runs on that thread meanwhile."""
 
-    turn: Turn
-    obstacle: Turn
+    ticket: Ticket
+    obstacle: Ticket
     reason: _Reason
     blocking: bool
 
 
-class Turns:
+class Scheduler:
     """The queue in front of the wire.
 
-    :param unfinished: gives the turns of those whose transactions have written and are not over.
+    :param unfinished: gives the tickets of those whose transactions have written and are not over.
     :param alone: whether there is none of these but perhaps the one given.
     """
 
@@ -120,7 +120,7 @@ class Turns:
     inherited_from = 0
     """The pid of the process that the wire belongs to, if this one was forked from it."""
 
-    def __init__(self, unfinished: Callable[[], Iterable[Turn]], alone: Callable[[Turn], bool]) -> None:
+    def __init__(self, unfinished: Callable[[], Iterable[Ticket]], alone: Callable[[Ticket], bool]) -> None:
         self._unfinished = unfinished
         self._alone = alone
         self._lock = threading.RLock()
@@ -129,16 +129,16 @@ class Turns:
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self._waiting: dict[Actor, _Wait] = {}  # the first comes first
         self._threads = 0
-        self._holder: Turn | None = None
+        self._holder: Ticket | None = None
         self._holding: Actor | None = None
-        self._occupant: Turn | None = None
+        self._occupant: Ticket | None = None
         self._occupying: Actor | None = None
-        self._harness = Turn("the test framework", own=True)
+        self._harness = Ticket("the test framework", own=True)
         _all.add(self)
 
     # -- what the connections do
 
-    def acquire(self, turn: Turn) -> None:
+    def acquire(self, ticket: Ticket) -> None:
         """Wait for the wire and take it.
 
         :raises SandboxBusy: this very thread is in the middle of a COPY, stream or pipeline.
@@ -147,31 +147,31 @@ class Turns:
         """
         with self._lock:
             if self._deciding:
-                raise self._interrupted(turn)
+                raise self._interrupted(ticket)
             self._deciding = True
             try:
-                if self._take_at_once(turn):
+                if self._take_at_once(ticket):
                     return
             finally:
                 self._deciding = False
         actor = current_actor()
-        with self._decision(turn):
+        with self._decision(ticket):
             limits = _Limits(self._clock)
             try:
-                while (wait := self._obstacle(turn, actor, limits, blocking=True)) is not None:
+                while (wait := self._obstacle(ticket, actor, limits, blocking=True)) is not None:
                     if (remaining := self._remaining(wait, limits)) > 0:
                         if actor not in self._waiting:
                             self._wake_all()  # who gives way to a task of this thread does so in vain now
                         self._waiting[actor] = wait
                         self._wait(remaining)
-                self._take(turn, actor)
+                self._take(ticket, actor)
             finally:
                 self._leave(actor)
 
-    async def acquire_async(self, turn: Turn) -> None:
+    async def acquire_async(self, ticket: Ticket) -> None:
         """The same for a task; the loop goes on while it waits."""
         if asyncio._get_running_loop() is None:
-            self.acquire(turn)  # driven by hand, without a loop: there is nobody to give way to
+            self.acquire(ticket)  # driven by hand, without a loop: there is nobody to give way to
             return
         await asyncio.sleep(0)  # every driver gives the other tasks a chance here
         actor = current_actor()
@@ -179,11 +179,11 @@ class Turns:
         limits = _Limits(self._clock)
         try:
             while True:
-                with self._decision(turn):
-                    wait = self._obstacle(turn, actor, limits, blocking=False)
+                with self._decision(ticket):
+                    wait = self._obstacle(ticket, actor, limits, blocking=False)
                     remaining = self._remaining(wait, limits) if wait is not None else 0.0
                     if wait is None:
-                        self._take(turn, actor)
+                        self._take(ticket, actor)
                         return
                     if remaining <= 0:
                         continue
@@ -201,10 +201,10 @@ class Turns:
             with self._lock:
                 self._leave(actor)
 
-    def release(self, turn: Turn) -> None:
+    def release(self, ticket: Ticket) -> None:
         """Give the wire back, unless it was taken away meanwhile."""
         with self._lock:
-            if self._holder is turn:
+            if self._holder is ticket:
                 self._holder = self._holding = None
             if self._threads or self._sleepers:
                 self._wake_all()
@@ -215,9 +215,9 @@ class Turns:
             if self._threads or self._sleepers:
                 self._wake_all()
 
-    def occupy(self, turn: Turn) -> None:
-        """Keep the wire for one client from statement to statement (a pipeline); to be called while it has its turn."""
-        self._occupant, self._occupying = turn, self._holding
+    def occupy(self, ticket: Ticket) -> None:
+        """Keep the wire for one client from statement to statement (a pipeline); to be called while it has the wire."""
+        self._occupant, self._occupying = ticket, self._holding
 
     def vacate(self) -> None:
         """The end of :meth:`occupy`."""
@@ -268,7 +268,7 @@ class Turns:
             if then is not None:
                 then()
 
-    def _holder_elsewhere(self, actor: Actor) -> Turn | None:
+    def _holder_elsewhere(self, actor: Actor) -> Ticket | None:
         """Who is in the middle of a statement in another thread."""
         holding = self._holding
         if holding is None or holding.thread is actor.thread or not holding.thread.is_alive() or self.inherited_from:
@@ -297,20 +297,20 @@ class Turns:
     # -- inside
 
     @contextlib.contextmanager
-    def _decision(self, turn: Turn) -> Iterator[None]:
+    def _decision(self, ticket: Ticket) -> Iterator[None]:
         """Nobody else decides anything meanwhile, neither another thread nor a finalizer in this one."""
         with self._lock:
             if self._deciding:
-                raise self._interrupted(turn)
+                raise self._interrupted(ticket)
             self._deciding = True
             try:
                 yield
             finally:
                 self._deciding = False
 
-    def _interrupted(self, turn: Turn) -> SandboxBusy:
+    def _interrupted(self, ticket: Ticket) -> SandboxBusy:
         return SandboxBusy(
-            f"{turn.name} cannot run a statement: this thread is just about to run one.",
+            f"{ticket.name} cannot run a statement: this thread is just about to run one.",
             cause="the garbage collector, or a signal, runs code of the application that uses the database",
             remedy="close connections and sessions where they were opened",
         )
@@ -340,34 +340,34 @@ class Turns:
             with contextlib.suppress(RuntimeError):  # that loop was closed meanwhile
                 loop.call_soon_threadsafe(_wake, future)
 
-    def _take_at_once(self, turn: Turn) -> bool:
+    def _take_at_once(self, ticket: Ticket) -> bool:
         """The common case, in little time: nobody else is there."""
         if self._holder is not None or self._occupant is not None or self._waiting:
             return False
-        if asyncio._get_running_loop() is not None or not self._alone(turn):
+        if asyncio._get_running_loop() is not None or not self._alone(ticket):
             return False
-        actor = turn.actor
+        actor = ticket.actor
         if actor is None or actor.task is not None or actor.thread is not threading.current_thread():
             actor = current_actor()
-            turn.actor = actor
-        self._holder, self._holding = turn, actor
+            ticket.actor = actor
+        self._holder, self._holding = ticket, actor
         return True
 
-    def _take(self, turn: Turn, actor: Actor) -> None:
-        self._holder, self._holding = turn, actor
-        turn.actor = actor
+    def _take(self, ticket: Ticket, actor: Actor) -> None:
+        self._holder, self._holding = ticket, actor
+        ticket.actor = actor
 
-    def _obstacle(self, turn: Turn, actor: Actor, limits: _Limits, *, blocking: bool) -> _Wait | None:
+    def _obstacle(self, ticket: Ticket, actor: Actor, limits: _Limits, *, blocking: bool) -> _Wait | None:
         """Who is in the way.  ``blocking``: waiting stops everything else on this thread."""
         if self.inherited_from:
-            raise self._inherited(turn)
+            raise self._inherited(ticket)
         holder, holding = self._holder, self._holding
-        if holder is None and self._occupant is not turn:
+        if holder is None and self._occupant is not ticket:
             holder, holding = self._occupant, self._occupying
         if holder is not None and holding is not None:
             if holding == actor or (blocking and holding.thread is actor.thread):
                 raise SandboxBusy(
-                    f"{turn.name} cannot run a statement: {holder.name} is in the middle of a COPY, a stream or a "
+                    f"{ticket.name} cannot run a statement: {holder.name} is in the middle of a COPY, a stream or a "
                     f"pipeline ({holding}).",
                     cause="in the sandbox all connections share one wire, and this code would wait for itself",
                     remedy="finish reading or writing first, or use TruncatingDatabaseTest (real connections)",
@@ -376,15 +376,15 @@ class Turns:
                 # a task that was cancelled in the middle of it
                 self._holder = self._holding = self._occupant = self._occupying = None
             else:
-                return _Wait(turn, holder, _Reason.WIRE, blocking)
+                return _Wait(ticket, holder, _Reason.WIRE, blocking)
         unfinished = list(self._unfinished())
         for other in unfinished:
-            if other is turn or other.own or other.waited_out or other.actor is None or other.actor == actor:
+            if other is ticket or other.own or other.waited_out or other.actor is None or other.actor == actor:
                 continue
             if not other.actor.alive or (other.actor.thread is actor.thread and (blocking or other.actor.task is None)):
                 continue
-            self._refuse_deadlock(turn, actor, other, unfinished)
-            return _Wait(turn, other, _Reason.TRANSACTION, blocking)
+            self._refuse_deadlock(ticket, actor, other, unfinished)
+            return _Wait(ticket, other, _Reason.TRANSACTION, blocking)
         stopped = {each.thread for each, wait in self._waiting.items() if wait.blocking}
         for each, wait in self._waiting.items():
             if each == actor:
@@ -392,12 +392,12 @@ class Turns:
             if each.thread is actor.thread or (each.thread in stopped and not wait.blocking) or each in limits.passed:
                 continue
             if not _is_blocked(wait, unfinished):
-                return _Wait(turn, wait.turn, _Reason.QUEUE, blocking)
+                return _Wait(ticket, wait.ticket, _Reason.QUEUE, blocking)
         return None
 
-    def _inherited(self, turn: Turn) -> SandboxClosed:
+    def _inherited(self, ticket: Ticket) -> SandboxClosed:
         return SandboxClosed(
-            f"{turn.name[0].upper()}{turn.name[1:]} belongs to process {self.inherited_from}, from which process "
+            f"{ticket.name[0].upper()}{ticket.name[1:]} belongs to process {self.inherited_from}, from which process "
             f"{os.getpid()} was forked; nothing was sent.",
             cause="os.fork() or multiprocessing in the middle of a test: the child has inherited the application's "
             "engines, and two processes cannot share the one connection of the sandbox",
@@ -405,14 +405,14 @@ class Turns:
             "the child before the test class begins",
         )
 
-    def _refuse_deadlock(self, turn: Turn, actor: Actor, other: Turn, unfinished: list[Turn]) -> None:
+    def _refuse_deadlock(self, ticket: Ticket, actor: Actor, other: Ticket, unfinished: list[Ticket]) -> None:
         seen, each = set[Actor](), other.actor
         while each is not None and each not in seen:
             seen.add(each)
             if each == actor:
                 raise SandboxConflict(
-                    f"Deadlock: {turn.name} ({actor}) waits for the unfinished transaction of {other.name} "
-                    f"({other.actor}), which waits for {turn.name}.",
+                    f"Deadlock: {ticket.name} ({actor}) waits for the unfinished transaction of {other.name} "
+                    f"({other.actor}), which waits for {ticket.name}.",
                     cause="both have written and neither has committed; on one connection they cannot take turns",
                     remedy="commit sooner in one of them, or use TruncatingDatabaseTest to test the two side by side",
                 )
@@ -440,7 +440,7 @@ class Turns:
         if wait.reason is _Reason.TRANSACTION:
             wait.obstacle.waited_out = True
         else:
-            limits.passed.update(each for each, other in self._waiting.items() if other.turn is wait.obstacle)
+            limits.passed.update(each for each, other in self._waiting.items() if other.ticket is wait.obstacle)
         return 0.0
 
 
@@ -460,9 +460,9 @@ class _Limits:
         return self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now
 
 
-def _is_blocked(wait: _Wait, unfinished: list[Turn]) -> bool:
+def _is_blocked(wait: _Wait, unfinished: list[Ticket]) -> bool:
     """Whether a transaction keeps somebody from going on, although nobody has the wire."""
-    return any(not (other.own or other.waited_out or other is wait.turn) for other in unfinished)
+    return any(not (other.own or other.waited_out or other is wait.ticket) for other in unfinished)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -470,13 +470,13 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-_PARENT = Turn("the process that this one was forked from", own=False)
-_all: weakref.WeakSet[Turns] = weakref.WeakSet()
+_PARENT = Ticket("the process that this one was forked from", own=False)
+_all: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    for turns in list(_all):
-        turns.forked()
+    for scheduler in list(_all):
+        scheduler.forked()
 
 
 os.register_at_fork(after_in_child=_forked)

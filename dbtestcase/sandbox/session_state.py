@@ -120,9 +120,9 @@ class SessionState:
             if isinstance(kind, ConstraintModes):
                 kind.reset()
 
-    def keeping_out(self) -> list[Client]:
+    def blockers(self) -> list[Client]:
         """Those whose transactions hold advisory locks: what another thread asks for waits for their end."""
-        return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.keeping_out()]
+        return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.blockers()]
 
     def explain(self, client: Client, error: BaseException) -> SandboxConflict | None:
         """The error in place of one that the server gives only because all share one session."""

@@ -72,7 +72,7 @@ class StatementFlows(TransactionFlows):
         )
 
     def before(self, client: Client, statement: Statement) -> Flow:
-        """The client is about to run a statement, and has its turn.
+        """The client is about to run a statement, and holds the wire.
 
         :raises SandboxError: it is refused; nothing was sent.
         """

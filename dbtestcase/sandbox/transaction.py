@@ -41,7 +41,7 @@ class Sandbox(StatementFlows):
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """Keep the wire for the harness; whatever statement of another thread runs is over then."""
-        return self.turns.seized(self.wire.interrupt, self.wire.cut)
+        return self.scheduler.seized(self.wire.interrupt, self.wire.cut)
 
     @_holding_the_wire
     def begin(self, label: str, *, mark: bool = False) -> None:
@@ -188,7 +188,7 @@ class Sandbox(StatementFlows):
         self._deferral_set = False
         self._current = self._late = self._guarded = None
         self.raised.clear()
-        self.turns.reset()
+        self.scheduler.reset()
         for client in self._everyone():
             client.end()
             client.block = 0

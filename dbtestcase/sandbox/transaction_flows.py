@@ -46,7 +46,7 @@ class TransactionFlows(Clients):
         self.stack.commit(client)
         client.end()
         client.parameters.commit()
-        self.turns.changed()
+        self.scheduler.changed()
         return True
 
     def commit(self, client: Client) -> Flow:
@@ -78,7 +78,7 @@ class TransactionFlows(Clients):
             client.parameters.commit()
             if had_local:
                 self._parameters.invalidate()
-            self.turns.changed()
+            self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors)
 
@@ -167,7 +167,7 @@ class TransactionFlows(Clients):
             client.parameters.rollback(depth)
             self.session.rolled_back_to(client, depth)
             self._parameters.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
-            self.turns.changed()
+            self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors, holdable=True)
 
@@ -186,7 +186,7 @@ class TransactionFlows(Clients):
         client.parameters.rollback()
         client.parameters.commit()
         self._parameters.invalidate()
-        self.turns.changed()
+        self.scheduler.changed()
 
     def _recover(self, client: Client) -> Flow:
         """Roll back what an error has aborted, to the savepoint of whoever caused it."""
@@ -250,7 +250,7 @@ class TransactionFlows(Clients):
                 yield f'DEALLOCATE "{name}"'
 
     def _run(self, flow: Flow) -> None:
-        """Run a flow on the wire, where nobody has a turn."""
+        """Run a flow on the wire, where nobody else is."""
         try:
             command = next(flow)
             while True:

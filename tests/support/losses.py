@@ -174,12 +174,12 @@ class Rounds:
 
     def nothing_is_left(self) -> None:
         until = time.monotonic() + 20
-        while left := [*self.leftovers()]:
+        while left := [*self.orphans()]:
             if time.monotonic() > until:
                 raise AssertionError(f"left behind: {', '.join(left)}")
             time.sleep(0.05)
 
-    def leftovers(self) -> Iterator[str]:
+    def orphans(self) -> Iterator[str]:
         server = {pid for pid in self.alive() if self.server.owns(pid)}
         for pid in self.alive() - self.processes - server:
             with contextlib.suppress(OSError):

@@ -190,7 +190,7 @@ class OriginTest(unittest.TestCase):
             mock.patch.object(origins, "_classify", return_value=False),
             mock.patch.object(origins, "_is_application", {}),
         ):
-            self.assertIsNone(origins.find_origin())
+            self.assertIsNone(origins.find_call_site())
 
 
 class AsyncRecordingTest(unittest.IsolatedAsyncioTestCase):

@@ -10,7 +10,7 @@ from unittest import mock
 
 from dbtestcase.errors import SandboxBusy
 from dbtestcase.sandbox import scheduler as turns_module
-from dbtestcase.sandbox.scheduler import Actor, Turn, Turns, _Reason, _Wait
+from dbtestcase.sandbox.scheduler import Actor, Scheduler, Ticket, _Reason, _Wait
 
 LONG = 10.0
 """Seconds after which a test that should have ended hangs."""
@@ -18,8 +18,8 @@ LONG = 10.0
 
 class TurnsTestCase(unittest.TestCase):
     def setUp(self) -> None:
-        self.unfinished: list[Turn] = []
-        self.turns = Turns(lambda: self.unfinished, lambda turn: all(each is turn for each in self.unfinished))
+        self.unfinished: list[Ticket] = []
+        self.scheduler = Scheduler(lambda: self.unfinished, lambda turn: all(each is turn for each in self.unfinished))
         self.log: list[str] = []
 
     def start(self, work: Callable[[], None]) -> threading.Thread:
@@ -35,26 +35,26 @@ class TurnsTestCase(unittest.TestCase):
     def wait_for_waiters(self, number: int) -> None:
         """Until so many are waiting."""
         limit = time.monotonic() + LONG
-        while len(self.turns._waiting) < number:
+        while len(self.scheduler._waiting) < number:
             self.assertLess(time.monotonic(), limit, "nobody waits")
             time.sleep(0.001)
 
     def use(self, name: str) -> None:
-        turn = Turn(name, own=False)
-        self.turns.acquire(turn)
+        turn = Ticket(name, own=False)
+        self.scheduler.acquire(turn)
         self.log.append(name)
-        self.turns.release(turn)
+        self.scheduler.release(turn)
 
 
 class QueueTest(TurnsTestCase):
     def test_who_has_waited_longer_goes_first(self) -> None:
-        holder = Turn("holder", own=False)
-        self.turns.acquire(holder)
+        holder = Ticket("holder", own=False)
+        self.scheduler.acquire(holder)
         threads = []
         for number in range(4):
             threads.append(self.start(lambda name=f"waiter {number}": self.use(name)))  # type: ignore[misc]
             self.wait_for_waiters(number + 1)
-        self.turns.release(holder)
+        self.scheduler.release(holder)
         self.use("holder again")
         for thread in threads:
             self.join(thread)
@@ -62,33 +62,33 @@ class QueueTest(TurnsTestCase):
 
     def test_who_was_not_woken_yet_is_no_deadlock(self) -> None:
         """One with an unfinished transaction waited for the wire, which is free again: it goes on, and commits."""
-        writer, reader = Turn("writer", own=False), Turn("reader", own=False)
-        self.turns.acquire(reader)
-        self.turns.release(reader)
+        writer, reader = Ticket("writer", own=False), Ticket("reader", own=False)
+        self.scheduler.acquire(reader)
+        self.scheduler.release(reader)
         over = threading.Event()
         thread = self.start(lambda: over.wait(LONG) and None)
         self.addCleanup(over.set)
         writer.actor = Actor(thread, None)
         self.unfinished.append(writer)
-        self.turns._waiting[writer.actor] = _Wait(writer, reader, _Reason.WIRE, True)
+        self.scheduler._waiting[writer.actor] = _Wait(writer, reader, _Reason.WIRE, True)
         with mock.patch.object(turns_module, "COURTESY", 0.01):
-            self.turns.acquire(reader)  # once it has waited long enough for the transaction
+            self.scheduler.acquire(reader)  # once it has waited long enough for the transaction
         self.assertTrue(writer.waited_out)
-        self.turns.release(reader)
+        self.scheduler.release(reader)
 
     def test_nobody_gives_way_to_those_who_wait_for_his_own_transaction(self) -> None:
-        writer = Turn("writer", own=False)
-        self.turns.acquire(writer)
+        writer = Ticket("writer", own=False)
+        self.scheduler.acquire(writer)
         self.unfinished.append(writer)
-        self.turns.release(writer)
+        self.scheduler.release(writer)
         thread = self.start(lambda: self.use("reader"))
         self.wait_for_waiters(1)
         with mock.patch.object(turns_module, "COURTESY", LONG):
-            self.turns.acquire(writer)  # its commit
+            self.scheduler.acquire(writer)  # its commit
         self.unfinished.clear()
-        self.turns.changed()
+        self.scheduler.changed()
         self.log.append("commit")
-        self.turns.release(writer)
+        self.scheduler.release(writer)
         self.join(thread)
         self.assertEqual(self.log, ["commit", "reader"])
 
@@ -96,8 +96,8 @@ class QueueTest(TurnsTestCase):
         stop = threading.Event()
         sleeper = Actor(self.start(lambda: self.assertTrue(stop.wait(LONG))), None)
         self.addCleanup(stop.set)
-        turn = Turn("sleeper", own=False)
-        self.turns._waiting[sleeper] = _Wait(turn, Turn("whom it waited for", own=False), _Reason.WIRE, True)
+        turn = Ticket("sleeper", own=False)
+        self.scheduler._waiting[sleeper] = _Wait(turn, Ticket("whom it waited for", own=False), _Reason.WIRE, True)
         with mock.patch.object(turns_module, "COURTESY", 0.05):
             self.use("next")
         self.assertEqual(self.log, ["next"])
@@ -107,45 +107,45 @@ class FinalizerTest(TurnsTestCase):
     """The collector may run anywhere; here it runs where a decision asks for the transactions."""
 
     def test_it_is_refused_in_the_middle_of_a_decision(self) -> None:
-        other = Turn("a pool's finalizer", own=False)
+        other = Ticket("a pool's finalizer", own=False)
         caught: list[Exception] = []
 
-        def finalize(turn: Turn) -> bool:
+        def finalize(turn: Ticket) -> bool:
             try:
-                self.turns.acquire(other)
+                self.scheduler.acquire(other)
             except SandboxBusy as busy:
                 caught.append(busy)
             return True
 
-        self.turns = Turns(lambda: [], finalize)
+        self.scheduler = Scheduler(lambda: [], finalize)
         self.join(self.start(lambda: self.use("statement")))
         self.assertEqual((self.log, len(caught)), (["statement"], 1))
         self.assertIn("garbage collector", getattr(caught[0], "cause", ""))
-        self.turns = Turns(lambda: [Turn(str(finalize(other)), own=True)], lambda turn: False)
+        self.scheduler = Scheduler(lambda: [Ticket(str(finalize(other)), own=True)], lambda turn: False)
         self.join(self.start(lambda: self.use("slowly")))
         self.assertEqual((self.log[1:], len(caught)), (["slowly"], 2))
 
 
 class HarnessTest(TurnsTestCase):
     def test_it_waits_for_the_statement_of_another_thread_and_the_others_for_it(self) -> None:
-        holder, begun, go_on = Turn("holder", own=False), threading.Event(), threading.Event()
+        holder, begun, go_on = Ticket("holder", own=False), threading.Event(), threading.Event()
 
         def work() -> None:
-            self.turns.acquire(holder)
+            self.scheduler.acquire(holder)
             begun.set()
             go_on.wait(LONG)
             self.log.append("statement")
-            self.turns.release(holder)
+            self.scheduler.release(holder)
             self.use("the next statement")
 
         thread = self.start(work)
         begun.wait(LONG)
         threading.Timer(0.05, go_on.set).start()
-        with self.turns.seized(self.fail, self.fail):
+        with self.scheduler.seized(self.fail, self.fail):
             self.log.append("harness")
-            with self.turns.seized(self.fail, self.fail):
+            with self.scheduler.seized(self.fail, self.fail):
                 self.wait_for_waiters(1)
-                self.turns.reset()
+                self.scheduler.reset()
                 with self.assertRaises(SandboxBusy):
                     self.use("a finalizer")
             self.log.append("harness again")
@@ -154,13 +154,13 @@ class HarnessTest(TurnsTestCase):
 
     def test_what_does_not_end_is_interrupted_then_cut_then_passed_over(self) -> None:
         for heeds in ("interrupt", "cut", ""):
-            holder, begun, stop = Turn("holder", own=False), threading.Event(), threading.Event()
+            holder, begun, stop = Ticket("holder", own=False), threading.Event(), threading.Event()
 
-            def work(holder: Turn = holder, begun: threading.Event = begun, stop: threading.Event = stop) -> None:
-                self.turns.acquire(holder)
+            def work(holder: Ticket = holder, begun: threading.Event = begun, stop: threading.Event = stop) -> None:
+                self.scheduler.acquire(holder)
                 begun.set()
                 stop.wait(LONG)
-                self.turns.release(holder)
+                self.scheduler.release(holder)
 
             interrupt, cut = (
                 mock.Mock(side_effect=lambda *_: stop.set()) if heeds == name else mock.Mock()  # noqa: B023
@@ -175,7 +175,7 @@ class HarnessTest(TurnsTestCase):
             with self.subTest(heeds=heeds), waits:
                 thread = self.start(work)
                 begun.wait(LONG)
-                with self.turns.seized(interrupt, cut):
+                with self.scheduler.seized(interrupt, cut):
                     self.assertEqual(thread.is_alive() and not stop.is_set(), not heeds)
                 interrupt.assert_called_once_with()
                 self.assertEqual(cut.call_count, heeds != "interrupt")
@@ -187,12 +187,12 @@ class HarnessTest(TurnsTestCase):
         self.assertEqual(self.log, ["the next test"] * 3)
 
     def test_what_this_thread_has_left_unfinished_is_over(self) -> None:
-        stream = Turn("a stream", own=False)
-        self.turns.acquire(stream)
+        stream = Ticket("a stream", own=False)
+        self.scheduler.acquire(stream)
         with self.assertRaises(SandboxBusy):
             self.use("statement")
-        with self.turns.seized(self.fail, self.fail):
-            self.turns.release(stream)  # its generator is closed late
+        with self.scheduler.seized(self.fail, self.fail):
+            self.scheduler.release(stream)  # its generator is closed late
             with self.assertRaises(SandboxBusy):
                 self.use("a finalizer")
         self.use("the next test")

@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.inputs import recorded, template_fingerprint
 from dbtestcase.backends.mysql.admin import Admin, build_url, quoted
 from dbtestcase.backends.mysql.content import Content, read_content, restore, settle_sequences
-from dbtestcase.backends.mysql.existing import LentDatabase, refuse_without_transactions
+from dbtestcase.backends.mysql.existing import ExistingDatabase, refuse_without_transactions
 from dbtestcase.backends.mysql.register import Register
 from dbtestcase.backends.names import library_version
 from dbtestcase.backends.registry import Backend, Database, Request
@@ -39,7 +39,7 @@ class MySQLBackend(Backend):
             raise
 
     def existing(self, request: Request) -> Database:
-        return LentDatabase(request)
+        return ExistingDatabase(request)
 
     def prune(self, server_url: URL, *, templates: bool) -> list[str]:
         admin = Admin(server_url)

@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB database that is only lent: guarded, leased, emptied and built anew, and left empty."""
+"""A MySQL or MariaDB database that exists already: guarded, leased, emptied and built anew, and left empty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dbtestcase.backends.registry import Database, Request
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
 from dbtestcase.reporting import doing, shown
 
-__all__ = ["LentDatabase", "refuse_without_transactions"]
+__all__ = ["ExistingDatabase", "refuse_without_transactions"]
 
 
 def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> None:
@@ -26,7 +26,7 @@ def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> Non
         )
 
 
-class LentDatabase(Database):
+class ExistingDatabase(Database):
     """The database that the URL names.  Its tables are always made for real: here DDL commits by itself."""
 
     def __init__(self, request: Request) -> None:

@@ -79,7 +79,7 @@ class Catalog:
         """Whether the template is there and complete."""
         return is_template_name(name) and (self._comments.get(name) or "").startswith(TEMPLATE)
 
-    def leftovers(self) -> list[str]:
+    def orphans(self) -> list[str]:
         """Marked databases whose owner is gone."""
         return [name for name in self._comments if is_database_name(name) and not self._is_leased(name)]
 

@@ -197,7 +197,7 @@ class PostgreSQLCleaner(Cleaner):
             except psycopg.Error:  # the test dropped or changed our own schema as well
                 self._kept, lost = False, True
         if connected:
-            # A database that is only lent to us is emptied and filled, not dropped: then they would live on.
+            # A database that exists already to us is emptied and filled, not dropped: then they would live on.
             self._connections.end_all(lasting)
         self.close()
         self._database.reclone()

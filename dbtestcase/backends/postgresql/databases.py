@@ -20,7 +20,7 @@ from dbtestcase.backends.names import database_name, kept_name, template_name
 from dbtestcase.backends.postgresql import catalog as catalogs
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.catalog import Catalog
-from dbtestcase.backends.postgresql.existing import LentDatabase
+from dbtestcase.backends.postgresql.existing import ExistingDatabase
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe, preparing
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
@@ -40,8 +40,8 @@ class PostgreSQLBackend(Backend):
             admin.close()
             raise
         try:
-            for leftover in database.catalog.leftovers():
-                catalogs.drop_unless_in_use(admin, leftover)
+            for orphan in database.catalog.orphans():
+                catalogs.drop_unless_in_use(admin, orphan)
             for kept in catalogs.outdated_kept(database.catalog):
                 catalogs.drop_unless_in_use(admin, kept)
         except BaseException:
@@ -50,13 +50,13 @@ class PostgreSQLBackend(Backend):
         return database
 
     def existing(self, request: Request) -> Database:
-        return LentDatabase(request, keep_rows)
+        return ExistingDatabase(request, keep_rows)
 
     def prune(self, server_url: URL, *, templates: bool) -> list[str]:
         admin = Admin(server_url)
         try:
             catalog = catalogs.look(admin, database_name("prune"))
-            doomed = [*catalog.leftovers(), *catalog.kept(), *(catalog.templates() if templates else ())]
+            doomed = [*catalog.orphans(), *catalog.kept(), *(catalog.templates() if templates else ())]
             dropped = sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name))
             if left := sorted(set(doomed).difference(dropped)):
                 say(f"left alone, since somebody is connected or drops them too: {', '.join(left)}")

@@ -1,4 +1,4 @@
-"""A PostgreSQL database that is only lent: guarded, leased, emptied and built anew, and left empty.
+"""A PostgreSQL database that exists already: guarded, leased, emptied and built anew, and left empty.
 
 What was there before stays where it is no table, view, function or type of ours (see :mod:`.foundation`): extensions,
 what another role owns, an administrator's schemas.
@@ -21,7 +21,7 @@ from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, say, shown, without_secrets
 
-__all__ = ["LentDatabase"]
+__all__ = ["ExistingDatabase"]
 
 LOCK = 1_146_242_134
 PATIENCE = 60  # seconds to wait for another run that uses the same database
@@ -84,7 +84,7 @@ END $dbtestcase$
 _KeepRows: TypeAlias = Callable[[Request, Admin, str, Callable[[URL], None]], URL]
 
 
-class LentDatabase(Database):
+class ExistingDatabase(Database):
     """The database that the URL names, held by an advisory lock in it."""
 
     def __init__(
@@ -169,7 +169,7 @@ class LentDatabase(Database):
         self.built = True
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
-        # no template: nothing but the rows is to be left on a server that is only lent
+        # no template: nothing but the rows is to be left on a server that exists already
         uncached = replace(self._request, settings=replace(self._request.settings, cache=None))
         return self._keep_rows(uncached, self._admin, test, fill)
 

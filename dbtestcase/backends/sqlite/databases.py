@@ -22,7 +22,7 @@ from dbtestcase.backends.names import database_name, is_template_name, template_
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.backends.sqlite import files
-from dbtestcase.backends.sqlite.existing import LentFile
+from dbtestcase.backends.sqlite.existing import ExistingFile
 from dbtestcase.errors import DatabaseError
 from dbtestcase.reporting import doing
 from dbtestcase.settings import Settings
@@ -36,18 +36,18 @@ class SQLiteBackend(Backend):
     """Makes databases in files and in memory."""
 
     def create(self, request: Request) -> Database:
-        for _ in files.remove_leftovers(files.private_folder()):
+        for _ in files.remove_orphans(files.private_folder()):
             pass
         return SQLiteDatabase(request)
 
     def existing(self, request: Request) -> Database:
         if files.is_in_memory(request.server_url):
             return SQLiteDatabase(request)  # nobody else can have put anything there
-        return LentFile(request)
+        return ExistingFile(request)
 
     def prune(self, server_url: URL, *, templates: bool) -> list[str]:
         # The templates lie in the cache, and go with it.
-        return sorted(files.remove_leftovers(files.private_folder()))
+        return sorted(files.remove_orphans(files.private_folder()))
 
 
 class SQLiteDatabase(Database):

@@ -1,4 +1,4 @@
-"""A SQLite file that is only lent: guarded, leased, emptied and built anew, and left empty."""
+"""A SQLite file that exists already: guarded, leased, emptied and built anew, and left empty."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, shown
 
-__all__ = ["LentFile"]
+__all__ = ["ExistingFile"]
 
 _OBJECTS = (
     "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
 )
 
 
-class LentFile(Database):
+class ExistingFile(Database):
     """The file that the URL names.
 
     Its lease is a lock on a file elsewhere: closing a second descriptor of the database's own file would take SQLite's

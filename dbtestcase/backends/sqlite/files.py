@@ -19,7 +19,7 @@ from dbtestcase.errors import DatabaseError
 from dbtestcase.server import private_folder as folder_of_ours
 
 __all__ = ["build_url", "file_of", "in_memory_url", "is_in_memory", "open_uri", "private_folder", "remove"]
-__all__ += ["remove_leftovers", "replace_content"]
+__all__ += ["remove_orphans", "replace_content"]
 
 PATIENCE = 5  # seconds to wait for another connection's transaction
 
@@ -103,7 +103,7 @@ def remove(file: Path) -> None:
             file.with_name(file.name + suffix).unlink()
 
 
-def remove_leftovers(folder: Path) -> Iterator[str]:
+def remove_orphans(folder: Path) -> Iterator[str]:
     """Remove the databases whose owner is gone; their files."""
     for path in folder.glob("*.lock"):
         lock = FileLock(path)

@@ -59,8 +59,8 @@ class Behaviour(ProxyConnection):
             self.commit()
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        with super()._turn(), self._wire.lock:
+    def _held(self) -> Iterator[None]:
+        with super()._held(), self._wire.lock:
             if self._wire.pending is not None and self._wire.verify():
                 self._sandbox.stack.clear()
             yield
@@ -234,7 +234,7 @@ class MySQLConnection(Behaviour):
 
     def ping(self, *args: Any, **kwargs: Any) -> Any:
         """Whether the server answers; never a new connection."""
-        with self._turn():
+        with self._held():
             real = self._wire.connection
             return real.ping(reconnect=False) if self._wire.driver == "pymysql" else real.ping()
 
@@ -261,7 +261,7 @@ class _Cursor(ProxyCursor):
     def close(self) -> None:
         wire: Any = self.connection._wire
         if wire.pending is not None and wire.pending[0] is self._real:
-            with self.connection._turn():
+            with self.connection._held():
                 pass  # what the procedure has left is looked at now
         with wire.lock:
             super().close()

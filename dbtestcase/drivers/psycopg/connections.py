@@ -42,24 +42,24 @@ _CONTINUING = frozenset(
 _ASKED_CURSOR = re.compile(r'(?:FETCH|MOVE)\b[^"]*"((?:[^"]|"")*)"')
 
 
-class _TurnLock:
-    """Stands in for ``Connection.lock``: a turn on the wire."""
+class _WireLock:
+    """Stands in for ``Connection.lock``: holds the wire."""
 
     def __init__(self, sandbox: Sandbox, client: Client) -> None:
-        self._turns = sandbox.turns
-        self._turn = client.turn
+        self._scheduler = sandbox.scheduler
+        self._ticket = client.ticket
 
     def __enter__(self) -> None:
-        self._turns.acquire(self._turn)
+        self._scheduler.acquire(self._ticket)
 
     def __exit__(self, *exc: object) -> None:
-        self._turns.release(self._turn)
+        self._scheduler.release(self._ticket)
 
     async def __aenter__(self) -> None:
-        await self._turns.acquire_async(self._turn)
+        await self._scheduler.acquire_async(self._ticket)
 
     async def __aexit__(self, *exc: object) -> None:
-        self._turns.release(self._turn)
+        self._scheduler.release(self._ticket)
 
     def locked(self) -> bool:
         return False
@@ -92,7 +92,7 @@ class _Virtual:
         if keywords.get("cursor_factory") is not None:
             self.cursor_factory = keywords["cursor_factory"]
         self._pool = None  # its end is ours to watch: no ResourceWarning
-        self.lock = _TurnLock(sandbox, client)
+        self.lock = _WireLock(sandbox, client)
         self._announced: Statement | None = None
         self._last: Statement | None = None
         self._stream: object | None = None
@@ -298,7 +298,7 @@ class _Virtual:
 
     def _is_over(self) -> bool:
         """Whether the wire is closed, or another process's: pools return their connections all the same."""
-        if self.pgconn.status == ConnStatus.OK and not self._sandbox.turns.inherited_from:
+        if self.pgconn.status == ConnStatus.OK and not self._sandbox.scheduler.inherited_from:
             return False
         self._client.end()
         return True
@@ -409,9 +409,9 @@ class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc
         with contextlib.ExitStack() as stack:
             if self._pipeline is None:
                 with self.lock:
-                    self._sandbox.turns.occupy(self._client.turn)
+                    self._sandbox.scheduler.occupy(self._client.ticket)
                 self._client.piped = True
-                stack.callback(self._sandbox.turns.vacate)
+                stack.callback(self._sandbox.scheduler.vacate)
                 stack.callback(self._end_pipeline)
             yield stack.enter_context(super().pipeline())
 
@@ -477,9 +477,9 @@ class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: i
         async with contextlib.AsyncExitStack() as stack:
             if self._pipeline is None:
                 async with self.lock:
-                    self._sandbox.turns.occupy(self._client.turn)
+                    self._sandbox.scheduler.occupy(self._client.ticket)
                 self._client.piped = True
-                stack.callback(self._sandbox.turns.vacate)
+                stack.callback(self._sandbox.scheduler.vacate)
                 stack.push_async_callback(self._end_pipeline)
             yield await stack.enter_async_context(super().pipeline())
 

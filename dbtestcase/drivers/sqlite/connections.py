@@ -274,7 +274,7 @@ class SQLiteConnection(Features, Flags):
                 raise sqlite3.OperationalError("cannot start a transaction within a transaction")
             self._client.block = 1
             if word == "begin immediate":
-                with self._turn():
+                with self._held():
                     self._drive(self._sandbox.before(self._client, Statement(Kind.WRITE, word)))
         elif not self.in_transaction:
             raise sqlite3.OperationalError(f"cannot {word} - no transaction is active")

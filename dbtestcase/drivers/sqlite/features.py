@@ -183,7 +183,7 @@ class Features(ProxyConnection):
                     remedy=COMMITTING,
                 )
             )
-        with self._turn():
+        with self._held():
             content = self._wire.connection.serialize(name=name)
         with contextlib.closing(sqlite3.connect(":memory:")) as copy:
             copy.deserialize(content)
@@ -205,7 +205,7 @@ class Features(ProxyConnection):
     def blobopen(self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main") -> Any:
         kind = Kind.READ if readonly else Kind.WRITE
         statement = Statement(kind, f"blobopen {table}.{column}")
-        with self._turn():
+        with self._held():
             self._drive(self._sandbox.before(self._client, statement))
             blob = self._wire.connection.blobopen(table, column, row, readonly=readonly, name=name)
             self._drive(self._sandbox.after(self._client, statement, -1))
