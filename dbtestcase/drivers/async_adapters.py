@@ -32,7 +32,7 @@ class AsyncFacade(ProxyConnection):
     def _held(self) -> Iterator[None]:
         from sqlalchemy.util import await_only
 
-        from .portal import _in_greenlet
+        from .loop_thread import _in_greenlet
 
         scheduler = self._sandbox.scheduler
         if _in_greenlet():
@@ -58,7 +58,7 @@ class AsyncFacade(ProxyConnection):
         """
         from sqlalchemy.util import await_only
 
-        from .portal import _in_greenlet
+        from .loop_thread import _in_greenlet
 
         if not (self.blocking or self.awaited or _in_greenlet()):
             await_only(self._sandbox.scheduler.acquire_async(self._client.ticket))

@@ -12,7 +12,7 @@ from sqlalchemy import Dialect
 from ..sandbox import Rows
 from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
 from .dbapi import ProxyConnection, ProxyCursor
-from .portal import PortalConnection, PortalWire
+from .loop_thread import PortalConnection, PortalWire
 
 __all__ = ["AsyncpgWire"]
 

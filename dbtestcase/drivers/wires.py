@@ -157,7 +157,7 @@ def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 @contextlib.contextmanager
 def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .asyncpg import AsyncpgWire
-    from .portal import open_portal_wire
+    from .loop_thread import open_portal_wire
 
     with contextlib.closing(open_portal_wire(dialect, url, rules, AsyncpgWire)) as wire:
         wire.url = url
@@ -170,7 +170,7 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .dbapi import ProxyWire
 
     if dialect.is_async:
-        from .portal import PortalWire, open_portal_wire
+        from .loop_thread import PortalWire, open_portal_wire
 
         with contextlib.closing(open_portal_wire(dialect, url, rules, PortalWire)) as portal_wire:
             yield portal_wire

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from dbtestcase.migrations.columns import OWN_SEQUENCE, Definition, sequence_options
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["added", "altered", "around_dependents", "identity_options"]
 

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData
 
 from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.internals import compares_with_more_than_alembic
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 from dbtestcase.migrations.write import written
 
 __all__ = ["foreign_operations", "missing_operations", "removed_by_env_py"]

@@ -12,7 +12,7 @@ from sqlalchemy.schema import Sequence as SchemaSequence
 
 from dbtestcase.migrations.defaults import same_default
 from dbtestcase.migrations.models import Models
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

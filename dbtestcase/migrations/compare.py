@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine, MetaData
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations.exclusions import excluder
 from dbtestcase.migrations.redirect import Target, as_target
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, RevisionStep

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, MetaData, text
 
-from dbtestcase.migrations import snapshot, snapshot_postgresql  # noqa: F401  registers itself
+from dbtestcase.migrations import schema_state, schema_state_postgresql  # noqa: F401  registers itself
 from dbtestcase.migrations.columns import Columns, owned_sequences
 from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.filters import Filters, Reflected
 from dbtestcase.migrations.models import Models
 from dbtestcase.migrations.proof import proved
+from dbtestcase.migrations.schema_state import Difference, Item, Snapshot
 from dbtestcase.migrations.shadow import replaced
-from dbtestcase.migrations.snapshot import Difference, Item, Snapshot
 from dbtestcase.migrations.write_postgresql import Writer
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ class _Comparison:
         self._connection = connection
         self._ignored = ignored
         default_schema = connection.execute(text("SELECT current_schema()")).scalar_one()
-        self.migrated = snapshot.take(connection, ignored=ignored)
+        self.migrated = schema_state.take(connection, ignored=ignored)
         self.known = known = Models(models, default_schema, connection.dialect)
         reflected = Reflected(connection, known)
         self._passes = passes = Filters(context, known, reflected, excluded)
         self.columns = Columns(context, given_options(context), known, reflected)
         self._owned = owned_sequences(connection)
         migrated = self.migrated
-        relations = {(item.schema, item.name): item.kind for item in migrated if item.kind in snapshot.WHOLES}
+        relations = {(item.schema, item.name): item.kind for item in migrated if item.kind in schema_state.WHOLES}
         tables = [
             table
             for key, table in known.tables.items()
@@ -99,7 +99,7 @@ class _Comparison:
             return passes.model_part(part, migrated)
 
         with replaced(connection, dropped, known, tables, counts) as self.refused:
-            modelled = snapshot.take(connection, ignored=ignored)
+            modelled = schema_state.take(connection, ignored=ignored)
         # The models' place keeps the enums and sequences that no model knows; in the comparison they are left over.
         names = known.named(connection)
         self.modelled = {
@@ -112,7 +112,7 @@ class _Comparison:
         """What differs, and which constraints and indexes only have another name."""
         differences = [
             difference
-            for difference in snapshot.differences(migrated, self.modelled)
+            for difference in schema_state.differences(migrated, self.modelled)
             if difference.item.kind in _KINDS
             and self._matters(difference, migrated)
             and not self._is_refused(difference)
@@ -139,7 +139,7 @@ class _Comparison:
 
     def unmended(self, renamed: list[tuple[Item, Item]]) -> list[Difference]:
         """What of the findings is still there, in a database that was changed."""
-        now, still_renamed = self.found(snapshot.take(self._connection, ignored=self._ignored))
+        now, still_renamed = self.found(schema_state.take(self._connection, ignored=self._ignored))
         names = {new for _, new in still_renamed}
         return [*now, *(Difference(old, "another name", None) for old, new in renamed if new in names)]
 

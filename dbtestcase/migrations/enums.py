@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.snapshot import Item, Snapshot
+from dbtestcase.migrations.schema_state import Item, Snapshot
 
 __all__ = ["alter_enum"]
 

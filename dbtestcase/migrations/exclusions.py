@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["excluder"]
 

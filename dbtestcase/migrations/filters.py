@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, i
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
 from dbtestcase.migrations.models import CONSTRAINTS, Models
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

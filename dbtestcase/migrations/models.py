@@ -17,7 +17,7 @@ from sqlalchemy.schema import (
 from sqlalchemy.schema import Sequence as SchemaSequence
 from sqlalchemy.types import ARRAY, SchemaType, TypeDecorator, TypeEngine
 
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["CONSTRAINTS", "Models", "named_types"]
 

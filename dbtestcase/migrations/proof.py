@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbtestcase.migrations.internals import dry_context
-from dbtestcase.migrations.snapshot import Difference, Item
+from dbtestcase.migrations.schema_state import Difference, Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

@@ -30,7 +30,7 @@ from sqlalchemy.schema import (
 )
 
 from dbtestcase.migrations.models import CONSTRAINTS, Models, named_types
-from dbtestcase.migrations.snapshot import Item
+from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["replaced"]
 

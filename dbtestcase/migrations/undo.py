@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.snapshot import Difference, Item
+from dbtestcase.migrations.schema_state import Difference, Item
 
 __all__ = ["drop_statement", "in_order", "operations"]
 

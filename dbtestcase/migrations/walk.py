@@ -15,12 +15,12 @@ from alembic.runtime.migration import RevisionStep
 from sqlalchemy import URL, Engine
 
 from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import snapshot, snapshot_postgresql, undo  # noqa: F401  registers itself
+from dbtestcase.migrations import schema_state, schema_state_postgresql, undo  # noqa: F401  registers itself
 from dbtestcase.migrations.exclusions import excluder
 from dbtestcase.migrations.internals import downgrade_steps, forget_made_types, script_of, step
 from dbtestcase.migrations.project import revisions
 from dbtestcase.migrations.redirect import Target, as_target
-from dbtestcase.migrations.snapshot import Difference
+from dbtestcase.migrations.schema_state import Difference
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -111,7 +111,7 @@ def round_trip(project: Project, target: Target | URL | Engine, *, exclude: Coll
         steps = revisions(script)
         yield from (step(script, revision, True) for revision in steps)
         yield from (step(script, revision, False) for revision in reversed(steps))
-        found.extend(d for d in snapshot.differences(before, _look(context)) if not excluded(d.item))
+        found.extend(d for d in schema_state.differences(before, _look(context)) if not excluded(d.item))
 
     project.run(as_target(target), steps, action="upgrade", forced=_STEP_BY_STEP)
     if not found:
@@ -133,7 +133,7 @@ class _Walk:
     def steps(self, heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
         self._script = script_of(context)
         yield from downgrade_steps(self._script, "base", heads)
-        before: snapshot.Snapshot | None = None
+        before: schema_state.Snapshot | None = None
         found = revisions(self._script)
         self.number = len(found)
         for position, revision in enumerate(found):
@@ -160,17 +160,17 @@ class _Walk:
         self.phase = "upgrade()" + again
         return step(self._script, revision, True)
 
-    def _finds(self, revision: Script, what: str, before: snapshot.Snapshot, after: snapshot.Snapshot) -> bool:
-        found = [d for d in snapshot.differences(before, after) if not self._excluded(d.item)]
+    def _finds(self, revision: Script, what: str, before: schema_state.Snapshot, after: schema_state.Snapshot) -> bool:
+        found = [d for d in schema_state.differences(before, after) if not self._excluded(d.item)]
         if found:
             self.problem = _problem(revision, what, differences=found)
         return bool(found)
 
 
-def _look(context: MigrationContext) -> snapshot.Snapshot:
+def _look(context: MigrationContext) -> schema_state.Snapshot:
     assert context.connection is not None
     forget_made_types(context)
-    return snapshot.take(context.connection, ignored=[context.version_table])
+    return schema_state.take(context.connection, ignored=[context.version_table])
 
 
 def _problem(revision: Script, what: str, **details: Any) -> Problem:

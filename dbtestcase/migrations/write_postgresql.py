@@ -18,7 +18,7 @@ from dbtestcase.migrations.enums import alter_enum
 from dbtestcase.migrations.models import Models
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.proof import Proposal
-from dbtestcase.migrations.snapshot import Difference, Item, Snapshot
+from dbtestcase.migrations.schema_state import Difference, Item, Snapshot
 from dbtestcase.migrations.write import written
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from .disposable import Server, disposable_server, register
 from .folders import private_folder
+from .kept_servers import STAY_HOURS
 from .room import MIB, what_fills
-from .staying import STAY_HOURS
 
 if TYPE_CHECKING:
     from .doctor import examine

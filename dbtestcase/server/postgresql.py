@@ -17,9 +17,9 @@ from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.folders import RAM, is_full, temp_places
+from dbtestcase.server.kept_servers import MOST_STAYING, STAY_HOURS, end_oldest
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.server.room import MIB, room_in
-from dbtestcase.server.staying import MOST_STAYING, STAY_HOURS, end_oldest
 from dbtestcase.server.watcher import Unreadable, copy_tree, remove_tree
 from dbtestcase.settings import Settings
 

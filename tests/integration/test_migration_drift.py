@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql
 
 from dbtestcase import MigratedDatabaseTest
-from dbtestcase.migrations import snapshot, snapshot_postgresql  # noqa: F401  registers itself
+from dbtestcase.migrations import schema_state, schema_state_postgresql  # noqa: F401  registers itself
 from dbtestcase.migrations.compare import compare_models
 from tests.support.alembic_projects import SHOP
 from tests.support.drift import KINDS, Catalog
@@ -39,9 +39,9 @@ class DriftTest(MigratedDatabaseTest):
         for line in lines:
             exec(line, names)
 
-    def look(self) -> snapshot.Snapshot:
+    def look(self) -> schema_state.Snapshot:
         """The schema, but for what only the migrations say."""
-        taken = snapshot.take(self.connection, ignored=["alembic_version"])
+        taken = schema_state.take(self.connection, ignored=["alembic_version"])
         kinds = ("view", "trigger", "function", "rule", "schema")
         return {
             item: definition
@@ -89,7 +89,7 @@ class DriftTest(MigratedDatabaseTest):
                 self.assertEqual(found[: len(dropped)], dropped)
                 self.assertTrue(all(line.startswith("op.create_foreign_key('fk_") for line in found[-keys:]), found)
 
-    def mended(self, before: snapshot.Snapshot, change: list[str]) -> list[str]:
+    def mended(self, before: schema_state.Snapshot, change: list[str]) -> list[str]:
         """What is found after a change, which mends it; nothing of both is left."""
         savepoint = self.connection.begin_nested()
         try:
@@ -99,7 +99,7 @@ class DriftTest(MigratedDatabaseTest):
             self.assertTrue(found, "nothing was found")
             self.run_revision(found)
             self.assertEqual(self.missing(), [], f"not mended by {found}")
-            left = [str(each) for each in snapshot.differences(before, self.look())]
+            left = [str(each) for each in schema_state.differences(before, self.look())]
             # a domain stays in the schema that was renamed: domains are the migrations' own, as views are
             left = [each for each in left if "drifted_pkey" not in each and "domain drifted." not in each]
             self.assertEqual(left, [], f"by {found}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from dbtestcase.server.folders import sweep
-from dbtestcase.server.staying import end_oldest, end_staying
+from dbtestcase.server.kept_servers import end_oldest, end_staying
 from tests.support.disposable import Owner, owner, scratch, wait_for_end
 from tests.support.runners import inner_environment
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, bindparam, text
 
 from dbtestcase.migrations.internals import autocommits
-from dbtestcase.migrations.snapshot import Item, Snapshot, register
+from dbtestcase.migrations.schema_state import Item, Snapshot, register
 
 __all__ = ["OWN_SCHEMA", "take"]
 
