@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,6 +85,19 @@ class AsyncTest(TestLifecycle):
     def row_session(self) -> Session:
         session: Session = self.test.session.sync_session
         return session
+
+    def own_sessions(self) -> list[Session]:
+        session = self.given("session")
+        return [*self.sessions, *([session.sync_session] if session is not None else [])]
+
+    def run_on_session(self, function: Callable[[], Any]) -> Any:
+        return run_blocking(function)
+
+    def finish(self, given_back: Any) -> Any:
+        runner = getattr(self.test, "_asyncioRunner", None)
+        if runner is None or not inspect.iscoroutine(given_back):
+            return super().finish(given_back)
+        return runner.run(given_back, context=contextvars.copy_context())  # the test's own, which is entered here
 
     def end(self) -> None:
         self._warn_of_tasks()

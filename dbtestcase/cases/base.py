@@ -27,6 +27,7 @@ from .assertions import QueryAssertions
 from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
+from .nested import rolled_back
 from .order_of_bases import watched
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
@@ -164,6 +165,19 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         with session_scope(self._dbtestcase.isolation.own_engine) as session:
             yield session
 
+    def rolled_back(self) -> contextlib.AbstractContextManager[None]:
+        """A part of the test that is undone at its end, whatever it commits: ``with self.rolled_back():``.
+
+        For a loop over cases, for :meth:`subTest`, for examples (those of Hypothesis are parts by themselves).  The
+        test's own sessions are committed when it begins; at its end they hold what they held, with the same instances,
+        and read it again.  A committing class puts back what was there when the test began, so it must not have
+        written before.  ``with``, not ``async with``, in async classes too.
+
+        :raises LeakError: at its end: what the part has left behind; at its beginning: what the test has.
+        :raises ConfigurationError: what was written before it could not be kept.
+        """
+        return rolled_back(self._dbtestcase)
+
     def enlist(self, engine: Any) -> Any:
         """Point one more engine at the test database until the test ends; for an engine made in ``setUp``.
 
@@ -179,6 +193,27 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         super()._callCleanup(self._dbtestcase.checked_cleanup(function), *args, **kwargs)
+
+    def doCleanups(self) -> Any:
+        """Run the cleanups.  Outside of :meth:`run`, where no runner collects what goes wrong, it is raised.
+
+        :raises Exception: what went wrong; an ``ExceptionGroup`` if it was more than one thing.
+        """
+        if getattr(self, "_outcome", None) is not None:
+            return super().doCleanups()
+        problems: list[Exception] = []
+        cleanups: list[Any] = vars(self)["_cleanups"]
+        while cleanups:
+            function, arguments, keywords = cleanups.pop()
+            try:
+                self._callCleanup(function, *arguments, **keywords)
+            except Exception as problem:
+                problems.append(problem)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise ExceptionGroup(f"{self.id()}: {len(problems)} cleanups went wrong", problems)
+        return True
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test; the database is made ready just before ``setUp``, whatever the test's ``setUp`` calls."""

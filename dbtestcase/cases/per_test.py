@@ -16,6 +16,7 @@ from ..isolation import Isolation
 from ..reporting import call_site_of, report
 from .keep_rows import keep_rows
 from .modules import modules
+from .nested import each_example_alone, is_last_example, rolled_back
 from .never_ran import refuse_unfinished
 from .per_class import ClassLifecycle, ClassRun
 
@@ -93,6 +94,18 @@ class TestLifecycle:
         session: Session = self.test.session
         return session
 
+    def own_sessions(self) -> list[Session]:
+        """The sessions that the test was given, as sync ones."""
+        return list(self.sessions)
+
+    def run_on_session(self, function: Callable[[], Any]) -> Any:
+        """Call what uses a session of the test's own."""
+        return function()
+
+    def finish(self, given_back: Any) -> Any:
+        """What became of an example of Hypothesis: nobody awaits it here."""
+        return refuse_unfinished(given_back, self.test.id())
+
     def counts(self, connection: Connection) -> bool:
         """Whether the statements of a connection are those of the test."""
         return self.isolation.carries(connection)
@@ -138,8 +151,12 @@ class TestLifecycle:
             return method  # those of other classes have been refused when the class began
 
         def running() -> Any:
-            made = method()
-            return made if made is None else refuse_unfinished(made, self.test.id())
+            if not getattr(method, "is_hypothesis_test", False):
+                made = method()
+                return made if made is None else refuse_unfinished(made, self.test.id())
+            block = functools.partial(rolled_back, self, shows=is_last_example)
+            with each_example_alone(method, self.test, block, self.finish):
+                return refuse_unfinished(method(), self.test.id())
 
         running.__qualname__ = getattr(method, "__qualname__", running.__qualname__)
         if getattr(method, "__unittest_expecting_failure__", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .class_data import ClassData, ModuleData, capture, capture_module
 from .factories import FactoryManager, bound, is_factory
+from .restored import restore, settle
 from .sessions import async_session_scope, engine_of, session_scope
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "capture_module",
     "engine_of",
     "is_factory",
+    "restore",
     "session_scope",
+    "settle",
 ]

@@ -42,6 +42,10 @@ class ClassData:
         """The class attributes that arrive fresh."""
         return frozenset(self._names)
 
+    def given_to(self, test: TestCase) -> list[Any]:
+        """The instances that a test has asked for so far, and what hangs on them."""
+        return self._thawing.instances if self._test is test and self._thawing is not None else []
+
     def forget(self, test: TestCase) -> None:
         """Drop what a test was given; call it when the test has ended."""
         if self._test is test and self._thawing is not None:

@@ -205,6 +205,11 @@ class Thawing:
         self.given: list[str] = []
         """Under which names the test has something; for whoever forgets it again."""
 
+    @property
+    def instances(self) -> list[Any]:
+        """The copies that belong to the session."""
+        return self._copies.attached
+
     def thaw(self, frozen: Frozen) -> Any:
         """A value as it was when it was taken apart, with this test's instances."""
         if isinstance(frozen, Record):

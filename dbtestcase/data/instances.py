@@ -182,6 +182,11 @@ class Copies:
         self.session = session
         self._made: dict[Record, Any] = {}
 
+    @property
+    def attached(self) -> list[Any]:
+        """The copies of stored instances."""
+        return [instance for record, instance in self._made.items() if record.attached]
+
     def get(self, record: Record) -> Any:
         """The instance for a record: what the session already has for that row, else a new one."""
         if record not in self._made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Collection
 
 from ..errors import SandboxClosed
 
@@ -31,17 +32,21 @@ class LeftThreads:
         """Hold on to no thread."""
         self._running = []
 
-    def end_test(self, label: str) -> None:
-        """Note who is still at work."""
+    def end_test(self, label: str, besides: Collection[threading.Thread] = ()) -> None:
+        """Note who is still at work.
+
+        :param besides: threads that may be.
+        """
         running = threading.enumerate()
         if running == self._running:
             return
-        self._running = running
+        self._running = [] if besides else running  # those that may be are looked at again at the end of the test
         if len(running) == 1:
             self._left.clear()
             return
         current = threading.current_thread()
-        fresh = [each for each in running if each is not current and each not in self._seen]
+        known = {current, *besides}
+        fresh = [each for each in running if each not in known and each not in self._seen]
         if not fresh:
             return
         frames = sys._current_frames()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from threading import Thread
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from sqlalchemy import Engine
 
 from ..drivers import Target
 from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
-from ..sandbox import find_swallowed, outer_transaction_ended
+from ..sandbox import Client, find_swallowed, outer_transaction_ended
 from .border import Border
 from .engines import Until
 from .resting import begin_use
@@ -65,6 +67,17 @@ class Isolation(ABC):
         :param test_files: the test's own source files.
         :returns: what it left behind or did wrong, each as an error that fails it.
         """
+
+    @abstractmethod
+    def begin_nested(self) -> None:
+        """A part of the test begins; what is written from now on is undone at the part's end.
+
+        :raises DBTestCaseError: what was written before it cannot be kept.
+        """
+
+    @abstractmethod
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        """Undo what the part did; as :meth:`end_test`."""
 
     @abstractmethod
     def end_class(self) -> None:
@@ -175,6 +188,7 @@ class SandboxIsolation(Isolation):
         self._at_rest = False
         """Whether nobody could use the wire when the test began: if nobody is given a connection, nothing is undone."""
         self._tests = 0
+        self._nested: list[tuple[str, frozenset[Thread]]] = []
 
     @property
     def engine(self) -> Engine:  # type: ignore[override]
@@ -431,10 +445,11 @@ class SandboxIsolation(Isolation):
         sandbox, border = self.run.sandbox, self._border
         label = sandbox.label or self._label
         self._state = _State.CLASS
+        self._nested.clear()
         self._threads.end_test(label)
         is_untouched = self._at_rest and not sandbox.handed_out and not sandbox.raised
         self._at_rest = is_untouched
-        problems = [] if is_untouched else self._undo(label, failed=failed, test_files=test_files)
+        problems = [] if is_untouched else self._end_undoing(label, failed=failed, test_files=test_files)
         if border is not None:
             border.in_test = False
             if border.raised:
@@ -445,27 +460,34 @@ class SandboxIsolation(Isolation):
             problems = [p for p in problems if not _is_swallowed(p)]
         return problems if is_untouched else problems + self._take_back()
 
-    def _undo(self, label: str, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+    def _end_undoing(self, label: str, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         """Roll back what the test has done; or lose the wire with it."""
-        sandbox = self.run.sandbox
-        problems: list[Exception] = []
-        with sandbox.held():
-            try:
-                self.run.wire.settle()  # type: ignore[attr-defined]
-                problems += sandbox.problems(test_files)
-                self._roll_back(problems, failed=failed)
-            except Exception as error:
-                if not self.run.wire.gone:
-                    problems.append(_ended(label, error))
-                elif not problems:
-                    problems += sandbox.problems(test_files)
-                self._lose()
+        problems = self._undone(label, test_files, lambda found: self._roll_back(found, failed=failed))
         if self.run.full_disks.found:
             self._lose()
             try:
                 self.run.free_disk()
             except Exception as error:
                 problems.append(error)
+        return problems
+
+    def _undone(
+        self, label: str, test_files: frozenset[str], roll_back: Callable[[list[Exception]], None]
+    ) -> list[Exception]:
+        """Look for what is wrong, then roll back."""
+        sandbox = self.run.sandbox
+        problems: list[Exception] = []
+        with sandbox.held():
+            try:
+                self.run.wire.settle()  # type: ignore[attr-defined]
+                problems += sandbox.problems(test_files)
+                roll_back(problems)
+            except Exception as error:
+                if not self.run.wire.gone:
+                    problems.append(_ended(label, error))
+                elif not problems:
+                    problems += sandbox.problems(test_files)
+                self._lose()
         return problems
 
     def _roll_back(self, problems: list[Exception], *, failed: bool) -> None:
@@ -483,6 +505,59 @@ class SandboxIsolation(Isolation):
             sandbox.rollback_to_mark(self._label)
         if self._restore:
             wire.run(self._restore)
+
+    # -- a part of a test
+
+    def begin_nested(self) -> None:
+        sandbox = self.run.sandbox
+        if self._state is not _State.TEST:
+            raise LeakError(
+                f"A part of {self._label} was to begin after the connection of the sandbox was lost.",
+                cause="an earlier part of the test, see its error, or the server",
+                remedy="mend that one first",
+            )
+        self._check_before_mark()
+        own = [owner for owner in sandbox.stack.unfinished() if isinstance(owner, Client) and owner.own]
+        if own:
+            raise ConfigurationError(
+                f"A part of {sandbox.label} that is rolled back at its end was to begin while {own[0]} has unfinished "
+                "writes.",
+                cause="a session_scope() that is open around it: the two would be rolled back and committed as one",
+                remedy="end it before the part begins, or open it inside",
+            )
+        restore = self._note_sequences()
+        self._at_rest = False  # what came before the part is undone at the test's end, whatever the part uses
+        sandbox.mark(sandbox.label)
+        self._nested.append((restore, frozenset(threading.enumerate())))
+
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        if self._state is not _State.TEST or not self._nested:
+            return []  # lost with the connection, which was said where it was noticed
+        restore, threads = self._nested.pop()
+        sandbox, wire, border = self.run.sandbox, self.run.wire, self._border
+        label = sandbox.label
+
+        def roll_back(problems: list[Exception]) -> None:
+            if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
+                problems.append(late)
+            if not wire.in_transaction():
+                self._lose()
+                return
+            sandbox.drop_mark()
+            if restore:
+                wire.run(restore)
+
+        self._threads.end_test(label, besides=threads)
+        problems = self._undone(label, test_files, roll_back)
+        if border is not None:
+            problems += find_swallowed(label, border.raised, test_files)
+            border.raised.clear()
+        if failed:
+            problems = [p for p in problems if not _is_swallowed(p)]
+        # those from before have nothing to lose: with unfinished writes the part would not have begun
+        problems += self.run.open_sessions.roll_back(lambda client: False)
+        self.run.board.take_back()
+        return problems
 
     def lead(self, engine: Any) -> None:
         self.run.board.lead(engine, until=Until.TEST if self._state is _State.TEST else Until.CLASS)

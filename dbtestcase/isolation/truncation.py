@@ -296,13 +296,49 @@ class TruncatingIsolation(Isolation):
             self.run.make_anew()
             self._lost = True
         else:
-            self.run.checkouts.roll_back_own()
-            given_back = self._give_back()
-            self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
-            report = self._clean()
+            given_back, report = self._put_back()
         self.run.forget_loop()
         self._in_test(False)
         self.run.rerouting.release(Until.TEST)
+        return self._problems(given_back, report, failed=failed, test_files=test_files)
+
+    def begin_nested(self) -> None:
+        if self._lost:
+            raise _loss("lost the rows of its class in an earlier part of it", self._label)
+        if self.run.asynchronous():
+            raise ConfigurationError(
+                f"A part of {self._label} was to be rolled back at its end, with connections of an event loop.",
+                cause="a committing class has real connections, which only the loop can end",
+                remedy="use AsyncDatabaseTest, or TruncatingDatabaseTest with synchronous engines",
+            )
+        given_back, report = self._put_back()
+        if report.restored or report.large_objects or report.altered or report.recloned:
+            raise ConfigurationError(
+                f"A part of {self._label} that is put back at its end was to begin after the test had written "
+                f"({', '.join(report.restored or report.altered) or 'other things'}).",
+                cause="a committing class puts back what was there when the test began, so these rows would be lost",
+                remedy="make them in setUpTestData(), or in the part itself; or use DatabaseTest, which rolls back",
+            )
+        problems = self._problems(given_back, report, failed=False, test_files=frozenset())
+        if problems:
+            raise problems[0]
+        self.run.checkouts.begin_test()
+
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        given_back, report = self._put_back()
+        self.run.checkouts.begin_test()
+        return self._problems(given_back, report, failed=failed, test_files=test_files)
+
+    def _put_back(self) -> tuple[list[Session], Report]:
+        """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
+        self.run.checkouts.roll_back_own()
+        given_back = self._give_back()
+        self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
+        return given_back, self._clean()
+
+    def _problems(
+        self, given_back: list[Session], report: Report, *, failed: bool, test_files: frozenset[str]
+    ) -> list[Exception]:
         problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
         for session in (*given_back, *report.ended):
             if session.holds:
