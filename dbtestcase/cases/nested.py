@@ -32,11 +32,11 @@ def rolled_back(life: TestLifecycle, *, shows: Callable[[], bool] = lambda: True
     :param shows: whether an error of the block is given the evidence, while its rows are there.
     """
     isolation = life.isolation
-    test_files = life.of_class.source_files()
     sessions = life.own_sessions()
     held = [(session, life.run_on_session(functools.partial(settle, session))) for session in sessions]
     run = life.of_class.run
-    data = run.data if run is not None else None
+    assert run is not None  # the test runs, or its isolation would not have been given
+    data = run.data
     has_class_data = data is not None and bool(data.given_to(life.test))
     connection = life.given("connection")
     if isinstance(connection, Connection):
@@ -49,7 +49,7 @@ def rolled_back(life: TestLifecycle, *, shows: Callable[[], bool] = lambda: True
         failure = error
         if shows():
             add_evidence(error, life.evidence)
-    problems = isolation.end_nested(failed=failure is not None, test_files=test_files)
+    problems = isolation.end_nested(failed=failure is not None, test_files=run.source_files)
     try:
         if data is not None and not has_class_data:
             data.forget(life.test)  # asked for in the part: made anew when they are asked for again

@@ -329,7 +329,7 @@ class TruncatingIsolation(Isolation):
         self.run.checkouts.begin_test()
         return self._problems(given_back, report, failed=failed, test_files=test_files)
 
-    def _put_back(self) -> tuple[list[Session], Report]:
+    def _put_back(self) -> tuple[list[cleaning.Session], cleaning.Report]:
         """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
         self.run.checkouts.roll_back_own()
         given_back = self._give_back()
@@ -337,7 +337,7 @@ class TruncatingIsolation(Isolation):
         return given_back, self._clean()
 
     def _problems(
-        self, given_back: list[Session], report: Report, *, failed: bool, test_files: frozenset[str]
+        self, given_back: list[cleaning.Session], report: cleaning.Report, *, failed: bool, test_files: frozenset[str]
     ) -> list[Exception]:
         problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
         for session in (*given_back, *report.ended):
