@@ -111,16 +111,26 @@ class _Stream(ProxyCursor):
         connection = self.connection
         client, sandbox = connection._client, connection._sandbox
         with connection._held():
-            if self._real._cursor is None:
+            portal = self._real._cursor
+            if portal is None or self._has_buffered(name, *args, **kwargs):
                 return super()._fetch(name, *args, **kwargs)
-            if self._real._cursor._portal_name not in client.cursors:
+            if not client.active:
                 raise _no_transaction()
+            if portal._exhausted:
+                return super()._fetch(name, *args, **kwargs)
             connection._drive(sandbox.recover_for(client))
+            if portal._portal_name not in client.cursors:  # its transaction has ended, and another has begun
+                raise sandbox.fail(client, "InvalidCursorName", f'portal "{portal._portal_name}" does not exist')
             try:
                 return super()._fetch(name, *args, **kwargs)
             except Exception as error:
                 connection._wire.failed(error)
                 raise
+
+    def _has_buffered(self, name: str, size: int = 0) -> bool:
+        """Whether the adapter gives rows that it has already, and asks nobody."""
+        rows = len(self._real._rowbuffer)
+        return rows > 0 and (name == "fetchone" or (name == "fetchmany" and 0 < size <= rows))
 
 
 def _no_transaction() -> Exception:

@@ -47,7 +47,7 @@ class Clients:
         self.handed_out = False
         """Whether somebody was given a connection, or gave one back, since the last mark or rollback."""
         self.statements = 0
-        self.session = SessionState(rules, wire, self.catalog, self.stack, self._fail)
+        self.session = SessionState(rules, wire, self.catalog, self.stack, self.fail)
         self._guarded: Client | None = None
         """For whom the server was told to refuse writes."""
         self._parameters = ParameterStore(rules.read_settings, rules.write_settings)
@@ -180,7 +180,7 @@ class Clients:
         except SandboxError as error:
             raise self.note(error) from None
 
-    def _fail(self, client: Client, name: str, message: str) -> Exception:
+    def fail(self, client: Client, name: str, message: str) -> Exception:
         """The error that the server would give, which aborts the client's transaction as the server would."""
         if self.rules.error_aborts and not client.each_statement:
             client.active = client.failed = True

@@ -77,11 +77,12 @@ class ConstraintModes(SessionObjects):
         self._applied, self._usual = deferred, deferred == usual
 
     def after(self, client: Client, statement: Statement) -> Flow:
-        if Topic.CONSTRAINTS in statement.topics and not client.each_statement:
-            text = statement.text
-            spans = (match.span() for match in _SET.finditer(POSTGRESQL.mask(text)))
-            found = [(client.depth, text[begin:end]) for begin, end in spans]
-            self._set.setdefault(client, []).extend(found)
+        if Topic.CONSTRAINTS in statement.topics:
+            if not client.each_statement:  # else its transaction is over
+                text = statement.text
+                spans = (match.span() for match in _SET.finditer(POSTGRESQL.mask(text)))
+                found = [(client.depth, text[begin:end]) for begin, end in spans]
+                self._set.setdefault(client, []).extend(found)
             self._applied, self._usual = None, False
         return
         yield

@@ -12,7 +12,7 @@ from .connections import Client
 from .rules import COMMITTING
 from .session_settings import Flow, literal
 
-__all__ = ["close_cursors", "find_cursors", "free_cursor_name", "open_cursor"]
+__all__ = ["close_cursors", "find_cursors", "free_cursor_name", "name_is_taken", "open_cursor"]
 
 _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
 
@@ -55,7 +55,12 @@ def free_cursor_name(client: Client, name: str, clients: Iterable[Client]) -> Fl
     if not rows:
         del holder.cursors[name]  # closed by its own statement
         return
-    raise SandboxConflict(
+    raise name_is_taken(name, holder)
+
+
+def name_is_taken(name: str, holder: Client) -> SandboxConflict:
+    """The error where a client declares a cursor while another has an open one of that name."""
+    return SandboxConflict(
         f"The cursor {name!r} cannot be declared: {holder} has an open one of that name.",
         cause="names of server-side cursors belong to a session of the server, and all connections share one here",
         remedy="close the first cursor before the second is declared, give each a name of its own, or " + COMMITTING,

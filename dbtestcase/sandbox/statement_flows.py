@@ -93,7 +93,7 @@ class StatementFlows(TransactionFlows):
         if kind is Kind.CHARACTERISTICS:
             yield from self._characterize(client, statement)
         if statement.writes and client.refuses_writes and not self.rules.read_only:
-            raise self._fail(client, "ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
+            raise self.fail(client, "ReadOnlySqlTransaction", "cannot execute a write in a read-only transaction")
         writes = statement.writes
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
@@ -159,7 +159,7 @@ class StatementFlows(TransactionFlows):
                 text = self.rules.report(client, statement, self._parameters.unknown_to(client.parameters))
             except UnknownSetting as unknown:
                 message = f'unrecognized configuration parameter "{unknown}"'
-                raise self._fail(client, "UndefinedObject", message) from None
+                raise self.fail(client, "UndefinedObject", message) from None
         return text if text is not None else self.rules.replace(statement)
 
     def _characterize(self, client: Client, statement: Statement) -> Flow:
@@ -167,7 +167,7 @@ class StatementFlows(TransactionFlows):
         yield from self._unguard()
         name = self.rules.refuse_characteristics(client, statement.text)
         if name:
-            raise self._fail(client, "ActiveSqlTransaction", name)
+            raise self.fail(client, "ActiveSqlTransaction", name)
         client.characterize(statement.text)
 
     def _refuse_second_writer(self, client: Client) -> None:

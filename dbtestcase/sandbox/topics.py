@@ -32,6 +32,8 @@ class Topic(enum.Flag):
     """``SET CONSTRAINTS``."""
     DISCARD = enum.auto()
     """``DISCARD``: several of these at once."""
+    CURSORS = enum.auto()
+    """``DECLARE``, ``FETCH``, ``MOVE``, ``CLOSE``."""
 
 
 _SPOKEN = tuple(
@@ -49,6 +51,10 @@ _SPOKEN = tuple(
         ("show", r"\bshow\b", Topic.REPORTING),
         ("current_setting", r"\bcurrent_setting\b", Topic.REPORTING),
         ("constraints", r"\bset\s+constraints\b", Topic.CONSTRAINTS),
+        ("declare", r"\bdeclare\b.*\bcursor\b", Topic.CURSORS),
+        ("fetch", r"(?:^|;|\*/|\n)\s*fetch\b", Topic.CURSORS),
+        ("move", r"(?:^|;|\*/|\n)\s*move\b", Topic.CURSORS),
+        ("close", r"(?:^|;|\*/|\n)\s*close\b", Topic.CURSORS),
         ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
     )
 )

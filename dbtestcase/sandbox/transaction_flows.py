@@ -149,7 +149,7 @@ class TransactionFlows(Clients):
             return
         if label not in client.labels:
             name, message = self.rules.no_savepoint
-            raise self._fail(client, name, message.format(label))
+            raise self.fail(client, name, message.format(label))
         depth = len(client.labels) - client.labels[::-1].index(label)
         if kind is Kind.RELEASE:
             self.stack.release(client, label)

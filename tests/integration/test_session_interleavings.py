@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import unittest
+import warnings
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,13 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import Sequence, shrink
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
-from tests.support.session_interleavings import SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
+from tests.support.session_interleavings import ASKED, SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
 
 LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 60
@@ -49,21 +50,21 @@ class SessionInterleavingsTest(unittest.TestCase):
     def compare(self, driver: str, sequences: Iterable[tuple[object, Sequence]]) -> SessionComparison:
         """Run some sequences; a difference is shown as the shortest sequence that has it."""
         url = self.url.set(drivername=f"postgresql+{driver}")
-        real_url = url.set(database="session_real")
         make = create_async_engine if driver == "asyncpg" else create_engine
         cleaner = psycopg.connect(**self.arguments, autocommit=True)
         self.addCleanup(cleaner.close)
-        with running_sandbox(SimpleNamespace(url=url), url) as run:
-            engine, outside = (getattr(e, "sync_engine", e) for e in (make(url, poolclass=NullPool), make(real_url)))
-            pool = outside.pool  # made by hand: the sandbox leads engines of the same driver, not what they make
-            arguments = outside.dialect.create_connect_args(_address(real_url, driver))
-
-            def connect() -> Any:
-                return outside.dialect.connect(*arguments[0], **arguments[1])
-
-            pool.dispose()
-            real = SessionSide(connect, _make_autocommit(outside.dialect))
-            virtual = SessionSide(engine.raw_connection, _make_autocommit(engine.dialect), run.sandbox)
+        with warnings.catch_warnings(), running_sandbox(SimpleNamespace(url=url), url) as run:
+            warnings.simplefilter("ignore", ResourceWarning)  # of streams that are never closed
+            engines = [
+                getattr(engine, "sync_engine", engine)
+                for engine in (make(url, poolclass=NullPool, connect_args=_asking(driver, asked)) for asked in ASKED)
+            ]
+            dialect, autocommit = engines[0].dialect, _make_autocommit(engines[0].dialect)
+            stocks = [_Stock(dialect, _address(url.set(database="session_real"), driver), asked) for asked in ASKED]
+            real = SessionSide(tuple(stock.connect for stock in stocks), autocommit, _stream(driver))
+            virtual = SessionSide(
+                tuple(engine.raw_connection for engine in engines), autocommit, _stream(driver), run.sandbox
+            )
             comparison = SessionComparison(real, virtual)
             run.sandbox.begin("class")
             run.sandbox.mark("test")
@@ -91,6 +92,10 @@ class SessionInterleavingsTest(unittest.TestCase):
                     if number % 500 == 0:
                         run.sandbox.renew("test")
                         cleaner.execute("VACUUM part, item, note")
+                        for stock in stocks:
+                            stock.close()
+                for stock in stocks:
+                    stock.close()
 
             if driver == "asyncpg":
                 asyncio.run(greenlet_spawn(all_of_them))
@@ -132,6 +137,98 @@ def _make_autocommit(dialect: sa.Dialect) -> Any:
     return lambda connection: dialect.set_isolation_level(
         getattr(connection, "dbapi_connection", None) or connection, "AUTOCOMMIT"
     )
+
+
+class _Stock:
+    """Real connections, used again where that cannot be told from a new one: to connect takes long."""
+
+    RESET = """
+        DO $$ DECLARE name text; BEGIN
+            FOR name IN SELECT p.name FROM pg_prepared_statements p WHERE from_sql LOOP
+                EXECUTE format('DEALLOCATE %I', name);
+            END LOOP;
+        END $$;
+        CLOSE ALL; RESET ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; SELECT pg_advisory_unlock_all();
+    """
+
+    def __init__(self, dialect: sa.Dialect, url: sa.URL, asked: dict[str, str]) -> None:
+        self.dialect = dialect
+        self.args, self.parameters = dialect.create_connect_args(url)
+        self.parameters |= _asking(dialect.driver, asked)
+        self.free: list[Any] = []
+
+    def connect(self) -> _Real:
+        return _Real(self, self.free.pop() if self.free else self.dialect.connect(*self.args, **self.parameters))
+
+    def take_back(self, connection: Any) -> None:
+        driver = self.dialect.driver
+        connection.rollback()
+        connection.autocommit = True
+        cursor = connection.cursor()
+        if driver == "asyncpg":
+            connection._prepared_statement_cache.clear()
+            await_only(connection._connection.execute(self.RESET))
+        else:
+            cursor.execute(self.RESET, **({"prepare": False} if driver == "psycopg" else {}))
+        cursor.execute("SELECT current_setting('app.name', true)")
+        found = cursor.fetchone()[0]
+        cursor.close()
+        if found == "":  # a setting of the application's own that was set once is never unknown again
+            connection.close()
+        else:
+            connection.autocommit = False
+            if driver == "asyncpg":
+                connection.isolation_level = connection._isolation_setting = None
+            self.free.append(connection)
+
+    def close(self) -> None:
+        while self.free:
+            self.free.pop().close()
+
+
+class _Real:
+    """A connection of the stock's until it is closed."""
+
+    def __init__(self, stock: _Stock, connection: Any) -> None:
+        self.stock, self.dbapi_connection = stock, connection
+
+    def cursor(self, *args: Any, **keywords: Any) -> Any:
+        return self.dbapi_connection.cursor(*args, **keywords)
+
+    def commit(self) -> None:
+        self.dbapi_connection.commit()
+
+    def rollback(self) -> None:
+        self.dbapi_connection.rollback()
+
+    def close(self) -> None:
+        self.stock.take_back(self.dbapi_connection)
+
+
+def _asking(driver: str, settings: dict[str, str]) -> dict[str, Any]:
+    """The keywords of ``connect()`` that ask for settings of the server."""
+    if not settings:
+        return {}
+    if driver == "asyncpg":
+        return {"server_settings": settings}
+    if driver == "pg8000":
+        named = {name: settings[name] for name in settings if name == "application_name"}
+        return {**named, "startup_params": {name: settings[name] for name in settings if name not in named}}
+    return {"options": " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())}
+
+
+def _stream(driver: str) -> Any:
+    """Runs a query whose rows stay with the server, where the driver can; gives its cursor and the first rows."""
+
+    def stream(connection: Any, query: str) -> Any:
+        if driver == "asyncpg":
+            cursor = connection.cursor(server_side=True)
+        else:
+            cursor = connection.cursor("stream") if driver != "pg8000" else connection.cursor()
+        cursor.execute(query)
+        return cursor, cursor.fetchmany(1)
+
+    return stream
 
 
 def _address(url: sa.URL, driver: str) -> sa.URL:

@@ -1,7 +1,8 @@
 """Random sequences of what connections own in the server's session, in a sandbox and on independent connections.
 
-Temporary tables, prepared statements, the mode of constraints, isolation levels, advisory locks, settings.  The names
-are the same on every connection; rows are each connection's own, so that production would rarely block.
+Temporary tables, prepared statements, the mode of constraints, isolation levels, advisory locks, settings (those of
+``connect()``), cursors and streams that are read on late.  The names are the same on every connection; rows are each
+connection's own, so that production would rarely block.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxError
 from tests.support.interleavings import Difference, Sequence
 
-__all__ = ["SESSION_SCHEMA", "SessionComparison", "SessionSide", "session_sequence"]
+__all__ = ["ASKED", "SESSION_SCHEMA", "SessionComparison", "SessionSide", "session_sequence"]
 
 SESSION_SCHEMA = """
 CREATE TABLE item (owner int, key int, PRIMARY KEY (owner, key));
@@ -31,6 +32,7 @@ EVERYTHING = "SELECT 'item', owner, key FROM item UNION ALL SELECT 'part', owner
 
 _LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 _ON_COMMIT = ("", "", " ON COMMIT DROP", " ON COMMIT DELETE ROWS", " ON COMMIT PRESERVE ROWS")
+_CURSORS = ("CURSOR", "SCROLL CURSOR", "CURSOR WITH HOLD")
 _LOCKS = (
     *("pg_try_advisory_lock({k})", "pg_try_advisory_lock_shared({k})", "pg_try_advisory_xact_lock({k})"),
     *("pg_try_advisory_xact_lock_shared({k})", "pg_advisory_unlock({k})", "pg_advisory_unlock_shared({k})"),
@@ -73,10 +75,21 @@ OPERATIONS: dict[str, tuple[int, Callable[[int, int, int], str]]] = {
     "advisory": (8, lambda i, n, fresh: f"SELECT {_LOCKS[n % len(_LOCKS)].format(k=n % 2)}"),
     "set": (2, lambda i, n, fresh: f"SET app.name = 'u{n}'"),
     "set_local": (2, lambda i, n, fresh: f"SET LOCAL app.name = 'l{n}'"),
-    "setting": (4, lambda i, n, fresh: "SELECT current_setting('app.name', true)"),
+    "reset": (1, lambda i, n, fresh: ("RESET app.name", "RESET ALL", "SET app.name TO DEFAULT")[n % 3]),
+    "setting": (
+        4,
+        lambda i, n, fresh: f"SELECT current_setting('{('app.name', 'app.name', 'application_name')[n % 3]}', true)",
+    ),
     "listen": (1, lambda i, n, fresh: f"LISTEN c{n % 2}"),
     "unlisten": (1, lambda i, n, fresh: f"UNLISTEN {('c0', 'c1', '*')[n % 3]}"),
     "listening": (2, lambda i, n, fresh: "SELECT pg_listening_channels() ORDER BY 1"),
+    "declare": (3, lambda i, n, fresh: f"DECLARE c{n % 2} {_CURSORS[n % 3]} FOR SELECT generate_series(1, 5)"),
+    "fetch": (5, lambda i, n, fresh: f"{('FETCH 2', 'FETCH 1', 'MOVE 1')[n % 3]} FROM c{n // 3 % 2}"),
+    "close_cursor": (2, lambda i, n, fresh: f"CLOSE {('c0', 'c1', 'ALL')[n % 3]}"),
+    "stream": (3, lambda i, n, fresh: ""),
+    "stream_on": (4, lambda i, n, fresh: ""),
+    "stream_end": (1, lambda i, n, fresh: ""),
+    "reconnect": (2, lambda i, n, fresh: ""),
     "savepoint": (7, lambda i, n, fresh: f"SAVEPOINT s{n % 2}"),
     "release": (4, lambda i, n, fresh: f"RELEASE SAVEPOINT s{n % 2}"),
     "rollback_to": (6, lambda i, n, fresh: f"ROLLBACK TO SAVEPOINT s{n % 2}"),
@@ -84,7 +97,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[int, int, int], str]]] = {
     "rollback": (6, lambda i, n, fresh: ""),
     "close": (3, lambda i, n, fresh: ""),
 }
-READS = {"read", "read_notes", "lock_rows", "skip_locked"}
+READS = {"read", "read_notes", "lock_rows", "skip_locked", "stream", "stream_on"}
 WRITES = {"insert", "note", "delete", "orphan", "adopt"}
 ENDS = {"commit", "rollback", "close"}
 _BLOCKED = ("55P03", "57014")
@@ -111,33 +124,62 @@ def session_sequence(seed: int) -> Sequence:
     return Sequence(connections, autocommit, tuple(steps))
 
 
+ASKED: tuple[dict[str, str], ...] = (
+    {},
+    {"app.name": "connected"},
+    {"default_transaction_isolation": "repeatable read"},
+    {"default_transaction_read_only": "on", "application_name": "reader"},
+)
+"""What a connection asks for when it connects: nothing, or as ``reconnect`` chooses."""
+
+
 class SessionSide:
     """Connections by number.
 
-    :param connect: a new DBAPI connection; closed, it is really closed.
+    :param connects: for each of :data:`ASKED`, a function that makes a DBAPI connection with it; closed, it is closed.
+    :param stream: runs a query on a connection whose rows stay with the server.
     """
 
-    def __init__(self, connect: Callable[[], Any], make_autocommit: Callable[[Any], None], sandbox: Any = None) -> None:
-        self.connect, self.make_autocommit, self.sandbox = connect, make_autocommit, sandbox
+    def __init__(
+        self,
+        connects: tuple[Callable[[], Any], ...],
+        make_autocommit: Callable[[Any], None],
+        stream: Callable[[Any, str], Any],
+        sandbox: Any = None,
+    ) -> None:
+        self.connects, self.make_autocommit, self.stream, self.sandbox = connects, make_autocommit, stream, sandbox
         self.open: dict[int, Any] = {}
+        self.streams: dict[int, Any] = {}
+        self.asked: dict[int, int] = {}
         self.autocommit: frozenset[int] = frozenset()
 
     def connection(self, i: int) -> Any:
         if i not in self.open:
-            self.open[i] = self.connect()
+            self.open[i] = self.connects[self.asked.get(i, 0)]()
             if i in self.autocommit:
                 self.make_autocommit(self.open[i])
         return self.open[i]
 
     def perform(self, i: int, name: str, n: int, fresh: int) -> Any:
-        if name == "close":
+        if name in ("close", "reconnect"):
+            self.streams.pop(i, None)
             if i in self.open:
                 self.open.pop(i).close()
+            self.asked[i] = 1 + n % 3 if name == "reconnect" else self.asked.get(i, 0)
             for error in self.sandbox.raised if self.sandbox is not None else ():
                 raise error  # a pool swallows what goes wrong; at the end of a test it is reported
             return None
         if name in ENDS:
             return getattr(self.connection(i), name)()
+        if name == "stream":
+            if i in self.streams:
+                return None
+            self.streams[i], rows = self.stream(self.connection(i), "SELECT key FROM item ORDER BY owner, key")
+            return rows
+        if name in ("stream_on", "stream_end"):
+            if i not in self.streams:
+                return None
+            return self.streams[i].fetchmany(2) if name == "stream_on" else self.streams.pop(i).close()
         return self.rows(self.connection(i), OPERATIONS[name][1](i, n, fresh))
 
     @staticmethod
@@ -150,13 +192,15 @@ class SessionSide:
             cursor.close()
 
     def everything(self) -> Any:
-        connection = self.connect()
+        connection = self.connects[0]()
         try:
             return self.rows(connection, EVERYTHING)
         finally:
             connection.close()
 
     def close(self) -> None:
+        self.streams.clear()
+        self.asked.clear()
         for i in list(self.open):
             self.open.pop(i).close()
 
@@ -255,6 +299,7 @@ _KINDS = {
     "cannot be rolled back": "overlapping rollback",
     "has a snapshot of the database|could not serialize": "snapshot",
     "takes rows without waiting": "locked rows",
+    "cursor .* cannot be declared": "name of a cursor",
     "deferred by SET CONSTRAINTS|fails a deferred constraint": "broken constraints",
 }
 

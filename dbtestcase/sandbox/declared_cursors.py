@@ -1,0 +1,130 @@
+"""Cursors that are declared by SQL: a name belongs to its connection, and ``WITH HOLD`` lasts as long as that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .connections import Client
+from .cursors import close_cursors, name_is_taken
+from .lexer import NAME, POSTGRESQL, name_in
+from .session_objects import SessionObjects
+from .session_settings import Flow
+from .statements import Statement
+from .topics import Topic
+
+__all__ = ["DeclaredCursors"]
+
+_ASKED = re.compile(
+    rf"(?:^|;)\s*(?:(close)\s+|(?:fetch|move)\s+(?:[^;\"]*?\b(?:from|in)\s+|(?:next|prior|first|last|all)\s+)?){NAME}\s*(?=;|$)",
+    re.IGNORECASE,
+)
+_LASTING = -1
+
+
+@dataclass
+class _Cursor:
+    owner: Client
+    scope: int
+    holdable: bool
+    depth: int
+    """How many savepoints its owner had set when it was declared; :data:`_LASTING`: its transaction was committed."""
+
+
+class DeclaredCursors(SessionObjects):
+    """Those of PostgreSQL; what a driver declares for its own cursors is among them.
+
+    :param fail: gives the server's error and aborts the client's transaction.
+    """
+
+    topics: ClassVar[Topic] = Topic.CURSORS
+
+    def __init__(self, fail: Callable[[Client, str, str], Exception]) -> None:
+        self._fail = fail
+        self._known: dict[str, _Cursor] = {}
+        self._left: list[str] = []
+        """Those of connections that were closed, which the server has still."""
+
+    @property
+    def used(self) -> bool:  # type: ignore[override]
+        return bool(self._known or self._left)
+
+    def check(self, client: Client, statement: Statement) -> Flow:
+        if statement.cursor:
+            known = self._known.get(statement.cursor)
+            if known is not None and known.owner is not client:
+                raise name_is_taken(statement.cursor, known.owner)
+        elif Topic.CURSORS in statement.topics:
+            for _, name in _asked(statement.text):
+                known = self._known.get(name)
+                if name in self._left or (known is not None and known.owner is not client):
+                    raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')
+        return
+        yield
+
+    def before(self, client: Client, statement: Statement) -> Flow:
+        if self._left:
+            left, self._left = self._left, []
+            yield from close_cursors(left, holdable=True)
+        if Topic.CURSORS in statement.topics and _closes_all(statement):
+            mine = {*client.cursors, *(name for name, each in self._known.items() if each.owner is client)}
+            if mine:
+                yield from close_cursors(mine, holdable=True)
+
+    def replace(self, client: Client, statement: Statement) -> str | None:
+        if Topic.CURSORS in statement.topics and _closes_all(statement):
+            return "SET LOCAL dbtestcase.done = 'closed'"
+        return None
+
+    def after(self, client: Client, statement: Statement) -> Flow:
+        if statement.cursor:
+            self._known[statement.cursor] = _Cursor(client, client.scope, statement.holdable, client.depth)
+        elif Topic.CURSORS in statement.topics:
+            for closed, name in _asked(statement.text):
+                if closed:
+                    self._known.pop(name, None)
+            if _closes_all(statement):
+                self._keep(lambda each: each.owner is not client)
+        return
+        yield
+
+    def ended(self, client: Client, *, committed: bool) -> Flow:
+        for each in self._known.values():
+            if each.owner is client and committed and each.holdable:
+                each.depth = _LASTING
+        self._keep(lambda each: each.owner is not client or each.depth == _LASTING)
+        return
+        yield
+
+    def rolled_back_to(self, client: Client, depth: int) -> None:
+        self._keep(lambda each: each.owner is not client or each.depth < depth)
+
+    def released(self, client: Client, depth: int) -> None:
+        for each in self._known.values():
+            if each.owner is client:
+                each.depth = min(each.depth, depth - 1)
+
+    def closed(self, client: Client) -> None:
+        self._left += [name for name, each in self._known.items() if each.owner is client]
+        self._keep(lambda each: each.owner is not client)
+
+    def forget(self, scope: int) -> Flow:
+        self._left.clear()
+        self._keep(lambda each: each.scope != scope)
+        return
+        yield
+
+    def _keep(self, kept: Callable[[_Cursor], bool]) -> None:
+        self._known = {name: each for name, each in self._known.items() if kept(each)}
+
+
+def _asked(text: str) -> list[tuple[bool, str]]:
+    """The cursors that a string of SQL fetches from or moves in, or closes."""
+    matches = _ASKED.finditer(POSTGRESQL.mask(text))
+    return [(match[1] is not None, name_in(text[match.start(2) : match.end(2)])) for match in matches]
+
+
+def _closes_all(statement: Statement) -> bool:
+    return " ".join(POSTGRESQL.mask(statement.text).lower().rstrip("; \n").split()) == "close all"
