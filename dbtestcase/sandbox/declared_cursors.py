@@ -45,7 +45,7 @@ class DeclaredCursors(SessionObjects):
         self._fail = fail
         self._known: dict[str, _Cursor] = {}
         self._left: list[str] = []
-        """Those of connections that were closed, which the server has still."""
+        """Those that are gone for their connections, and that the server may have still."""
 
     @property
     def used(self) -> bool:  # type: ignore[override]
@@ -99,7 +99,8 @@ class DeclaredCursors(SessionObjects):
         yield
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
-        self._keep(lambda each: each.owner is not client or each.depth < depth)
+        # after an error the server may have them still: only what lies above everybody's writes is rolled back at once
+        self._leave(lambda each: each.owner is client and each.depth >= depth)
 
     def released(self, client: Client, depth: int) -> None:
         for each in self._known.values():
@@ -107,14 +108,17 @@ class DeclaredCursors(SessionObjects):
                 each.depth = min(each.depth, depth - 1)
 
     def closed(self, client: Client) -> None:
-        self._left += [name for name, each in self._known.items() if each.owner is client]
-        self._keep(lambda each: each.owner is not client)
+        self._leave(lambda each: each.owner is client)
 
     def forget(self, scope: int) -> Flow:
         self._left.clear()
         self._keep(lambda each: each.scope != scope)
         return
         yield
+
+    def _leave(self, gone: Callable[[_Cursor], bool]) -> None:
+        self._left += [name for name, each in self._known.items() if gone(each)]
+        self._keep(lambda each: not gone(each))
 
     def _keep(self, kept: Callable[[_Cursor], bool]) -> None:
         self._known = {name: each for name, each in self._known.items() if kept(each)}

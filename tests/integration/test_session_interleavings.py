@@ -170,10 +170,12 @@ class _Stock:
             await_only(connection._connection.execute(self.RESET))
         else:
             cursor.execute(self.RESET, **({"prepare": False} if driver == "psycopg" else {}))
-        cursor.execute("SELECT current_setting('app.name', true)")
-        found = cursor.fetchone()[0]
+        cursor.execute("SELECT current_setting('app.name', true), pg_my_temp_schema() <> 0")
+        name, temporary = cursor.fetchone()
         cursor.close()
-        if found == "":  # a setting of the application's own that was set once is never unknown again
+        # A setting of the application's own that was set once is never unknown again.  A plan that asyncpg keeps for a
+        # permanent table goes on to read that, unless the temporary one that hides it is the first of the session.
+        if name == "" or (temporary and driver == "asyncpg"):
             connection.close()
         else:
             connection.autocommit = False
