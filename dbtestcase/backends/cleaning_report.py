@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from dbtestcase.errors import CleaningError
+
 T = TypeVar("T")
 
-__all__ = ["Look", "Opened", "Report", "Session", "in_the_way", "may_yet_finish"]
+__all__ = ["Look", "Opened", "Report", "Session", "in_the_way", "may_yet_finish", "still_writing"]
 
 
 class Look(IntEnum):
@@ -63,6 +65,8 @@ class Session:
         return self.state not in ("idle", "")
 
     def __str__(self) -> str:
+        if not self.pid:
+            return f"{self.state} ({_one_line(self.query)})"
         name = f"{self.application!r}, " if self.application else ""
         text = f"connection {self.pid} ({name}{self.state}"
         if self.advisory:
@@ -137,6 +141,16 @@ def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
         if user != thread and (user is not None or session.state == "active"):
             return True
     return False
+
+
+def still_writing(database: str, sessions: Collection[Session]) -> CleaningError:
+    """The error for a database that never comes to rest, with those who were ended in vain."""
+    names = "; ".join(map(str, sessions)) or "a connection that nobody was found to hold"
+    return CleaningError(
+        f"The database {database!r} could not be put back, because others go on working in it: {names}.",
+        cause="a thread or a process that the test started is still running, and connects again when it is ended.",
+        remedy="stop it before the test ends (join the thread, wait for the process), with addCleanup.",
+    )
 
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:

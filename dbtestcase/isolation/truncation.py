@@ -292,14 +292,19 @@ class TruncatingIsolation(Isolation):
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         report, given_back = cleaning.Report(), list[cleaning.Session]()
-        if self.run.full_disks.found:
-            self.run.make_anew()
-            self._lost = True
-        else:
-            given_back, report = self._put_back()
-        self.run.forget_loop()
-        self._in_test(False)
-        self.run.rerouting.release(Until.TEST)
+        try:
+            if self.run.full_disks.found:
+                self.run.make_anew()
+                self._lost = True
+            else:
+                given_back, report = self._put_back()
+        except BaseException:
+            self._lost = True  # the next test begins on a database that is as it should be, or fails in its turn
+            raise
+        finally:
+            self.run.forget_loop()
+            self._in_test(False)
+            self.run.rerouting.release(Until.TEST)
         return self._problems(given_back, report, failed=failed, test_files=test_files)
 
     def begin_nested(self) -> None:

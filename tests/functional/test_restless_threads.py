@@ -67,6 +67,65 @@ RESTLESS = """
         setattr(RestlessTest, f"test_{{number:02}}", make_test(number))
 """
 
+COMMITTING = """
+    import threading
+    import sqlalchemy as sa
+    from dbtestcase import TruncatingDatabaseTest
+
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(50)))
+    engine = sa.create_engine({url!r})
+    stop, threads = threading.Event(), []
+
+    def add(name):
+        with engine.begin() as connection:
+            connection.execute(sa.insert(item).values(name=name))
+
+    def work():
+        while not stop.is_set():
+            try:
+                add("restless")
+            except sa.exc.SQLAlchemyError:
+                pass
+
+    class Case(TruncatingDatabaseTest):
+        metadata = metadata
+        url = {class_url!r}
+        engines = [engine]
+
+    class RestlessTest(Case):
+        def setUp(self):
+            while len(threads) < 2:
+                threads.append(threading.Thread(target=work, daemon=True))
+                threads[-1].start()
+
+        @classmethod
+        def tearDownClass(cls):
+            stop.set()
+            for thread in threads: thread.join()
+            super().tearDownClass()
+
+        def add(self):
+            for _ in range(50):
+                try:
+                    return add("of the test")
+                except sa.exc.DBAPIError:  # SQLite's lock
+                    pass
+
+        test_1 = test_2 = test_3 = add
+
+    class ZAfterTest(Case):
+        def test_1(self):
+            with engine.connect() as connection:
+                self.assertEqual(connection.execute(sa.select(item)).all(), [])
+            add("of the test")
+
+        def test_2(self):
+            with engine.connect() as connection:
+                self.assertEqual(connection.execute(sa.select(item)).all(), [])
+            print("all as it was")
+"""
+
 SLEEPING = """
     import threading
     import sqlalchemy as sa
@@ -173,6 +232,18 @@ class RestlessThreadsTest(unittest.TestCase):
             with self.subTest(driver):
                 require_module({"mysqldb": "MySQLdb"}.get(driver, driver), "mysqlclient")
                 self.check(f"mariadb+{driver}:///app")
+
+    def test_beside_tests_that_commit(self) -> None:
+        """Each test ends, whatever it is told; the process lives on, and the next class finds nothing of theirs."""
+        require_mariadb()
+        with tempfile.TemporaryDirectory() as folder:
+            for url in ("postgresql+psycopg:///app", "mariadb+pymysql:///app", f"sqlite:///{folder}/app.db"):
+                with self.subTest(url):
+                    class_url = None if url.startswith("postgresql") else url
+                    write_suite(folder, {"test_restless.py": COMMITTING.format(url=url, class_url=class_url)})
+                    outcome = run_suite(folder, "unittest", warnings="ignore")
+                    self.assertIn("all as it was", outcome.output)
+                    self.assertIn("Ran 5 tests", outcome.output)
 
     def test_a_statement_that_runs_when_its_test_ends_is_interrupted(self) -> None:
         for driver in ("psycopg", "psycopg2"):

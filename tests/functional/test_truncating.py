@@ -340,6 +340,7 @@ class LeftoversTest(InnerCase):
             "every connection ended": "with self.connect() as c: c.execute('select pg_terminate_backend(pid) from "
             "pg_stat_activity where pid <> pg_backend_pid() and datname is not null')",
             "no connections accepted": "self.alone('alter database {} allow_connections false')",
+            "a template": "self.alone('alter database {} is_template true')",
             "dropped": "self.alone('drop database {} with (force)')",
             "renamed": "app.engine.dispose(); self.alone('alter database {} rename to renamed_by_a_test', end=True)",
             "a subscription": "with self.connect() as c: c.execute(\"create subscription hears connection 'dbname=x' "

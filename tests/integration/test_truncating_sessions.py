@@ -134,6 +134,21 @@ class SessionsTest(InnerRuns):
         tests = {"test_1": locks, "test_2": Case.add, "test_3": Case.add}
         self.assertFailed(self.case(**tests), pattern=r"LeakError: .*test_1 left behind a connection \d+", tests=3)
 
+    def test_a_prepared_transaction_is_rolled_back_and_named(self) -> None:
+        def prepares(test: Any) -> None:
+            test.add()
+            connection = test.connection_without_a_database()
+            cursor = connection.cursor()
+            for statement in ("START 'x'", "END 'x'", "PREPARE 'x'"):
+                cursor.execute(f"XA {statement}")
+                if statement.startswith("START"):
+                    cursor.execute(f"INSERT INTO {test.note} (text) VALUES ('prepared')")
+            connection.close()
+
+        tests = {"test_1": prepares, "test_2": Case.add, "test_3": Case.add}
+        pattern = r"LeakError: .*test_1 left behind a prepared transaction .*XA PREPARE X'78'"
+        self.assertFailed(self.case(**tests), pattern=pattern, tests=3)
+
     def test_a_table_lock_of_a_connection_without_a_database_is_named(self) -> None:
         held: list[Any] = []
 

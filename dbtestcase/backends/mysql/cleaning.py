@@ -14,7 +14,7 @@ from dataclasses import replace
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, still_writing
 from dbtestcase.backends.mysql.cleaning_state import State, keep_counters, read_state
 from dbtestcase.backends.mysql.definitions import (
     Definition,
@@ -97,11 +97,7 @@ class MySQLCleaner(Cleaner):
                     report = report.joined(Report(ended=tuple(ended)))
                 else:
                     raise self._failed(error) from error
-        raise CleaningError(
-            f"The database {self._url.database!r} could not be put back: somebody goes on writing.",
-            cause="a thread or process of the test that has not ended",
-            remedy="wait for them at the end of the test",
-        )
+        raise still_writing(str(self._url.database), report.ended)
 
     def _step(self, look: Look, *, again: bool) -> tuple[Report, bool]:
         """Put back what has changed; whether everything is now as it was."""

@@ -95,7 +95,7 @@ class MySQLDatabase(Database):
                     self._register.write(name, self._key, content, "in use")
                     self._named(name)
                     return True
-                self._register.drop(name)
+                self._register.drop_unless_locked(name)
             self._admin.unlock(name)
         return False
 

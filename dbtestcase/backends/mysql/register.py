@@ -15,10 +15,12 @@ from dataclasses import asdict
 
 from dbtestcase.backends.mysql.admin import Admin, quoted
 from dbtestcase.backends.mysql.content import Content
+from dbtestcase.backends.mysql.link import number_of
 from dbtestcase.errors import DatabaseError
 
 __all__ = ["Register"]
 
+_LOCKED = 1205
 LONGEST = 64  # characters of a database's name
 KEPT_IN_ALL = 24
 
@@ -97,6 +99,16 @@ class Register:
         self._admin.run(f"DROP DATABASE IF EXISTS {quoted(name)}")
         self._rows(f"DELETE FROM {self._table} WHERE name = %s", (name,))
 
+    def drop_unless_locked(self, name: str) -> bool:
+        """Drop a database; ``False`` where a prepared transaction, which no connection holds, locks its tables."""
+        try:
+            self.drop(name)
+        except DatabaseError as error:
+            if number_of(error) != _LOCKED:
+                raise
+            return False
+        return True
+
     def drop_unused(self, *, all_of_them: bool = False) -> Iterator[str]:
         """Drop what was not completed or not meant to be kept, and of the others all but those used last."""
         rows = self._rows(f"SELECT name, content <> '', state FROM {self._table} ORDER BY used DESC, name")
@@ -108,8 +120,7 @@ class Register:
             if (all_of_them or not reusable or kept > KEPT_IN_ALL) and self._admin.lock(name):
                 used = self._admin.is_used(name)  # by a run that has lost the connection which held its lock
                 try:
-                    if not used:
-                        self.drop(name)
+                    used = used or not self.drop_unless_locked(name)
                 finally:
                     self._admin.unlock(name)
                 if not used:

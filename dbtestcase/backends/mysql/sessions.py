@@ -21,6 +21,10 @@ GRACE = 0.25  # seconds for a connection to end its work by itself
 PATIENCE = 5.0  # seconds for one that was ended to be gone
 PAUSE = 0.002
 LOOK = 0.15  # seconds between two looks at who waits for whom: within 0.1 s the server says the same again
+PREPARED_LOOKS = 5
+_NOBODYS = "0"
+"""The connection of a transaction that was prepared by one that is gone."""
+
 _MAY_NOT = 1227
 _GONE = 1094  # no such connection
 
@@ -130,15 +134,19 @@ class Sessions:
             around = Sessions(self._url, observer)
             waiting = pool.submit(self._link.rows, refused.statement)
             ended: list[Session] = []
+            looks = 0
             while not wait([waiting], timeout=LOOK).done:
                 try:
-                    numbers = [str(number) for (number,) in observer.rows(_BLOCKING + str(self._link.id))]
+                    numbers = [str(number or 0) for (number,) in observer.rows(_BLOCKING + str(self._link.id))]
                 except ServerSaid:  # MySQL, and users without the right
                     continue
                 if numbers:
                     found = around._read(f"ID IN ({', '.join(numbers)})", opened)
                     self._kill(observer, found)
                     ended += found
+                if _NOBODYS in numbers:
+                    looks += 1
+                    ended += self._roll_back_prepared(observer, hesitate=looks < PREPARED_LOOKS)
             problem = waiting.exception()
             if ended or problem is None:
                 return ended
@@ -154,6 +162,24 @@ class Sessions:
             self._kill(observer, inside)
             return inside
 
+    def _roll_back_prepared(self, link: Link, *, hesitate: bool) -> list[Session]:
+        """End what ``XA PREPARE`` has left without a connection: of whose database it is, the server does not say.
+
+        :param hesitate: where there are several, those of other tests of these moments may yet be ended by them.
+        """
+        prepared = [_xid(*row) for row in link.rows("XA RECOVER")]
+        if hesitate and len(prepared) > 1:
+            return []
+        rolled_back = []
+        for name in prepared:
+            try:
+                link.rows(f"XA ROLLBACK {name}")
+            except ServerSaid:  # somebody has ended it, or it still belongs to a connection
+                continue
+            state, query = "prepared transaction", f"XA PREPARE {name}"
+            rolled_back.append(Session(pid=0, state=state, query=query, holds=True))
+        return rolled_back
+
     def _other_holder(self, refused: ServerSaid, suspects: list[Session]) -> CleaningError:
         return CleaningError(
             f"The database {self._link.database!r} could not be put back, because somebody holds a lock: {refused}.",
@@ -163,3 +189,9 @@ class Sessions:
             else "a connection that the user of the tests may not see has locked a table",
             remedy="end its transaction, UNLOCK TABLES or close it in the test",
         )
+
+
+def _xid(number: object, length: object, _: object, data: object) -> str:
+    """A prepared transaction's name, as ``XA`` takes it."""
+    raw, cut = data if isinstance(data, bytes) else str(data).encode("latin1"), int(str(length))
+    return f"X'{raw[:cut].hex()}', X'{raw[cut:].hex()}', {number}"

@@ -223,8 +223,11 @@ def drop(admin: Admin, name: str) -> None:
             end_connections(admin, name)
         try:
             admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
-        except psycopg.errors.ObjectInUse:
-            _end_replication(admin, name)
+        except (psycopg.errors.ObjectInUse, psycopg.errors.WrongObjectType) as error:
+            if isinstance(error, psycopg.errors.WrongObjectType):  # somebody has made a template of it
+                admin.execute("ALTER DATABASE {name} IS_TEMPLATE false", name=name)
+            else:
+                _end_replication(admin, name)
             admin.execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
     except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as error:
         raise DatabaseError(
@@ -268,7 +271,8 @@ SELECT pg_try_advisory_lock(%(lease_class)s, %(lease)s),
                AND classid = %(lease_class)s::int::oid AND objid::bigint = %(unsigned)s),
        EXISTS (SELECT FROM pg_stat_activity
                WHERE datname = %(name)s AND backend_type IS DISTINCT FROM 'autovacuum worker'),
-       ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = %(name)s)
+       ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = %(name)s),
+       EXISTS (SELECT FROM pg_database WHERE datname = %(name)s AND datistemplate)
 """
 
 
@@ -281,12 +285,14 @@ def drop_unless_in_use(admin: Admin, name: str) -> bool:
     if admin.holds(LEASE_LOCKS, key):  # the server would give it twice
         return False
     parameters = {"lease_class": LEASE_LOCKS, "lease": key, "unsigned": key & 0xFFFFFFFF, "name": name}
-    claimed, owned, connected, prepared = admin.rows(_CLAIM, parameters)[0]
+    claimed, owned, connected, prepared, is_template = admin.rows(_CLAIM, parameters)[0]
     try:
         if not claimed or owned or connected:
             return False
         if prepared:
             _roll_back_prepared(admin, name, prepared)
+        if is_template:
+            admin.execute("ALTER DATABASE {name} IS_TEMPLATE false", name=name)
         admin.execute("DROP DATABASE IF EXISTS {name}", name=name)  # not by force: somebody may have just come
         return True
     except psycopg.Error:  # in use, dropped or taken by others, or not ours to drop

@@ -158,7 +158,7 @@ class PostgreSQLCleaner(Cleaner):
                 return report.joined(Report(ended=tuple(ended), absent=absent))
             hesitate = number == 0 and not attempt.disturbed
             ended += self._connections.end(expected, lasting, opened or {}, hesitate=hesitate)
-        raise still_there(ended, refused)
+        raise still_there(str(self._url.database), ended, refused)
 
     def _absent(self, expected: Collection[int]) -> tuple[int, ...]:
         there = {session.pid for session in self.others()}

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish
+from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish, still_writing
 from dbtestcase.errors import CleaningError
 
 __all__ = ["HELD", "PRESENT", "Connections", "still_there"]
@@ -160,7 +160,7 @@ class Connections:
         return rolled_back
 
 
-def still_there(sessions: Collection[Session], error: Exception | None) -> CleaningError:
+def still_there(database: str, sessions: Collection[Session], error: Exception | None) -> CleaningError:
     """The error for a database that never comes to rest, or whose server refuses the cleaning."""
     if error is not None:
         return CleaningError(
@@ -170,12 +170,7 @@ def still_there(sessions: Collection[Session], error: Exception | None) -> Clean
             " setting or on other rows.",
             remedy="make them in setUp(), or let the constraint depend on its own row alone.",
         )
-    names = "; ".join(str(session) for session in sessions) or "a lock that nobody was found to hold"
-    return CleaningError(
-        f"The database could not be cleaned, because others go on working in it: {names}.",
-        cause="a thread or a process that the test started is still running, and connects again when it is ended.",
-        remedy="stop it before the test ends (join the thread, wait for the process), with addCleanup.",
-    )
+    return still_writing(database, sessions)
 
 
 def _stays(session: Session, why: str) -> CleaningError:

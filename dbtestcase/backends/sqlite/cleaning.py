@@ -20,13 +20,14 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, still_writing
 from dbtestcase.backends.sqlite import files, locks
 from dbtestcase.errors import CleaningError
 
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
 
 PATIENCE = 2.0  # seconds to wait for another process's transaction
+ATTEMPTS = 5
 GRACE = 0.05  # seconds for a connection to end its transaction by itself
 PAUSE = 0.002
 
@@ -65,22 +66,30 @@ class SQLiteCleaner(Cleaner):
         opened: Mapping[int, Opened] | None = None,
         look: Look = Look.TOUCHED,
     ) -> Report:
-        ended = self._end(expected, lasting, opened or {})
-        if self._inode_now() != self._inode:  # the application deletes its file to begin anew
-            self._connection.close()
-            self._open()
-            self._stale = True
-        ended += self._wait_for_locks()
-        if not self._stale and self._data_version() == self._version:
-            return Report(ended=tuple(ended))
-        if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
-            self._set_journal_mode(self._journal)
-        self._copy(self._kept or self._made, self._connection)
-        if self._journal_mode() != self._journal:
-            self._set_journal_mode(self._journal)
-        self._stale = False
-        self._version = self._data_version()
-        return Report(restored=("the whole database",), ended=tuple(ended))
+        ended: list[Session] = []
+        restored: tuple[str, ...] = ()
+        for _ in range(ATTEMPTS):
+            ended += self._end(expected, lasting, opened or {})
+            if self._inode_now() != self._inode:  # the application deletes its file to begin anew
+                self._connection.close()
+                self._open()
+                self._stale = True
+            ended += self._wait_for_locks()
+            before = self._data_version()
+            if not self._stale and before == self._version:
+                return Report(restored=restored, ended=tuple(ended))
+            if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
+                self._set_journal_mode(self._journal)
+            self._copy(self._kept or self._made, self._connection)
+            if self._journal_mode() != self._journal:
+                self._set_journal_mode(self._journal)
+            self._stale = False
+            restored = ("the whole database",)
+            self._version = self._data_version()
+            if self._version == before:
+                return Report(restored=restored, ended=tuple(ended))
+            self._stale = True  # somebody has committed meanwhile
+        raise still_writing(str(self._url.database), ended)
 
     def _wait_for_locks(self) -> list[Session]:
         """Wait until nobody holds a lock that the next test would meet; end those of this process that do."""
@@ -113,7 +122,7 @@ class SQLiteCleaner(Cleaner):
         for session in in_the_way(sessions, expected, lasting):
             connection = session.opened.connection if session.opened is not None else None
             if connection is not None:
-                locks.end_connection(connection)
+                locks.end_connection(connection, session.opened.thread if session.opened is not None else None)
             ended.append(session)
         return ended
 

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,32 @@ def in_transaction(connection: Any) -> bool:
     return False
 
 
-def end_connection(connection: Any) -> None:
-    """Close a connection, in whatever event loop or thread it was made; one that is closed already stays so."""
+def end_connection(connection: Any, thread: int | None = None) -> None:
+    """End a connection, in whatever event loop it was made; one that is closed already stays so.
+
+    :param thread: who uses it.  Where that is another thread, which may be inside of a statement at this moment, the
+        connection is rolled back and writes no more; to close it could crash the process.
+    """
     driver = getattr(connection, "driver_connection", connection)
     if isinstance(driver, sqlite3.Connection):
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile, or good for another thread alone
             driver.interrupt()
-            driver.close()
+            if thread == threading.get_ident():
+                driver.close()
+                return
+            for statement in ("PRAGMA query_only = ON", "ROLLBACK"):
+                with contextlib.suppress(sqlite3.OperationalError):  # interrupted, or nothing to roll back
+                    driver.execute(statement).close()
         return
     with contextlib.suppress(ValueError, sqlite3.ProgrammingError):
         driver._conn.interrupt()
-    thread = getattr(driver, "_thread", driver)
+    worker = getattr(driver, "_thread", driver)
     if hasattr(driver, "stop"):  # aiosqlite 0.22
         driver.stop()
     elif (real := getattr(driver, "_connection", None)) is not None:
         driver._tx.put_nowait((_Nobody(), real.close))
         driver._running = False
-    thread.join(THREAD_PATIENCE)
+    worker.join(THREAD_PATIENCE)
 
 
 class _Nobody:
@@ -63,7 +73,7 @@ def end_holders(file: Path | None, shown: str) -> list[Session]:
     # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
     for connection in [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]:
         if in_transaction(connection) and _is_on(connection, file, shown):
-            end_connection(connection)
+            end_connection(connection, None if threading.active_count() > 1 else threading.get_ident())
             opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
             ended.append(Session(pid=id(connection), state="idle in transaction", holds=True, opened=opened))
     return ended
