@@ -62,7 +62,7 @@ def _keep(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
 
     url = database.keep(test_id, fill)
     count.kept += 1
-    hours = of_class.stay(run.settings)
+    hours = of_class.keep_server(run.settings)
     return "\n".join(_note(url, copied[0], hours=hours, password=_password_of(of_class.cls, url)))
 
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from sqlalchemy import URL
 
 from ..backends import Database, ExistingUse, Recipe, checked_url, test_database
-from ..drivers import Target, family_of, targets_of_url
+from ..drivers import Endpoint, endpoints_of_url, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import sync_engine_of
 from ..reporting import shown
-from ..server import STAY_HOURS, Server, disposable_server
+from ..server import KEEP_HOURS, Server, disposable_server
 from ..settings import Settings
 from . import scopes
 from .hints import extension_hint
@@ -43,10 +43,10 @@ class Provisioning:
             return checked_url(self.cls.url, f"{self.cls.__qualname__}.url")
         return checked_url(settings.url, "DBTESTCASE_URL") if settings.url is not None else None
 
-    def aliases(self, settings: Settings) -> frozenset[Target]:
+    def aliases(self, settings: Settings) -> frozenset[Endpoint]:
         """The database that the URL names: engines that point there mean the test database."""
         configured = self.configured_url(settings)
-        return targets_of_url(configured) if configured is not None and configured.database else frozenset()
+        return endpoints_of_url(configured) if configured is not None and configured.database else frozenset()
 
     def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
@@ -149,7 +149,7 @@ class Provisioning:
             return made
         return scopes.enter("run", (*key, id(database)), factory)
 
-    def stay(self, settings: Settings) -> int:
+    def keep_server(self, settings: Settings) -> int:
         """Let the disposable server go on after the run, because rows are kept on it.
 
         :returns: for how many hours; 0 where the server is not ours.
@@ -157,8 +157,8 @@ class Provisioning:
         _, disposable = self.server_url(settings, [])
         if not disposable:
             return 0
-        self.server(settings, "postgresql").stay()
-        return STAY_HOURS
+        self.server(settings, "postgresql").keep()
+        return KEEP_HOURS
 
     def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
-    Target,
+    Endpoint,
     connect_arguments,
+    endpoints_of_arguments,
+    endpoints_of_connection,
+    endpoints_of_pool,
+    endpoints_of_url,
     family_of,
-    targets_of_arguments,
-    targets_of_connection,
-    targets_of_pool,
-    targets_of_url,
 )
 from .harness import harness_connections, is_harness, is_own, own
 from .patience import patient, patiently
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 __all__ = [
     "KEEPALIVES",
     "LOCK_TIMEOUT",
-    "Target",
+    "Endpoint",
     "WireFactory",
     "connect_arguments",
     "connect_virtual",
     "descriptor_of",
+    "endpoints_of_arguments",
+    "endpoints_of_connection",
+    "endpoints_of_pool",
+    "endpoints_of_url",
     "family_of",
     "guarding",
     "harness_connections",
@@ -42,10 +46,6 @@ __all__ = [
     "patient",
     "patiently",
     "register",
-    "targets_of_arguments",
-    "targets_of_connection",
-    "targets_of_pool",
-    "targets_of_url",
     "watch_files",
     "watch_session",
     "watching",

@@ -12,7 +12,7 @@ from sqlalchemy import Dialect
 from ..sandbox import Rows
 from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
 from .dbapi import ProxyConnection, ProxyCursor
-from .loop_thread import PortalConnection, PortalWire
+from .loop_thread import LoopConnection, LoopWire
 
 __all__ = ["AsyncpgWire"]
 
@@ -20,7 +20,7 @@ _OUTER = SimpleNamespace(_managed=False, _isolation=None)
 """Stands in for a transaction that asyncpg has begun."""
 
 
-class AsyncpgWire(PortalWire):
+class AsyncpgWire(LoopWire):
     """The wire of a sandbox that speaks asyncpg."""
 
     def __init__(self, *args: Any) -> None:
@@ -37,7 +37,7 @@ class AsyncpgWire(PortalWire):
         if driver._config.command_timeout != command_timeout:
             driver._config = driver._config._replace(command_timeout=command_timeout)
         if self.codecs.current is not codecs:
-            self.connection.portal.run(self.codecs.apply(codecs))
+            self.connection.loop_thread.run(self.codecs.apply(codecs))
             self._forget_statements()
 
     @property
@@ -54,7 +54,7 @@ class AsyncpgWire(PortalWire):
         return rows
 
     def send(self, command: str) -> Rows:
-        portal = self.connection.portal
+        portal = self.connection.loop_thread
         if command.lstrip().partition(" ")[0].upper() in ("SELECT", "WITH"):
             return [tuple(row) for row in portal.run(self._asyncpg.fetch(command))]
         portal.run(self._asyncpg.execute(command))
@@ -65,7 +65,7 @@ class AsyncpgWire(PortalWire):
 
     def cut(self, why: str) -> None:
         self._gone = why
-        self.connection.portal.start(self._asyncpg.terminate)
+        self.connection.loop_thread.start(self._asyncpg.terminate)
 
     @property
     def gone(self) -> str:
@@ -88,12 +88,12 @@ class AsyncpgWire(PortalWire):
             self.broken = True
 
     def cut_off(self, error: BaseException) -> None:
-        if self.connection.portal.was_cut_off() or isinstance(error, TimeoutError):
+        if self.connection.loop_thread.was_cut_off() or isinstance(error, TimeoutError):
             self.broken = True  # the driver has cancelled the statement
 
     def forget_plans(self) -> None:
         self._forget_statements()
-        self.connection.portal.run(self._asyncpg.reload_schema_state())
+        self.connection.loop_thread.run(self._asyncpg.reload_schema_state())
 
     def _forget_statements(self) -> None:
         cache = self.connection.real._prepared_statement_cache
@@ -140,7 +140,7 @@ def _no_transaction() -> Exception:
     return NoActiveSQLTransactionError("cursor cannot be created outside of a transaction")  # type: ignore[no-any-return]
 
 
-class _Connection(PortalConnection):
+class _Connection(LoopConnection):
     """Looks like SQLAlchemy's adapted connection of asyncpg."""
 
     _wire: AsyncpgWire
@@ -185,7 +185,7 @@ class _Connection(PortalConnection):
         if method != "reset_type_codec":
             wanted[schema, typename] = Registration(method, arguments)
         self._codecs = self._wire.codecs.interned(wanted)
-        if self._wire.connection.portal.runs_here or self._wire.codecs.current is self._codecs:
+        if self._wire.connection.loop_thread.runs_here or self._wire.codecs.current is self._codecs:
             return  # with the next statement
         scheduler = self._sandbox.scheduler
         await scheduler.acquire_async(self._client.ticket)

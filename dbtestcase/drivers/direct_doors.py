@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from .endpoints import Target, targets_of_arguments
+from .endpoints import Endpoint, endpoints_of_arguments
 from .harness import is_harness
 
 __all__ = ["guarding", "watch_files"]
 
-Guards = Callable[[frozenset[Target]], bool]
-Refuse = Callable[[str, Target], Exception]
+Guards = Callable[[frozenset[Endpoint]], bool]
+Refuse = Callable[[str, Endpoint], Exception]
 
 _guards: list[tuple[Guards, Refuse]] = []
 _done: set[str] = set()
@@ -62,9 +62,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
     if not _guards or is_harness():
         return
-    targets = targets_of_arguments(dialect, args, parameters)
+    endpoints = endpoints_of_arguments(dialect, args, parameters)
     for guards, refuse in _guards:
-        for target in targets:
+        for target in endpoints:
             if guards(frozenset([target])) and not _asked_by_harness():
                 raise refuse(what, target)
 

@@ -16,13 +16,13 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
 
 __all__ = [
-    "Target",
+    "Endpoint",
     "connect_arguments",
+    "endpoints_of_arguments",
+    "endpoints_of_connection",
+    "endpoints_of_pool",
+    "endpoints_of_url",
     "family_of",
-    "targets_of_arguments",
-    "targets_of_connection",
-    "targets_of_pool",
-    "targets_of_url",
 ]
 
 _LOCAL = {
@@ -40,7 +40,7 @@ def family_of(dialect: str) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
+class Endpoint:
     """One database of one server."""
 
     dialect: str
@@ -49,28 +49,28 @@ class Target:
     database: str
 
 
-def targets_of_url(url: URL) -> frozenset[Target]:
+def endpoints_of_url(url: URL) -> frozenset[Endpoint]:
     """The databases that a URL names, one for each of its hosts; none for one in memory that nobody else can name."""
     cls = url.get_dialect()
     args, parameters = cls().create_connect_args(url)
-    return _targets(cls.name, args, parameters)
+    return _endpoints(cls.name, args, parameters)
 
 
-def targets_of_arguments(
+def endpoints_of_arguments(
     dialect: Dialect | str, args: Sequence[Any], parameters: Mapping[str, Any]
-) -> frozenset[Target]:
+) -> frozenset[Endpoint]:
     """The databases that ``dialect.connect(*args, **parameters)`` would try to reach."""
-    return _targets(dialect if isinstance(dialect, str) else dialect.name, args, parameters)
+    return _endpoints(dialect if isinstance(dialect, str) else dialect.name, args, parameters)
 
 
-def targets_of_pool(pool: Pool, dialect: Dialect, url: URL) -> frozenset[Target]:
+def endpoints_of_pool(pool: Pool, dialect: Dialect, url: URL) -> frozenset[Endpoint]:
     """The databases that an engine's pool connects to; with ``creator=`` those that its URL names, perhaps none."""
     found = connect_arguments(pool)
     if found is not None:
-        return targets_of_arguments(dialect, *found)
+        return endpoints_of_arguments(dialect, *found)
     if not (url.host or url.database or url.query):
         return frozenset()
-    return targets_of_arguments(dialect, *dialect.create_connect_args(url))
+    return endpoints_of_arguments(dialect, *dialect.create_connect_args(url))
 
 
 def connect_arguments(pool: Pool) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
@@ -85,24 +85,24 @@ def connect_arguments(pool: Pool) -> tuple[Sequence[Any], Mapping[str, Any]] | N
     return variables.get("cargs_tup") or variables.get("cargs") or (), variables.get("cparams") or {}
 
 
-def targets_of_connection(connection: Any) -> frozenset[Target]:
+def endpoints_of_connection(connection: Any) -> frozenset[Endpoint]:
     """The database that a DBAPI connection of PostgreSQL has reached; none where that cannot be told."""
     real = getattr(connection, "_connection", connection)  # SQLAlchemy's adapters of async drivers
     info = getattr(real, "info", None)
     if info is not None and hasattr(info, "dbname"):
         with contextlib.suppress(Exception):  # a driver says it in its own way that the connection is closed
-            return _targets("postgresql", (), {"host": info.host, "port": info.port, "dbname": info.dbname})
+            return _endpoints("postgresql", (), {"host": info.host, "port": info.port, "dbname": info.dbname})
     address, parameters = getattr(real, "_addr", None), getattr(real, "_params", None)
     if address is not None and parameters is not None:  # asyncpg
         host, port = address if isinstance(address, tuple) else (os.path.dirname(address), address.rsplit(".", 1)[-1])
-        return _targets("postgresql", (), {"host": host, "port": port, "dbname": parameters.database})
+        return _endpoints("postgresql", (), {"host": host, "port": port, "dbname": parameters.database})
     return frozenset()
 
 
-def _targets(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> frozenset[Target]:
+def _endpoints(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> frozenset[Endpoint]:
     dialect = family_of(dialect)
     if dialect == "sqlite":
-        return _sqlite_targets(str(args[0]) if args else str(parameters.get("database", "")))
+        return _sqlite_endpoints(str(args[0]) if args else str(parameters.get("database", "")))
     values = {name: value for name, value in parameters.items() if value is not None}
     if dialect == "postgresql":
         values = _as_libpq_reads(args, values)
@@ -115,17 +115,17 @@ def _targets(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -
     for hosts in [spelling for spelling in spellings if spelling] or [[""]]:
         several = ports if len(ports) == len(hosts) else [ports[0] if ports else ""] * len(hosts)
         for host, port in zip(hosts, several, strict=True):
-            found.add(Target(dialect, _host(host), port or _PORTS.get(dialect, ""), str(name)))
+            found.add(Endpoint(dialect, _host(host), port or _PORTS.get(dialect, ""), str(name)))
     return frozenset(found)
 
 
-def _sqlite_targets(name: str) -> frozenset[Target]:
+def _sqlite_endpoints(name: str) -> frozenset[Endpoint]:
     path, _, query = name.removeprefix("file:").partition("?")
     if not name or path in ("", ":memory:") or "mode=memory" in query:
         # one in memory is a connection's own, unless it has a name to be shared by
         shared = "cache=shared" in query
-        return frozenset([Target("sqlite", "memory", "", path)]) if shared else frozenset()
-    return frozenset([Target("sqlite", "", "", os.path.realpath(path))])
+        return frozenset([Endpoint("sqlite", "memory", "", path)]) if shared else frozenset()
+    return frozenset([Endpoint("sqlite", "", "", os.path.realpath(path))])
 
 
 def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:

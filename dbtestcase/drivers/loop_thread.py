@@ -20,10 +20,10 @@ from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, Rules
 from .dbapi import ProxyConnection, ProxyWire
 
-__all__ = ["BlockingConnection", "Portal", "PortalWire", "open_portal_wire"]
+__all__ = ["BlockingConnection", "LoopThread", "LoopWire", "open_loop_wire"]
 
 
-class Portal:
+class LoopThread:
     """An event loop on a thread of its own."""
 
     def __init__(self, name: str) -> None:
@@ -34,11 +34,11 @@ class Portal:
 
     @property
     def runs_here(self) -> bool:
-        """Whether the caller is in the portal's own thread, which must not wait for itself."""
+        """Whether the caller is in the loop_thread's own thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine in the portal's loop and wait for its result."""
+        """Run a coroutine in the loop_thread's loop and wait for its result."""
         over = threading.Event()
 
         async def supervised() -> Any:
@@ -58,7 +58,7 @@ class Portal:
             raise
 
     def start(self, function: Callable[[], object]) -> None:
-        """Let a function run in the portal's loop, without waiting for it."""
+        """Let a function run in the loop_thread's loop, without waiting for it."""
         self._loop.call_soon_threadsafe(function)
 
     def was_cut_off(self) -> bool:
@@ -80,35 +80,35 @@ class Portal:
 class BlockingConnection:
     """An adapted connection whose methods block until they are done."""
 
-    def __init__(self, portal: Portal, real: Any) -> None:
-        self.portal = portal
+    def __init__(self, loop_thread: LoopThread, real: Any) -> None:
+        self.loop_thread = loop_thread
         self.real = real
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        return _BlockingCursor(self.portal, self.portal.call(self.real.cursor, *args, **kwargs))
+        return _BlockingCursor(self.loop_thread, self.loop_thread.call(self.real.cursor, *args, **kwargs))
 
     def commit(self) -> None:
-        self.portal.call(self.real.commit)
+        self.loop_thread.call(self.real.commit)
 
     def rollback(self) -> None:
-        self.portal.call(self.real.rollback)
+        self.loop_thread.call(self.real.rollback)
 
     def close(self) -> None:
-        self.portal.call(self.real.close)
+        self.loop_thread.call(self.real.close)
 
     def ping(self, *args: Any) -> Any:
-        return self.portal.call(self.real.ping, *args)
+        return self.loop_thread.call(self.real.ping, *args)
 
 
 class _BlockingCursor:
-    def __init__(self, portal: Portal, real: Any) -> None:
-        object.__setattr__(self, "_portal", portal)
+    def __init__(self, loop_thread: LoopThread, real: Any) -> None:
+        object.__setattr__(self, "_loop_thread", loop_thread)
         object.__setattr__(self, "_cursor_", real)
 
-    _portal: Portal
+    _loop_thread: LoopThread
     _cursor_: Any
 
     def __getattr__(self, name: str) -> Any:
@@ -118,16 +118,16 @@ class _BlockingCursor:
         setattr(self._cursor_, name, value)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._portal.call(self._cursor_.execute, *args, **kwargs)
+        return self._loop_thread.call(self._cursor_.execute, *args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._portal.call(self._cursor_.executemany, *args, **kwargs)
+        return self._loop_thread.call(self._cursor_.executemany, *args, **kwargs)
 
     def nextset(self) -> Any:
-        return self._portal.call(self._cursor_.nextset)
+        return self._loop_thread.call(self._cursor_.nextset)
 
     def setinputsizes(self, *args: Any) -> Any:
-        return self._portal.call(self._cursor_.setinputsizes, *args)
+        return self._loop_thread.call(self._cursor_.setinputsizes, *args)
 
     def fetchone(self) -> Any:
         return self._fetch("fetchone")
@@ -139,38 +139,38 @@ class _BlockingCursor:
         return self._fetch("fetchall")
 
     def close(self) -> None:
-        self._portal.call(self._cursor_.close)
+        self._loop_thread.call(self._cursor_.close)
 
     async def _async_soft_close(self) -> None:
         close = getattr(self._cursor_, "_async_soft_close", None)
         if close is not None:
-            self._portal.run(close())
+            self._loop_thread.run(close())
 
     def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(self._cursor_, name)
         if getattr(self._cursor_, "server_side", False):
-            return self._portal.call(method, *args, **kwargs)
+            return self._loop_thread.call(method, *args, **kwargs)
         return method(*args, **kwargs)  # the rows are there already
 
 
-class PortalWire(ProxyWire):
+class LoopWire(ProxyWire):
     """The wire of a sandbox that speaks an async driver."""
 
     connection: BlockingConnection
 
     @property
     def proxy_class(self) -> type[ProxyConnection]:
-        return PortalConnection
+        return LoopConnection
 
     def close(self) -> None:
-        portal = self.connection.portal
+        loop_thread = self.connection.loop_thread
         try:
             self.connection.close()
         finally:
-            portal.close()
+            loop_thread.close()
 
 
-class PortalConnection(ProxyConnection):
+class LoopConnection(ProxyConnection):
     """A virtual connection that looks like SQLAlchemy's adapted one, in async code and in sync code."""
 
     blocking = False
@@ -209,7 +209,7 @@ class PortalConnection(ProxyConnection):
 
     def await_(self, awaitable: Any) -> Any:
         """Await something of the driver; in SQLAlchemy 2.0 the dialect does this when it connects."""
-        return self._wire.connection.portal.run(awaitable)
+        return self._wire.connection.loop_thread.run(awaitable)
 
     def run_async(self, function: Callable[[Any], Any]) -> Any:
         """Call an async function with the driver's connection."""
@@ -270,7 +270,7 @@ _ALLOWED = {
 class _DriverConnection:
     """The driver's own connection, as far as it can be contained."""
 
-    def __init__(self, connection: PortalConnection) -> None:
+    def __init__(self, connection: LoopConnection) -> None:
         self._virtual = connection
 
     def __getattr__(self, name: str) -> Any:
@@ -284,9 +284,9 @@ class _DriverConnection:
                 return real
 
             async def allowed(*args: Any, **kwargs: Any) -> Any:
-                portal = wire.connection.portal
+                loop_thread = wire.connection.loop_thread
                 called = real(*args, **kwargs)
-                return await called if portal.runs_here else portal.run(called)
+                return await called if loop_thread.runs_here else loop_thread.run(called)
 
             return allowed
         if name in ("execute", "fetch", "fetchrow", "fetchval", "executemany") and wire.driver == "asyncpg":
@@ -307,11 +307,11 @@ class _DriverConnection:
         async def contained(query: str, *args: Any, **kwargs: Any) -> Any:
             await virtual._sandbox.scheduler.acquire_async(virtual._client.ticket)
             virtual._sandbox.scheduler.release(virtual._client.ticket)
-            portal = virtual._wire.connection.portal
+            loop_thread = virtual._wire.connection.loop_thread
             # the adapter begins a transaction with its first statement; before that the driver commits each by itself
             alone = not virtual._client.active
             try:
-                result = virtual._run(query, lambda new: portal.run(real(new or query, *args, **kwargs)), None)
+                result = virtual._run(query, lambda new: loop_thread.run(real(new or query, *args, **kwargs)), None)
             except BaseException:
                 if alone:
                     virtual.rollback()
@@ -323,20 +323,20 @@ class _DriverConnection:
         return contained
 
 
-def open_portal_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[PortalWire]) -> PortalWire:
+def open_loop_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[LoopWire]) -> LoopWire:
     """Connect with an async driver, in a loop of its own."""
-    portal = Portal(f"dbtestcase {dialect.driver}")
+    loop_thread = LoopThread(f"dbtestcase {dialect.driver}")
     try:
         args, parameters = dialect.create_connect_args(url)
-        real = portal.call(dialect.connect, *args, **parameters)
-        portal.call(dialect.set_isolation_level, real, "AUTOCOMMIT")
+        real = loop_thread.call(dialect.connect, *args, **parameters)
+        loop_thread.call(dialect.set_isolation_level, real, "AUTOCOMMIT")
         on_connect = dialect.on_connect()
         if on_connect is not None:
-            portal.call(on_connect, real)
+            loop_thread.call(on_connect, real)
     except BaseException:
-        portal.close()
+        loop_thread.close()
         raise
-    return wire_class(dialect, BlockingConnection(portal, real), rules)
+    return wire_class(dialect, BlockingConnection(loop_thread, real), rules)
 
 
 def _in_greenlet() -> bool:

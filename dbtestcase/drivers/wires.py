@@ -157,9 +157,9 @@ def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 @contextlib.contextmanager
 def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .asyncpg import AsyncpgWire
-    from .loop_thread import open_portal_wire
+    from .loop_thread import open_loop_wire
 
-    with contextlib.closing(open_portal_wire(dialect, url, rules, AsyncpgWire)) as wire:
+    with contextlib.closing(open_loop_wire(dialect, url, rules, AsyncpgWire)) as wire:
         wire.url = url
         _prepare(wire, rules)
         yield wire
@@ -170,10 +170,10 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
     from .dbapi import ProxyWire
 
     if dialect.is_async:
-        from .loop_thread import PortalWire, open_portal_wire
+        from .loop_thread import LoopWire, open_loop_wire
 
-        with contextlib.closing(open_portal_wire(dialect, url, rules, PortalWire)) as portal_wire:
-            yield portal_wire
+        with contextlib.closing(open_loop_wire(dialect, url, rules, LoopWire)) as loop_wire:
+            yield loop_wire
         return
     args, parameters = dialect.create_connect_args(url)
     connection: Any = dialect.connect(*args, **parameters)

@@ -22,7 +22,15 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import Target, guarding, is_harness, is_own, targets_of_arguments, targets_of_connection, targets_of_pool
+from ..drivers import (
+    Endpoint,
+    endpoints_of_arguments,
+    endpoints_of_connection,
+    endpoints_of_pool,
+    guarding,
+    is_harness,
+    is_own,
+)
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
 from ..sandbox import Client
@@ -38,7 +46,7 @@ _STAMP = "_dbtestcase_admitted"
 class Board(Protocol):
     """What answers for the connections of a sandbox (:class:`.switchboard.Switchboard`)."""
 
-    targets: frozenset[Target]
+    endpoints: frozenset[Endpoint]
 
     @property
     def sandbox(self) -> Any: ...
@@ -56,20 +64,20 @@ class Border:
 
     :param cls: the name of the class, for errors.
     :param leads: where its engines are led.
-    :param targets: the test database, by all the names that an engine may have for it.
+    :param endpoints: the test database, by all the names that an engine may have for it.
     :param outside: engines that may reach databases of their own.
     """
 
-    def __init__(self, cls: str, leads: Leads, targets: Iterable[Target], outside: Iterable[Any] = ()) -> None:
+    def __init__(self, cls: str, leads: Leads, endpoints: Iterable[Endpoint], outside: Iterable[Any] = ()) -> None:
         self.cls = cls
         self.leads = leads
-        self.targets = frozenset(targets)
+        self.endpoints = frozenset(endpoints)
         self.raised: list[DBTestCaseError] = []
         self.in_test = False
         self._outside = [sync_engine_of(engine, "outside") for engine in resolve_engines(outside, "outside")]
         self._passing: weakref.WeakSet[sa.Dialect] = weakref.WeakSet(engine.dialect for engine in self._outside)
-        self._elsewhere = frozenset[Target]().union(
-            *(targets_of_pool(engine.pool, engine.dialect, engine.url) for engine in self._outside)
+        self._elsewhere = frozenset[Endpoint]().union(
+            *(endpoints_of_pool(engine.pool, engine.dialect, engine.url) for engine in self._outside)
         )
         self._token = object()
         self._lock = threading.RLock()
@@ -106,7 +114,7 @@ class Border:
             elif self._lets_pass(pool, engine.dialect):
                 self._passing.add(engine.dialect)
             else:
-                found = targets_of_pool(pool, engine.dialect, engine.url)
+                found = endpoints_of_pool(pool, engine.dialect, engine.url)
                 if not (self.leads.leads_from(found) or (self.leads.captures and self._is_test_database(found))):
                     if not self._is_test_database(found):
                         raise self._refusal(engine)
@@ -124,7 +132,7 @@ class Border:
         if is_harness():
             return
         if not self.leads.holds(pool) and not self._lets_pass(pool, pool._dialect):
-            found = targets_of_connection(connection) or _targets_of(pool)
+            found = endpoints_of_connection(connection) or _targets_of(pool)
             if self.leads.captures and (self._is_test_database(found) or self.leads.leads_from(found)):
                 raise exc.DisconnectionError("a class has begun")  # the pool connects again, through do_connect
             if not self._is_test_database(found):
@@ -136,7 +144,7 @@ class Border:
 
         :raises OutsideDatabase: it is refused.
         """
-        if not self._is_test_database(targets_of_arguments(dialect, args, parameters)):
+        if not self._is_test_database(endpoints_of_arguments(dialect, args, parameters)):
             raise self._refusal(_engine_of(dialect), dialect=dialect)
 
     def is_passing(self, dialect: sa.Dialect) -> bool:
@@ -153,12 +161,12 @@ class Border:
         """Whether a board is the one that the engines of the class are led to."""
         return board is self.leads
 
-    def _is_test_database(self, targets: frozenset[Target]) -> bool:
-        return not targets.isdisjoint(self.targets)
+    def _is_test_database(self, endpoints: frozenset[Endpoint]) -> bool:
+        return not endpoints.isdisjoint(self.endpoints)
 
-    def _guards(self, targets: frozenset[Target]) -> bool:
+    def _guards(self, endpoints: frozenset[Endpoint]) -> bool:
         """Whether a driver must not connect there by itself."""
-        return not targets.isdisjoint(self.leads.origins - self._elsewhere - self.targets)
+        return not endpoints.isdisjoint(self.leads.origins - self._elsewhere - self.endpoints)
 
     def _may_be_held(self, pool: Pool) -> bool:
         return self.leads.holds(pool) or self._lets_pass(pool, pool._dialect)
@@ -195,7 +203,7 @@ class Border:
             f", and `{url}` on the class)" if url else ")"
         )
 
-    def refuse_driver(self, what: str, target: Target) -> DBTestCaseError:
+    def refuse_driver(self, what: str, target: Endpoint) -> DBTestCaseError:
         """The error for a connection that a driver was about to make by itself."""
         where = find_call_site(2)
         return self.note(
@@ -241,9 +249,9 @@ def _at(before: str, where: CallSite | None) -> str:
     return f"{before}{where}" if where is not None else ""
 
 
-def _targets_of(pool: Pool) -> frozenset[Target]:
+def _targets_of(pool: Pool) -> frozenset[Endpoint]:
     engine = _engine_of(pool)
-    return targets_of_pool(pool, engine.dialect, engine.url) if engine is not None else frozenset()
+    return endpoints_of_pool(pool, engine.dialect, engine.url) if engine is not None else frozenset()
 
 
 def _engine_of(part: Pool | sa.Dialect) -> Engine | None:
@@ -326,15 +334,15 @@ class _Hooks:
         pool = getattr(record, "_ConnectionRecord__pool", None)
         if border is not None and pool is not None and border.is_admitted(pool):
             return
-        targets = targets_of_connection(connection)
+        endpoints = endpoints_of_connection(connection)
         for board in self._answering(border):
-            if not targets.isdisjoint(board.targets):
+            if not endpoints.isdisjoint(board.endpoints):
                 with contextlib.suppress(Exception):  # the error below matters more
                     connection.close()
                 raise board.sandbox.note(
                     SandboxEscape(
                         f"An engine made a real connection to the test database "
-                        f"{next(iter(targets)).database!r} by its own means: its rows would escape.",
+                        f"{next(iter(endpoints)).database!r} by its own means: its rows would escape.",
                         cause="create_engine(..., creator=...), or a pool of the application's own",
                         remedy="name the engine in `engines = [...]` or enlist() it: its pool is led into the sandbox",
                     )
@@ -352,8 +360,8 @@ class _Hooks:
                 border.admit_pool(fairy._pool, connection)
             return
         if self._boards and not is_harness():
-            targets = targets_of_connection(connection)
-            if any(not targets.isdisjoint(board.targets) for board in self._answering(None)):
+            endpoints = endpoints_of_connection(connection)
+            if any(not endpoints.isdisjoint(board.endpoints) for board in self._answering(None)):
                 raise exc.DisconnectionError("a sandbox has begun")  # the pool connects again, through do_connect
 
     def _checkin(self, connection: Any, record: Any) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import Target, targets_of_pool, watch_files
+from ..drivers import Endpoint, endpoints_of_pool, watch_files
 from .named_engines import call_for_engines, is_engine, not_an_engine
 
 __all__ = ["Leads", "Until", "resolve_engines", "sync_engine_of"]
@@ -71,7 +71,7 @@ class _Lead:
     original: Pool
     original_url: URL
     until: Until
-    targets: frozenset[Target]
+    endpoints: frozenset[Endpoint]
 
 
 class Leads(ABC):
@@ -84,7 +84,7 @@ class Leads(ABC):
     captures: bool
     """Whether an engine that already points to the test database has to be led as well."""
 
-    aliases: frozenset[Target] = frozenset()
+    aliases: frozenset[Endpoint] = frozenset()
     """Databases whose engines are led as if they were named."""
 
     def __init__(self) -> None:
@@ -102,16 +102,16 @@ class Leads(ABC):
             return
         self._refuse(engine)
         original, url = engine.pool, engine.url
-        targets = targets_of_pool(original, engine.dialect, url)
+        endpoints = endpoints_of_pool(original, engine.dialect, url)
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)
         self.adopt(creator)
         pool._creator = creator
         self._prepare(engine, pool)
         engine.pool = pool
-        if any(target.dialect == "sqlite" for target in targets):
+        if any(target.dialect == "sqlite" for target in endpoints):
             watch_files()
-        self._led.append(_Lead(weakref.ref(engine, self._drop), pool, original, url, until, targets))
+        self._led.append(_Lead(weakref.ref(engine, self._drop), pool, original, url, until, endpoints))
 
     def holds(self, pool: Pool) -> bool:
         """Whether a pool connects to where engines are led; also after ``dispose()``, which leaves the creator only."""
@@ -140,13 +140,13 @@ class Leads(ABC):
         return (engine for lead in self._led if (engine := lead.engine()) is not None)
 
     @property
-    def origins(self) -> frozenset[Target]:
+    def origins(self) -> frozenset[Endpoint]:
         """The databases that the led engines of the application would reach by themselves."""
-        return frozenset[Target]().union(*(lead.targets for lead in self._led if lead.until > Until.RUN))
+        return frozenset[Endpoint]().union(*(lead.endpoints for lead in self._led if lead.until > Until.RUN))
 
-    def leads_from(self, targets: frozenset[Target]) -> bool:
+    def leads_from(self, endpoints: frozenset[Endpoint]) -> bool:
         """Whether an engine that would reach one of these databases is led, though nobody has named it."""
-        return not targets.isdisjoint(self.origins | self.aliases)
+        return not endpoints.isdisjoint(self.origins | self.aliases)
 
     def url_that_speaks(self, dialect: Dialect) -> str:
         """The line that a class needs so that an engine of this driver can be led; empty where any can."""

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from ..drivers import Target
+from ..drivers import Endpoint
 from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
 from ..sandbox import Client, find_swallowed, outer_transaction_ended
 from .border import Border
@@ -165,7 +165,7 @@ class SandboxIsolation(Isolation):
     """
 
     def __init__(
-        self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Target] = ()
+        self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Endpoint] = ()
     ) -> None:
         self.run = run
         self.scope = scope
@@ -327,7 +327,7 @@ class SandboxIsolation(Isolation):
         self.run.full_disks.found = False
         self._tests = 0
         self.run.board.aliases = self._aliases
-        border = Border(label, self.run.board, self.run.board.targets, outside)
+        border = Border(label, self.run.board, self.run.board.endpoints, outside)
         try:
             self._border = border.__enter__()
             for engine in engines:

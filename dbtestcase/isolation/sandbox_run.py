@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
-from ..drivers import Target, descriptor_of, open_wire, targets_of_url
+from ..drivers import Endpoint, descriptor_of, endpoints_of_url, open_wire
 from ..errors import ConfigurationError
 from ..sandbox import Sandbox
 from .engines import Until
@@ -30,10 +30,10 @@ class SandboxRun:
 
     :param database: the database (with ``url`` and ``reclone()``).
     :param url: its URL, with the driver that the wire is to speak.
-    :param targets: further databases whose engines are led here.
+    :param endpoints: further databases whose engines are led here.
     """
 
-    def __init__(self, database: Any, url: URL, targets: Iterable[Target] = ()) -> None:
+    def __init__(self, database: Any, url: URL, endpoints: Iterable[Endpoint] = ()) -> None:
         self.database = database
         self.url = url
         self.untouched = True
@@ -44,7 +44,7 @@ class SandboxRun:
         self._stack = contextlib.ExitStack()
         self._awake = self._lost = False
         self._async_engines: tuple[Any, Any] | None = None
-        self.board = Switchboard([*targets_of_url(url), *targets])
+        self.board = Switchboard([*endpoints_of_url(url), *endpoints])
         self.wake()
         self.open_sessions = OpenSessions(self.board.application_client_of)
         self.open_sessions.__enter__()
@@ -220,9 +220,9 @@ class SandboxRun:
 
 
 @contextlib.contextmanager
-def running_sandbox(database: Any, url: URL, targets: Iterable[Target] = ()) -> Iterator[SandboxRun]:
+def running_sandbox(database: Any, url: URL, endpoints: Iterable[Endpoint] = ()) -> Iterator[SandboxRun]:
     """A sandbox on a database, usable without a test case: ``run.sandbox.begin("…")`` … ``run.sandbox.end()``."""
-    run = SandboxRun(database, url, targets)
+    run = SandboxRun(database, url, endpoints)
     with contextlib.closing(run):
         yield run
 

@@ -15,11 +15,11 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
 from ..drivers import (
-    Target,
+    Endpoint,
     connect_virtual,
+    endpoints_of_arguments,
+    endpoints_of_connection,
     harness_connections,
-    targets_of_arguments,
-    targets_of_connection,
     watching,
 )
 from ..errors import NotRunning, SandboxEscape
@@ -36,14 +36,14 @@ __all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
 class Switchboard(Leads):
     """Leads engines to the wire of one sandbox.
 
-    :param targets: the databases whose engines are led while something runs in the sandbox.
+    :param endpoints: the databases whose engines are led while something runs in the sandbox.
     """
 
     captures = True
 
-    def __init__(self, targets: Iterable[Target]) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         super().__init__()
-        self.targets = frozenset(targets)
+        self.endpoints = frozenset(endpoints)
         self.used: set[Pool] = set()
         self.handed_out: dict[Any, Client] = {}  # what the pools have handed out, by their records
         self._wire: Any = None
@@ -58,7 +58,7 @@ class Switchboard(Leads):
         self._wire, self._sandbox = wire, sandbox
         self._driver, self._drivers = wire.driver, frozenset(getattr(wire, "drivers", (wire.driver,)))
         self._watch = watching(
-            sandbox, lambda connection: not self.targets.isdisjoint(targets_of_connection(connection))
+            sandbox, lambda connection: not self.endpoints.isdisjoint(endpoints_of_connection(connection))
         )
         self._watch.__enter__()
         add_board(self)
@@ -155,8 +155,8 @@ class Switchboard(Leads):
 
         :param after: the listener that asks; those after it have a say in the arguments.
         """
-        found = targets_of_arguments(dialect, args, parameters)
-        if found.isdisjoint(self.targets) and not self.leads_from(found):
+        found = endpoints_of_arguments(dialect, args, parameters)
+        if found.isdisjoint(self.endpoints) and not self.leads_from(found):
             return None
         self._refuse_other_driver(
             dialect,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.backends import Recipe, cleaning
-from dbtestcase.drivers import Target, own, patient, targets_of_connection, targets_of_url
+from dbtestcase.drivers import Endpoint, endpoints_of_connection, endpoints_of_url, own, patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
@@ -163,11 +163,11 @@ class TruncatingRun:
         begin_use(self)
         self._in_use = True
         self._watches.close()
-        here = targets_of_url(self.url)
+        here = endpoints_of_url(self.url)
         if here:
             # engines that the application makes from database_url in the middle of a test, as in the sandbox
             self._watches.enter_context(
-                self.checkouts.watching(lambda raw: not here.isdisjoint(targets_of_connection(raw)))
+                self.checkouts.watching(lambda raw: not here.isdisjoint(endpoints_of_connection(raw)))
             )
 
     def end_use(self) -> None:
@@ -217,7 +217,7 @@ class TruncatingIsolation(Isolation):
     :param aliases: databases whose engines are led as if they were named.
     """
 
-    def __init__(self, run: TruncatingRun, *, aliases: Iterable[Target] = ()) -> None:
+    def __init__(self, run: TruncatingRun, *, aliases: Iterable[Endpoint] = ()) -> None:
         self.run = run
         self._aliases = frozenset(aliases)
         self._border: Border | None = None
@@ -265,7 +265,7 @@ class TruncatingIsolation(Isolation):
         if again:
             return  # its engines are led all the while
         self.run.rerouting.aliases = self._aliases
-        border = Border(label, self.run.rerouting, targets_of_url(self.run.url), outside)
+        border = Border(label, self.run.rerouting, endpoints_of_url(self.run.url), outside)
         try:
             self._border = border.__enter__()
             for engine in engines:

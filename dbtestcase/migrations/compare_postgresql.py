@@ -14,7 +14,7 @@ from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.filters import Filters, Reflected
 from dbtestcase.migrations.models import Models
 from dbtestcase.migrations.proof import proved
-from dbtestcase.migrations.schema_state import Difference, Item, Snapshot
+from dbtestcase.migrations.schema_state import Difference, Item, SchemaState
 from dbtestcase.migrations.shadow import replaced
 from dbtestcase.migrations.write_postgresql import Writer
 
@@ -108,7 +108,7 @@ class _Comparison:
             if item.part or item.kind not in ("enum", "sequence") or (item.schema, item.name) in names
         }
 
-    def found(self, migrated: Snapshot) -> tuple[list[Difference], list[tuple[Item, Item]]]:
+    def found(self, migrated: SchemaState) -> tuple[list[Difference], list[tuple[Item, Item]]]:
         """What differs, and which constraints and indexes only have another name."""
         differences = [
             difference
@@ -155,7 +155,7 @@ class _Comparison:
         item, before, after = difference
         return self._passes(item, before=before is not None, after=after is not None, migrated=self.migrated)
 
-    def _matters(self, difference: Difference, migrated: Snapshot) -> bool:
+    def _matters(self, difference: Difference, migrated: SchemaState) -> bool:
         item, before, after = difference
         if item.kind == "table":  # storage options, row security and partitions are the migrations' own
             return (before is None or after is None) and not _is_partition(item, migrated)
@@ -209,7 +209,7 @@ class _Comparison:
         return rest, renamed
 
 
-def _is_partition(table: Item, migrated: Snapshot) -> bool:
+def _is_partition(table: Item, migrated: SchemaState) -> bool:
     return bool(_PARTITION.match(migrated.get(table, "")))
 
 

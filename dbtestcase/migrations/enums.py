@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Item, Snapshot
+from dbtestcase.migrations.schema_state import Item, SchemaState
 
 __all__ = ["alter_enum"]
 
 
-def alter_enum(enum: Item, before: str, after: str, migrated: Snapshot) -> list[str]:
+def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> list[str]:
     """Lines of Python: ``ADD VALUE`` where values are only added, else the type made anew."""
     name = qualified(enum)
     old, new = _values(before), _values(after)

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, inspect
 
-__all__ = ["Difference", "Item", "Snapshot", "differences", "register", "take"]
+__all__ = ["Difference", "Item", "SchemaState", "differences", "register", "take"]
 
 
 class Item(NamedTuple):
@@ -28,9 +28,9 @@ class Item(NamedTuple):
 
 
 #: Every item with its definition.
-Snapshot: TypeAlias = Mapping[Item, str]
+SchemaState: TypeAlias = Mapping[Item, str]
 
-_Taker: TypeAlias = Callable[[Connection, Collection[str]], Snapshot]
+_Taker: TypeAlias = Callable[[Connection, Collection[str]], SchemaState]
 _takers: dict[str, _Taker] = {}
 
 #: Relations, which take their parts with them.
@@ -57,7 +57,7 @@ def register(dialect: str, taker: _Taker) -> None:
     _takers[dialect] = taker
 
 
-def take(connection: Connection, *, ignored: Collection[str] = ()) -> Snapshot:
+def take(connection: Connection, *, ignored: Collection[str] = ()) -> SchemaState:
     """Take a snapshot.
 
     :param ignored: names of tables to leave out, such as Alembic's own.
@@ -65,7 +65,7 @@ def take(connection: Connection, *, ignored: Collection[str] = ()) -> Snapshot:
     return _takers.get(connection.dialect.name, _inspected)(connection, ignored)
 
 
-def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
+def differences(before: SchemaState, after: SchemaState) -> list[Difference]:
     """What is not the same, the parts of a table left out where the table itself is new or gone."""
     found = [
         Difference(item, before.get(item), after.get(item))
@@ -93,7 +93,7 @@ def _one_line(text: str) -> str:
     return line if len(line) <= 200 else line[:199] + "…"
 
 
-def _inspected(connection: Connection, ignored: Collection[str]) -> Snapshot:
+def _inspected(connection: Connection, ignored: Collection[str]) -> SchemaState:
     """Through SQLAlchemy's inspector, for the databases without a taker of their own."""
     inspector = inspect(connection)
     found: dict[Item, str] = {}

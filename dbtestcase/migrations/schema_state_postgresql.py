@@ -11,7 +11,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, bindparam, text
 
 from dbtestcase.migrations.internals import autocommits
-from dbtestcase.migrations.schema_state import Item, Snapshot, register
+from dbtestcase.migrations.schema_state import Item, SchemaState, register
 
 __all__ = ["OWN_SCHEMA", "take"]
 
@@ -170,7 +170,7 @@ _QUERY = text(
 _SETTING = text("SELECT current_setting('search_path'), set_config('search_path', :path, true)")
 
 
-def take(connection: Connection, ignored: Collection[str]) -> Snapshot:
+def take(connection: Connection, ignored: Collection[str]) -> SchemaState:
     """Take a snapshot, inside the connection's transaction or in one of its own; either is left as it was."""
 
     if autocommits(connection):  # an instant of its own is all that a query needs

@@ -20,7 +20,7 @@ from dbtestcase.migrations.exclusions import excluder
 from dbtestcase.migrations.internals import downgrade_steps, forget_made_types, script_of, step
 from dbtestcase.migrations.project import revisions
 from dbtestcase.migrations.redirect import Target, as_target
-from dbtestcase.migrations.schema_state import Difference
+from dbtestcase.migrations.schema_state import Difference, SchemaState
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -133,7 +133,7 @@ class _Walk:
     def steps(self, heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
         self._script = script_of(context)
         yield from downgrade_steps(self._script, "base", heads)
-        before: schema_state.Snapshot | None = None
+        before: SchemaState | None = None
         found = revisions(self._script)
         self.number = len(found)
         for position, revision in enumerate(found):
@@ -160,14 +160,14 @@ class _Walk:
         self.phase = "upgrade()" + again
         return step(self._script, revision, True)
 
-    def _finds(self, revision: Script, what: str, before: schema_state.Snapshot, after: schema_state.Snapshot) -> bool:
+    def _finds(self, revision: Script, what: str, before: SchemaState, after: SchemaState) -> bool:
         found = [d for d in schema_state.differences(before, after) if not self._excluded(d.item)]
         if found:
             self.problem = _problem(revision, what, differences=found)
         return bool(found)
 
 
-def _look(context: MigrationContext) -> schema_state.Snapshot:
+def _look(context: MigrationContext) -> SchemaState:
     assert context.connection is not None
     forget_made_types(context)
     return schema_state.take(context.connection, ignored=[context.version_table])

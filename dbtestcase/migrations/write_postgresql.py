@@ -18,7 +18,7 @@ from dbtestcase.migrations.enums import alter_enum
 from dbtestcase.migrations.models import Models
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.proof import Proposal
-from dbtestcase.migrations.schema_state import Difference, Item, Snapshot
+from dbtestcase.migrations.schema_state import Difference, Item, SchemaState
 from dbtestcase.migrations.write import written
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Writer:
     """Writes differences (``before``: migrated, ``after``: as the models want it) as proposals, the nicest first."""
 
     def __init__(
-        self, context: MigrationContext, known: Models, columns: Columns, migrated: Snapshot, modelled: Snapshot
+        self, context: MigrationContext, known: Models, columns: Columns, migrated: SchemaState, modelled: SchemaState
     ) -> None:
         assert context.connection is not None
         self._context = context

@@ -81,7 +81,7 @@ from .lexer import FILL, MYSQL, PART, SQLITE, Lexer
 from .problems import find_swallowed, outer_transaction_ended
 from .rules import COMMITTING, Rules, register_rules, rules_for
 from .savepoints import Stack
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, Rows
 from .session_state import Fail, common_objects, register_objects
@@ -98,7 +98,6 @@ __all__ = [
     "MYSQL",
     "PART",
     "SQLITE",
-    "Catalog",
     "Client",
     "Fail",
     "Flow",
@@ -107,6 +106,7 @@ __all__ = [
     "Rows",
     "Rules",
     "Sandbox",
+    "SchemaFacts",
     "SessionObjects",
     "Stack",
     "Statement",

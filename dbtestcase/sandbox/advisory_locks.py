@@ -17,7 +17,7 @@ from ..errors import SandboxConflict
 from .connections import Client
 from .lexer import POSTGRESQL
 from .rules import COMMITTING
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, literal
 from .statements import Statement
@@ -58,13 +58,13 @@ class _Lock:
 class AdvisoryLocks(SessionObjects):
     """Which connection holds which lock, and how often.
 
-    :param catalog: knows which functions in the server take such locks, where nobody can tell for whom.
+    :param facts: knows which functions in the server take such locks, where nobody can tell for whom.
     """
 
     topics: ClassVar[Topic] = Topic.ADVISORY
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, facts: SchemaFacts) -> None:
+        self._facts = facts
         self._held: list[_Lock] = []
         self._owed: list[_Lock] = []
         """Locks that are over, and that the session still holds."""
@@ -79,7 +79,7 @@ class AdvisoryLocks(SessionObjects):
         return {lock.client for lock in self._held if lock.transaction}
 
     def check(self, client: Client, statement: Statement) -> Flow:
-        if Topic.ADVISORY not in statement.topics and Topic.ADVISORY in self._catalog.topics_of(statement):
+        if Topic.ADVISORY not in statement.topics and Topic.ADVISORY in self._facts.topics_of(statement):
             for lock in self._held:
                 if lock.client is not client:
                     raise _refusal(client, lock.client, "by code in the server")
@@ -115,7 +115,7 @@ class AdvisoryLocks(SessionObjects):
         if Topic.ADVISORY in statement.topics:
             rows = yield f"SELECT pg_catalog.current_setting('{_STATE}', true)"
             self._note(client, str(rows[0][0] or ""))
-        elif Topic.ADVISORY in self._catalog.topics_of(statement):
+        elif Topic.ADVISORY in self._facts.topics_of(statement):
             known = {lock.key for lock in self._held}
             for key, mode in (yield _TAKEN):
                 if key not in known:

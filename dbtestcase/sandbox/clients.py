@@ -14,8 +14,8 @@ from .connections import POOLED, Client, Scope, Wire
 from .rules import Rules
 from .savepoints import Fate, Stack
 from .scheduler import Scheduler, Ticket
-from .schema_facts import Catalog
-from .session_settings import Flow, Parameters, ParameterStore
+from .schema_facts import SchemaFacts
+from .session_settings import Flow, SessionSettings, SettingsStore
 from .session_state import SessionState
 
 __all__ = ["NO_SCOPE", "Clients", "where"]
@@ -34,7 +34,7 @@ class Clients:
     def __init__(self, wire: Wire, rules: Rules) -> None:
         self.wire = wire
         self.rules = rules
-        self.catalog = Catalog(rules)
+        self.facts = SchemaFacts(rules)
         self.stack = Stack()
         self.scheduler = Scheduler(self._unfinished_tickets, self._is_alone)
         self.raised: list[SandboxError] = []
@@ -47,10 +47,10 @@ class Clients:
         self.handed_out = False
         """Whether somebody was given a connection, or gave one back, since the last mark or rollback."""
         self.statements = 0
-        self.session = SessionState(rules, wire, self.catalog, self.stack, self.fail)
+        self.session = SessionState(rules, wire, self.facts, self.stack, self.fail)
         self._guarded: Client | None = None
         """For whom the server was told to refuse writes."""
-        self._parameters = ParameterStore(rules.read_settings, rules.write_settings)
+        self._settings = SettingsStore(rules.read_settings, rules.write_settings)
         self._numbers = itertools.count(1)
         self._scope_numbers = itertools.count(1)
         self._scopes: list[Scope] = []
@@ -83,7 +83,7 @@ class Clients:
     @property
     def settings_seen(self) -> set[str]:
         """The server's settings that somebody has asked for or set, in any test so far."""
-        return self._parameters.seen
+        return self._settings.seen
 
     def is_open(self, client: Client) -> bool:
         """Whether what the client belongs to still runs."""
@@ -99,7 +99,7 @@ class Clients:
         client = Client(f"{'the test' if own else 'the application'}'s {what} {next(self._numbers)}", own=own)
         client.scope = self._scopes[-1].number if self._scopes else 0
         settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
-        client.parameters = self._new_parameters(settings)
+        client.settings = self._new_settings(settings)
         client.look_at_modes()
         self.clients.add(client)
         self.handed_out = True
@@ -111,8 +111,8 @@ class Clients:
             with contextlib.suppress(RuntimeError):  # another thread has connected meanwhile
                 return list(self.clients)
 
-    def _new_parameters(self, startup: Mapping[str, object] | None = None) -> Parameters:
-        return Parameters(lasting=not self.rules.settings_roll_back, startup=startup)
+    def _new_settings(self, startup: Mapping[str, object] | None = None) -> SessionSettings:
+        return SessionSettings(lasting=not self.rules.settings_roll_back, startup=startup)
 
     def checkout(self, client: Client) -> None:
         """A pool hands a virtual connection to somebody: it belongs to what runs now."""

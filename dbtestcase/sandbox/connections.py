@@ -9,7 +9,7 @@ from typing import Protocol
 from ..reporting import CallSite
 from .savepoints import Owner
 from .scheduler import Ticket
-from .session_settings import Parameters, Rows
+from .session_settings import Rows, SessionSettings
 from .statements import Statement
 
 __all__ = ["POOLED", "Client", "Scope", "Wire", "characteristics"]
@@ -100,12 +100,12 @@ class Client(Owner):
         "level_now",
         "locks",
         "moded",
-        "parameters",
         "piped",
         "read_only",
         "read_only_now",
         "retired",
         "scope",
+        "settings",
         "state",
         "ticket",
         "used_by_application",
@@ -129,7 +129,7 @@ class Client(Owner):
         self.block = 0  # depth of explicit transaction blocks in autocommit mode
         self.locks = False  # it has locked rows by a SELECT … FOR UPDATE
         self.checks_deferred = True  # whether constraints are enforced for it at all
-        self.parameters = Parameters()
+        self.settings = SessionSettings()
         self.cursors: dict[str, int] = {}  # its server-side cursors, each with how many savepoints were set before it
         self.where: CallSite | str = ""
         self.used_by_application = False  # in a transaction that began in the test's own file: anybody else has written
@@ -149,7 +149,7 @@ class Client(Owner):
     @property
     def changed(self) -> bool:
         """Whether it is not any more what it was when its pool first handed it out."""
-        if self.parameters.changed:
+        if self.settings.changed:
             return True
         return self.begun_with is not None and self.state is not None and self.state() != self.begun_with
 
@@ -169,7 +169,7 @@ class Client(Owner):
     def look_at_modes(self) -> None:
         """See whether its transactions are anything else than usual."""
         now = self.level_now or self.read_only_now is not None
-        self.moded = bool(now or self.level or self.read_only or self.parameters.characteristics)
+        self.moded = bool(now or self.level or self.read_only or self.settings.characteristics)
 
     def characterize(self, text: str) -> None:
         """Take level and access from a statement that sets the running transaction's characteristics."""

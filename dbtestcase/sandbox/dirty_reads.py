@@ -8,23 +8,23 @@ from ..errors import DirtyReadWarning
 from ..reporting import find_call_site, warn_at
 from .connections import Client
 from .savepoints import Owner
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_settings import Flow
 from .statements import Statement
 
 __all__ = ["warn_of_dirty_reads", "warn_of_locks"]
 
 
-def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[Owner], catalog: Catalog) -> Flow:
+def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[Owner], facts: SchemaFacts) -> Flow:
     """Warn if the statement may see rows that another client has written and not committed.
 
     :param writers: those with unfinished writes.
     """
     for other in writers:
         if isinstance(other, Client) and _is_news(client, other):
-            if catalog.knows_relations:
-                yield from catalog.load_relations()
-                if not catalog.may_see(statement, other.writes.values()):
+            if facts.knows_relations:
+                yield from facts.load_relations()
+                if not facts.may_see(statement, other.writes.values()):
                     continue
             _warn(client, other, "has unfinished writes: it may see rows that production would not show")
 

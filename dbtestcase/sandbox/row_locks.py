@@ -9,7 +9,7 @@ from ..errors import SandboxConflict
 from .connections import Client
 from .rules import COMMITTING
 from .savepoints import Owner
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow
 from .statements import Kind, Statement
@@ -26,8 +26,8 @@ class RowLocks(SessionObjects):
 
     topics: ClassVar[Topic] = Topic.IMPATIENT
 
-    def __init__(self, catalog: Catalog, unfinished: Callable[[], Iterable[Owner]]) -> None:
-        self._catalog = catalog
+    def __init__(self, facts: SchemaFacts, unfinished: Callable[[], Iterable[Owner]]) -> None:
+        self._facts = facts
         self._unfinished = unfinished
         self._locked: dict[Client, list[tuple[int, Statement]]] = {}
 
@@ -46,10 +46,10 @@ class RowLocks(SessionObjects):
             if isinstance(writer, Client) and not writer.own:
                 holders.setdefault(writer, []).extend(writer.writes.values())
         holders.pop(client, None)
-        if holders and self._catalog.knows_relations:
-            yield from self._catalog.load_relations()
+        if holders and self._facts.knows_relations:
+            yield from self._facts.load_relations()
         for holder, statements in holders.items():
-            if self._catalog.may_meet(statement, statements):
+            if self._facts.may_meet(statement, statements):
                 raise SandboxConflict(
                     f"{client} takes rows without waiting (SKIP LOCKED, NOWAIT) while {holder} has locked rows of the "
                     "same table: it would get these too.",

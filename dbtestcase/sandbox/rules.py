@@ -24,7 +24,7 @@ class Rules:
     """Whether a statement that only reads or writes rows may be refused or changed all the same."""
     error_aborts = False
     """Whether a failed statement makes the server refuse everything until a rollback."""
-    has_parameters = False
+    has_settings = False
     """Whether ``SET`` is kept apart for each connection."""
     settings_roll_back = True
     """Whether a rollback takes back a ``SET``."""
@@ -76,14 +76,14 @@ class Rules:
 
     def level_of(self, client: Client) -> str:
         """The isolation level of a client's transaction."""
-        asked = client.level_now or client.level or client.parameters.at_beginning.get("default_transaction_isolation")
+        asked = client.level_now or client.level or client.settings.at_beginning.get("default_transaction_isolation")
         return str(asked or self.default_level).lower()
 
     def is_read_only(self, client: Client) -> bool:
         """Whether a client's transaction is read-only."""
         if client.moded and (client.read_only or client.read_only_now is not None):
             return client.refuses_writes
-        asked = str(client.parameters.at_beginning.get("default_transaction_read_only") or "off")
+        asked = str(client.settings.at_beginning.get("default_transaction_read_only") or "off")
         return asked.lower() in ("on", "true", "yes", "1", "t", "y")
 
     def refuse_characteristics(self, client: Client, text: str) -> str:
@@ -171,7 +171,7 @@ class PostgreSQLRules(Rules):
     name = "postgresql"
     refuses_plain = False
     error_aborts = True
-    has_parameters = True
+    has_settings = True
     read_only = "SAVEPOINT dbtc_read_only;SET LOCAL transaction_read_only = on"
     end_read_only = "RELEASE SAVEPOINT dbtc_read_only"
     plans = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql"

@@ -13,13 +13,13 @@ from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["Catalog"]
+__all__ = ["SchemaFacts"]
 
 _TOPICS = {"temporary": Topic.TEMPORARY, "advisory": Topic.ADVISORY}
 _COMMANDS = ("insert", "update", "delete")
 
 
-class Catalog:
+class SchemaFacts:
     """Functions, views, triggers, constraints and relations of the test database.
 
     :param rules: the dialect's rules, which hold the queries.

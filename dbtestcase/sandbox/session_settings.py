@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 
-__all__ = ["Flow", "ParameterStore", "Parameters", "Rows", "exchange_settings"]
+__all__ = ["Flow", "Rows", "SessionSettings", "SettingsStore", "exchange_settings"]
 __all__ += ["literal", "read_settings", "write_settings"]
 
 Rows = list[tuple[object, ...]]
@@ -36,7 +36,7 @@ def exchange_settings(names: Iterable[str], values: Mapping[str, object]) -> str
     return f"{read_settings(names)}, {write_settings(values).removeprefix('SELECT ')}"
 
 
-class Parameters:
+class SessionSettings:
     """What one connection has set.
 
     :param lasting: whether a rollback leaves it as it is.
@@ -99,7 +99,7 @@ class Parameters:
         self.saved = []
 
 
-class ParameterStore:
+class SettingsStore:
     """What the wire has set, and on whose behalf.
 
     :param read: gives the query for the values of some parameters.
@@ -118,13 +118,13 @@ class ParameterStore:
         self._baseline: dict[str, object] = {}
         self._defaults: dict[str, object] = {}
         """What the physical connection began with, as far as it was asked."""
-        self._applied: Parameters | None = None
+        self._applied: SessionSettings | None = None
         self.seen: set[str] = set()
         """Every parameter that somebody has asked for or set, in any test."""
         self._invented: set[str] = set()
         """Settings that the server did not know before a connection set them; they last as long as the session."""
 
-    def unknown_to(self, mine: Parameters) -> set[str]:
+    def unknown_to(self, mine: SessionSettings) -> set[str]:
         """The settings that a connection of its own would not know, since others have invented them."""
         return self._invented - mine.named
 
@@ -133,7 +133,7 @@ class ParameterStore:
         """Whether a new session would know fewer settings."""
         return bool(self._invented)
 
-    def fits(self, mine: Parameters) -> bool:
+    def fits(self, mine: SessionSettings) -> bool:
         """Whether the wire has the parameters of a connection as it is."""
         return self._applied is mine or not (self._baseline or mine.startup)
 
@@ -150,7 +150,7 @@ class ParameterStore:
         self._baseline.clear()
         self._applied = None
 
-    def apply(self, mine: Parameters) -> Flow:
+    def apply(self, mine: SessionSettings) -> Flow:
         """Give the wire the parameters of the connection that uses it next."""
         if self.fits(mine):
             return
@@ -183,7 +183,7 @@ class ParameterStore:
             self._invented.update(name for name in new if self._baseline[name] is None)
             self.seen.update(new)
 
-    def after(self, mine: Parameters, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
+    def after(self, mine: SessionSettings, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
         """Remember what a connection has set.
 
         :param reset: whether it has set nothing but come back to what it began with.

@@ -14,7 +14,7 @@ from .prepared_statements import PreparedStatements
 from .row_locks import RowLocks
 from .rules import Rules
 from .savepoints import Stack
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow
 from .snapshots import Snapshots
@@ -24,7 +24,7 @@ from .temporary_tables import TemporaryTables
 __all__ = ["Fail", "SessionState", "common_objects", "register_objects"]
 
 Fail = Callable[[Client, str, str], Exception]
-Factory = Callable[[Rules, Wire, Catalog, Stack, Fail], list[SessionObjects]]
+Factory = Callable[[Rules, Wire, SchemaFacts, Stack, Fail], list[SessionObjects]]
 
 
 class SessionState:
@@ -35,9 +35,9 @@ class SessionState:
        Whether anything is owned by anybody, so that no statement may take the short way.
     """
 
-    def __init__(self, rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> None:
-        self._catalog = catalog
-        self._kinds = _registry.get(rules.name, common_objects)(rules, wire, catalog, stack, fail)
+    def __init__(self, rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> None:
+        self._facts = facts
+        self._kinds = _registry.get(rules.name, common_objects)(rules, wire, facts, stack, fail)
         self.used = False
         self._involved: Sequence[SessionObjects] = ()
         """The kinds, once a statement has spoken of any since the last time that all was forgotten: else none."""
@@ -49,7 +49,7 @@ class SessionState:
             self._involved = self._kinds
 
     def _concerned(self, statement: Statement) -> Iterator[SessionObjects]:
-        topics = self._catalog.topics_of(statement)
+        topics = self._facts.topics_of(statement)
         if topics or statement.kind not in (Kind.READ, Kind.WRITE):
             self._involved = self._kinds
         return (kind for kind in self._kinds if kind.concerns(statement, topics))
@@ -81,7 +81,7 @@ class SessionState:
 
     def needs_after(self, statement: Statement) -> bool:
         """Whether :meth:`after` has something to do."""
-        return self.used or bool(self._catalog.topics_of(statement))
+        return self.used or bool(self._facts.topics_of(statement))
 
     def committing(self, client: Client) -> Flow:
         """The client is about to commit."""
@@ -141,18 +141,18 @@ class SessionState:
         self.look()
 
 
-def common_objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+def common_objects(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:
     """What there is on every database."""
-    return [RowLocks(catalog, stack.unfinished), Snapshots(rules, catalog, stack.unfinished)]
+    return [RowLocks(facts, stack.unfinished), Snapshots(rules, facts, stack.unfinished)]
 
 
-def _postgresql(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+def _postgresql(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:
     return [
-        *common_objects(rules, wire, catalog, stack, fail),
+        *common_objects(rules, wire, facts, stack, fail),
         ConstraintModes(wire),
-        TemporaryTables(catalog),
+        TemporaryTables(facts),
         PreparedStatements(fail),
-        AdvisoryLocks(catalog),
+        AdvisoryLocks(facts),
         Listening(),
         DeclaredCursors(fail),
     ]

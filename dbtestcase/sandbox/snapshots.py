@@ -14,7 +14,7 @@ from ..errors import SandboxConflict
 from .connections import Client
 from .rules import COMMITTING, Rules
 from .savepoints import Owner
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow
 from .statements import Kind, Statement
@@ -48,9 +48,9 @@ class Snapshots(SessionObjects):
     :param unfinished: gives those with writes that are neither committed nor rolled back.
     """
 
-    def __init__(self, rules: Rules, catalog: Catalog, unfinished: Callable[[], Iterable[Owner]]) -> None:
+    def __init__(self, rules: Rules, facts: SchemaFacts, unfinished: Callable[[], Iterable[Owner]]) -> None:
         self._rules = rules
-        self._catalog = catalog
+        self._facts = facts
         self._unfinished = unfinished
         self._now = 0
         self._open: dict[Client, _Transaction] = {}
@@ -69,9 +69,9 @@ class Snapshots(SessionObjects):
             yield from self._begin(client, statement)
             return
         if self._committed and self._sees_snapshot(statement):
-            yield from self._catalog.load_relations()
+            yield from self._facts.load_relations()
             for other in self._committed:
-                if other.ended > mine.begun and self._catalog.may_see(statement, other.writes.values()):
+                if other.ended > mine.begun and self._facts.may_see(statement, other.writes.values()):
                     raise self._refusal(client, other)
         if mine.serializable:
             mine.reads[statement.text] = statement
@@ -83,8 +83,8 @@ class Snapshots(SessionObjects):
         if self._rules.snapshot_by_reading:
             if statement.kind is not Kind.READ or client.own:
                 return
-            yield from self._catalog.load_relations()
-            if not self._catalog.reads_tables(statement):
+            yield from self._facts.load_relations()
+            if not self._facts.reads_tables(statement):
                 return
         self._now += 1
         begun = self._open[client] = _Transaction(client.name, self._now, level == "serializable")
@@ -103,7 +103,7 @@ class Snapshots(SessionObjects):
         beside = [each for each in self._committed if each.serializable and each.runs_beside(mine)]
         if not beside or not (mine.writes or any(each.reads for each in beside)):
             return
-        yield from self._catalog.load_relations()
+        yield from self._facts.load_relations()
         everyone = [mine, *beside]
         for pivot in everyone:
             into = [each for each in everyone if each is not pivot and self._depends(each, pivot)]
@@ -115,7 +115,7 @@ class Snapshots(SessionObjects):
         """Whether one has read what the other wrote beside it, and did not see it."""
         if not reader.runs_beside(writer) or not writer.writes:
             return False
-        return any(self._catalog.may_see(each, writer.writes.values()) for each in reader.reads.values())
+        return any(self._facts.may_see(each, writer.writes.values()) for each in reader.reads.values())
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         mine = self._open.pop(client, None)

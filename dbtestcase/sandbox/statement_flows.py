@@ -34,7 +34,7 @@ class StatementFlows(TransactionFlows):
             or self.rules.refuses_plain
             or self._abandoned
             or self._locking
-            or not self._parameters.fits(client.parameters)
+            or not self._settings.fits(client.settings)
             or self._guarded is not None
             or self.session.used
             or client.scope != self._top
@@ -46,13 +46,13 @@ class StatementFlows(TransactionFlows):
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        elif self.catalog.functions is None or self.catalog.may_write(statement):
+        elif self.facts.functions is None or self.facts.may_write(statement):
             return None
         if writes or statement.calls:
             self._locks_taken |= self.rules.takes_locks(statement)
         if not client.active:
             client.where = where()
-            client.parameters.begin()
+            client.settings.begin()
         if writes and self.test_files:
             self._note_writer(client)
         self._current = client
@@ -68,7 +68,7 @@ class StatementFlows(TransactionFlows):
             and not (client.autocommit and not client.block)
             and not (rowcount == 0 and statement.counts)
             and not self.session.used
-            and not (statement.calls and (self.catalog.opens_cursors(statement) or self.catalog.topics_of(statement)))
+            and not (statement.calls and (self.facts.opens_cursors(statement) or self.facts.topics_of(statement)))
         )
 
     def before(self, client: Client, statement: Statement) -> Flow:
@@ -100,11 +100,11 @@ class StatementFlows(TransactionFlows):
         if statement.cursor:
             yield from self._noting(free_cursor_name(client, statement.cursor, self._everyone()))
         if kind is Kind.READ or statement.calls:
-            yield from self.catalog.load_functions()
-            writes |= kind is Kind.READ and self.catalog.may_write(statement)
+            yield from self.facts.load_functions()
+            writes |= kind is Kind.READ and self.facts.may_write(statement)
         yield from self._noting(self.session.check(client, statement))
         if self.stack.has_others(client):
-            yield from warn_of_dirty_reads(client, statement, self.stack.unfinished(), self.catalog)
+            yield from warn_of_dirty_reads(client, statement, self.stack.unfinished(), self.facts)
         if self._locking and (writes or kind is Kind.LOCK):
             warn_of_locks(client, self._lockers())
         if kind is Kind.LOCK and not client.own and not client.each_statement:
@@ -112,7 +112,7 @@ class StatementFlows(TransactionFlows):
             self._locking.add(client)
         if not client.active:
             client.where = where()
-            client.parameters.begin()
+            client.settings.begin()
         if writes and self.test_files:
             self._note_writer(client)
         steps = self._steps(self.stack.statement, client, writes=writes)
@@ -131,14 +131,14 @@ class StatementFlows(TransactionFlows):
             self._wrote = True
             if not (kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics):  # which nobody else can see
                 client.writes[statement.text] = statement
-        if not self._parameters.fits(client.parameters):
+        if not self._settings.fits(client.settings):
             yield from self._give_settings(client)
-        if statement.settings and self.rules.has_parameters:
-            yield from self._parameters.before(self._kept_settings(statement))
+        if statement.settings and self.rules.has_settings:
+            yield from self._settings.before(self._kept_settings(statement))
         if kind is not Kind.READ or statement.calls:
             if kind is Kind.SCHEMA:
                 self._schema_changed = True
-                self.catalog.forget()
+                self.facts.forget()
             elif kind is Kind.CONSTRAINTS:
                 self._deferral_set = True
             self._locks_taken |= self.rules.takes_locks(statement)
@@ -156,7 +156,7 @@ class StatementFlows(TransactionFlows):
         text = self.session.replace(client, statement)
         if text is None and statement.topics:
             try:
-                text = self.rules.report(client, statement, self._parameters.unknown_to(client.parameters))
+                text = self.rules.report(client, statement, self._settings.unknown_to(client.settings))
             except UnknownSetting as unknown:
                 message = f'unrecognized configuration parameter "{unknown}"'
                 raise self.fail(client, "UndefinedObject", message) from None
@@ -183,10 +183,10 @@ class StatementFlows(TransactionFlows):
         :raises ConfigurationError: the server refuses one that the client's engine asked for.
         """
         try:
-            yield from self._parameters.apply(client.parameters)
+            yield from self._settings.apply(client.settings)
         except Exception as error:
-            asked = client.parameters.startup
-            if not asked or client.parameters.changed or self.wire.gone:
+            asked = client.settings.startup
+            if not asked or client.settings.changed or self.wire.gone:
                 raise
             raise ConfigurationError(
                 f"The server refuses what the engine of {client.name} asks for its connections "
@@ -204,17 +204,15 @@ class StatementFlows(TransactionFlows):
         """The statement has run."""
         if rowcount == 0 and statement.counts and self.stack.entries:
             yield from self._unwrite(client, statement)
-        if statement.settings and self.rules.has_parameters:
+        if statement.settings and self.rules.has_settings:
             settings = self._kept_settings(statement)
             if len(settings) < len(statement.settings) or "*" in settings:
                 yield self.rules.no_end
-            yield from self._parameters.after(
-                client.parameters, settings, local=statement.local, reset=statement.resets
-            )
+            yield from self._settings.after(client.settings, settings, local=statement.local, reset=statement.resets)
             client.look_at_modes()
         if statement.cursor and self.stack.entries:
             self.opened_cursor(client, statement.cursor)
-        elif statement.calls and self.catalog.opens_cursors(statement):
+        elif statement.calls and self.facts.opens_cursors(statement):
             self.stack.hold(client)
             yield from find_cursors(client, self._everyone())
         yield from self._noting(self.session.after(client, statement))
@@ -236,6 +234,6 @@ class StatementFlows(TransactionFlows):
         entry = self.stack.entries[-1]
         if entry.owner is not client or not entry.first_write:
             return
-        yield from self.catalog.load_triggers()
-        if not self.catalog.may_write_without_rows(statement):
+        yield from self.facts.load_triggers()
+        if not self.facts.may_write_without_rows(statement):
             self.stack.unwrite(client)

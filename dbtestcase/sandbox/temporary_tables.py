@@ -17,7 +17,7 @@ from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
 from .relations import words_of
 from .rules import COMMITTING
-from .schema_facts import Catalog
+from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, Rows
 from .statements import Kind, Statement, split
@@ -60,13 +60,13 @@ class _Relation:
 class TemporaryTables(SessionObjects):
     """Those of PostgreSQL.
 
-    :param catalog: knows which functions make some, and which code in the server may read any table.
+    :param facts: knows which functions make some, and which code in the server may read any table.
     """
 
     topics: ClassVar[Topic] = Topic.TEMPORARY
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, facts: SchemaFacts) -> None:
+        self._facts = facts
         self._known: dict[str, _Relation] = {}
 
     @property
@@ -78,9 +78,9 @@ class TemporaryTables(SessionObjects):
             yield from self._discard(client)
         if not self._known:
             return
-        yield from self._catalog.load_relations()
+        yield from self._facts.load_relations()
         words = words_of(statement.text)
-        anything = self._catalog.may_see_anything(statement) or bool(_ASKS_CATALOG.search(statement.text))
+        anything = self._facts.may_see_anything(statement) or bool(_ASKS_CATALOG.search(statement.text))
         changes = [
             oid
             for oid, each in self._known.items()
@@ -130,7 +130,7 @@ class TemporaryTables(SessionObjects):
         )
 
     def after(self, client: Client, statement: Statement) -> Flow:
-        makes = Topic.TEMPORARY in self._catalog.topics_of(statement)
+        makes = Topic.TEMPORARY in self._facts.topics_of(statement)
         if not makes and (not self._known or statement.counts or statement.kind not in (Kind.SCHEMA, Kind.WRITE)):
             return
         rows = yield _MADE

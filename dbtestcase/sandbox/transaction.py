@@ -167,7 +167,7 @@ class Sandbox(StatementFlows):
     def _leave(self, statements: list[str]) -> None:
         self._is_marked = False
         if not self.rules.settings_roll_back:
-            statements += self._parameters.undo()
+            statements += self._settings.undo()
         if self._locks_taken and self.rules.undo_session:
             statements.append(self.rules.undo_session)
             self._locks_taken = False
@@ -181,10 +181,10 @@ class Sandbox(StatementFlows):
     def _forget(self) -> None:
         self.stack.clear()
         self._abandoned.clear()
-        self._parameters.clear()
+        self._settings.clear()
         if self._schema_changed:
             self._schema_changed = False
-            self.catalog.forget()
+            self.facts.forget()
         self._deferral_set = False
         self._current = self._late = self._guarded = None
         self.raised.clear()
@@ -194,8 +194,8 @@ class Sandbox(StatementFlows):
             client.block = 0
             if client.changed:
                 client.retired = True
-            if client.parameters.touched:
-                client.parameters = self._new_parameters(client.parameters.startup)
+            if client.settings.touched:
+                client.settings = self._new_settings(client.settings.startup)
 
     def _settle(self) -> None:
         """Before a mark: nothing of the stack is to be rolled back any more."""
@@ -205,7 +205,7 @@ class Sandbox(StatementFlows):
         self._run(self._unguard())
         self.stack.clear()
         if self._deferral_pending():
-            self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
+            self.wire.run(*self.rules.check_deferred(self.facts.deferred or ""))
             self.session.constraints_checked()
         for client in self._everyone():
             if client.active:
@@ -239,7 +239,7 @@ class Sandbox(StatementFlows):
         if not checked or self.wire.aborted() or not self._deferral_pending():
             return None
         try:
-            rows = self.wire.run(*self.rules.check_deferred(self.catalog.deferred or ""))
+            rows = self.wire.run(*self.rules.check_deferred(self.facts.deferred or ""))
         except Exception as error:
             return error
         violation = self.rules.violation(rows)

@@ -34,18 +34,18 @@ class TransactionFlows(Clients):
             or client.cursors
             or self._late is not None
             or self._abandoned
-            or client.parameters.local
+            or client.settings.local
             or self.session.used
             or self._guarded is not None
             or client.scope != self._top
-            or (self.rules.deferred_names and (self.catalog.deferred != "" or self._deferral_set))
+            or (self.rules.deferred_names and (self.facts.deferred != "" or self._deferral_set))
             or self.stack.waiting()
             or self.wire.aborted()
         ):
             return False
         self.stack.commit(client)
         client.end()
-        client.parameters.commit()
+        client.settings.commit()
         self.scheduler.changed()
         return True
 
@@ -64,7 +64,7 @@ class TransactionFlows(Clients):
                 yield from self._check_commit(client)
             if self._wrote:
                 yield from self._check_deferred(client)
-        had_local = bool(client.parameters.local)
+        had_local = bool(client.settings.local)
         cursors = list(client.cursors)
         failed = client.failed
         if client.active:
@@ -74,10 +74,10 @@ class TransactionFlows(Clients):
         finally:
             client.end()
             if failed:
-                client.parameters.rollback()
-            client.parameters.commit()
+                client.settings.rollback()
+            client.settings.commit()
             if had_local:
-                self._parameters.invalidate()
+                self._settings.invalidate()
             self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors)
@@ -92,8 +92,8 @@ class TransactionFlows(Clients):
             or client.moded
             or client.locks
             or client.warned
-            or client.parameters.saved
-            or client.parameters.local
+            or client.settings.saved
+            or client.settings.local
             or self._late is not None
             or self._abandoned
             or client.scope != self._top
@@ -141,11 +141,11 @@ class TransactionFlows(Clients):
         if kind is Kind.SAVEPOINT:
             if not client.active:
                 client.where = where()
-                client.parameters.begin()
+                client.settings.begin()
             if self.rules.savepoints_replace and label in client.labels:
                 self.stack.forget(client, label)
             self.stack.savepoint(client, label)
-            client.parameters.savepoint()
+            client.settings.savepoint()
             return
         if label not in client.labels:
             name, message = self.rules.no_savepoint
@@ -153,7 +153,7 @@ class TransactionFlows(Clients):
         depth = len(client.labels) - client.labels[::-1].index(label)
         if kind is Kind.RELEASE:
             self.stack.release(client, label)
-            client.parameters.release(depth)
+            client.settings.release(depth)
             self.session.released(client, depth)
             for name in client.cursors_above(depth):
                 client.cursors[name] = depth - 1
@@ -164,9 +164,9 @@ class TransactionFlows(Clients):
         try:
             yield from self._send(self._steps(self.stack.rollback_to, client, label))
         finally:
-            client.parameters.rollback(depth)
+            client.settings.rollback(depth)
             self.session.rolled_back_to(client, depth)
-            self._parameters.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
+            self._settings.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
             self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors, holdable=True)
@@ -183,9 +183,9 @@ class TransactionFlows(Clients):
 
     def _rolled_back(self, client: Client) -> None:
         client.end()
-        client.parameters.rollback()
-        client.parameters.commit()
-        self._parameters.invalidate()
+        client.settings.rollback()
+        client.settings.commit()
+        self._settings.invalidate()
         self.scheduler.changed()
 
     def _recover(self, client: Client) -> Flow:
@@ -210,13 +210,13 @@ class TransactionFlows(Clients):
         if steps:
             yield from self._unguard()
             if self.rules.settings_roll_back:
-                self._parameters.invalidate()
+                self._settings.invalidate()
             for sql in self.rules.render(steps):
                 yield sql
             if any(verb is Verb.ROLLBACK for verb, _ in steps):
                 self.session.undone()
                 if self._schema_changed:
-                    self.catalog.forget()
+                    self.facts.forget()
                     yield from self._forget_plans()
 
     def _steps(self, decide: Callable[..., list[Step]], *args: object, **kwargs: object) -> list[Step]:
@@ -261,13 +261,13 @@ class TransactionFlows(Clients):
     def _check_deferred(self, client: Client) -> Flow:
         if not self.rules.deferred_names or not client.checks_deferred or client not in self.stack.unfinished():
             return
-        yield from self.catalog.load_deferred()
-        if not (self.catalog.deferred or self._deferral_set):
+        yield from self.facts.load_deferred()
+        if not (self.facts.deferred or self._deferral_set):
             return
         others = [c for c in (*self.stack.unfinished(), *self.stack.waiting()) if c is not client]
         guarded = self.rules.error_aborts
         try:
-            for sql in self.rules.check_deferred(self.catalog.deferred or ""):
+            for sql in self.rules.check_deferred(self.facts.deferred or ""):
                 # the top of the stack may be somebody else's, who has nothing to do with a failure
                 rows = yield f"SAVEPOINT {_CHECK};{sql};RELEASE SAVEPOINT {_CHECK}" if guarded else sql
                 if violation := self.rules.violation(rows):
@@ -298,8 +298,8 @@ class TransactionFlows(Clients):
     def _deferral_pending(self) -> bool:
         if not self.rules.deferred_names:
             return False
-        self._run(self.catalog.load_deferred())
-        return bool(self.catalog.deferred or self._deferral_set)
+        self._run(self.facts.load_deferred())
+        return bool(self.facts.deferred or self._deferral_set)
 
     def opened_cursor(self, client: Client, name: str) -> None:
         """The statement that runs has opened a server-side cursor, or a portal, which ends with its transaction."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .disposable import Server, disposable_server, register
 from .folders import private_folder
-from .kept_servers import STAY_HOURS
+from .kept_servers import KEEP_HOURS
 from .room import MIB, what_fills
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .serve import keep_running
 
 __all__ = [
+    "KEEP_HOURS",
     "MIB",
-    "STAY_HOURS",
     "Server",
     "disposable_server",
     "examine",

@@ -57,7 +57,7 @@ class Server(ABC):
         nothing.
         """
 
-    def stay(self) -> None:
+    def keep(self) -> None:
         """Let the server go on when this process has ended, for some hours, because something on it was kept.
 
         ``python -m dbtestcase prune`` ends it sooner.

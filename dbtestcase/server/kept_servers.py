@@ -16,10 +16,10 @@ from pathlib import Path
 from dbtestcase.server.folders import private_folders
 from dbtestcase.server.watcher import DOOR
 
-__all__ = ["MOST_STAYING", "STAY_HOURS", "end_oldest", "end_staying"]
+__all__ = ["KEEP_HOURS", "MOST_KEPT", "end_kept", "end_oldest"]
 
-STAY_HOURS = 4
-MOST_STAYING = 10
+KEEP_HOURS = 4
+MOST_KEPT = 10
 """How many of one user: each holds some 60 MB of memory."""
 
 
@@ -29,7 +29,7 @@ def end_oldest(places: list[Path], *, spared: int) -> None:
         _knock(door)
 
 
-def end_staying(places: list[Path]) -> Iterator[Path]:
+def end_kept(places: list[Path]) -> Iterator[Path]:
     """End the servers that stay in ``places``, and wait until each is gone; their folders."""
     for door in _doors(places):
         if _knock(door):

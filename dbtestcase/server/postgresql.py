@@ -17,7 +17,7 @@ from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.folders import RAM, is_full, temp_places
-from dbtestcase.server.kept_servers import MOST_STAYING, STAY_HOURS, end_oldest
+from dbtestcase.server.kept_servers import KEEP_HOURS, MOST_KEPT, end_oldest
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.server.room import MIB, room_in
 from dbtestcase.server.watcher import Unreadable, copy_tree, remove_tree
@@ -58,7 +58,7 @@ class PostgreSQLServer(ClusterServer):
 
     def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
         super().__init__(programs, account, place, cache)
-        self._stays = False
+        self._is_kept = False
         query = {"host": str(self._folder), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
 
@@ -167,11 +167,11 @@ class PostgreSQLServer(ClusterServer):
 
     # -- ending
 
-    def stay(self) -> None:
-        if not self._stays and self._watcher.ours and not self._closed:
-            self._watcher.order("stay", seconds=STAY_HOURS * 3600)
-            self._stays = True
-            end_oldest([RAM, *temp_places()], spared=MOST_STAYING - 1)
+    def keep(self) -> None:
+        if not self._is_kept and self._watcher.ours and not self._closed:
+            self._watcher.order("keep", seconds=KEEP_HOURS * 3600)
+            self._is_kept = True
+            end_oldest([RAM, *temp_places()], spared=MOST_KEPT - 1)
 
     def close(self) -> None:
         if self._closed or not self._watcher.ours:
@@ -184,9 +184,9 @@ class PostgreSQLServer(ClusterServer):
             for event in self._watcher.close():
                 if event["event"] == "published" and event["problem"]:
                     say(f"the new templates are not kept for the next runs: {event['problem']}")
-                elif event["event"] == "stays":
+                elif event["event"] == "kept":
                     say(
-                        f"PostgreSQL stays for {STAY_HOURS} hours with the rows of failing tests; to end it: "
+                        f"PostgreSQL stays for {KEEP_HOURS} hours with the rows of failing tests; to end it: "
                         "python -m dbtestcase prune"
                     )
 

@@ -104,7 +104,7 @@ class WatcherProcess:
     def close(self, timeout: float = 30.0) -> list[dict[str, Any]]:
         """Let it stop the server and remove the folder, and wait until it has; the events that nobody has read.
 
-        Where the server was told to stay, the last of them is ``stays``, and nothing is stopped or removed.  A watcher
+        Where the server was told to stay, the last of them is ``kept``, and nothing is stopped or removed.  A watcher
         that still writes to the cache when the time is up is left to finish, and one that does nothing is given up;
         a line says so.  Does nothing the second time, and in a process that was forked from the owner.
         """
@@ -118,7 +118,7 @@ class WatcherProcess:
         while (event := self.event(max(until - time.monotonic(), 0.0))) is not None:
             unread.append(event)
         os.close(self._events)
-        if unread and unread[-1]["event"] == "stays":
+        if unread and unread[-1]["event"] == "kept":
             return unread
         if time.monotonic() >= until and self._publishing:
             say(f"new templates are still being written to the cache; process {self._pid} does so, and ends then")

@@ -11,7 +11,7 @@ from pathlib import Path
 from dbtestcase.errors import ServerError
 from dbtestcase.server.cache import cache_folders, size_of
 from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
-from dbtestcase.server.kept_servers import end_staying
+from dbtestcase.server.kept_servers import end_kept
 from dbtestcase.server.watcher import remove_tree
 from dbtestcase.settings import Settings
 
@@ -26,7 +26,7 @@ def prune_machine(settings: Settings) -> list[str]:
     """
     places = _places()
     try:
-        removed = [f"server with the rows of failing tests: {path}" for path in end_staying(places)]
+        removed = [f"server with the rows of failing tests: {path}" for path in end_kept(places)]
         removed += [f"data that a killed run left: {path}" for path in sweep(places)]
         for folder in cache_folders(settings):
             removed += _prune_cache(folder)

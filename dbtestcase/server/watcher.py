@@ -4,9 +4,9 @@ It runs by itself (``python -I -S watcher.py``) and therefore imports nothing bu
 load quickly.  It speaks with its owner in lines of JSON:
 
 - it reads orders: ``start`` (a server's command), ``run`` (a command to be run while the server runs, followed by
-  ``publish``), ``finish`` (the server is to end in order), ``stay`` (the server is to go on when the owner has ended)
+  ``publish``), ``finish`` (the server is to end in order), ``keep`` (the server is to go on when the owner has ended)
   and ``stop``; the end of its input is ``stop`` as well, so an owner that dies needs to say nothing;
-- it writes what happened: ``ready``, ``failed``, ``published``, ``ended``, ``stays``.
+- it writes what happened: ``ready``, ``failed``, ``published``, ``ended``, ``kept``.
 
 It has a session of its own, so that the Ctrl-C that ends a run does not reach the server before the run has ended.  It
 notices its owner's end by the end of its input, and by the process itself: forked children of the owner keep the
@@ -36,7 +36,7 @@ STOP_SECONDS = 4.0  # for an immediate stop; then the server is killed
 UNUSED_SECONDS = 30 * 24 * 3600.0  # after which a cached cluster goes
 LARGEST_CACHE = 1 << 30  # bytes of the clusters of one version's projects
 POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
-DOOR = ".stays"  # the suffix of the named pipe of a server that has outlived its owner
+DOOR = ".kept"  # the suffix of the named pipe of a server that has outlived its owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
 RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
 RESERVE_SECONDS = 2.0  # after which they are taken again, if they can be had
@@ -245,7 +245,7 @@ class Watcher:
         self.received = b""
         self.ready_text = ""
         self.stop_signal = int(signal.SIGQUIT)
-        self.stay_seconds = 0.0
+        self.keep_seconds = 0.0
         self.own, self.door = folder + OWN, folder + DOOR
         self.reserved = os.path.join(self.own, "reserve")
         self.reserve_at = 0.0
@@ -296,9 +296,9 @@ class Watcher:
         if self.server:
             os.kill(self.server, signal.SIGTERM)
 
-    def stay(self, order: dict[str, Any]) -> None:
+    def keep(self, order: dict[str, Any]) -> None:
         """When the owner has ended, the server goes on for so many seconds."""
-        self.stay_seconds = order["seconds"]
+        self.keep_seconds = order["seconds"]
 
     def read_output(self) -> None:
         block = os.read(self.output, 1 << 16)
@@ -426,7 +426,7 @@ class Watcher:
     def follow_orders(self) -> bool:
         """Do what the input says; whether there may be more to come."""
         orders = self.read_orders()
-        does = {"start": self.start, "run": self.run, "finish": self.finish, "stay": self.stay}
+        does = {"start": self.start, "run": self.run, "finish": self.finish, "keep": self.keep}
         for order in orders:
             if order["do"] == "stop":
                 return False
@@ -439,8 +439,8 @@ class Watcher:
         with contextlib.suppress(BlockingIOError):
             while orders := self.read_orders():
                 for order in orders:
-                    if order["do"] == "stay":
-                        self.stay(order)
+                    if order["do"] == "keep":
+                        self.keep(order)
 
     def read_orders(self) -> list[dict[str, Any]]:
         """The orders that have come; none at the end of the input, or where one is not complete."""
@@ -450,15 +450,15 @@ class Watcher:
 
     def linger(self) -> None:
         """Where the server is to stay: wait until somebody asks for its end, the time is up, or it ends of itself."""
-        if not self.stay_seconds or self.output < 0:
+        if not self.keep_seconds or self.output < 0:
             return
         os.mkfifo(self.door, 0o600)
         door = os.open(self.door, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # both ends: it never reads as closed
-        self.say("stays")
+        self.say("kept")
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):  # whoever reads what the run has printed is to see its end
             os.dup2(null, number)
-        until = time.monotonic() + self.stay_seconds
+        until = time.monotonic() + self.keep_seconds
         poll = select.poll()
         poll.register(self.output, select.POLLIN)
         poll.register(door, select.POLLIN)

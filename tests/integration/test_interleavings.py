@@ -75,7 +75,7 @@ class InterleavingsTest(unittest.TestCase):
 
             attempt.count = 0
             for seed, each in sequences:
-                run.sandbox.catalog.forget()  # what it knows of the schema may be asked for at any point
+                run.sandbox.facts.forget()  # what it knows of the schema may be asked for at any point
                 first = attempt(each)
                 if first is not None:
                     shortest = shrink(each, lambda other: attempt(other) is not None)

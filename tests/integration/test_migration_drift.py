@@ -39,7 +39,7 @@ class DriftTest(MigratedDatabaseTest):
         for line in lines:
             exec(line, names)
 
-    def look(self) -> schema_state.Snapshot:
+    def look(self) -> schema_state.SchemaState:
         """The schema, but for what only the migrations say."""
         taken = schema_state.take(self.connection, ignored=["alembic_version"])
         kinds = ("view", "trigger", "function", "rule", "schema")
@@ -89,7 +89,7 @@ class DriftTest(MigratedDatabaseTest):
                 self.assertEqual(found[: len(dropped)], dropped)
                 self.assertTrue(all(line.startswith("op.create_foreign_key('fk_") for line in found[-keys:]), found)
 
-    def mended(self, before: schema_state.Snapshot, change: list[str]) -> list[str]:
+    def mended(self, before: schema_state.SchemaState, change: list[str]) -> list[str]:
         """What is found after a change, which mends it; nothing of both is left."""
         savepoint = self.connection.begin_nested()
         try:

@@ -56,7 +56,7 @@ class OrmInterleavingsTest(unittest.TestCase):
             self.cleaner.execute(CLEAN)
             counts: Counter[str] = Counter()
             for seed in range(SEQUENCES):
-                run.sandbox.catalog.forget()
+                run.sandbox.facts.forget()
                 counts[self.compare(sides, play_of(seed), run.sandbox, f"{driver}, seed {seed}")] += 1
                 run.wire.settle()
                 run.sandbox.rollback_to_mark("test")

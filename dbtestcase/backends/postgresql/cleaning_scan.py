@@ -52,7 +52,7 @@ class _View:
 
 
 @dataclass
-class _Snapshot:
+class _SavedState:
     """What is put back: the names of the copies (of tables that are not empty), sequences, views, large objects."""
 
     copies: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class _Snapshot:
 class ScanningCleaner(PostgreSQLCleaner):
     """Cleans a database with the rights of its tables' owner."""
 
-    _class: _Snapshot | None
+    _class: _SavedState | None
 
     def _open(self) -> None:
         super()._open()
@@ -130,31 +130,31 @@ class ScanningCleaner(PostgreSQLCleaner):
         row = self._connection.execute(query, values or None).fetchone()
         return row[0] if row is not None else None
 
-    def _take(self, tables: Iterable[str], below: _Snapshot | None = None) -> _Snapshot:
-        """Copy the rows of ``tables``; the rest is as in the snapshot below."""
-        snapshot = _Snapshot(copies=dict(below.copies) if below is not None else {})
+    def _take(self, tables: Iterable[str], below: _SavedState | None = None) -> _SavedState:
+        """Copy the rows of ``tables``; the rest is as in the saved state below."""
+        saved = _SavedState(copies=dict(below.copies) if below is not None else {})
         with self._connection.transaction():
             for name in tables:
-                snapshot.copies.pop(name, None)
+                saved.copies.pop(name, None)
                 if self._one(f"select exists (select from only {name})".encode()):
-                    copy = snapshot.copies[name] = self._new_copy()
+                    copy = saved.copies[name] = self._new_copy()
                     self._connection.execute(f"insert into {copy} {_rows_of(name)}".encode())
-        snapshot.sequences = self._read_sequences()
-        snapshot.views = self._read_views()
-        snapshot.objects = self._read_objects()
-        return snapshot
+        saved.sequences = self._read_sequences()
+        saved.views = self._read_views()
+        saved.objects = self._read_objects()
+        return saved
 
     def _new_copy(self) -> str:
         self._copies += 1
         self._connection.execute(f"create temporary table copy_{self._copies} (data text)".encode())
         return f"pg_temp.copy_{self._copies}"
 
-    def _prepare(self, snapshot: _Snapshot) -> None:
+    def _prepare(self, saved: _SavedState) -> None:
         """The one statement that finds the tables that are no longer as they were."""
-        self._snapshot = snapshot
+        self._saved = saved
         asked = []
         for number, name in enumerate(self._order):
-            copy = snapshot.copies.get(name)
+            copy = saved.copies.get(name)
             if copy is None:
                 asked.append(f"select {number} where exists (select from only {name})")
             else:
@@ -194,9 +194,9 @@ class ScanningCleaner(PostgreSQLCleaner):
             refreshed=refreshed,
             large_objects=objects,
         )
-        if refreshed and any(self._read_views()[name] != self._snapshot.views[name] for name in refreshed):
+        if refreshed and any(self._read_views()[name] != self._saved.views[name] for name in refreshed):
             return Attempt("altered", changes=("a materialized view that was not up to date was refreshed",))
-        if objects and self._read_objects() != self._snapshot.objects:
+        if objects and self._read_objects() != self._saved.objects:
             return Attempt("altered", changes=("the rights on a large object were changed",))
         disturbed = self._connection.execute(_PRESENT, others).fetchall()[0][0]
         return Attempt("clean", report=report, disturbed=disturbed, absent=present < len(set(expected)))
@@ -220,26 +220,26 @@ class ScanningCleaner(PostgreSQLCleaner):
         self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
         self._connection.execute(b"select set_config('search_path', %b, true)", (self._search_path,))
         for group in groups:
-            fillings = [self._filling(self._tables[name]) for name in group if name in self._snapshot.copies]
+            fillings = [self._filling(self._tables[name]) for name in group if name in self._saved.copies]
             if fillings:
                 self._connection.execute(_together(fillings).encode(), prepare=False)
         loud = "; ".join(filter(None, [self._tables[name].loud for name in tables]))
         self._connection.execute(f"set local search_path = pg_catalog; {loud}".encode(), prepare=False)
 
     def _filling(self, table: _Table) -> str:
-        copy = self._snapshot.copies[table.name]
+        copy = self._saved.copies[table.name]
         return f"insert into {table.target} from (select data::{table.name} as r from {copy} offset 0) x"
 
     def _put_back_sequences(self) -> tuple[str, ...]:
         moved = [
-            state for state, now in zip(self._snapshot.sequences, self._read_sequences(), strict=True) if state != now
+            state for state, now in zip(self._saved.sequences, self._read_sequences(), strict=True) if state != now
         ]
         for name, last_value, is_called in moved:
             self._connection.execute(b"select setval(%b::regclass, %b, %b)", (name, last_value, is_called))
         return tuple(name for name, _, _ in moved)
 
     def _put_back_objects(self) -> bool:
-        now, then = self._read_objects(), self._snapshot.objects
+        now, then = self._read_objects(), self._saved.objects
         for oid in now.keys() - then.keys():
             self._connection.execute(b"select lo_unlink(%b::oid)", (oid,))
         for oid, (content, rights) in then.items():
@@ -253,9 +253,9 @@ class ScanningCleaner(PostgreSQLCleaner):
         if not self._views:
             return ()
         now = self._read_views()
-        changed = [view.name for view in self._views if now[view.name] != self._snapshot.views[view.name]]
+        changed = [view.name for view in self._views if now[view.name] != self._saved.views[view.name]]
         for name in changed:
-            data = " with no data" if self._snapshot.views[name] == "empty" else ""
+            data = " with no data" if self._saved.views[name] == "empty" else ""
             self._connection.execute(f"refresh materialized view {name}{data}".encode())
         return tuple(changed)
 
@@ -301,7 +301,7 @@ class ScanningCleaner(PostgreSQLCleaner):
         for name, data in rows.items():
             copies[name] = self._new_copy()
             self._copy_in(copies[name], data)
-        self._class = _Snapshot(copies, former.sequences, former.views, former.objects)
+        self._class = _SavedState(copies, former.sequences, former.views, former.objects)
         self._prepare(self._class)
         self._catalogs.count_anew()
 

@@ -113,7 +113,7 @@ class Behaviour(ProxyConnection):
         if statement.kind in (Kind.RELEASE, Kind.ROLLBACK_TO) and client.each_statement:
             name, message = self._sandbox.rules.no_savepoint
             raise self._wire.error(name, message.format(statement.label))
-        if "character_set_client" in statement.settings and not client.parameters.session:
+        if "character_set_client" in statement.settings and not client.settings.session:
             return words.sets_charset(statement.text, self._wire.charset)  # every dialect sends it when it connects
         if statement.kind is not Kind.READ:
             return False

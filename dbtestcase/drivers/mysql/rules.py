@@ -9,10 +9,10 @@ from ...errors import SandboxEscape
 from ...sandbox import (
     COMMITTING,
     MYSQL,
-    Catalog,
     Fail,
     Kind,
     Rules,
+    SchemaFacts,
     SessionObjects,
     Stack,
     Statement,
@@ -34,7 +34,7 @@ class MySQLRules(Rules):
     name = "mysql"
     begin = "BEGIN"
     end = "ROLLBACK"
-    has_parameters = True
+    has_settings = True
     settings_roll_back = False
     any_case = True
     savepoints_replace = True
@@ -110,10 +110,10 @@ def _literal(value: object) -> str:
     return f"_utf8mb4 x'{data.hex()}'" if data else "''"
 
 
-def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+def _objects(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:
     drop = "DROP TEMPORARY TABLE IF EXISTS `{}`"
     return [
-        *common_objects(rules, wire, catalog, stack, fail),
+        *common_objects(rules, wire, facts, stack, fail),
         NamedLocks(MYSQL),
         TemporaryNames(drop, MYSQL, rolls_back=False),
     ]

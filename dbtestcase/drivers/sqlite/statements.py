@@ -11,11 +11,11 @@ from ...sandbox import (
     FILL,
     PART,
     SQLITE,
-    Catalog,
     Fail,
     Kind,
     Rows,
     Rules,
+    SchemaFacts,
     SessionObjects,
     Stack,
     Statement,
@@ -227,9 +227,9 @@ def parse_attach(text: str) -> tuple[str, str] | None:
     return file.strip("'\""), alias.strip("'\"`[]").lower()
 
 
-def _objects(rules: Rules, wire: Wire, catalog: Catalog, stack: Stack, fail: Fail) -> list[SessionObjects]:
+def _objects(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:
     drop = 'DROP TABLE IF EXISTS temp."{}"'
-    return [*common_objects(rules, wire, catalog, stack, fail), TemporaryNames(drop, SQLITE, rolls_back=True)]
+    return [*common_objects(rules, wire, facts, stack, fail), TemporaryNames(drop, SQLITE, rolls_back=True)]
 
 
 register_rules("sqlite", SQLiteRules)
