@@ -29,6 +29,9 @@ class Cleaner(ABC):
     changes_sessions: bool = False
     """Whether code in the database itself, such as a trigger, may change the session that runs it."""
 
+    shrinks: bool = False
+    """Whether a cleaning gives back the room that rows took which were rolled back or deleted."""
+
     @abstractmethod
     def clean(
         self,

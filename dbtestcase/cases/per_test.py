@@ -37,7 +37,7 @@ class TestLifecycle:
         self.test = test
         self.of_class: ClassLifecycle = of_class
         self.sessions: list[Session] = []
-        self.failed = False  # for who has no runner that knows
+        self.failed = False
         self._given: dict[str, Any] = {}
         self._label = ""
         self._prepared = False
@@ -183,6 +183,7 @@ class TestLifecycle:
         run = self.of_class.begin_test(self)
         self._began = perf_counter()
         self._label = test.id()
+        self.failed = False
         run.isolation.begin_test(self._label, test_files=run.source_files)
         run.log.begin_test()
         run.test = self
@@ -201,7 +202,7 @@ class TestLifecycle:
             return
         ended = perf_counter()
         try:
-            problems = run.isolation.end_test(failed=self._has_failed(), test_files=run.source_files)
+            problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files)
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)
@@ -227,7 +228,7 @@ class TestLifecycle:
                 at=recorder.since(self._began),
                 seconds=ended - self._began,
                 cleaning=perf_counter() - ended,
-                failed=self._has_failed(),
+                failed=self.failed,
             )
 
     def close_own(self) -> None:
@@ -242,16 +243,13 @@ class TestLifecycle:
     def evidence(self, error: BaseException) -> Iterator[str]:
         """Notes for an exception that is about to fail the test."""
         run = self.of_class.run
+        self.failed = True  # unittest itself counts a test as successful again while its cleanups run
         if run is not None and run.test is self:
             _report_problem(error)
             yield from self.of_class.hints(error, run)
             yield run.log.text()
             if run.settings.keep == "fail":
                 yield keep_rows(self.of_class, run, self.test.id())
-
-    def _has_failed(self) -> bool:
-        outcome = getattr(self.test, "_outcome", None)
-        return self.failed or (outcome is not None and not outcome.success)
 
 
 def _report_problem(error: BaseException) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, event
 
 from dbtestcase.reporting import shown
-from dbtestcase.server import MIB, what_fills
+from dbtestcase.server import MIB, is_out_of_room, what_fills
 
 __all__ = ["FullDisks"]
 
@@ -47,12 +47,19 @@ class FullDisks:
 
     def _look(self, context: Any) -> None:
         error = context.original_exception
-        if context.dialect.name != self._url.get_backend_name() or not _is_full(error):
+        if context.dialect.name != self._url.get_backend_name():
+            return
+        if not _is_full(error) and not (context.is_disconnect and self._has_ended_for_want_of_room()):
             return
         self.found = True
         for each in (context.sqlalchemy_exception, error):
             if each is not None and not any(_DONE in note for note in getattr(each, "__notes__", ())):
                 each.add_note(self._note())
+
+    def _has_ended_for_want_of_room(self) -> bool:
+        """PostgreSQL ends, and recovers, where it is the log that cannot be written."""
+        folder = self._folder()
+        return folder is not None and is_out_of_room(folder)
 
     def _note(self) -> str:
         folder = self._folder()

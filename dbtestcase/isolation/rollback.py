@@ -464,6 +464,8 @@ class SandboxIsolation(Isolation):
         """Roll back what the test has done; or lose the wire with it."""
         problems = self._undone(label, test_files, lambda found: self._roll_back(found, failed=failed))
         if self.run.full_disks.found:
+            if failed:  # of that: a server that had no room for its log has ended, and the connection with it
+                problems.clear()
             self._lose()
             try:
                 self.run.free_disk()

@@ -178,13 +178,18 @@ class TruncatingRun:
             self.engine.dispose()
             self.own_engine.dispose()
 
+    @property
+    def is_bloated(self) -> bool:
+        """Whether a disk was full, and a cleaning would not make room again."""
+        return self.full_disks.found and not self.cleaner.shrinks
+
     def make_anew(self) -> None:
         """Make the database again: its files stay as large as they have become."""
-        self.full_disks.found = False
         self.cleaner.close()
         self.database.reclone()
         self.cleaner = cleaning.cleaner_for(self.url, self.database)
         self.checkouts.retire(None)
+        self.full_disks.found = False  # only now: what failed is tried again
 
     def rest(self) -> None:
         if self.database.crowded and not self._in_use and not self._asleep:
@@ -254,9 +259,10 @@ class TruncatingIsolation(Isolation):
         self._watch.close()
         self._watch.enter_context(self._sessions)
         again, self._lost = self._lost, False
-        self.run.full_disks.found = False
         self._first = True
-        if self.run.database.renew_lease():
+        if self.run.is_bloated:
+            self.run.make_anew()
+        elif self.run.database.renew_lease():
             self.run.database.reclone()
         self._lasting = self._others()
         self.run.checkouts.begin_test()
@@ -293,11 +299,12 @@ class TruncatingIsolation(Isolation):
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         report, given_back = cleaning.Report(), list[cleaning.Session]()
         try:
-            if self.run.full_disks.found:
+            if self.run.is_bloated:
                 self.run.make_anew()
                 self._lost = True
             else:
                 given_back, report = self._put_back()
+                self.run.full_disks.found = False
         except BaseException:
             self._lost = True  # the next test begins on a database that is as it should be, or fails in its turn
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .disposable import Server, disposable_server, register
 from .folders import private_folder
 from .kept_servers import KEEP_HOURS
-from .room import MIB, what_fills
+from .room import MIB, is_out_of_room, what_fills
 
 if TYPE_CHECKING:
     from .doctor import examine
@@ -22,6 +22,7 @@ __all__ = [
     "Server",
     "disposable_server",
     "examine",
+    "is_out_of_room",
     "keep_running",
     "prepare_cache",
     "private_folder",

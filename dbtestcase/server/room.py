@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["MIB", "memory_left", "room_in", "what_fills"]
+from dbtestcase.server.watcher import OWN, RESERVE, RESERVED
+
+__all__ = ["MIB", "is_out_of_room", "memory_left", "room_in", "what_fills"]
 
 MIB = 1024 * 1024
 _UNLIMITED = 1 << 60  # cgroup v1 writes some number near 2**63 where there is no limit
@@ -77,6 +79,15 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def is_out_of_room(folder: Path) -> bool:
+    """Whether the server whose folder that is has complained of a full place and got no room since.
+
+    Its watcher has given up the room that it had taken for that, or is about to.
+    """
+    info = os.statvfs(folder)
+    return not os.path.exists(f"{folder}{OWN}/{RESERVED}") or info.f_bavail * info.f_frsize < RESERVE
 
 
 def what_fills(folder: Path, *, most: int = 4) -> str:

@@ -39,7 +39,8 @@ POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".kept"  # the suffix of the named pipe of a server that has outlived its owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
 RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
-RESERVE_SECONDS = 2.0  # after which they are taken again, if they can be had
+RESERVED = "reserve"  # the file in the watcher's own folder that takes them
+RESERVE_SECONDS = 2.0  # after which they are taken again, if they and twice as many more can be had
 FULL = "No space left on device"
 
 NOTHING: frozenset[str] = frozenset()
@@ -247,7 +248,7 @@ class Watcher:
         self.stop_signal = int(signal.SIGQUIT)
         self.keep_seconds = 0.0
         self.own, self.door = folder + OWN, folder + DOOR
-        self.reserved = os.path.join(self.own, "reserve")
+        self.reserved = os.path.join(self.own, RESERVED)
         self.reserve_at = 0.0
 
     def say(self, event: str, **details: Any) -> None:
@@ -365,10 +366,13 @@ class Watcher:
 
     # -- room to end in
 
-    def reserve(self) -> None:
-        """Take some room in the place of the data, or try again later."""
+    def reserve(self, spare: int = 0) -> None:
+        """Take some room in the place of the data if there is as much and ``spare`` bytes, or try again later."""
         self.reserve_at = time.monotonic() + RESERVE_SECONDS
         with contextlib.suppress(OSError, AttributeError):  # it is full; or a system that cannot take room
+            info = os.statvfs(self.own)
+            if info.f_bavail * info.f_frsize < spare + RESERVE:
+                return
             descriptor = os.open(self.reserved, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, RESERVE)
@@ -411,7 +415,7 @@ class Watcher:
             seconds = patience
             if self.reserve_at:
                 if time.monotonic() >= self.reserve_at:
-                    self.reserve()
+                    self.reserve(2 * RESERVE)  # what the server was given to end in is not taken away again
                 seconds = min(RESERVE_SECONDS, patience or RESERVE_SECONDS)
             for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
                 if descriptor == self.output:

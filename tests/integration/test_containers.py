@@ -23,28 +23,38 @@ from tests.support.requirements import require
 from tests.support.runners import Outcome, inner_environment, run_suite, write_suite
 
 SUITE = """
+    import os
     import sqlalchemy as sa
     from dbtestcase import DatabaseTest, TruncatingDatabaseTest
 
     metadata = sa.MetaData()
     item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", sa.Text))
-    FILL = '''INSERT INTO item (id, text)
-              SELECT g + :n, string_agg(md5((g * 1000 + h)::text || random()::text), '')
-                FROM generate_series(1, 100) g, generate_series(1, 320) h GROUP BY g'''
+    TEXT = os.urandom(1 << 19).hex()  # a MiB
+    sa.event.listen(metadata, "after_create", sa.DDL("ALTER TABLE item ALTER text SET STORAGE EXTERNAL"))
+    FILL = sa.text("INSERT INTO item (id, text) SELECT g + :n, :text FROM generate_series(1, 4) g")
 
     class Tests:
         def put(self):
             self.assertEqual(self.session.execute(sa.select(item.c.id)).all(), [])
             self.session.execute(sa.insert(item).values(id=1))
             self.session.commit()
+        def fill(self, mib, log=False):
+            for number in range(1, mib // 4):
+                place = os.statvfs(os.environ["TMPDIR"])
+                if log and place.f_bavail * place.f_frsize < 8 << 20:
+                    # the log alone: the server can only end then
+                    self.session.execute(sa.text("SELECT pg_logical_emit_message(true, 'x', :text)"), {"text": TEXT})
+                else:
+                    self.session.execute(FILL, {"n": number * 1000, "text": TEXT})
         def test_a(self): self.put()
-        def test_b_fills(self):
-            for number in range(1, 400):
-                self.session.execute(sa.text(FILL), {"n": number * 1000})
+        def test_b_fills(self): self.fill(400)
         def test_c(self):
             self.put()
-            for number in range(1, 20):  # what the test before has left would be in the way
-                self.session.execute(sa.text(FILL), {"n": number * 1000})
+            self.fill(20)  # what the test before has left would be in the way
+        def test_d_fills_the_log(self): self.fill(400, log=True)
+        def test_e(self):
+            self.put()
+            self.fill(20)
     class ATest(Tests, DatabaseTest):
         metadata = metadata
     class BTest(DatabaseTest):
@@ -84,11 +94,10 @@ class FullPlaceTest(unittest.TestCase):
             check=False,
         )
         said = done.stderr
-        self.assertIn("Ran 7 tests", said)
-        failed = set(re.findall(r"^ERROR: (\S+ \S+)", said, re.MULTILINE))
-        self.assertEqual(
-            failed, {"test_b_fills (test_it.ATest.test_b_fills)", "test_b_fills (test_it.CTest.test_b_fills)"}, said
-        )
+        self.assertIn("Ran 11 tests", said)
+        failed = re.findall(r"^ERROR: (\S+) \(test_it\.(\S+)\.", said, re.MULTILINE)
+        fills = ["test_b_fills", "test_d_fills_the_log"]
+        self.assertEqual(failed, [(test, case) for case in ("ATest", "CTest") for test in fills], said)
         self.assertRegex(
             said,
             rf"(?s)The place of the server's data is full: {place} \(210 MiB, \d+ MiB free\).*holds "

@@ -64,6 +64,7 @@ CHANGES = [
     "PRAGMA journal_mode = WAL",
     "PRAGMA journal_mode = WAL;; INSERT INTO told VALUES ('in the log')",
     "PRAGMA journal_mode = WAL;; PRAGMA page_size = 8192;; VACUUM",
+    "PRAGMA locking_mode = EXCLUSIVE;; PRAGMA journal_mode = WAL;; INSERT INTO told VALUES ('in the log')",
     "PRAGMA journal_mode = TRUNCATE",
     "PRAGMA journal_mode = OFF",
     "PRAGMA encoding = 'UTF-16'",

@@ -43,6 +43,8 @@ def connect(url: URL) -> sqlite3.Connection:
 class SQLiteCleaner(Cleaner):
     """Keeps a copy of the database in memory."""
 
+    shrinks = True
+
     def __init__(self, url: URL, database: Reclonable | None) -> None:
         self._url = url
         self._file = None if files.is_in_memory(url) else files.file_of(url)
@@ -105,13 +107,22 @@ class SQLiteCleaner(Cleaner):
         while True:
             try:
                 self._connection.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError:
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN and self._file is None:
+                    self._leave_log()
                 if time.monotonic() > until:
                     return False
                 time.sleep(PAUSE)
             else:
                 self._connection.execute("ROLLBACK")
                 return True
+
+    def _leave_log(self) -> None:
+        """Take a database in memory out of WAL mode, which only who locks it exclusively can enter, and open, there."""
+        with contextlib.closing(connect(self._url)) as connection, contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # only now does it know the mode
+            connection.execute("PRAGMA journal_mode = DELETE")
 
     def _locked(self) -> CleaningError:
         return locks.unknown_holder(self._file, str(self._url.database), PATIENCE)
