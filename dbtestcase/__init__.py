@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         MigrationChecks,
         TruncatingDatabaseTest,
     )
-    from .data import FactoryManager, async_session_scope, session_scope
+    from .data import Factories, FactoryManager, async_session_scope, session_scope
 
 __all__ = [
     "AsyncDatabaseTest",
@@ -63,6 +63,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseTest",
     "DirtyReadWarning",
+    "Factories",
     "FactoryManager",
     "LeakError",
     "LeftoverConnectionWarning",
@@ -102,6 +103,7 @@ _LAZY: dict[str, str] = {
     "MigratedDatabaseTest": "dbtestcase.cases",
     "MigrationChecks": "dbtestcase.cases",
     "TruncatingDatabaseTest": "dbtestcase.cases",
+    "Factories": "dbtestcase.data",
     "FactoryManager": "dbtestcase.data",
     "async_session_scope": "dbtestcase.data",
     "session_scope": "dbtestcase.data",

@@ -26,7 +26,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from .cases import AsyncLife, DatabaseTest, Life, is_ours
 from .errors import ConfigurationError, MissingExtra
@@ -37,7 +37,7 @@ try:
 except ImportError as error:
     raise MissingExtra("pytest", "pytest", "dbtestcase.pytest_plugin") from error
 
-__all__ = ["database_fixture"]
+__all__ = ["DatabaseFixture", "database_fixture"]
 
 C = TypeVar("C", bound=DatabaseTest)
 
@@ -51,7 +51,11 @@ _TEST = pytest.StashKey[DatabaseTest]()
 _ERROR = pytest.StashKey[BaseException]()
 
 
-def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = False) -> Any:
+class DatabaseFixture(Generic[C]):
+    """For type checkers: a fixture of pytest whose value is a ``C``.  When it runs it is pytest's own object."""
+
+
+def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = False) -> DatabaseFixture[C]:
     """A fixture whose value is what ``self`` is in a test of ``case``.
 
     The class begins with the first test that uses the fixture and ends with the run, or when another class begins: its
@@ -69,7 +73,7 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
         from .cases import AsyncTruncatingDatabaseTest
 
         if issubclass(case, AsyncTruncatingDatabaseTest) or _has_async_hooks(case):
-            return _async_fixture(AsyncLife(case), name, autouse)
+            return cast(DatabaseFixture[C], _async_fixture(AsyncLife(case), name, autouse))
 
     # Async cases too: in the sandbox nothing waits for a loop, so one fixture serves every plugin that brings one.
     @pytest.fixture(name=name, autouse=autouse)
@@ -82,7 +86,7 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
             del request.node.stash[_TEST]
             life.end_test(request.node.stash.get(_ERROR, None))
 
-    return database
+    return cast(DatabaseFixture[C], database)
 
 
 def _async_fixture(life: AsyncLife[C], name: str | None, autouse: bool) -> Any:

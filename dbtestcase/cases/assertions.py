@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 from unittest import TestCase
 
-from sqlalchemy import ColumnElement, Select, func, inspect, literal_column, select
+from sqlalchemy import ColumnExpressionArgument, Select, and_, func, inspect, literal_column, select
 from sqlalchemy.orm import Mapper, Session
 
 from ..reporting import Query, Recording, harness_statements, recording
@@ -21,6 +21,9 @@ from ..reporting import Query, Recording, harness_statements, recording
 __unittest = True
 
 __all__ = ["QueryAssertions"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SHOWN = 50  # queries in a message
 _SHOWN_ROWS = 5
@@ -43,6 +46,12 @@ class QueryAssertions(TestCase):
         """
         return recording(self._dbtestcase.counts)
 
+    @overload
+    def assertNumQueries(self, n: int, /) -> AbstractContextManager[Recording]: ...
+
+    @overload
+    def assertNumQueries(self, n: int, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
     def assertNumQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
         """Fail unless exactly ``n`` queries are sent: in a block, or while ``function`` runs.
 
@@ -53,9 +62,23 @@ class QueryAssertions(TestCase):
         """
         return _run(_asserting(self, lambda count: count == n, f"{n}"), function, args, kwargs)
 
+    @overload
+    def assertMaxQueries(self, n: int, /) -> AbstractContextManager[Recording]: ...
+
+    @overload
+    def assertMaxQueries(self, n: int, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
     def assertMaxQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
         """Fail if more than ``n`` queries are sent; used as :meth:`assertNumQueries`."""
         return _run(_asserting(self, lambda count: count <= n, f"at most {n}"), function, args, kwargs)
+
+    @overload
+    def assertNoRepeatedQueries(self, /, *, allowed: int = 1) -> AbstractContextManager[Recording]: ...
+
+    @overload
+    def assertNoRepeatedQueries(
+        self, function: Callable[..., R], /, *args: Any, allowed: int = 1, **kwargs: Any
+    ) -> R: ...
 
     def assertNoRepeatedQueries(
         self, function: Callable[..., Any] | None = None, /, *args: Any, allowed: int = 1, **kwargs: Any
@@ -68,7 +91,7 @@ class QueryAssertions(TestCase):
         return _run(_asserting_unrepeated(self, allowed), function, args, kwargs)
 
     def assertRowCount(
-        self, entity_or_table: Any, n: int, *criteria: ColumnElement[bool], msg: str | None = None
+        self, entity_or_table: Any, n: int, *criteria: ColumnExpressionArgument[bool], msg: str | None = None
     ) -> None:
         """Fail unless there are exactly ``n`` rows, as the test's session sees them; its pending changes are flushed.
 
@@ -91,7 +114,7 @@ class QueryAssertions(TestCase):
         name = _name(entity_or_table)
         message = f"{name} has {_plural(found or 0, 'row')}, not {n}"
         for word, criterion in zip(["where", *["and"] * len(criteria)], criteria, strict=False):
-            compiled = criterion.compile()
+            compiled = and_(criterion).compile()
             message += f" {word} {compiled} {dict(compiled.params)}"
         lines = [message, *(f"  {dict(row._mapping)}" for row in shown)]
         if found and found > len(shown):

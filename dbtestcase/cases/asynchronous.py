@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import unittest
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine
+from sqlalchemy import ColumnExpressionArgument, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from .async_lives import AsyncClass, AsyncTest
-from .base import DatabaseTest, Given
+from .attributes import Given
+from .base import DatabaseTest
 from .blocking import run_blocking
 from .life import isolated_async
 from .lifecycle import Lifecycle
@@ -28,15 +29,12 @@ __unittest = True
 class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
     """What all async cases share."""
 
-    if TYPE_CHECKING:
-        session: AsyncSession  # type: ignore[assignment]
-        engine: AsyncEngine  # type: ignore[assignment]
-        sync_engine: Engine
-        sync_session: Session
-    else:
-        sync_session = Given(
-            "A ``Session`` in the same transaction; made when it is asked for, closed at the end of the test."
-        )
+    session: Given[Session, AsyncSession]  # type: ignore[assignment]
+    sync_session: Given[object, Session] = Given(
+        "A ``Session`` in the same transaction; made when it is asked for, closed at the end of the test."
+    )
+    engine: Given[AsyncEngine, AsyncEngine]  # type: ignore[assignment]
+    sync_engine: Given[Engine, Engine]
 
     _dbtestcase = Lifecycle[AsyncClass, AsyncTest](AsyncClass, AsyncTest)
 
@@ -65,7 +63,7 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
         return type(self), (self._testMethodName,)
 
     def assertRowCount(
-        self, entity_or_table: Any, n: int, *criteria: ColumnElement[bool], msg: str | None = None
+        self, entity_or_table: Any, n: int, *criteria: ColumnExpressionArgument[bool], msg: str | None = None
     ) -> None:
         run_blocking(lambda: super(_AsyncLife, self).assertRowCount(entity_or_table, n, *criteria, msg=msg))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import unittest
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from ..data import session_scope
 from ..reporting import FailureEvidence
 from .assertions import QueryAssertions
+from .attributes import Engines, Given, Tables
 from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
@@ -32,28 +33,14 @@ from .order_of_bases import watched
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
-__all__ = ["DatabaseTest", "Given"]
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["DatabaseTest"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
-
-class Given:
-    """An attribute that a test is given when it first asks, and may set to something of its own.
-
-    :param of_class: what it is on the class; default: this descriptor.
-    """
-
-    def __init__(self, doc: str = "", of_class: Callable[[Any], Any] | None = None) -> None:
-        self.__doc__ = doc
-        self._of_class = of_class
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, test: DatabaseTest | None, cls: type[DatabaseTest]) -> Any:
-        if test is not None:
-            return test._dbtestcase.give(self._name)
-        return self._of_class(cls) if self._of_class is not None else self
+E = TypeVar("E", bound="Engine | AsyncEngine")
 
 
 class DatabaseTest(FailureEvidence, QueryAssertions):
@@ -73,39 +60,34 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     url: ClassVar[str | URL | None] = None
     """Where the server is.  Default: ``$DBTESTCASE_URL``, else a disposable PostgreSQL."""
 
-    database: ClassVar[str] = "create"
+    database: ClassVar[Literal["create", "existing"]] = "create"
     """``"create"``: a database of our own beside the one that the URL names.  ``"existing"``: exactly that one."""
 
-    metadata: ClassVar[Any] = None
-    """The tables: one ``MetaData`` or a sequence of them."""
+    metadata: ClassVar[Tables] = None
+    """The tables: a ``MetaData``, or what has one (a declarative base, a registry, Flask-SQLAlchemy's ``db``), or
+    several of these."""
 
-    engines: ClassVar[Any] = ()
+    engines: ClassVar[Engines] = ()
     """The application's engines, or functions that return them: pointed at the test database while the class runs."""
 
-    outside: ClassVar[Any] = ()
+    outside: ClassVar[Engines] = ()
     """Engines, or functions that return them, that may go on to reach their own databases while the class runs.
 
     Every other engine of the process that is not led to the test database is refused when it asks for a connection."""
 
-    factories: Any = ()
-    """FactoryBoy or polyfactory classes, or modules that hold them: bound to the test's session while the class runs.
+    if not TYPE_CHECKING:  # a type here would be that of `self.factories` in every class, which is the class's own
+        factories = ()
 
-    On a test it is a :class:`~dbtestcase.data.factories.FactoryManager`: ``self.factories.PostFactory.create()``."""
-
-    transaction_scope: ClassVar[str] = "class"
+    transaction_scope: ClassVar[Literal["class", "module", "test"]] = "class"
     """How long the outer transaction lasts: ``"class"``, ``"module"`` or ``"test"``."""
 
     reset_sequences: ClassVar[bool] = False
     """Whether ids start from the same number in every test, for suites with hard-coded ids."""
 
-    if TYPE_CHECKING:
-        session: Session
-        engine: Engine
-        database_url: str
-        connection: Connection
-    else:
-        session = Given(of_class=lambda cls: cls._dbtestcase.session())
-        connection = Given("A connection of the test's own, closed at its end.")
+    session: Given[Session, Session] = Given(of_class=lambda cls: cls._dbtestcase.session())
+    connection: Given[object, Connection] = Given("A connection of the test's own, closed at its end.")
+    engine: Given[Engine, Engine]
+    database_url: Given[str, str]
 
     _dbtestcase = Lifecycle[ClassLifecycle, TestLifecycle](ClassLifecycle, TestLifecycle)
 
@@ -178,7 +160,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         """
         return rolled_back(self._dbtestcase)
 
-    def enlist(self, engine: Any) -> Any:
+    def enlist(self, engine: E) -> E:
         """Point one more engine at the test database until the test ends; for an engine made in ``setUp``.
 
         :returns: the engine.

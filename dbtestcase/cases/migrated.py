@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import MigrationError
+from .attributes import AlembicConfig
 from .base import DatabaseTest
+from .configuration import metadata_in
 from .lifecycle import Lifecycle
 from .migrating import MigratedClass, MigratedTest
 
@@ -18,7 +20,7 @@ __unittest = True  # keeps these frames out of the tracebacks of failing tests
 class Migrations(DatabaseTest):
     """What every kind of migrated case has in common: the recipe, the methods and the assertions."""
 
-    migrations: ClassVar[Any] = "alembic.ini"
+    migrations: ClassVar[AlembicConfig | None] = "alembic.ini"
     """Path of an ``alembic.ini`` or ``pyproject.toml``, or an Alembic ``Config``.  A relative path is looked for in the
     test module's folder, in those above it up to the project's, and in the current folder."""
 
@@ -94,9 +96,9 @@ class Migrations(DatabaseTest):
         """
         from ..migrations import compare_models
 
-        missing = compare_models(
-            self._dbtestcase.project, self._dbtestcase.migration_target(), metadata=self.metadata, exclude=exclude
-        )
+        life = self._dbtestcase
+        models = None if self.metadata is None else metadata_in(type(self))
+        missing = compare_models(life.project, life.migration_target(), metadata=models, exclude=exclude)
         if missing:
             body = "\n".join("    " + line for operation in missing for line in operation.splitlines())
             self.fail(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from .attributes import AlembicConfig
 from .committing import CommittingClass, CommittingTest
 from .lifecycle import Lifecycle
 from .migrated import Migrations
@@ -31,7 +32,7 @@ class TruncatingDatabaseTest(Migrations):
                     self.assertNotEqual(queue.take(first), queue.take(second))
     """
 
-    migrations: ClassVar[Any] = None
+    migrations: ClassVar[AlembicConfig | None] = None
     """Path of an ``alembic.ini`` or an Alembic ``Config``, where migrations make the tables instead of ``metadata``.
 
     ``upgrade`` and ``downgrade`` work on a connection of their own: what the test's own sessions hold is committed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .class_data import ClassData, ModuleData, capture, capture_module
-from .factories import FactoryManager, bound, is_factory
+from .factories import Factories, FactoryManager, bound, is_factory
 from .restored import restore, settle
 from .sessions import async_session_scope, engine_of, session_scope
 
 __all__ = [
     "ClassData",
+    "Factories",
     "FactoryManager",
     "ModuleData",
     "async_session_scope",

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast, overload
 
 from sqlalchemy import inspect as inspect_instance
 from sqlalchemy.orm import Session
@@ -18,19 +18,50 @@ from ..errors import ConfigurationError
 from .factoryboy import Binding, is_factory_boy, lead_method, names_a_session, reachable, refuse_old_version
 from .polyfactory import is_polyfactory, lead
 
-__all__ = ["FactoryManager", "bound", "is_factory"]
+__all__ = ["Factories", "FactoryManager", "ManagedFactory", "bound", "is_factory"]
 
 
 def _never(session: Any) -> bool:
     return False
 
 
-Factories = Sequence[type | ModuleType] | ModuleType
+F = TypeVar("F")
+_Given = Sequence[type | ModuleType] | ModuleType
+
+
+class Factories(tuple["type | ModuleType", ...]):
+    """The class attribute ``factories``, such that editors and type checkers know what it is on a test.
+
+    A list of the same works as well; only its type stays a list's.
+
+    .. code-block:: python
+
+        class PublishTest(DatabaseTest):
+            factories = Factories(PostFactory, blog.factories)
+
+            def test_publish(self):
+                post = self.factories[PostFactory].create(title="Hello")      # known to be a Post
+                same = self.factories.PostFactory.create(title="Hello")       # by name
+
+    :param factories: FactoryBoy or polyfactory classes, or modules that hold them.
+    """
+
+    def __new__(cls, *factories: type | ModuleType) -> Factories:
+        return super().__new__(cls, factories)
+
+    @overload
+    def __get__(self, test: None, cls: type) -> Factories: ...
+
+    @overload
+    def __get__(self, test: object, cls: type) -> FactoryManager: ...
+
+    def __get__(self, test: object, cls: type) -> Any:
+        return self  # while a test runs, its own dictionary has the manager
 
 
 @contextmanager
 def bound(
-    factories: Factories,
+    factories: _Given,
     session_provider: Callable[[], Session | None],
     *,
     async_session_provider: Callable[[], Any] | None = None,
@@ -86,7 +117,7 @@ class FactoryManager:
     def __init__(
         self,
         session: Session | Callable[[], Session],
-        factories: Factories,
+        factories: _Given,
         *,
         run: Callable[[Callable[[], Any]], Any] | None = None,
     ) -> None:
@@ -95,14 +126,27 @@ class FactoryManager:
         self._factories = factories
         self._classes = {factory.__name__: factory for factory in _collect(factories) if not _is_abstract(factory)}
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> ManagedFactory:
         if name.startswith("__"):
             raise AttributeError(name)
         try:
-            return _Managed(self, self._classes[name])
+            return ManagedFactory(self, self._classes[name])
         except KeyError:
             known = ", ".join(sorted(self._classes)) or "none"
             raise AttributeError(f"no factory is named {name!r}; the factories here are: {known}") from None
+
+    def __getitem__(self, factory: type[F]) -> type[F]:
+        """The same by the class itself, so that type checkers know what it makes.
+
+        :raises ConfigurationError: the class is not among the factories.
+        """
+        if self._classes.get(factory.__name__) is not factory:
+            raise ConfigurationError(
+                f"{factory.__name__} is not among the factories here: {', '.join(sorted(self._classes)) or 'none'}.",
+                cause="it is not named in `factories`, or is abstract",
+                remedy=f"factories = Factories({factory.__name__}, …)",
+            )
+        return cast(type[F], ManagedFactory(self, factory))
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._classes]
@@ -118,8 +162,11 @@ class FactoryManager:
         return bound(self._factories, lambda: session, run=self._run)
 
 
-class _Managed:
-    """A factory whose every method runs with its session bound."""
+class ManagedFactory:
+    """A factory whose every method runs with its session bound: ``create()``, ``build()``, ``create_batch()``, …
+
+    A call, ``self.factories.PostFactory(title="Hello")``, is what it is for the factory.
+    """
 
     def __init__(self, manager: FactoryManager, factory: type) -> None:
         self._manager = manager
@@ -167,7 +214,7 @@ def _is_abstract(factory: Any) -> bool:
     return bool(factory._meta.abstract) if is_factory_boy(factory) else bool(vars(factory).get("__is_base_factory__"))
 
 
-def _collect(factories: Factories) -> list[type]:
+def _collect(factories: _Given) -> list[type]:
     classes: list[type] = []
     for each in [factories] if isinstance(factories, ModuleType) else factories:
         if isinstance(each, ModuleType):

@@ -183,7 +183,15 @@ class ChecksTest(ProjectTestCase):
     def test_the_assertions_may_be_called(self) -> None:
         self.project.revision("0002", "0001", "op.execute('CREATE SEQUENCE IF NOT EXISTS numbers')")
         self.run_suite("""
+            import shopmodels
+            from sqlalchemy.orm import registry
             from dbtestcase import MigratedDatabaseTest
+
+            class WhatHasMetadataTest(MigratedDatabaseTest):
+                metadata = registry(metadata=shopmodels.metadata)
+
+                def test_is_compared(self):
+                    self.assertModelsMatchMigrations(exclude=["numbers"])
 
             class AssertionsTest(MigratedDatabaseTest):
                 def test_all(self):
@@ -195,7 +203,7 @@ class ChecksTest(ProjectTestCase):
                         self.assertModelsMatchMigrations()
                     with self.assertRaises(AssertionError):
                         self.assertStairway()
-        """).expect(passed=1)
+        """).expect(passed=2)
 
     def test_what_cannot_be_done_in_a_transaction_names_the_truncating_class(self) -> None:
         self.project.revision(

@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
     "AsyncMigratedDatabaseTest",
     "AsyncTruncatingDatabaseTest",
     "DatabaseTest",
+    "Factories",
     "FactoryManager",
     "Life",
     "MigratedDatabaseTest",

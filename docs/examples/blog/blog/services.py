@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, orm, select
 from sqlalchemy.exc import IntegrityError
 
 from .db import Session, engine
@@ -44,7 +45,7 @@ def publish(author_id: int, title: str, body: str = "", tags: Iterable[str] = ()
                 return slug
 
 
-def _tag(session, name: str) -> Tag:
+def _tag(session: orm.Session, name: str) -> Tag:
     return session.scalar(select(Tag).filter_by(name=name)) or Tag(name=name)
 
 
@@ -98,7 +99,7 @@ def import_comments(slug: str, bodies: Iterable[str]) -> int:
         post_id = session.scalar(select(Post.id).filter_by(slug=slug))
     if post_id is None:
         raise UnknownPost(slug)
-    raw = engine.raw_connection()
+    raw: Any = engine.raw_connection()
     try:
         with raw.cursor() as cursor, cursor.copy("COPY comments (post_id, body) FROM STDIN") as copy:
             count = 0

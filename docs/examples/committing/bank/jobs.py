@@ -9,7 +9,7 @@ from .db import engine
 from .models import Job
 
 
-def work_one(worker: str, do: Callable[[str], None]) -> int | None:
+def work_one(worker: str, do: Callable[[str], object]) -> int | None:
     """Do the oldest job that nobody is doing; its id, or ``None`` where there is none."""
     with Session(engine) as session, session.begin():
         waiting = select(Job).where(Job.done_by.is_(None)).order_by(Job.id).limit(1)

@@ -1,6 +1,7 @@
 """What happened, told to whoever listens."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import text
 
@@ -22,7 +23,7 @@ class Listener:
 
     def hear(self, timeout: float) -> Iterator[str]:
         """The announcements of the next ``timeout`` seconds, as they come."""
-        driver = self._connection.connection.driver_connection
+        driver: Any = self._connection.connection.driver_connection
         for notice in driver.notifies(timeout=timeout):
             yield notice.payload
 

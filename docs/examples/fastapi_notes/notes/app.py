@@ -55,6 +55,6 @@ def statistics(session: Database) -> dict[str, int]:
 
 @app.delete("/admin/done")
 def delete_done(session: Database) -> int:
-    deleted = session.execute(delete(Note).where(Note.done)).rowcount
+    deleted = session.scalars(delete(Note).where(Note.done).returning(Note.id)).all()
     session.commit()
-    return deleted
+    return len(deleted)
