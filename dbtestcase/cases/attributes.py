@@ -10,8 +10,9 @@ from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import registry
 
 if TYPE_CHECKING:
-    from alembic.config import Config
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from ..migrations import Config
 
 __all__ = ["AlembicConfig", "Engines", "Given", "Tables"]
 

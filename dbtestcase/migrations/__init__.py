@@ -9,6 +9,8 @@ from .commands import commands_led
 from .recipe import MigrationRecipe
 
 if TYPE_CHECKING:
+    from alembic.config import Config
+
     from .compare import compare_models
     from .heads import stray_heads
     from .project import Project
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .walk import round_trip, stairway
 
 __all__ = [
+    "Config",
     "MigrationRecipe",
     "Project",
     "Target",
@@ -28,6 +31,7 @@ __all__ = [
 
 # Loaded when first asked for: not every run needs them.
 _LAZY = {
+    "Config": "alembic.config",
     "compare_models": "dbtestcase.migrations.compare",
     "stray_heads": "dbtestcase.migrations.heads",
     "Project": "dbtestcase.migrations.project",
