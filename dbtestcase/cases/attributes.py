@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 from sqlalchemy import Engine, MetaData
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
     _Engines = _Engine | _MakesEngines
     Engines = _Engines | Iterable[_Engines] | Mapping[Any, _Engines] | None
-    AlembicConfig = str | os.PathLike[str] | Config
+    AlembicConfig = str | Path | Config
 else:
     Engines = Any
     """``engines``, ``outside``: engines, sync or async, or functions that return one or several."""

@@ -9,9 +9,8 @@ from .commands import commands_led
 from .recipe import MigrationRecipe
 
 if TYPE_CHECKING:
-    from alembic.config import Config
-
     from .compare import compare_models
+    from .environment import Config
     from .heads import stray_heads
     from .project import Project
     from .redirect import Target
@@ -31,7 +30,7 @@ __all__ = [
 
 # Loaded when first asked for: not every run needs them.
 _LAZY = {
-    "Config": "alembic.config",
+    "Config": "dbtestcase.migrations.environment",
     "compare_models": "dbtestcase.migrations.compare",
     "stray_heads": "dbtestcase.migrations.heads",
     "Project": "dbtestcase.migrations.project",

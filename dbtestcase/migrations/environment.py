@@ -28,7 +28,7 @@ from dbtestcase.reporting import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Run", "Steps", "close_connection", "database_names", "given_options", "make_config"]
+__all__ = ["Config", "Run", "Steps", "close_connection", "database_names", "given_options", "make_config"]
 
 #: What a run of the environment does: given the current heads and the context, the steps to take, one by one.
 Steps: TypeAlias = "Callable[[Any, MigrationContext], Iterable[RevisionStep]]"
