@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, Sandbox, Statement, classify
 from .harness import is_harness
+from .late_imports import when_imported
 
 __all__ = ["watching"]
 
@@ -44,20 +44,21 @@ def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[Non
 
     from .psycopg.watching import watching_connections
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(watching_connections(watched, refuse))
-        if "psycopg2" in sys.modules:
-            stack.enter_context(_watching_psycopg2(watched, refuse))
-        yield
+    if not _psycopg2_watchers:
+        when_imported("psycopg2", _watch_psycopg2)
+    watcher = (watched, refuse)
+    _psycopg2_watchers.append(watcher)
+    try:
+        with watching_connections(watched, refuse):
+            yield
+    finally:
+        _psycopg2_watchers.remove(watcher)
 
 
 _psycopg2_watchers: list[tuple[Callable[[Any], bool], Refuse]] = []
 
 
-@contextlib.contextmanager
-def _watching_psycopg2(watched: Callable[[Any], bool], refuse: Refuse) -> Iterator[None]:
-    import psycopg2
-
+def _watch_psycopg2(psycopg2: Any) -> None:
     original = psycopg2._connect
 
     def connect(dsn: str, connection_factory: Any = None, **kwargs: Any) -> Any:
@@ -72,12 +73,6 @@ def _watching_psycopg2(watched: Callable[[Any], bool], refuse: Refuse) -> Iterat
     if not hasattr(original, "_dbtestcase"):
         connect._dbtestcase = True  # type: ignore[attr-defined]
         psycopg2._connect = connect
-    watcher = (watched, refuse)
-    _psycopg2_watchers.append(watcher)
-    try:
-        yield
-    finally:
-        _psycopg2_watchers.remove(watcher)
 
 
 def _watched_connection(base: Any, watched: Callable[[Any], bool], refuse: Refuse) -> Any:

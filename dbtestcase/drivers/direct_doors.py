@@ -16,6 +16,7 @@ from typing import Any
 
 from .endpoints import Endpoint, endpoints_of_arguments
 from .harness import is_harness
+from .late_imports import when_imported
 
 __all__ = ["guarding", "watch_files"]
 
@@ -35,9 +36,9 @@ def guarding(guards: Guards, refuse: Refuse) -> Iterator[None]:
     :param refuse: makes the error from what was called and the database.
     """
     for name, install in _DOORS.items():
-        if name in sys.modules and name not in _done:
-            install(sys.modules[name])
+        if name not in _done:
             _done.add(name)
+            when_imported(name, install)
     guard = (guards, refuse)
     _guards.append(guard)
     try:

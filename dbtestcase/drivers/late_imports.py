@@ -1,0 +1,54 @@
+"""What is to be done to a module when it is imported, whenever that is: a test may be the first to import a driver."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["when_imported"]
+
+_waiting: dict[str, list[Callable[[Any], object]]] = {}
+
+
+def when_imported(name: str, function: Callable[[Any], object]) -> None:
+    """Call ``function`` with a module: now if it is there, else as soon as it has been executed.
+
+    :param name: of a module at the top, such as ``psycopg2``.
+    """
+    module = sys.modules.get(name)
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        function(module)
+        return
+    _waiting.setdefault(name, []).append(function)
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+
+
+class _Finder:
+    """Finds nothing by itself; what the others find of the modules that are waited for is told when it is executed."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in _waiting:
+            return None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if finder is not _Finder else None
+            if spec is not None:
+                _tell(name, spec.loader)
+                return spec
+        return None
+
+
+def _tell(name: str, loader: Any) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        if module.__name__ == name:  # one loader may serve all modules of an archive
+            for function in _waiting.pop(name, ()):
+                function(module)
+
+    loader.exec_module = exec_module
