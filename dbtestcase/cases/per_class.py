@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from ..backends import MetadataRecipe, Recipe
 from ..data import ClassData, FactoryManager, bound, capture, engine_of
+from ..drivers import letting_pass
 from ..errors import ConfigurationError, NotRunning
 from ..isolation import Isolation, SandboxIsolation, resolve_engines, running_sandbox, sync_engine_of
 from ..migrations import commands_led
@@ -183,7 +184,8 @@ class ClassLifecycle(Provisioning):
         recorder = report.recorder()
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
-        isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
+        with letting_pass([sync_engine_of(each, "outside") for each in resolve_engines(self.cls.outside, "outside")]):
+            isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
         run = self._run = ClassRun(isolation, settings, _source_files(self.cls))

@@ -16,7 +16,8 @@ from .endpoints import (
     endpoints_of_url,
     family_of,
 )
-from .harness import harness_connections, is_harness, is_own, own
+from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
+from .late_imports import when_imported
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, connect_virtual, open_wire, register
@@ -40,7 +41,9 @@ __all__ = [
     "guarding",
     "harness_connections",
     "is_harness",
+    "is_let_pass",
     "is_own",
+    "letting_pass",
     "open_wire",
     "own",
     "patient",
@@ -49,6 +52,7 @@ __all__ = [
     "watch_files",
     "watch_session",
     "watching",
+    "when_imported",
 ]
 
 # Loaded when first asked for: not every run needs them.

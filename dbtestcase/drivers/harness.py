@@ -1,21 +1,22 @@
-"""What is the harness's own: connections that it makes, and engines whose connections are no business of a test."""
+"""What passes: connections of the harness, its engines, and those that a class lets reach their own databases."""
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Dialect, Engine
 from sqlalchemy.pool import Pool
 
-__all__ = ["harness_connections", "is_harness", "is_own", "own"]
+__all__ = ["harness_connections", "is_harness", "is_let_pass", "is_own", "letting_pass", "own"]
 
 _EngineOrPool = TypeVar("_EngineOrPool", bound=Engine | Pool)
 
 _connecting: ContextVar[bool] = ContextVar("dbtestcase_harness_connections", default=False)
+_passing: list[Sequence[Engine]] = []
 _creators: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 
 
@@ -44,3 +45,18 @@ def own(engine_or_pool: _EngineOrPool) -> _EngineOrPool:
 def is_own(pool: Pool) -> bool:
     """Whether a pool is one that :func:`own` was called for, or what ``dispose()`` made of it."""
     return pool._creator in _creators
+
+
+@contextlib.contextmanager
+def letting_pass(engines: Sequence[Engine]) -> Iterator[None]:
+    """The engines that a class names in ``outside`` go where they go, for env.py too."""
+    _passing.append(engines)
+    try:
+        yield
+    finally:
+        _passing.remove(engines)
+
+
+def is_let_pass(dialect: Dialect) -> bool:
+    """Whether the engine of a dialect, or one made of it by ``execution_options()``, is such an engine."""
+    return any(engine.dialect is dialect for engines in _passing for engine in engines)

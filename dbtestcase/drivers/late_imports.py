@@ -16,13 +16,15 @@ _waiting: dict[str, list[Callable[[Any], object]]] = {}
 def when_imported(name: str, function: Callable[[Any], object]) -> None:
     """Call ``function`` with a module: now if it is there, else as soon as it has been executed.
 
-    :param name: of a module at the top, such as ``psycopg2``.
+    :param name: of the module.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         function(module)
         return
-    _waiting.setdefault(name, []).append(function)
+    functions = _waiting.setdefault(name, [])
+    if function not in functions:
+        functions.append(function)
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 

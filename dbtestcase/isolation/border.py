@@ -30,6 +30,7 @@ from ..drivers import (
     guarding,
     is_harness,
     is_own,
+    letting_pass,
 )
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
@@ -86,6 +87,7 @@ class Border:
     def __enter__(self) -> Border:
         _hooks.install()
         self._stack.callback(_hooks.set_border, _hooks.border)
+        self._stack.enter_context(letting_pass(self._outside))
         self._stack.enter_context(guarding(self._guards, self.refuse_driver))
         self._stack.enter_context(HeldConnections(self._may_be_held, self._refuse_held))
         _hooks.set_border(self)

@@ -8,13 +8,11 @@ after when it is imported, not before: importing it takes longer than all the re
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
-import importlib.machinery
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from dbtestcase.drivers import when_imported
 
 if TYPE_CHECKING:
     from dbtestcase.migrations.redirect import Target
@@ -31,39 +29,12 @@ def commands_led(target: Callable[[], Target]) -> Iterator[None]:
 
     :param target: says where to, when a command runs.
     """
-    _watch()
+    when_imported(_MODULE, _lead)
     _targets.append(target)
     try:
         yield
     finally:
         _targets.remove(target)
-
-
-def _watch() -> None:
-    module = sys.modules.get(_MODULE)
-    if module is not None:
-        _lead(module)
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Waits for Alembic to be imported, once."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if name != _MODULE:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                _lead(module)
-
-            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
-        return spec
 
 
 def _lead(module: Any) -> None:

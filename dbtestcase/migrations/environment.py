@@ -71,7 +71,8 @@ class Run:
                 raise MigrationError(
                     "env.py migrates over a connection that does not go to the test database "
                     f"({shown(connection.engine.url)}).",
-                    cause="The connection was open before env.py ran, or goes to another kind of database.",
+                    cause="The connection was open before env.py ran, goes to another kind of database, or is that of "
+                    "an engine that the class names in `outside`.",
                     remedy="Let env.py take its connection from an engine: `with engine.connect() as connection: …`.",
                 )
             given = frozenset(arguments)

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
-from dbtestcase.drivers import family_of, harness_connections, own, patiently
+from dbtestcase.drivers import family_of, harness_connections, is_let_pass, own, patiently
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
@@ -119,7 +119,9 @@ class _Redirection:
             self.own.dispose()
 
     def _leave(self, engine: Engine) -> bool:
-        return engine is self.own or family_of(engine.dialect.name) != self._backend
+        return (
+            engine is self.own or family_of(engine.dialect.name) != self._backend or is_let_pass(engine.dialect)
+        )  # the last: named in `outside`
 
     def _replace(self, engine: Engine) -> bool:
         if self._target.engine is not None and not self._target.contained:
@@ -146,7 +148,7 @@ class _Redirection:
         return ours
 
     def do_connect(self, dialect: Dialect, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
-        if family_of(dialect.name) != self._backend or getattr(self._opening, "now", False):
+        if family_of(dialect.name) != self._backend or is_let_pass(dialect) or getattr(self._opening, "now", False):
             return None
         if self._target.engine is not None and not self._target.contained:
             return None

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,6 +242,38 @@ class PostgreSQLTest(Doors, RealDatabases):
     def setUp(self) -> None:
         self.production, self.elsewhere = self.postgresql, self.sqlite
         super().setUp()
+
+    def test_env_py_reaches_the_database_of_an_engine_in_outside_and_does_not_migrate_it(self) -> None:
+        audit, seen = self.engine("psycopg"), []
+        module = types.ModuleType("audit_of_env_py")
+        module.engine, module.seen = audit, seen  # type: ignore[attr-defined]
+        self.enterContext(mock.patch.dict(sys.modules, {module.__name__: module}))
+        env_py = Path(self.ini).parent / "migrations" / "env.py"
+        look = "with audit_of_env_py.engine.connect() as connection:\n"
+        look += "    audit_of_env_py.seen.append(connection.engine.url.database)\n"
+        look += "    audit_of_env_py.seen.append(connection.scalar(sqlalchemy.text('SELECT current_database()')))\n\n"
+        text = env_py.read_text().replace(
+            "target_metadata = None", f"import audit_of_env_py\n{look}target_metadata = None"
+        )
+        env_py.write_text(text)
+        named = self.engine("psycopg")
+        self.settings(self.production.url("psycopg"))
+        for kind in (MigratedDatabaseTest, TruncatingDatabaseTest):
+            with self.subTest(kind=kind.__name__):
+
+                class Inner(self.of(kind, engines=[named], outside=[audit], migrations=self.ini)):  # type: ignore[misc]
+                    def test_it(self) -> None:
+                        alembic("downgrade", "0001")
+                        alembic("upgrade", "head")
+
+                if kind is TruncatingDatabaseTest:
+                    Inner.metadata = None
+                seen.clear()
+                self.assertPassed(Inner, tests=1)
+                self.assertEqual(set(seen), {"border_commands"})
+        env_py.write_text(text.replace("connectable = ", "connectable = audit_of_env_py.engine or "))
+        Inner = self.of(MigratedDatabaseTest, outside=[audit], test_it=lambda test: None)
+        self.assertFailed(Inner, pattern="does not go to the test database(.|\n)*`outside`", tests=0)
 
 
 class SQLiteTest(Doors, RealDatabases):

@@ -29,7 +29,7 @@ class WhenImportedTest(unittest.TestCase):
         self.assertEqual(self.told, [("late_0", 1)])
         __import__("late_2")  # imports another one while it is executed
         __import__("late_1")
-        self.assertEqual(self.told, [("late_0", 1), ("late_1", 1), ("late_1", 1), ("late_2", 1)])
+        self.assertEqual(self.told, [("late_0", 1), ("late_1", 1), ("late_2", 1)])
 
     def test_a_package_is_told_of_when_it_is_complete(self) -> None:
         (self.folder / "late_package").mkdir()
