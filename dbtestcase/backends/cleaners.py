@@ -74,6 +74,17 @@ class Cleaner(ABC):
         """
         return []
 
+    def server_changes(self, named_in: str | None) -> tuple[str, ...]:
+        """What has changed on the server outside of the database since :meth:`accept_server`, in words.
+
+        :param named_in: the statements that were seen, where others use the server as well: only what these name is
+            told.  ``None``: nobody else does; what can be is made as it was, and only what cannot be is told.
+        """
+        return ()
+
+    def accept_server(self) -> None:  # noqa: B027 - a file has no server
+        """What is on the server at this moment is nobody's fault."""
+
     @abstractmethod
     def close(self) -> None:
         """Close the cleaner's own connection.  Does nothing the second time."""

@@ -85,7 +85,8 @@ class Report:
     schema that the test made.  ``recloned``: the database was made anew, so every connection to it is gone.
     ``lost``: the rows of the class (see ``keep()``) are gone.  ``ended``: connections that the test left behind and
     that were ended.  ``absent``: the pids of expected connections that the test itself had ended.  ``broke``: what the
-    test did for which it must fail, in words that follow its name.
+    test did for which it must fail, in words that follow its name.  ``of_server``: what has changed on the server
+    itself, and stays.
     """
 
     restored: tuple[str, ...] = ()
@@ -98,6 +99,7 @@ class Report:
     ended: tuple[Session, ...] = field(default=())
     absent: tuple[int, ...] = ()
     broke: str = ""
+    of_server: tuple[str, ...] = ()
 
     @property
     def blocking(self) -> tuple[Session, ...]:

@@ -38,6 +38,7 @@ class Trait(Flag):
     SESSION = auto()  # something in the server's session
     NEXTVAL = auto()  # a sequence moved by its name
     SETVAL = auto()
+    SERVER = auto()  # something on the server beside its databases' insides
 
 
 _SESSION = re.compile(
@@ -45,6 +46,12 @@ _SESSION = re.compile(
     r"|create\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp(?:orary)?|do)\b"
     r"|;\s*(?:set|reset|listen|load|prepare|declare|create\s+temp)"
     r"|\bset_config\b|\bpg_(?:try_)?advisory_lock|\binto\s+temp|\bpg_temp\b|\bdblink_connect",
+    re.IGNORECASE,
+)
+_SERVER = re.compile(
+    r"\b(?:create|alter|drop|rename)\s+(?:or\s+replace\s+)?(?:role|user|group|tablespace|database|schema|server)\b"
+    r"|\balter\s+system\b|\bset\s+(?:global|password|default\s+role|@@global)\b|\b(?:grant|revoke|install|uninstall)\b"
+    r"|replication_slot|^\s*(?:do|call|execute)\b",
     re.IGNORECASE,
 )
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -56,6 +63,8 @@ def traits(statement: str) -> Trait:
     text = _COMMENTS.sub(" ", statement)
     lowered = text.lower()
     found = Trait.SESSION if _SESSION.search(text) else Trait.NONE
+    if _SERVER.search(text):
+        found |= Trait.SERVER
     if "nextval" in lowered and not lowered.lstrip().startswith("insert"):
         found |= Trait.NEXTVAL
     if "setval" in lowered:
@@ -107,6 +116,8 @@ class Checkouts:
     def __init__(self) -> None:
         self.test = 0
         self.traits = Trait.NONE
+        self.of_server: list[str] = []
+        """The statements of the test that may have changed the server itself."""
         self._all: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -155,9 +166,9 @@ class Checkouts:
             if getattr(checkout_of(connection), "adopted", False):
                 self._by_engine(connection)
 
-        def execute(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        def execute(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
             if getattr(checkout_of(connection), "adopted", False):
-                self._execute(connection, cursor, statement)
+                self._execute(connection, cursor, statement, parameters)
 
         listeners = (
             (Pool, "checkout", on_checkout),
@@ -177,6 +188,7 @@ class Checkouts:
         """A test begins: what is checked out from now on is its own."""
         self.test += 1
         self.traits = Trait.NONE
+        self.of_server.clear()
 
     def known(self) -> list[Checkout]:
         """The connections that are open, as far as is known here."""
@@ -278,10 +290,12 @@ class Checkouts:
         if checkout is not None:
             checkout.by_engine = True
 
-    def _execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    def _execute(self, connection: Any, cursor: Any, statement: str, parameters: Any = None, *_: Any) -> None:
         found = traits(statement)
         if found:
             self.traits |= found
+            if Trait.SERVER in found:
+                self.of_server.append(f"{statement} {parameters!r}")
             checkout = connection.info.get(_KEY)
             if Trait.SESSION in found and checkout is not None and not checkout.seen:
                 checkout.spoiled = True

@@ -17,7 +17,8 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine
@@ -267,6 +268,7 @@ class TruncatingIsolation(Isolation):
         self._lasting = self._others()
         self.run.checkouts.begin_test()
         self._clean()  # what was written between the classes
+        self.run.cleaner.accept_server()
         self.run.look_for_policies()
         if again:
             return  # its engines are led all the while
@@ -288,6 +290,8 @@ class TruncatingIsolation(Isolation):
             self._first = False
             self.run.checkouts.roll_back_own()
             self.run.cleaner.keep()
+            if self.run.checkouts.of_server:
+                self.run.cleaner.accept_server()
             self._lasting = self._others()
 
     def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
@@ -346,12 +350,20 @@ class TruncatingIsolation(Isolation):
         self.run.checkouts.roll_back_own()
         given_back = self._give_back()
         self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
-        return given_back, self._clean()
+        report = self._clean()
+        statements = self.run.checkouts.of_server
+        return given_back, replace(report, of_server=self._server_changes(statements)) if statements else report
+
+    def _server_changes(self, statements: Sequence[str]) -> tuple[str, ...]:
+        """What was changed on the server itself, and stays; on a disposable one what can be is put back."""
+        self.run.checkouts.retire(None)  # sessions that began meanwhile have begun with its settings
+        return self.run.cleaner.server_changes("\n".join(statements) if self.run.database.crowded else None)
 
     def _problems(
         self, given_back: list[cleaning.Session], report: cleaning.Report, *, failed: bool, test_files: frozenset[str]
     ) -> list[Exception]:
         problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
+        problems += [_of_server(report.of_server, self._label)] if report.of_server else []
         for session in (*given_back, *report.ended):
             if session.holds:
                 problems.append(_leak(session, self._label))
@@ -386,6 +398,9 @@ class TruncatingIsolation(Isolation):
             self.run.cleaner.forget()
             self._clean(cleaning.Look.EXACT)
             self.run.end_use()
+            found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
+            if found:
+                raise _of_server(found, f"A test of {self._label}")
 
     def _leave_class(self) -> None:
         border, self._border = self._border, None
@@ -472,6 +487,14 @@ def _loss(what: str, test: str) -> LeakError:
         f"{test} {what}. The database was made anew.",
         cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped",
         remedy="end only the connections that the test has opened; their numbers are known to who opens them",
+    )
+
+
+def _of_server(changes: Sequence[str], who: str) -> LeakError:
+    return LeakError(
+        f"{who} changed what belongs to the server and to no database, and it stays: {'; '.join(changes)}.",
+        cause="it is put back on a disposable server alone, and not where something else needs it",
+        remedy="undo it in the test, with addCleanup; what a whole class needs is made in setUpClass",
     )
 
 

@@ -25,6 +25,7 @@ from dbtestcase.backends.mysql.definitions import (
 )
 from dbtestcase.backends.mysql.link import Link, ServerSaid, quoted
 from dbtestcase.backends.mysql.rows import Content, Copies, settle_sequence
+from dbtestcase.backends.mysql.server_state import ServerState
 from dbtestcase.backends.mysql.sessions import Sessions
 from dbtestcase.errors import CleaningError
 
@@ -45,11 +46,14 @@ class MySQLCleaner(Cleaner):
         self._url = url
         self._database = database
         self._pending = Report()  # what was done between two cleanings
+        self._server: ServerState | None = None
         self._open()
 
     def _open(self) -> None:
         self._link = Link(self._url)
         self._sessions = Sessions(self._url, self._link)
+        if self._server is not None:
+            self._server.link = self._link
         self._copies = Copies(self._link)
         self._definitions = read_definitions(self._link.rows, self._link.database)
         self._find_hidden()
@@ -238,6 +242,23 @@ class MySQLCleaner(Cleaner):
                 raise self._failed(error) from error
             self._pending = self._pending.joined(self._begin_anew_after_loss())
             return self._sessions.others(opened)
+
+    def server_changes(self, named_in: str | None) -> tuple[str, ...]:
+        try:
+            if self._server is None:
+                self._server = ServerState(self._link)
+            return self._server.changes(named_in)
+        except ServerSaid as error:
+            raise self._failed(error) from error
+
+    def accept_server(self) -> None:
+        try:
+            if self._server is None:
+                self._server = ServerState(self._link)
+            else:
+                self._server.accept()
+        except ServerSaid as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
         self._link.close()

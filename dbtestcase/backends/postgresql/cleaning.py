@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connections, still_there
+from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError
 from dbtestcase.reporting import shown, without_secrets
@@ -102,6 +103,9 @@ class PostgreSQLCleaner(Cleaner):
         row = self._connection.execute(b"select reset_val from pg_settings where name = 'search_path'").fetchone()
         assert row is not None
         self._search_path: str = row[0]
+        if not hasattr(self, "_server"):
+            self._server = ServerState(self._connection)
+        self._server.connection = self._connection
 
     @abstractmethod
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
@@ -230,6 +234,12 @@ class PostgreSQLCleaner(Cleaner):
 
     def close(self) -> None:
         self._connection.close()
+
+    def server_changes(self, named_in: str | None) -> tuple[str, ...]:
+        return self._surely(lambda: self._server.changes(named_in))
+
+    def accept_server(self) -> None:
+        self._surely(lambda: self._server.accept())
 
     def _copy_out(self, source: str) -> bytes:
         with self._connection.cursor().copy(f"copy {source} to stdout (format binary)".encode()) as copy:

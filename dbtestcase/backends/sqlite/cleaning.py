@@ -27,7 +27,7 @@ from dbtestcase.errors import CleaningError
 __all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
 
 PATIENCE = 2.0  # seconds to wait for another process's transaction
-ATTEMPTS = 5
+ATTEMPTS = 3
 GRACE = 0.05  # seconds for a connection to end its transaction by itself
 PAUSE = 0.002
 

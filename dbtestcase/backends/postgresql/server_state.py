@@ -1,0 +1,144 @@
+"""What a test may change on a PostgreSQL server outside of its database: roles, settings, tablespaces and the like.
+
+One query reads all of it, each thing with the statements that make it what it is and the one that takes it away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from dbtestcase.backends.postgresql.cleaning import Connection
+
+__all__ = ["ServerState"]
+
+# Settings that are lists are kept, and have to be given, as they stand; any other is a value.
+_VALUE = """case when {name} in ('search_path', 'temp_tablespaces', 'unix_socket_directories', 'createrole_self_grant',
+  'local_preload_libraries', 'session_preload_libraries', 'shared_preload_libraries') then {value}
+  else quote_literal({value}) end"""
+
+_ROLE_SETTING = _VALUE.format(name="c.name", value="c.value")
+_SYSTEM_SETTING = _VALUE.format(name="f.name", value="f.setting")
+
+# What it is called, its name, what it is, the statements that make it so, the one that removes it.
+_STATE = f"""
+select 'the role ' || r.rolname, r.rolname, concat_ws(' ', a.words, a.password, a.ends, r.rolconnlimit),
+       array[format('create role %I', r.rolname),
+             format('alter role %I with %s connection limit %s password %s', r.rolname, a.words, r.rolconnlimit,
+                    a.password),
+             format('update pg_catalog.pg_authid set rolvaliduntil = %L where rolname = %L', rolvaliduntil, r.rolname)],
+       format('drop role %I', r.rolname)
+  from pg_catalog.pg_authid r cross join lateral (
+    select concat_ws(' ', case when rolsuper then 'superuser' else 'nosuperuser' end,
+             case when rolinherit then 'inherit' else 'noinherit' end,
+             case when rolcreaterole then 'createrole' else 'nocreaterole' end,
+             case when rolcreatedb then 'createdb' else 'nocreatedb' end,
+             case when rolcanlogin then 'login' else 'nologin' end,
+             case when rolreplication then 'replication' else 'noreplication' end,
+             case when rolbypassrls then 'bypassrls' else 'nobypassrls' end)
+             as words,
+           coalesce(quote_literal(rolpassword), 'null') as password,
+           rolvaliduntil::text as ends) a
+ where r.rolname !~ '^pg_'
+union all
+select format('the setting %s of %s', c.name, c.who), c.name, c.value,
+       array[format('alter role %s set %s = %s', c.who, c.name, {_ROLE_SETTING})],
+       format('alter role %s reset %s', c.who, c.name)
+  from (select case s.setrole when 0 then 'all' else quote_ident(pg_get_userbyid(s.setrole)) end as who,
+               split_part(e, '=', 1) as name, substr(e, strpos(e, '=') + 1) as value
+          from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) e where s.setdatabase = 0) c
+union all
+select format('the membership of %s in %s', m.member::regrole, m.roleid::regrole), pg_get_userbyid(m.member),
+       m.admin_option::text,
+       array[format('grant %s to %s%s', m.roleid::regrole, m.member::regrole,
+                    case when m.admin_option then ' with admin option' else '' end)],
+       format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+  from pg_catalog.pg_auth_members m
+union all
+select format('the comment on the role %s', d.objoid::regrole), pg_get_userbyid(d.objoid), d.description,
+       array[format('comment on role %s is %L', d.objoid::regrole, d.description)],
+       format('comment on role %s is null', d.objoid::regrole)
+  from pg_catalog.pg_shdescription d where d.classoid = 1260
+union all
+select 'the tablespace ' || t.spcname, t.spcname, row(t.spcowner, t.spcacl, t.spcoptions)::text, '{{}}',
+       format('drop tablespace %I', t.spcname)
+  from pg_catalog.pg_tablespace t
+union all
+select 'the replication slot ' || s.slot_name, s.slot_name, s.slot_type, '{{}}',
+       format('select pg_drop_replication_slot(%L)', s.slot_name)
+  from pg_catalog.pg_replication_slots s where not s.temporary
+union all
+select format('the setting %s of the server', f.name), f.name, max(f.setting),
+       array[format('alter system set %s = %s', f.name, max({_SYSTEM_SETTING}))],
+       format('alter system reset %s', f.name)
+  from pg_catalog.pg_file_settings f where f.sourcefile ~ 'postgresql.auto.conf$' group by f.name
+union all
+select 'the database ' || d.datname, d.datname, '', '{{}}', format('drop database %I with (force)', d.datname)
+  from pg_catalog.pg_database d
+ where d.datname <> current_database() and d.datconnlimit not in (-2, 1146242131)
+   and coalesce(shobj_description(d.oid, 'pg_database'), '') !~ '^dbtestcase: '
+""".encode()
+
+_MAY_READ = b"""select has_table_privilege('pg_catalog.pg_authid', 'select')
+  and has_table_privilege('pg_catalog.pg_file_settings', 'select')"""
+
+
+@dataclass(frozen=True)
+class _Thing:
+    name: str
+    value: str
+    make: tuple[str, ...]
+    remove: str
+
+
+class ServerState:
+    """The state of the moment when this is made; nothing of it for a role that may not see it.
+
+    :param connection: in autocommit mode.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._sees = connection.execute(_MAY_READ).fetchone() == (True,)
+        self.accept()
+
+    def accept(self) -> None:
+        """What there is at this moment is what is to be."""
+        self._wanted = self._read()
+
+    def _read(self) -> dict[str, _Thing]:
+        if not self._sees:
+            return {}
+        rows = self.connection.execute(_STATE).fetchall()
+        return {title: _Thing(name, value, tuple(make), remove) for title, name, value, make, remove in rows}
+
+    def changes(self, named_in: str | None) -> tuple[str, ...]:
+        """What has changed and is still as it was changed, in words; from now on it counts as wanted.
+
+        :param named_in: the statements that were seen, where others use the server as well: nothing else is told.
+            ``None``: nobody else does, so what was changed is made as it was.
+        """
+        found = self._read()
+        if named_in is None and found != self._wanted:
+            self._put_back(found)
+            found = self._read()
+        wanted, self._wanted = self._wanted, found
+        return tuple(
+            f"{title} is {'gone' if title not in found else 'new' if title not in wanted else 'another one'}"
+            for title, thing in sorted({**wanted, **found}.items(), key=lambda item: item[0])
+            if found.get(title) != wanted.get(title) and (named_in is None or thing.name in named_in)
+        )
+
+    def _put_back(self, found: dict[str, _Thing]) -> None:
+        new = [thing.remove for title, thing in found.items() if title not in self._wanted]
+        changed = [thing.make for title, thing in self._wanted.items() if found.get(title) != thing]
+        for statement in [*reversed(new), *(each for make in changed for each in make), "select pg_reload_conf()"]:
+            try:
+                self.connection.execute(statement.encode(), prepare=False)
+            except psycopg.Error:
+                if self.connection.closed:
+                    raise
+                continue  # it is there already, or cannot be removed, which the next look tells
