@@ -51,6 +51,11 @@ class DeclaredCursors(SessionObjects):
     def used(self) -> bool:  # type: ignore[override]
         return bool(self._known or self._left)
 
+    def is_foreign(self, client: Client, name: str) -> bool:
+        """Whether a name is that of a cursor that the client cannot know."""
+        known = self._known.get(name)
+        return name in self._left or (known is not None and known.owner is not client)
+
     def check(self, client: Client, statement: Statement) -> Flow:
         if statement.cursor:
             known = self._known.get(statement.cursor)
@@ -58,8 +63,7 @@ class DeclaredCursors(SessionObjects):
                 raise name_is_taken(statement.cursor, known.owner)
         elif Topic.CURSORS in statement.topics:
             for _, name in _asked(statement.text):
-                known = self._known.get(name)
-                if name in self._left or (known is not None and known.owner is not client):
+                if self.is_foreign(client, name):
                     raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')
         return
         yield

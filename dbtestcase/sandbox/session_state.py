@@ -125,6 +125,10 @@ class SessionState:
         """Those whose transactions hold advisory locks: what another thread asks for waits for their end."""
         return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.blockers()]
 
+    def has_foreign_cursor(self, client: Client, name: str) -> bool:
+        """Whether a name is that of another connection's server-side cursor."""
+        return any(isinstance(kind, DeclaredCursors) and kind.is_foreign(client, name) for kind in self._kinds)
+
     def explain(self, client: Client, error: BaseException) -> SandboxConflict | None:
         """The error in place of one that the server gives only because all share one session."""
         if getattr(error, "sqlstate", None) != IS_HELD and getattr(error, "pgcode", None) != IS_HELD:

@@ -321,9 +321,16 @@ class TransactionFlows(Clients):
             yield from self._unguard()
         if client.failed:
             raise self._aborted()
-        if cursor and not client.active and not (yield open_cursor(cursor)):
-            # said here: an error of the server would abort the transaction of somebody else
-            raise self.wire.error("InvalidCursorName", f'cursor "{cursor}" does not exist')
+        if cursor:
+            foreign = self.session.has_foreign_cursor(client, cursor)
+            if foreign or (not client.active and not (yield open_cursor(cursor))):
+                # said here: an error of the server would abort the transaction of somebody else
+                message = f'cursor "{cursor}" does not exist'
+                raise (
+                    self.fail(client, "InvalidCursorName", message)
+                    if client.active
+                    else self.wire.error("InvalidCursorName", message)
+                )
         if client.active:
             # should it fail, that must not be somebody else's loss
             yield from self._send(self.stack.statement(client, writes=False, looks=False))

@@ -246,6 +246,9 @@ DIFFERENCES: dict[str, str] = {
     "a cursor of a transaction that an error has aborted": (
         "autocommit: none; A.declare(858) B.temp_create(344) A.fetch(749) B.fetch(673)"
     ),
+    "a stream that is read on when its name is another's": (
+        "autocommit: none; A.stream(222) A.commit(770) C.stream(172) A.stream_on(255)"
+    ),
     "a stream of asyncpg that has given all rows": (
         "autocommit: none; A.stream(42) A.temp_insert(957) A.temp_create(847) A.stream_on(52)"
     ),

@@ -196,7 +196,7 @@ class _Virtual:
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         if not self._pipeline:
-            asked = None if self._client.active else _ASKED_CURSOR.match(query_text(command, self))
+            asked = _ASKED_CURSOR.match(query_text(command, self))
             name = asked[1].replace('""', '"') if asked else ""
             yield from self._drive(self._sandbox.recover_for(self._client, name))
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
