@@ -245,19 +245,19 @@ class LoopConnection(ProxyConnection):
 
     @property
     def readonly(self) -> bool:
-        return self._client.read_only
+        return bool(self._client.read_only)
 
     @readonly.setter
     def readonly(self, value: bool) -> None:
-        self._client.set_modes(read_only=bool(value))
+        self._client.set_modes(read_only=True if value else None)
 
     @property
     def deferrable(self) -> bool:
-        return bool(self.__dict__.get("deferrable"))
+        return bool(self._client.deferrable)
 
     @deferrable.setter
     def deferrable(self, value: bool) -> None:
-        self.__dict__["deferrable"] = value
+        self._client.set_modes(deferrable=True if value else None)
 
 
 _ALLOWED = {

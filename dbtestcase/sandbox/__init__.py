@@ -78,6 +78,7 @@ from __future__ import annotations
 
 from .connections import Client, Wire
 from .lexer import FILL, MYSQL, PART, SQLITE, Lexer
+from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
 from .rules import COMMITTING, Rules, register_rules, rules_for
 from .savepoints import Stack
@@ -116,6 +117,7 @@ __all__ = [
     "classify",
     "common_objects",
     "find_swallowed",
+    "never_notified",
     "outer_transaction_ended",
     "register_objects",
     "register_rules",

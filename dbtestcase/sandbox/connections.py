@@ -73,6 +73,9 @@ class Wire(Protocol):
         """Close the physical connection."""
 
 
+_DEFERRABLE = re.compile(r"(\bnot\s+)?\b(?:transaction_)?deferrable\b(?:\s*(?:=|to)\s*'?(\w+))?", re.IGNORECASE)
+
+
 def characteristics(text: str) -> tuple[str, bool | None]:
     """The isolation level and whether read-only (None: not said) that a text asks for."""
     level, access = _LEVEL.search(text), _READ_ONLY.search(_LEVEL.sub(" ", text))
@@ -95,7 +98,10 @@ class Client(Owner):
         "block",
         "checks_deferred",
         "cursors",
+        "deferrable",
+        "deferrable_now",
         "has_run",
+        "kept_modes",
         "level",
         "level_now",
         "locks",
@@ -120,8 +126,11 @@ class Client(Owner):
         self.autocommit = False
         self.moded = False
         """Whether its transactions are anything else than read and write, at the usual level."""
-        self.read_only = False
+        self.read_only: bool | None = None  # None: as the session's settings have it
         self.read_only_now: bool | None = None  # what SET TRANSACTION says of the running transaction
+        self.deferrable: bool | None = None
+        self.deferrable_now: bool | None = None
+        self.kept_modes: list[tuple[bool | None, bool | None]] = []  # both, as they were at each of its savepoints
         self.has_run = False  # a statement of the running transaction that SET TRANSACTION would come too late for
         self.level = ""  # the isolation level of its transactions, where it is not the session's
         self.level_now = ""  # what SET TRANSACTION says of the running transaction
@@ -156,20 +165,30 @@ class Client(Owner):
     @property
     def refuses_writes(self) -> bool:
         """Whether its transaction is read-only."""
-        return self.read_only if self.read_only_now is None else self.read_only_now
+        return bool(self.read_only if self.read_only_now is None else self.read_only_now)
 
-    def set_modes(self, *, level: str | None = None, read_only: bool | None = None) -> None:
-        """What the connection's transactions are to be from the next one on; None leaves it."""
+    def set_modes(
+        self, *, level: str | None = None, read_only: bool | str | None = "", deferrable: bool | str | None = ""
+    ) -> None:
+        """What the connection's transactions are to be from the next one on; what is not given is left as it is.
+
+        :param level: the isolation level; empty for the session's.
+        :param read_only: None for the session's default, which is what ``deferrable`` takes, too.
+        """
         if level is not None:
             self.level = level
-        if read_only is not None:
+        if not isinstance(read_only, str):
             self.read_only = read_only
+        if not isinstance(deferrable, str):
+            self.deferrable = deferrable
         self.look_at_modes()
 
     def look_at_modes(self) -> None:
         """See whether its transactions are anything else than usual."""
-        now = self.level_now or self.read_only_now is not None
-        self.moded = bool(now or self.level or self.read_only or self.settings.characteristics)
+        asked = (self.read_only_now, self.deferrable_now, self.read_only, self.deferrable)
+        self.moded = bool(
+            self.level_now or self.level or any(each is not None for each in asked) or self.settings.characteristics
+        )
 
     def characterize(self, text: str) -> None:
         """Take level and access from a statement that sets the running transaction's characteristics."""
@@ -177,7 +196,24 @@ class Client(Owner):
         self.level_now = level or self.level_now
         if access is not None:
             self.read_only_now = access
+        deferrable = _DEFERRABLE.search(text)
+        if deferrable is not None:
+            self.deferrable_now = deferrable[1] is None and (deferrable[2] or "").lower() in ("", "on", "true", "1")
         self.moded = True
+
+    def keep_modes(self) -> None:
+        """A savepoint is set: a rollback to it takes back what ``SET TRANSACTION`` says after it."""
+        self.kept_modes.append((self.read_only_now, self.deferrable_now))
+
+    def release_modes(self, depth: int) -> None:
+        """The savepoint at ``depth`` (1 for the outermost) is gone."""
+        del self.kept_modes[depth - 1 :]
+
+    def restore_modes(self, depth: int) -> None:
+        """Back to the savepoint at ``depth``, which stays."""
+        self.read_only_now, self.deferrable_now = self.kept_modes[depth - 1]
+        del self.kept_modes[depth:]
+        self.look_at_modes()
 
     @property
     def own(self) -> bool:
@@ -197,9 +233,10 @@ class Client(Owner):
         super().end()
         self.has_run = False
         if self.moded:
-            self.read_only_now = None
+            self.read_only_now = self.deferrable_now = None
             self.level_now = ""
             self.look_at_modes()
+        self.kept_modes.clear()
         self.locks = False
         self.where = ""
         self.used_by_application = False

@@ -9,14 +9,16 @@ import json
 import re
 from typing import ClassVar
 
+from ..errors import SandboxEscape
 from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
+from .rules import COMMITTING
 from .session_objects import SessionObjects
 from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "never_notified"]
 
 _SAID = re.compile(rf"(?:^|;)\s*(listen|unlisten)\s+(\*|{NAME})", re.IGNORECASE)
 _ASKED = re.compile(r"(?:\bpg_catalog\s*\.\s*)?\bpg_listening_channels(?=\s*\()", re.IGNORECASE)
@@ -25,6 +27,15 @@ _FUNCTION = (
     "CREATE FUNCTION pg_temp.pg_listening_channels() RETURNS SETOF text LANGUAGE sql AS $dbtc$ SELECT value "
     f"FROM json_array_elements_text(pg_catalog.current_setting('{_SETTING}', true)::json) $dbtc$"
 )
+
+
+def never_notified(what: str) -> SandboxEscape:
+    """The error for a connection that waits for what somebody notifies."""
+    return SandboxEscape(
+        f"{what} would wait in vain: a NOTIFY is delivered when its transaction commits, which it never does here.",
+        cause="LISTEN and NOTIFY in the sandbox",
+        remedy=COMMITTING,
+    )
 
 
 class Listening(SessionObjects):
@@ -43,6 +54,10 @@ class Listening(SessionObjects):
     def channels(self, client: Client) -> list[str]:
         """What a connection listens to."""
         return list(self._channels.get(client, ()))
+
+    def listens(self, client: Client) -> bool:
+        """Whether it listens to anything, or will when it commits."""
+        return bool(self._channels.get(client) or self._said.get(client))
 
     def before(self, client: Client, statement: Statement) -> Flow:
         if Topic.LISTENING in statement.topics and _ASKED.search(statement.text):

@@ -81,10 +81,14 @@ class Rules:
 
     def is_read_only(self, client: Client) -> bool:
         """Whether a client's transaction is read-only."""
-        if client.moded and (client.read_only or client.read_only_now is not None):
+        if client.moded and (client.read_only is not None or client.read_only_now is not None):
             return client.refuses_writes
-        asked = str(client.settings.at_beginning.get("default_transaction_read_only") or "off")
-        return asked.lower() in ("on", "true", "yes", "1", "t", "y")
+        return _is_on(client.settings.at_beginning.get("default_transaction_read_only"))
+
+    def is_deferrable(self, client: Client) -> bool:
+        """Whether a client's transaction is deferrable."""
+        asked = client.deferrable if client.deferrable_now is None else client.deferrable_now
+        return _is_on(client.settings.at_beginning.get("default_transaction_deferrable")) if asked is None else asked
 
     def refuse_characteristics(self, client: Client, text: str) -> str:
         """What the server would say to ``SET TRANSACTION`` in the middle of a transaction; empty if nothing."""
@@ -203,7 +207,7 @@ class PostgreSQLRules(Rules):
         return ""
 
     def report(self, client: Client, statement: Statement, unknown: set[str]) -> str | None:
-        return report(statement, self.level_of(client), unknown)
+        return report(statement, self.level_of(client), unknown, deferrable=self.is_deferrable(client))
 
     def replace(self, statement: Statement) -> str | None:
         if statement.kind is Kind.CHARACTERISTICS:
@@ -285,6 +289,10 @@ class PostgreSQLRules(Rules):
         "SELECT 'child', p.relname, c.relname FROM pg_catalog.pg_inherits i JOIN r p ON p.oid = i.inhparent "
         "JOIN r c ON c.oid = i.inhrelid"
     )
+
+
+def _is_on(value: object) -> bool:
+    return str(value or "off").lower() in ("on", "true", "yes", "1", "t", "y")
 
 
 def _is_true(value: object) -> str:

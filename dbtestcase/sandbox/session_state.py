@@ -125,6 +125,10 @@ class SessionState:
         """Those whose transactions hold advisory locks: what another thread asks for waits for their end."""
         return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.blockers()]
 
+    def listens(self, client: Client) -> bool:
+        """Whether a connection listens to a channel."""
+        return any(isinstance(kind, Listening) and kind.listens(client) for kind in self._kinds)
+
     def has_foreign_cursor(self, client: Client, name: str) -> bool:
         """Whether a name is that of another connection's server-side cursor."""
         return any(isinstance(kind, DeclaredCursors) and kind.is_foreign(client, name) for kind in self._kinds)

@@ -26,10 +26,11 @@ class UnknownSetting(Exception):
     """A connection of its own would not know a setting, and say so."""
 
 
-def report(statement: Statement, level: str, unknown: set[str]) -> str | None:
+def report(statement: Statement, level: str, unknown: set[str], *, deferrable: bool = False) -> str | None:
     """The statement that asks for the same with another answer; None where the session's own is right.
 
     :param level: the isolation level of the transaction.
+    :param deferrable: whether that is deferrable.
     :param unknown: settings that a connection of its own would not know.
     :raises UnknownSetting: the server would not know what to answer.
     """
@@ -39,15 +40,18 @@ def report(statement: Statement, level: str, unknown: set[str]) -> str | None:
     if _LEVEL.match(text):
         return f"SELECT {literal(level)} AS transaction_isolation"
     shown = _SHOW.match(text)
+    own = {"transaction_isolation": level, "transaction_deferrable": "on" if deferrable else "off"}
     if shown is not None:
+        if shown[2].lower() in own:
+            return f"SELECT {literal(own[shown[2].lower()])} AS {shown[2].lower()}"
         if shown[2].lower() in unknown:
             raise UnknownSetting(shown[2])
         return None
 
     def answer(call: re.Match[str]) -> str:
         name = (call[1] or "").lower()
-        if name == "transaction_isolation":
-            return f"(SELECT {literal(level)} AS current_setting)"
+        if name in own:
+            return f"(SELECT {literal(own[name])} AS current_setting)"
         if name in unknown:
             if call[4] is None or call[4].lower() in ("false", "'f'", "'false'"):
                 raise UnknownSetting(call[1])

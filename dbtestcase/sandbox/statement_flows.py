@@ -196,6 +196,12 @@ class StatementFlows(TransactionFlows):
                 remedy="correct it, or leave it out of the engine that the tests use, or " + COMMITTING,
             ) from error
 
+    def settle_settings(self, client: Client) -> Flow:
+        """Give the wire what the client has set, without a statement of its own: the driver is to know of it."""
+        yield from self.recover_for(client)
+        if not self._parameters.fits(client.parameters):
+            yield from self._give_settings(client)
+
     def _kept_settings(self, statement: Statement) -> list[str]:
         """The settings that the application changes, without those that would end the one session of all."""
         return [name for name in statement.settings if name not in self.rules.ending_settings]

@@ -146,6 +146,7 @@ class TransactionFlows(Clients):
                 self.stack.forget(client, label)
             self.stack.savepoint(client, label)
             client.settings.savepoint()
+            client.keep_modes()
             return
         if label not in client.labels:
             name, message = self.rules.no_savepoint
@@ -154,6 +155,7 @@ class TransactionFlows(Clients):
         if kind is Kind.RELEASE:
             self.stack.release(client, label)
             client.settings.release(depth)
+            client.release_modes(depth)
             self.session.released(client, depth)
             for name in client.cursors_above(depth):
                 client.cursors[name] = depth - 1
@@ -165,6 +167,7 @@ class TransactionFlows(Clients):
             yield from self._send(self._steps(self.stack.rollback_to, client, label))
         finally:
             client.settings.rollback(depth)
+            client.restore_modes(depth)
             self.session.rolled_back_to(client, depth)
             self._settings.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
             self.scheduler.changed()

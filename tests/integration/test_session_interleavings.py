@@ -249,6 +249,9 @@ DIFFERENCES: dict[str, str] = {
     "a stream that is read on when its name is another's": (
         "autocommit: none; A.stream(222) A.commit(770) C.stream(172) A.stream_on(255)"
     ),
+    "SET TRANSACTION after a savepoint": (
+        "autocommit: none; A.savepoint(989) A.access(976) A.rollback_to(275) A.access(363)"
+    ),
     "a stream of asyncpg that has given all rows": (
         "autocommit: none; A.stream(42) A.temp_insert(957) A.temp_create(847) A.stream_on(52)"
     ),

@@ -17,7 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ...errors import SandboxBusy, SandboxEscape
-from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, split
+from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, never_notified, split
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import query_text, sandboxed, statement_of_caller
@@ -244,12 +244,16 @@ class _Virtual:
 
     def _set_read_only_gen(self, value: bool | None) -> Gen:
         yield from super()._set_read_only_gen(value)  # type: ignore[misc]
-        self._client.set_modes(read_only=bool(value))
+        self._client.set_modes(read_only=value)
 
     def _set_isolation_level_gen(self, value: Any) -> Gen:
         yield from super()._set_isolation_level_gen(value)  # type: ignore[misc]
         level = self._isolation_level  # type: ignore[attr-defined]
         self._client.set_modes(level="" if level is None else level.name.replace("_", " ").lower())
+
+    def _set_deferrable_gen(self, value: bool | None) -> Gen:
+        yield from super()._set_deferrable_gen(value)  # type: ignore[misc]
+        self._client.set_modes(deferrable=self._deferrable)  # type: ignore[attr-defined]
 
     def _tpc_begin_gen(self, xid: object) -> Gen:
         raise self._sandbox.note(
@@ -340,15 +344,15 @@ class _Virtual:
     def _is_stale(self) -> bool:
         return self._stream is not None and self._stream is not self._wire.stream
 
-    def _refuse_notifies(self) -> Exception:
-        return self._sandbox.note(
-            SandboxEscape(
-                "notifies() would wait for ever: a NOTIFY is delivered when its transaction commits, "
-                "which it never does here.",
-                cause="LISTEN and NOTIFY in the sandbox",
-                remedy=COMMITTING,
-            )
-        )
+    def _refuse_notifies(self, what: str = "notifies()") -> Exception:
+        return self._sandbox.note(never_notified(what))
+
+    def add_notify_handler(self, callback: Any) -> None:
+        """Refused: it would never be called.
+
+        :raises SandboxEscape: always.
+        """
+        raise self._refuse_notifies("add_notify_handler()")
 
 
 def _state_of(reference: weakref.ref[Any]) -> object:

@@ -1,0 +1,212 @@
+"""psycopg2: its cursors, and those whose rows stay with the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..sandbox import classify
+from .dbapi import ProxyConnection, ProxyCursor
+from .psycopg2_functions import register_on
+
+__all__ = ["NamedCursor", "Psycopg2Cursor"]
+
+
+class Psycopg2Cursor(ProxyCursor):
+    """Looks like a ``psycopg2.extensions.cursor``."""
+
+    connection: Any
+
+    _casts = 0
+    """How many of its connection's types it knows."""
+
+    def know_casters(self) -> None:
+        """What is registered on a connection holds for its cursors, whenever they were made."""
+        casters = self.connection.casters
+        for caster in casters[self._casts :]:
+            register_on(caster, self._real)
+        object.__setattr__(self, "_casts", len(casters))
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(object.__getattribute__(self, "_real"))
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._real.closed or self.connection.closed)
+
+    def execute(self, query: Any, vars: Any = None) -> None:
+        """Run a statement, inside the sandbox; what is common is done here in little time."""
+        connection = self.connection
+        real = self._real
+        if len(connection.casters) != self._casts:
+            self.know_casters()
+        if type(query) is str and not connection._closed:
+            statement = classify(query)
+            if statement.plain:
+                sandbox, client = connection._sandbox, connection._client
+                sandbox.scheduler.acquire(client.ticket)
+                try:
+                    command = sandbox.at_once(client, statement)
+                    if command is not None:
+                        if command:
+                            connection._wire.send(command)
+                        if connection._wire.notices is not connection._notices:
+                            connection.hear()
+                        try:
+                            real.execute(query, vars)
+                        except Exception as error:
+                            connection._explain(error)
+                            raise
+                        if (statement.counts or statement.calls) and not sandbox.is_over(
+                            client, statement, real.rowcount
+                        ):
+                            connection._drive(sandbox.after(client, statement, real.rowcount))
+                        return
+                finally:
+                    sandbox.scheduler.release(client.ticket)
+        connection._run(query, lambda new: real.execute(new or query, vars), real, parameters=vars)
+
+    def fetchone(self) -> Any:
+        return self._real.fetchone()
+
+    def fetchall(self) -> Any:
+        return self._real.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._real)
+
+    def __next__(self) -> Any:
+        return next(self._real)
+
+    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.connection._run(sql, lambda _: self._real.copy_expert(sql, *args, **kwargs), self._real)
+
+    def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        return self.connection._run(
+            f"COPY {table} FROM STDIN", lambda _: self._real.copy_from(file, table, *args, **kwargs), self._real
+        )
+
+    def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        return self.connection._run(
+            f"COPY {table} TO STDOUT", lambda _: self._real.copy_to(file, table, *args, **kwargs), self._real
+        )
+
+    def callproc(self, name: str, *args: Any) -> Any:
+        return self.connection._run(f"SELECT {name}()", lambda _: self._real.callproc(name, *args), self._real)
+
+
+class NamedCursor(Psycopg2Cursor):
+    """A server-side cursor: psycopg2's own refuses to work on a physical connection in autocommit mode.
+
+    :param real: an unnamed cursor, of the class that the application asked for.
+    """
+
+    _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_mark", "_row", "_page"})
+
+    def __init__(
+        self, connection: ProxyConnection, real: Any, name: str, withhold: bool, scrollable: bool | None
+    ) -> None:
+        super().__init__(connection, real)
+        self.name = name
+        self.withhold = withhold
+        self.scrollable = scrollable
+        self.itersize = 2000
+        self._declared = False
+        self._mark = connection._mark
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._OWN:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def _quoted(self) -> str:
+        return '"' + self.name.replace('"', '""') + '"'
+
+    def execute(self, operation: Any, vars: Any = None) -> None:
+        connection = self.connection
+        if self._declared:
+            raise connection._wire.error("ProgrammingError", "can't call .execute() on named cursors more than once")
+        if connection._client.each_statement and not self.withhold:
+            raise connection._wire.error("ProgrammingError", "can't use a named cursor outside of transactions")
+        scroll = {None: "", True: "SCROLL ", False: "NO SCROLL "}[self.scrollable]
+        hold = " WITH HOLD" if self.withhold else ""
+        text = f"DECLARE {self._quoted} {scroll}CURSOR{hold} FOR {connection._text(operation)}"
+        super().execute(text, vars)
+        self._declared = True
+        self._mark = connection._mark
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")
+
+    def _ask(self, command: str) -> None:
+        """Ask the server about the cursor, which sees no new rows."""
+        connection = self.connection
+        if self.closed:
+            raise connection._wire.error("InterfaceError", "cursor already closed")
+        if self._mark != connection._mark and not self.withhold:
+            raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
+        with connection._held():
+            # one that was declared elsewhere may be another connection's
+            connection._drive(connection._sandbox.recover_for(connection._client, "" if self._declared else self.name))
+            try:
+                self._real.execute(command)
+            except Exception as error:
+                connection._wire.failed(error)
+                raise
+
+    def fetchone(self) -> Any:
+        self._ask(f"FETCH FORWARD 1 FROM {self._quoted}")
+        return self._real.fetchone()
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        self._ask(f"FETCH FORWARD {self._real.arraysize if size is None else size} FROM {self._quoted}")
+        return self._real.fetchall()
+
+    def fetchall(self) -> Any:
+        self._ask(f"FETCH FORWARD ALL FROM {self._quoted}")
+        return self._real.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._row >= self._page:
+            self._ask(f"FETCH FORWARD {self.itersize} FROM {self._quoted}")
+            self._row, self._page = 0, self._real.rowcount
+        row = self._real.fetchone() if self._row < self._page else None
+        if row is None:
+            raise StopIteration
+        self._row += 1
+        return row
+
+    _row = _page = 0
+    """How many rows of a page it has given, of how many."""
+
+    def scroll(self, value: int, mode: str = "relative") -> None:
+        if mode not in ("relative", "absolute"):
+            raise self.connection._wire.error("ProgrammingError", "scroll mode must be 'relative' or 'absolute'")
+        self._ask(f"MOVE {mode.upper()} {value} FROM {self._quoted}")
+
+    def close(self) -> None:
+        connection = self.connection
+        if not self._real.closed and not connection._closed and not connection._wire.gone:
+            sandbox, client = connection._sandbox, connection._client
+            # where a transaction has failed the server would refuse it, and what a test has left open ended with it
+            if sandbox.is_open(client) and sandbox.status(client) != "failed" and self._is_there():
+                self._ask(f"CLOSE {self._quoted}")
+            self._declared = False
+        self._real.close()
+
+    def _is_there(self) -> bool:
+        if self._declared:
+            return True
+        if self._mark != self.connection._mark and not self.withhold:
+            return False
+        try:  # declared elsewhere, perhaps
+            self._ask(f"MOVE RELATIVE 0 FROM {self._quoted}")
+        except self.connection.Error:
+            return False
+        return True
