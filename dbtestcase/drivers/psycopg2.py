@@ -150,6 +150,12 @@ class Psycopg2Connection(SessionAttributes):
         self._refuse_to_listen("poll()")
         return self._wire.connection.poll()
 
+    def fileno(self) -> int:
+        """What ``select()`` waits for."""
+        self._check_open()
+        self._refuse_to_listen("fileno()")
+        return int(self._wire.connection.fileno())
+
     def _refuse_to_listen(self, what: str) -> None:
         if self._sandbox.session.listens(self._client):
             raise self._sandbox.note(never_notified(what))
@@ -226,8 +232,7 @@ class Psycopg2Connection(SessionAttributes):
         if name is None:
             for option, given in (("withhold", bool(withhold)), ("scrollable", scrollable is not None)):
                 if given:
-                    message = f"'{option}={withhold or scrollable}' can be specified only for named cursors"
-                    raise self._wire.error("ProgrammingError", message)
+                    raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
             return self._cursor(self._wire.connection.cursor(cursor_factory=factory))  # which sends nothing
         return NamedCursor(self, self._wire.connection.cursor(cursor_factory=factory), name, withhold, scrollable)
 
@@ -280,6 +285,7 @@ class Psycopg2Connection(SessionAttributes):
     def reset(self) -> None:
         """Roll back and take back every ``SET``."""
         self.rollback()
+        self.set_session("default", "default", "default", autocommit=False)
         with contextlib.closing(self.cursor(cursor_factory=_plain_cursor())) as cursor:
             cursor.execute("RESET ALL; SET SESSION AUTHORIZATION DEFAULT")
         self.commit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..sandbox import classify
+from ..sandbox import classify, literal
 from .dbapi import ProxyConnection, ProxyCursor
 from .psycopg2_functions import register_on
 
@@ -34,6 +34,11 @@ class Psycopg2Cursor(ProxyCursor):
     @property
     def closed(self) -> bool:
         return bool(self._real.closed or self.connection.closed)
+
+    def cast(self, oid: int, text: Any) -> Any:
+        """Convert a value as one of that type in a row."""
+        self.know_casters()
+        return self._real.cast(oid, text)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement, inside the sandbox; what is common is done here in little time."""
@@ -205,8 +210,9 @@ class NamedCursor(Psycopg2Cursor):
             return True
         if self._mark != self.connection._mark and not self.withhold:
             return False
-        try:  # declared elsewhere, perhaps
-            self._ask(f"MOVE RELATIVE 0 FROM {self._quoted}")
-        except self.connection.Error:
-            return False
-        return True
+        connection = self.connection
+        sandbox, client = connection._sandbox, connection._client
+        self._ask(
+            f"SELECT 1 FROM pg_catalog.pg_cursors WHERE name = {literal(self.name)}"
+        )  # declared elsewhere, perhaps
+        return bool(self._real.fetchall()) and not sandbox.session.has_foreign_cursor(client, self.name)

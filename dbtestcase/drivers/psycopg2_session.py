@@ -20,6 +20,9 @@ _SETTINGS = {
 }
 
 
+_NONE = {"isolation_level": _DEFAULT, "readonly": None, "deferrable": None}
+
+
 class SessionAttributes(ProxyConnection):
     """``autocommit``, ``isolation_level``, ``readonly``, ``deferrable`` and the methods that set them.
 
@@ -37,7 +40,7 @@ class SessionAttributes(ProxyConnection):
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
-        self._check_idle("autocommit")
+        self._check_idle()
         self._set(autocommit=bool(value))
 
     @property
@@ -46,7 +49,7 @@ class SessionAttributes(ProxyConnection):
 
     @isolation_level.setter
     def isolation_level(self, level: Any) -> None:
-        self._check_idle("isolation_level")
+        self._check_idle()
         self._set(isolation_level=_level_of(level))
 
     @property
@@ -55,7 +58,7 @@ class SessionAttributes(ProxyConnection):
 
     @readonly.setter
     def readonly(self, value: Any) -> None:
-        self._check_idle("readonly")
+        self._check_idle()
         self._set(readonly=_switch(value))
 
     @property
@@ -64,14 +67,14 @@ class SessionAttributes(ProxyConnection):
 
     @deferrable.setter
     def deferrable(self, value: Any) -> None:
-        self._check_idle("deferrable")
+        self._check_idle()
         self._set(deferrable=_switch(value))
 
     def set_session(
         self, isolation_level: Any = None, readonly: Any = None, deferrable: Any = None, autocommit: Any = None
     ) -> None:
         """Set several at once; None leaves one as it is."""
-        self._check_idle("set_session")
+        self._check_idle()
         changes: dict[str, Any] = {}
         if isolation_level is not None:
             changes["isolation_level"] = _level_of(isolation_level)
@@ -91,42 +94,39 @@ class SessionAttributes(ProxyConnection):
         elif not isinstance(level, int):
             level = 1  # as psycopg2 does
         elif not 0 <= level <= 4:
-            raise ValueError("isolation_level must be between 0 and 4")
+            raise ValueError("isolation level must be between 0 and 4")
         self.rollback()
         if level == 0:
             self._set(autocommit=True)
         else:
             self._set(autocommit=False, isolation_level=level)
 
-    def _check_idle(self, name: str) -> None:
+    def _check_idle(self) -> None:
         self._check_open()
         if self._sandbox.status(self._client) != "idle":
-            raise self._wire.error("ProgrammingError", f"{name} cannot be used inside a transaction")
+            raise self._wire.error("ProgrammingError", "set_session cannot be used inside a transaction")
 
     def _set(self, **changes: Any) -> None:
         before = {"isolation_level": self._level, "readonly": self._readonly, "deferrable": self._deferrable}
-        autocommit = changes.pop("autocommit", self._client.autocommit)
+        was_autocommit = self._client.autocommit
+        autocommit = changes.pop("autocommit", was_autocommit)
         now = before | changes
-        if autocommit:
+        if autocommit:  # as psycopg2 has it: what was set before stays what transactions would begin with
             self.set_autocommit(True)
-            wanted = now
-        else:  # the session's are as they were: a transaction begins with its own
-            wanted = {"isolation_level": _DEFAULT, "readonly": None, "deferrable": None}
-        there = before if self._in_session else {"isolation_level": _DEFAULT, "readonly": None, "deferrable": None}
-        for name, value in wanted.items():
-            if value != there[name]:
-                self._set_default(name, value)
-        self._in_session = autocommit
+            self._set_defaults({name: value for name, value in now.items() if value != before[name]})
+        elif was_autocommit:
+            self._set_defaults({name: _NONE[name] for name, value in before.items() if value != _NONE[name]})
         self._level, self._readonly, self._deferrable = now["isolation_level"], now["readonly"], now["deferrable"]
+        self.set_autocommit(autocommit)
         if autocommit:
             self._client.set_modes(level="", read_only=None, deferrable=None)
         else:
-            self.set_autocommit(False)
             level = "" if self._level == _DEFAULT else _LEVELS[self._level]
             self._client.set_modes(level=level, read_only=self._readonly, deferrable=self._deferrable)
 
-    _in_session = False
-    """Whether the attributes are settings of the session now."""
+    def _set_defaults(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self._set_default(name, value)
 
     def _set_default(self, name: str, value: Any) -> None:
         text = _LEVELS[value] if name == "isolation_level" else {None: "default", True: "on", False: "off"}[value]

@@ -84,7 +84,7 @@ from .rules import COMMITTING, Rules, register_rules, rules_for
 from .savepoints import Stack
 from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
-from .session_settings import Flow, Rows
+from .session_settings import Flow, Rows, literal
 from .session_state import Fail, common_objects, register_objects
 from .splitting import BLANKS, split, statement_spans
 from .statements import Kind, Statement, classify, with_parameter_names
@@ -117,6 +117,7 @@ __all__ = [
     "classify",
     "common_objects",
     "find_swallowed",
+    "literal",
     "never_notified",
     "outer_transaction_ended",
     "register_objects",

@@ -168,6 +168,8 @@ class PostgreSQLRules(Rules):
     notes = {
         "25001": "dbtestcase: the test runs in a transaction, where PostgreSQL refuses this; " + COMMITTING,
         "2D000": "dbtestcase: the test runs in a transaction, which a procedure cannot end; " + COMMITTING,
+        "55006": "dbtestcase: a cursor WITH HOLD goes on to use its tables until it is closed, since the commit that "
+        "would store its rows never comes; close it, or " + COMMITTING,
         "55P04": "dbtestcase: a value that was added to an enum can be used once that is committed, which it never is "
         "in the transaction of a test; " + COMMITTING,
     }

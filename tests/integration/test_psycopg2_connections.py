@@ -1,0 +1,202 @@
+"""Connections and cursors of psycopg2 are, inside, what a connection of its own is: each case is run on both."""
+
+from __future__ import annotations
+
+import contextlib
+import unittest
+from collections import deque
+from typing import Any
+
+from dbtestcase.errors import SandboxEscape
+from tests.support.sandboxes import SandboxTestCase
+from tests.support.servers import postgresql_url
+
+
+def one(connection: Any, sql: str) -> Any:
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def outcome(work: Any, *args: Any, **keywords: Any) -> Any:
+    """What it gives, or the error that it raises."""
+    try:
+        return work(*args, **keywords)
+    except Exception as error:
+        return type(error).__name__, str(error).splitlines()[0]
+
+
+class Cases:
+    """Each uses a connection and says what it saw."""
+
+    def levels(self, c: Any) -> Any:
+        seen = [outcome(c.set_isolation_level, level) for level in (-1, 5)]
+        for level in ("serializable", 2, "READ COMMITTED", None, 0, 9, "nonsense"):
+            seen.append(outcome(setattr, c, "isolation_level", level))
+            seen += [c.isolation_level, c.autocommit, one(c, "SHOW transaction_isolation")]
+            c.rollback()
+        return seen
+
+    def modes(self, c: Any) -> Any:
+        seen = []
+        for keywords in (
+            {"readonly": True, "deferrable": True},
+            {"readonly": False},
+            {"readonly": "default", "deferrable": False},
+            {"deferrable": "DEFAULT", "isolation_level": "serializable"},
+            {"readonly": "nonsense"},
+            {"autocommit": True, "readonly": True},
+            {"deferrable": True},
+            {"autocommit": False},
+            {"isolation_level": 7},
+        ):
+            seen.append(outcome(c.set_session, **keywords))
+            seen += [c.isolation_level, c.readonly, c.deferrable, c.autocommit]
+            names = ("transaction_isolation", "transaction_read_only", "transaction_deferrable")
+            seen += [one(c, f"SHOW {prefix}{name}") for name in names for prefix in ("", "default_")]
+            c.rollback()
+        return seen
+
+    def inside_a_transaction(self, c: Any) -> Any:
+        one(c, "SELECT 1")
+        seen = [outcome(c.set_session, autocommit=True)]
+        seen += [outcome(setattr, c, n, True) for n in ("autocommit", "readonly", "deferrable")]
+        c.set_isolation_level(3)  # rolls back
+        return [*seen, c.status, c.isolation_level]
+
+    def closed(self, c: Any) -> Any:
+        cursor = c.cursor()
+        c.close()
+        works = (c.cursor, c.set_session, c.cancel, c.commit, c.reset, lambda: setattr(c, "autocommit", True))
+        return [*(outcome(work) for work in works), cursor.closed, c.closed, c.info.transaction_status]
+
+    def states(self, c: Any) -> Any:
+        seen = [c.info.transaction_status, c.status]
+        one(c, "SELECT 1")
+        seen += [c.info.transaction_status, c.status]
+        outcome(one, c, "SELECT 1 / 0")
+        seen += [c.info.transaction_status, c.get_transaction_status()]
+        c.rollback()
+        c.autocommit = True
+        one(c, "SELECT 1")
+        return [*seen, c.info.transaction_status, c.status]
+
+    def told_settings(self, c: Any) -> Any:
+        one(c, "SELECT set_config('timezone', 'Asia/Tokyo', false)")
+        return c.info.parameter_status("TimeZone"), c.get_parameter_status("nonsense")
+
+    def blocks_in_autocommit(self, c: Any) -> Any:
+        c.autocommit = True
+        one(c, "CREATE TEMP TABLE log (x int); SELECT 1")
+        seen = []
+        with contextlib.suppress(ZeroDivisionError), c:
+            one(c, "INSERT INTO log VALUES (1) RETURNING x")
+            seen += [c.info.transaction_status, c.autocommit]
+            raise ZeroDivisionError
+        seen += [one(c, "SELECT count(*) FROM log"), c.info.transaction_status]
+        with c:
+            one(c, "INSERT INTO log VALUES (1) RETURNING x")
+            seen.append(outcome(c.__enter__))
+        return [*seen, one(c, "SELECT count(*) FROM log"), c.info.transaction_status]
+
+    def reset(self, c: Any) -> Any:
+        c.set_session("serializable", True, True, True)
+        one(c, "SELECT set_config('timezone', 'Asia/Tokyo', false)")
+        c.reset()
+        return c.autocommit, c.isolation_level, c.readonly, c.deferrable, one(c, "SHOW timezone") == "Asia/Tokyo"
+
+    def notices(self, c: Any) -> Any:
+        say = "DO $$ BEGIN RAISE NOTICE 'said'; END $$; SELECT 1"
+        one(c, say)
+        seen = list(c.notices)
+        c.notices = deque(maxlen=1)
+        one(c, say), one(c, say)
+        return seen, list(c.notices)
+
+    def named_cursors(self, c: Any) -> Any:
+        seen = [outcome(lambda: c.cursor(withhold=True)), outcome(lambda: c.cursor(scrollable=False))]
+        for size in (2, 30):
+            with contextlib.closing(c.cursor("named")) as cursor:
+                cursor.itersize = size
+                cursor.execute("SELECT generate_series(1, 5)")
+                seen += [(row, cursor.rownumber) for row in cursor]
+                seen += [next(cursor, "no more"), outcome(cursor.execute, "SELECT 1")]
+        one(c, "DECLARE stolen CURSOR FOR SELECT generate_series(1, 7); SELECT 1")
+        with contextlib.closing(c.cursor("stolen")) as cursor:
+            seen += [cursor.fetchone(), cursor.fetchmany(3), cursor.fetchall()]
+        seen.append(one(c, "SELECT count(*) FROM pg_cursors WHERE name = 'stolen'"))
+        c.cursor("never").close()
+        cursor = c.cursor("old")
+        cursor.execute("SELECT 1")
+        c.commit()
+        return [*seen, outcome(cursor.fetchone), outcome(cursor.close)]
+
+    def casts(self, c: Any) -> Any:
+        from psycopg2 import extensions
+
+        cursor = c.cursor()
+        extensions.register_type(extensions.new_type((705,), "TWICE", lambda value, _: value * 2), c)
+        seen = [cursor.cast(705, "x")]
+        extensions.register_type(extensions.new_type((705,), "THRICE", lambda value, _: value * 3), cursor)
+        return [*seen, cursor.cast(705, "x"), c.cursor().cast(705, "x")]
+
+    def classes_of_cursors(self, c: Any) -> Any:
+        from psycopg2 import extensions, extras
+
+        class Mine(extras.DictCursor):
+            pass
+
+        cursor = c.cursor(cursor_factory=Mine)
+        cursor.execute("SELECT 1 AS x")
+        kinds = (Mine, extras.DictCursor, extensions.cursor, extras.RealDictCursor)
+        seen = [isinstance(cursor, kind) for kind in kinds]
+        return seen, cursor.fetchone()["x"], isinstance(c.info, extensions.ConnectionInfo)
+
+
+class Psycopg2ConnectionsTest(SandboxTestCase):
+    driver = "psycopg2"
+
+    def test_as_on_a_connection_of_its_own(self) -> None:
+        import psycopg2
+
+        server = postgresql_url()
+        cases = Cases()
+        for name in (each for each in dir(cases) if not each.startswith("_")):
+            with self.subTest(name):
+                real = psycopg2.connect(host=server.query["host"], user=server.username, dbname=server.database)
+                virtual = self.engine.raw_connection()
+                with contextlib.closing(real), contextlib.closing(virtual):
+                    expected = getattr(cases, name)(real)
+                    self.assertEqual(getattr(cases, name)(virtual.driver_connection), expected)
+                    virtual.invalidate()
+                self.sandbox.rollback_to_mark("the next case")
+
+    def test_who_listens_is_refused_by_name_where_it_would_listen_in_vain(self) -> None:
+        connection = self.engine.raw_connection().driver_connection
+        self.assertEqual(list(connection.notifies), [])
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute("LISTEN news")
+        for work in (lambda: connection.notifies, connection.poll, connection.fileno):
+            with self.assertRaisesRegex(SandboxEscape, "in vain"):
+                work()
+        self.sandbox.raised.clear()
+
+    def test_a_statement_is_cancelled_by_another_thread(self) -> None:
+        import threading
+
+        connection = self.engine.raw_connection().driver_connection
+        found: list[Any] = []
+        cursor = connection.cursor()
+        cursor.execute("CREATE TEMP TABLE busy (x int)")
+        thread = threading.Thread(target=lambda: found.append(outcome(cursor.execute, "SELECT pg_sleep(20)")))
+        thread.start()
+        while thread.is_alive():
+            connection.cursor().close()  # waits for nobody
+            connection.cancel()
+            thread.join(0.05)
+        self.assertEqual([each[0] for each in found], ["QueryCanceled"])
+        connection.rollback()
+
+
+if __name__ == "__main__":
+    unittest.main()
