@@ -199,7 +199,7 @@ class StatementFlows(TransactionFlows):
     def settle_settings(self, client: Client) -> Flow:
         """Give the wire what the client has set, without a statement of its own: the driver is to know of it."""
         yield from self.recover_for(client)
-        if not self._parameters.fits(client.parameters):
+        if not self._settings.fits(client.settings):
             yield from self._give_settings(client)
 
     def _kept_settings(self, statement: Statement) -> list[str]:
