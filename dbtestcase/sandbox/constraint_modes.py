@@ -36,6 +36,8 @@ class ConstraintModes(SessionObjects):
         self._applied: frozenset[str] | None = frozenset()
         self._usual = True
         """Whether every constraint has the mode in which it was declared."""
+        self._ever = False
+        """Whether any has ever had another: a rollback to a savepoint of that time brings it back."""
 
     @property
     def used(self) -> bool:  # type: ignore[override]
@@ -83,7 +85,7 @@ class ConstraintModes(SessionObjects):
                 spans = (match.span() for match in _SET.finditer(POSTGRESQL.mask(text)))
                 found = [(client.depth, text[begin:end]) for begin, end in spans]
                 self._set.setdefault(client, []).extend(found)
-            self._applied, self._usual = None, False
+            self._applied, self._usual, self._ever = None, False, True
         return
         yield
 
@@ -102,13 +104,13 @@ class ConstraintModes(SessionObjects):
             self._set[client] = [(each if each < depth else 0, text) for each, text in self._set[client]]
 
     def undone(self) -> None:
-        if self.used:
+        if self._ever:
             self._applied, self._usual = None, False
 
     def forget(self, scope: int) -> Flow:
         self._set.clear()
-        self._applied, usual, self._usual = None, self._usual, True
-        if not usual and self._wire.in_transaction():
+        ever, self._applied, self._usual, self._ever = self._ever, None, True, False
+        if ever and self._wire.in_transaction():
             # A RELEASE forgets what the modes were before its savepoint, so the rollback has not brought them back;
             # nor will any other undo what is set in the same way.
             rows = yield _DEFERRABLE
