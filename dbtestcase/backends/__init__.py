@@ -8,6 +8,7 @@ from .initial_schema import build_initial_schema, run_initial_schema
 from .inputs import note_folder
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
 from .recipes import Recipe
+from .registry import backend_for
 from .schema import MetadataRecipe
 from .server_urls import checked_url
 from .sources import digest_of
@@ -18,6 +19,7 @@ __all__ = [
     "Kept",
     "MetadataRecipe",
     "Recipe",
+    "backend_for",
     "build_initial_schema",
     "checked_url",
     "cleaning",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from ..backends import Database, ExistingUse, Recipe, checked_url, test_database
+from ..backends import Database, ExistingUse, Recipe, backend_for, checked_url, test_database
 from ..drivers import Endpoint, endpoints_of_url, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import sync_engine_of
@@ -162,7 +162,20 @@ class Provisioning:
 
     def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""
-        return scopes.enter("run", ("server", kind), lambda: disposable_server(settings, kind=kind))
+        return scopes.enter("run", ("server", kind), lambda: self._server_of_run(settings, kind))
+
+    @contextlib.contextmanager
+    def _server_of_run(self, settings: Settings, kind: str) -> Iterator[Server]:
+        def meanwhile() -> None:
+            with contextlib.suppress(Exception):  # what is wrong is said where it is needed
+                backend_for(URL.create(kind))
+                self.recipe().fingerprint()
+
+        server = disposable_server(settings, kind=kind, meanwhile=meanwhile)
+        try:
+            yield server
+        finally:
+            server.close(wait=not scopes.process_ends())
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from dbtestcase.errors import ConfigurationError, ServerError
 
-__all__ = ["class_started", "close_all", "enter", "live", "worker_name"]
+__all__ = ["class_started", "close_all", "enter", "live", "process_ends", "worker_name"]
 
 T = TypeVar("T")
 ScopeName = Literal["run", "module", "class"]
@@ -77,6 +77,7 @@ class Scopes:
         self._module = _Scope()
         self._module_name: str | None = None
         self._classes: dict[type[unittest.TestCase], _Scope] = {}
+        self.ends = False
 
     def enter(
         self,
@@ -147,6 +148,11 @@ class Scopes:
                     everything.callback(scope.close)
                 self._module_name = None
 
+    def close_at_end(self) -> None:
+        """The process ends."""
+        self.ends = True
+        self.close_all()
+
     def _own(self) -> None:
         """Make the scopes this process's own: what a fork brought along is let go."""
         pid = os.getpid()
@@ -157,8 +163,8 @@ class Scopes:
         self._pid = pid
         # A worker of multiprocessing leaves by os._exit: atexit does not run there, a Finalize does.  It also
         # runs in an ordinary process, from multiprocessing's own atexit hook.  Closing twice does nothing.
-        multiprocessing.util.Finalize(None, self.close_all, exitpriority=10)
-        atexit.register(self.close_all)
+        multiprocessing.util.Finalize(None, self.close_at_end, exitpriority=10)
+        atexit.register(self.close_at_end)
 
     def _forget(self) -> None:
         self._run.forget()
@@ -208,6 +214,11 @@ def live() -> list[Any]:
 def close_all() -> None:
     """Close everything that this process made: classes, then the module, then the run, each in reverse order."""
     _scopes.close_all()
+
+
+def process_ends() -> bool:
+    """Whether this process is about to end, so that nobody need wait for what others do without it."""
+    return _scopes.ends
 
 
 def worker_name() -> str:

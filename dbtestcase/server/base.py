@@ -94,9 +94,17 @@ class ClusterServer(Server):
     stop_signal: ClassVar[int]
     """The signal that ends it at once."""
 
-    def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        account: Account,
+        place: Path,
+        cache: ClusterCache | None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         self.version = programs.version
         self._programs, self._account, self._place, self._cache = programs, account, place, cache
+        self._meanwhile = meanwhile
         folder = RunFolder.create(place)
         try:
             self._watcher = WatcherProcess(folder, account)
@@ -116,7 +124,7 @@ class ClusterServer(Server):
 
     def _start(self) -> None:
         cluster = self._fill()
-        log = self._launch()
+        log = self._launched() if cluster is not None else self._launch()
         if log is not None and cluster is not None and self._cache is not None:
             # The copy may be bad in a way that the sizes do not show; it is if a new cluster does start.
             remove_tree(str(self.data))
@@ -129,7 +137,7 @@ class ClusterServer(Server):
             raise self._failed(f"does not start on {self.data}", log)
 
     def _fill(self) -> CachedCluster | None:
-        """Make the data folder; the cached cluster that it was copied from, if it was."""
+        """Make the data folder; the cached cluster that it was copied from, if it was: then the server is starting."""
         cache = self._cache
         while cache is not None:
             with cache.reading():
@@ -137,8 +145,7 @@ class ClusterServer(Server):
                 reason = ""
                 if cluster is not None:
                     try:
-                        cache.copy(cluster, self.data, *self._owner)
-                        self._run_folder.give(self._account)
+                        self._copy(cache, cluster)
                         return cluster
                     except BrokenCluster as broken:
                         reason = str(broken)
@@ -155,6 +162,22 @@ class ClusterServer(Server):
                     return None
         self._make()
         return None
+
+    def _copy(self, cache: ClusterCache, cluster: CachedCluster) -> None:
+        """Have a cached cluster copied, and the server started on it; meanwhile this process gets ready for it."""
+        self._watcher.order(
+            "copy",
+            source=str(cluster.folder),
+            target=str(self.data),
+            files=cluster.files,
+            bytes=cluster.size,
+            start=self._order(),
+        )
+        self._meanwhile()
+        event = self._watcher.event(None)
+        if event is None:
+            raise self._watcher.ended()
+        cache.copied(cluster, event)
 
     def _make(self) -> None:
         self._run_folder.give(self._account)
@@ -192,10 +215,14 @@ class ClusterServer(Server):
 
     def _launch(self) -> str | None:
         """Start the server on its data; ``None`` when it accepts connections, else what it said."""
-        command = self._command()
-        self._watcher.order(
-            "start", command=command, env=self._environment(), ready=self.ready, signal=self.stop_signal
-        )
+        self._watcher.order("start", **self._order())
+        return self._launched()
+
+    def _order(self) -> dict[str, object]:
+        command, env = self._command(), self._environment()
+        return {"command": command, "env": env, "ready": self.ready, "signal": self.stop_signal}
+
+    def _launched(self) -> str | None:
         event = self._watcher.event(START_SECONDS)
         if event is None:
             raise self._failed(f"did not accept connections within {START_SECONDS:.0f} s", "")

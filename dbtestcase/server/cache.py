@@ -28,7 +28,7 @@ from typing import Any
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import doing, limit_named_by, say
 from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
-from dbtestcase.server.watcher import UNUSED_SECONDS, Unreadable, copy_tree, publish, remove_tree, sweep_cache
+from dbtestcase.server.watcher import UNUSED_SECONDS, publish, remove_tree, sweep_cache
 from dbtestcase.settings import Settings
 
 __all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "cache_folders", "cache_root", "project_root", "size_of"]
@@ -191,18 +191,20 @@ class ClusterCache:
         finally:
             context.__exit__(None, None, None)
 
-    def copy(self, cluster: CachedCluster, target: Path, uid: int, gid: int) -> None:
-        """Copy a cluster, under :meth:`reading`.
+    def copied(self, cluster: CachedCluster, event: dict[str, Any]) -> None:
+        """A watcher has copied a cluster, under :meth:`reading`, and says what happened.
 
         :raises BrokenCluster: it is not complete.
         :raises OSError: the target cannot be written.
         """
-        try:
-            found = copy_tree(str(cluster.folder), str(target), uid, gid)
-        except Unreadable as error:
+        if event["event"] == "uncopied":
+            error = OSError(event["errno"], event["text"], event["where"])
+            if not event["unreadable"]:
+                raise error
             if error.errno == errno.ENOENT:
-                raise BrokenCluster(f"{error.filename} is missing") from error
-            raise _unusable(self.folder, error, "read") from error
+                raise BrokenCluster(f"{error.filename} is missing")
+            raise _unusable(self.folder, error, "read")
+        found = event["files"], event["bytes"]
         if found != (cluster.files, cluster.size):
             raise BrokenCluster(f"it has {found[0]} files of {cluster.files}, {found[1]} bytes of {cluster.size}")
         with suppress(OSError):

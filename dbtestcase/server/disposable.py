@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -78,8 +79,11 @@ class Server(ABC):
         )
 
     @abstractmethod
-    def close(self) -> None:
-        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process."""
+    def close(self, *, wait: bool = True) -> None:
+        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process.
+
+        :param wait: whether to wait until that is done; a process that ends need not.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -99,14 +103,17 @@ def register(kind: str, module: str) -> None:
     """Name the module that starts servers of a kind.
 
     :param kind: a dialect's name, such as ``mariadb``.
-    :param module: the full name of a module with a function ``start(settings: Settings) -> Server``.
+    :param module: the full name of a module with a function ``start(settings: Settings, meanwhile) -> Server``.
     """
     _MODULES[kind] = module
 
 
-def disposable_server(settings: Settings, *, kind: str = "postgresql") -> Server:
+def disposable_server(
+    settings: Settings, *, kind: str = "postgresql", meanwhile: Callable[[], object] = lambda: None
+) -> Server:
     """Start a server of this process's own, as a context manager.
 
+    :param meanwhile: what this process can do while others copy and start, such as importing what it will need.
     :raises ConfigurationError: nothing can start a server of this kind.
     :raises ProgramsNotFound: there are no programs for it on this machine.
     :raises ServerStartFailed: the programs are there, but it does not start.
@@ -118,5 +125,5 @@ def disposable_server(settings: Settings, *, kind: str = "postgresql") -> Server
             cause=f"the kinds known are {', '.join(sorted(_MODULES))}.",
             remedy="set DBTESTCASE_URL (or the class attribute url) to a server that is there.",
         )
-    server: Server = importlib.import_module(_MODULES[kind]).start(settings)
+    server: Server = importlib.import_module(_MODULES[kind]).start(settings, meanwhile)
     return server

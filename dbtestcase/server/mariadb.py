@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -72,7 +73,7 @@ _OPTIONS = (
 )
 
 
-def start(settings: Settings) -> MariaDBServer:
+def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> MariaDBServer:
     """Start a MariaDB; see :func:`dbtestcase.server.disposable_server`."""
     with doing("starting a disposable MariaDB"):
         account = server_account(("mysql", "nobody", "postgres"))
@@ -87,7 +88,7 @@ def start(settings: Settings) -> MariaDBServer:
         cache = ClusterCache(root, cache_name(programs)) if root else None
 
         def make(place: Path) -> MariaDBServer:
-            return MariaDBServer(programs, account, place, cache)
+            return MariaDBServer(programs, account, place, cache, meanwhile)
 
         return start_in_room("MariaDB", account, cache, INITIALISED_SIZE, make)
 
@@ -149,8 +150,15 @@ class MariaDBServer(ClusterServer):
     )
     stop_signal = signal.SIGKILL  # it holds nothing that is to be kept
 
-    def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
-        super().__init__(programs, account, place, cache)
+    def __init__(
+        self,
+        programs: Programs,
+        account: Account,
+        place: Path,
+        cache: ClusterCache | None,
+        meanwhile: Callable[[], object],
+    ) -> None:
+        super().__init__(programs, account, place, cache, meanwhile)
         self.url = URL.create("mariadb+pymysql", username="root", query={"unix_socket": str(self._socket)})
 
     @property
@@ -192,7 +200,7 @@ class MariaDBServer(ClusterServer):
         """At the end the server is stopped in order, and its files are kept: only then are they complete."""
         self._unsaved = self._cache is not None and self._cache.writable
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         if self._closed or not self._watcher.ours:
             return
         self._closed = True
@@ -200,7 +208,7 @@ class MariaDBServer(ClusterServer):
             if self._unsaved and self._cache is not None:
                 self._keep(self._cache)
         finally:
-            self._watcher.close()
+            self._watcher.close(wait=wait)
 
     def _keep(self, cache: ClusterCache) -> None:
         with doing("keeping the new databases for the next runs"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dbtestcase.reporting import say
 from dbtestcase.server import mariadb
 from dbtestcase.server.mariadb import MariaDBServer
@@ -10,8 +12,8 @@ from dbtestcase.settings import Settings
 __all__ = ["start"]
 
 
-def start(settings: Settings) -> MariaDBServer:
+def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> MariaDBServer:
     """Start a MariaDB; see :func:`dbtestcase.server.disposable_server`."""
-    server = mariadb.start(settings)
+    server = mariadb.start(settings, meanwhile)
     say(f"the URL asks for MySQL: a disposable MariaDB {server.version} stands in for it (write mariadb:// to agree)")
     return server

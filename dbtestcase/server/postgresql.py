@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +32,7 @@ SELECT datname, datallowconn FROM pg_database WHERE datname NOT IN ('postgres', 
 """
 
 
-def start(settings: Settings) -> PostgreSQLServer:
+def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> PostgreSQLServer:
     """Start a PostgreSQL; see :func:`dbtestcase.server.disposable_server`."""
     with doing("starting a disposable PostgreSQL"):
         account = server_account()
@@ -40,7 +41,7 @@ def start(settings: Settings) -> PostgreSQLServer:
         cache = ClusterCache(root, cache_name(programs)) if root else None
 
         def make(place: Path) -> PostgreSQLServer:
-            return PostgreSQLServer(programs, account, place, cache)
+            return PostgreSQLServer(programs, account, place, cache, meanwhile)
 
         return start_in_room("PostgreSQL", account, cache, INITIALISED_SIZE, make)
 
@@ -56,8 +57,15 @@ class PostgreSQLServer(ClusterServer):
     )
     stop_signal = signal.SIGQUIT
 
-    def __init__(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
-        super().__init__(programs, account, place, cache)
+    def __init__(
+        self,
+        programs: Programs,
+        account: Account,
+        place: Path,
+        cache: ClusterCache | None,
+        meanwhile: Callable[[], object],
+    ) -> None:
+        super().__init__(programs, account, place, cache, meanwhile)
         self._is_kept = False
         query = {"host": str(self._folder), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
@@ -173,7 +181,7 @@ class PostgreSQLServer(ClusterServer):
             self._is_kept = True
             end_oldest([RAM, *temp_places()], spared=MOST_KEPT - 1)
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         if self._closed or not self._watcher.ours:
             return
         try:
@@ -181,7 +189,7 @@ class PostgreSQLServer(ClusterServer):
                 self.persist()
         finally:
             self._closed = True
-            for event in self._watcher.close():
+            for event in self._watcher.close(wait=wait or self._is_kept):
                 if event["event"] == "published" and event["problem"]:
                     say(f"the new templates are not kept for the next runs: {event['problem']}")
                 elif event["event"] == "kept":

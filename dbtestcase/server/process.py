@@ -79,11 +79,15 @@ class WatcherProcess:
             while data:
                 data = data[os.write(self._orders, data) :]
         except BrokenPipeError as error:
-            raise ServerError(
-                f"The process {self._pid} that watches over the disposable server has ended, and the server with it.",
-                cause="something has killed it: a person, or the kernel for want of memory.",
-                remedy="run the tests again.",
-            ) from error
+            raise self.ended() from error
+
+    def ended(self) -> ServerError:
+        """The error for a watcher that is gone."""
+        return ServerError(
+            f"The process {self._pid} that watches over the disposable server has ended, and the server with it.",
+            cause="something has killed it: a person, or the kernel for want of memory.",
+            remedy="run the tests again.",
+        )
 
     def event(self, timeout: float | None) -> dict[str, Any] | None:
         """The next thing that happened; ``None`` after ``timeout`` seconds, or where the watcher is gone."""
@@ -101,9 +105,10 @@ class WatcherProcess:
         self._publishing -= event["event"] == "published"
         return event
 
-    def close(self, timeout: float = 30.0) -> list[dict[str, Any]]:
+    def close(self, timeout: float = 30.0, *, wait: bool = True) -> list[dict[str, Any]]:
         """Let it stop the server and remove the folder, and wait until it has; the events that nobody has read.
 
+        :param wait: if not, nothing is waited for but what is still to be written to the cache.
         Where the server was told to stay, the last of them is ``kept``, and nothing is stopped or removed.  A watcher
         that still writes to the cache when the time is up is left to finish, and one that does nothing is given up;
         a line says so.  Does nothing the second time, and in a process that was forked from the owner.
@@ -113,6 +118,9 @@ class WatcherProcess:
         _open.discard(self)
         os.close(self._orders)
         self._orders = -1
+        if not wait and not self._publishing and not self._has_ended():
+            os.close(self._events)
+            return []
         until = time.monotonic() + timeout
         unread = []
         while (event := self.event(max(until - time.monotonic(), 0.0))) is not None:
@@ -130,6 +138,12 @@ class WatcherProcess:
             os.waitpid(self._pid, 0)
         self._folder.remove()  # there is nothing left to remove, unless the watcher was killed
         return unread
+
+    def _has_ended(self) -> bool:
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # the application waits for any child, and has waited for this one
+            return True
 
     def let_go(self) -> None:
         """In a forked child: close this end, and do nothing else."""

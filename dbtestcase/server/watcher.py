@@ -3,10 +3,11 @@
 It runs by itself (``python -I -S watcher.py``) and therefore imports nothing but parts of the standard library that
 load quickly.  It speaks with its owner in lines of JSON:
 
-- it reads orders: ``start`` (a server's command), ``run`` (a command to be run while the server runs, followed by
-  ``publish``), ``finish`` (the server is to end in order), ``keep`` (the server is to go on when the owner has ended)
-  and ``stop``; the end of its input is ``stop`` as well, so an owner that dies needs to say nothing;
-- it writes what happened: ``ready``, ``failed``, ``published``, ``ended``, ``kept``.
+- it reads orders: ``copy`` (a cluster of the cache into the server's folder, and then ``start``), ``start`` (a server's
+  command), ``run`` (a command to be run while the server runs, followed by ``publish``), ``finish`` (the server is to
+  end in order), ``keep`` (the server is to go on when the owner has ended) and ``stop``; the end of its input is
+  ``stop`` as well, so an owner that dies needs to say nothing;
+- it writes what happened: ``copied``, ``uncopied``, ``ready``, ``failed``, ``published``, ``ended``, ``kept``.
 
 It has a session of its own, so that the Ctrl-C that ends a run does not reach the server before the run has ended.  It
 notices its owner's end by the end of its input, and by the process itself: forked children of the owner keep the
@@ -18,18 +19,19 @@ the next run sweeps the folder: server and watcher hold the folder's lock.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import stat
 import sys
 import time
 from collections import deque
-from typing import Any
+
+TYPE_CHECKING = False  # what is only asked for at times is imported then: the server waits for this process's start
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 4.0  # for an immediate stop; then the server is killed
@@ -158,6 +160,8 @@ def _unreadable(error: OSError, path: str) -> Unreadable:
 
 def remove_tree(path: str) -> bool:
     """Remove a folder with all that is in it, also while others remove it or write to it; whether it is gone."""
+    import shutil
+
     for _ in range(3):
         shutil.rmtree(path, ignore_errors=True)
         if not os.path.lexists(path):
@@ -259,6 +263,8 @@ class Watcher:
 
     def spawn(self, command: list[str], env: dict[str, str], stdin: int, output: int) -> int:
         """Start a program as the server's account; the kernel ends it with this process, where it can."""
+        import ctypes  # here: the server's account may not be able to read it
+
         me = os.getpid()
         pid = os.fork()  # this process has one thread, and is small
         if pid:
@@ -292,6 +298,20 @@ class Watcher:
         os.close(null)
         self.output = reading
 
+    def copy(self, order: dict[str, Any]) -> None:
+        """Copy a cluster; if it is complete, give the folder to the server's account and start the server."""
+        try:
+            found = copy_tree(order["source"], order["target"], self.uid, self.gid)
+            if found == (order["files"], order["bytes"]):
+                if self.uid >= 0:
+                    os.chown(self.folder, self.uid, self.gid, follow_symlinks=False)
+                self.start(order["start"])
+        except OSError as error:
+            where, unreadable = error.filename, isinstance(error, Unreadable)
+            self.say("uncopied", errno=error.errno, text=error.strerror, where=where, unreadable=unreadable)
+        else:
+            self.say("copied", files=found[0], bytes=found[1])
+
     def finish(self, order: dict[str, Any]) -> None:
         """Let the server end in order; ``ended`` says when it has."""
         if self.server:
@@ -319,6 +339,8 @@ class Watcher:
             if self.ready_text and self.ready_text in text:
                 self.ready_text = ""
                 self.say("ready")
+                import shutil  # noqa: F401  # for the end: what is there now may be gone by then
+
                 self.reserve()
 
     def reap(self) -> int:
@@ -430,7 +452,7 @@ class Watcher:
     def follow_orders(self) -> bool:
         """Do what the input says; whether there may be more to come."""
         orders = self.read_orders()
-        does = {"start": self.start, "run": self.run, "finish": self.finish, "keep": self.keep}
+        does = {"copy": self.copy, "start": self.start, "run": self.run, "finish": self.finish, "keep": self.keep}
         for order in orders:
             if order["do"] == "stop":
                 return False
@@ -521,6 +543,7 @@ def main() -> None:
                 signal.signal(number, ending)
             watcher.watch()
             watcher.linger()
+            os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # whoever reads what the run has printed is to see its end
         except Ending:
             pass
     finally:

@@ -203,7 +203,7 @@ class StartFailureTest(DisposableServerTestCase):
                 disposable_server(self.settings)
 
     def test_ctrl_c_while_it_starts_leaves_nothing(self) -> None:
-        with mock.patch.object(postgresql.PostgreSQLServer, "_launch", side_effect=KeyboardInterrupt):
+        with mock.patch.object(postgresql.PostgreSQLServer, "_launched", side_effect=KeyboardInterrupt):
             with self.assertRaises(KeyboardInterrupt):
                 disposable_server(self.settings)
         self.assertEqual(list(self.place.iterdir()), [])
