@@ -29,7 +29,7 @@ from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
 from .nested import rolled_back
-from .order_of_bases import watched
+from .order_of_bases import watched, watched_run
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
@@ -97,6 +97,8 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
             forget_cleanups(cls)
         if not is_ours(cls) and (set_up := watched(cls)) is not None:
             cls.setUpClass = set_up  # type: ignore[method-assign]
+        if not is_ours(cls) and (run := watched_run(cls)) is not None:
+            cls.run = run  # type: ignore[method-assign]
 
     # -- hooks
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import unittest
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from types import CodeType
 from typing import Any
 
@@ -14,7 +15,7 @@ from .configuration import HOOKS, is_foreign, settings_of
 from .lifecycle import is_ours
 from .never_ran import refuse_unfinished
 
-__all__ = ["check_bases", "forgotten_set_up", "watched", "watches"]
+__all__ = ["check_bases", "forgotten_set_up", "watched", "watched_run", "watches"]
 
 _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
@@ -46,7 +47,7 @@ def _is_anothers(base: type) -> bool:
 def _check_handing_on(cls: type, base: type, case: str) -> None:
     for name in _CHAINED:
         static = vars(base).get(name)
-        if static is None or reaches_super(static, cls):
+        if static is None or getattr(static, "_dbtestcase_passes_on", False) or reaches_super(static, cls):
             continue
         where = f"{base.__module__}.{base.__qualname__}.{name}()"
         if not is_foreign(base):
@@ -139,6 +140,69 @@ def watched(cls: Any) -> Any:
 def watches(static: object) -> bool:
     """Whether a ``setUpClass`` is one that :func:`watched` has given."""
     return hasattr(getattr(static, "__func__", None), "_dbtestcase_passes_on")
+
+
+def watched_run(cls: Any) -> Any:
+    """The ``run`` of a class that is another's, such that a test fails which it has not handed on; None if it is ours.
+
+    Whether it will hand on cannot be seen in its code alone: ``super().run()`` may stand in a branch.
+    """
+    owner = next(base for base in cls.__mro__ if "run" in vars(base))
+    own = vars(owner)["run"]
+    if is_ours(owner) or not inspect.isroutine(own) or hasattr(own, "_dbtestcase_passes_on"):
+        return None
+
+    @functools.wraps(own)
+    def run(test: Any, result: Any = None) -> Any:
+        life = test._dbtestcase.of_class
+        before = life.tests_begun
+        with _noting(result) as reported:
+            made = own(test, result) if owner is cls else super(cls, test).run(result)
+        if life.tests_begun == before and not reported:
+            _fail(test, result, f"{owner.__module__}.{owner.__qualname__}.run()")
+        return made
+
+    run._dbtestcase_passes_on = owner is not cls  # type: ignore[attr-defined]
+    return run
+
+
+_REPORTS = ("addSkip", "addError", "addFailure", "addExpectedFailure", "addUnexpectedSuccess")
+
+
+@contextlib.contextmanager
+def _noting(result: Any) -> Iterator[list[str]]:
+    """Which of the reports that are no success the result is given meanwhile."""
+    reported: list[str] = []
+    own: dict[str, Any] = vars(result) if hasattr(result, "__dict__") else {}
+    before = {name: own[name] for name in _REPORTS if name in own}
+
+    def note(name: str, report: Any) -> Any:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            reported.append(name)
+            return report(*args, **kwargs)
+
+        return noting
+
+    for name in _REPORTS:
+        if hasattr(result, name):
+            own[name] = note(name, getattr(result, name))
+    try:
+        yield reported
+    finally:
+        for name in _REPORTS:
+            own.pop(name, None)
+        own.update(before)
+
+
+def _fail(test: Any, result: Any, where: str) -> None:
+    error = ConfigurationError(
+        f"{test.id()} has not begun, and nobody was told: {where} did not hand it on.",
+        cause="a run() that calls super().run() in some cases only",
+        remedy="call super().run(result) in it always, and report what is to be left out: result.addSkip(self, 'why')",
+    )
+    if result is None:
+        raise error
+    result.addError(test, (type(error), error, error.__traceback__))
 
 
 def is_passing_on(base: type) -> bool:

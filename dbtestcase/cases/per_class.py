@@ -78,6 +78,7 @@ class ClassLifecycle(Provisioning):
         self._run: ClassRun | None = None
         self._checked = False
         self.offered: set[str] = set()
+        self.tests_begun = 0
         self._set_ups = 0  # how many setUpClass() of the class's bases are running, one within the other
 
     @property

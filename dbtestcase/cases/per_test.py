@@ -129,6 +129,7 @@ class TestLifecycle:
             last = test.tearDown
             test.tearDown = lambda: refuse_unfinished(last(), f"{type(test).__qualname__}.tearDown")
         self._prepared = True
+        self.of_class.tests_begun += 1
 
     def dismiss(self) -> None:
         """The test has run: take back what :meth:`prepare` has set on it."""

@@ -247,6 +247,47 @@ class OrderOfBasesTest(Checks):
         self.assertAccepted(made(DatabaseTest, (Cooperative,)))
         self.assertAccepted(ByName)
 
+    def test_a_run_that_does_not_hand_on_when_it_comes_to_it_fails_the_test(self) -> None:
+        def silent(test: Any, result: Any) -> None: ...
+
+        def lying(test: Any, result: Any) -> None:
+            result.startTest(test)
+            result.addSuccess(test)
+            result.stopTest(test)
+
+        def skipping(test: Any, result: Any) -> None:
+            result.startTest(test)
+            result.addSkip(test, "not today")
+            result.stopTest(test)
+
+        for report, errors, skipped in ((silent, 1, 0), (lying, 1, 0), (skipping, 0, 1)):
+            for kind in (DatabaseTest, AsyncDatabaseTest):
+
+                class Framework(unittest.TestCase):
+                    def run(self, result: Any = None) -> Any:
+                        return report(self, result) or (result if sys else super().run(result))  # noqa: B023
+
+                class Inner(Framework, kind):  # type: ignore[misc,valid-type]
+                    def test_it(self) -> None:
+                        raise AssertionError("it has run")
+
+                class Again(Inner):
+                    def run(self, result: Any = None) -> Any:
+                        return super().run(result)
+
+                for cls in (Inner, Again, type("Inherited", (Again,), {})):
+                    with self.subTest(report.__name__, cls=cls.__name__, kind=kind.__name__):
+                        result = unittest.TestResult()
+                        cls("test_it")(result)
+                        said = [text for _, text in result.errors if "has not begun, and nobody was told" in text]
+                        self.assertEqual(
+                            (len(said), len(result.errors), len(result.skipped)), (errors, errors, skipped)
+                        )
+                        self.assertNotIn("addSkip", vars(result))
+                if errors and report is silent:
+                    with self.assertRaisesRegex(ConfigurationError, "Framework.run.. did not hand it on"):
+                        Inner("test_it").run()
+
     def test_a_base_after_ours_is_refused_where_it_would_be_ignored(self) -> None:
         for name, value in {
             "metadata": MetaData(),
