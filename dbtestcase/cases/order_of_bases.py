@@ -15,7 +15,7 @@ from .configuration import HOOKS, is_foreign, settings_of
 from .lifecycle import is_ours
 from .never_ran import refuse_unfinished
 
-__all__ = ["check_bases", "forgotten_set_up", "watched", "watched_run", "watches"]
+__all__ = ["check_bases", "forgotten_set_up", "has_own_set_up", "watched", "watched_run", "watches"]
 
 _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
@@ -209,6 +209,11 @@ def is_passing_on(base: type) -> bool:
     """Whether the ``setUpClass`` of a class was made by :func:`watched` only to hand on."""
     function = getattr(vars(base).get("setUpClass"), "__func__", None)
     return bool(getattr(function, "_dbtestcase_passes_on", False))
+
+
+def has_own_set_up(cls: type) -> bool:
+    """Whether somebody has written a ``setUpClass()`` for a class."""
+    return any("setUpClass" in vars(base) and not is_passing_on(base) for base in cls.__mro__ if _is_anothers(base))
 
 
 def reaches_super(static: Any, cls: type) -> bool:

@@ -26,9 +26,10 @@ from .hints import hints
 from .lifecycle import is_ours, own_cleanups
 from .modules import current, modules
 from .never_ran import check_runnable
-from .order_of_bases import check_bases, forgotten_set_up, watches
+from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
 from .run_report import record_run
+from .set_up_rows import SetUpRows
 
 if TYPE_CHECKING:
     from ..migrations import Target
@@ -44,7 +45,7 @@ _SCOPES = ("class", "module", "test")
 class ClassRun:
     """What a class that is running owns."""
 
-    def __init__(self, isolation: Isolation, settings: Settings, source_files: frozenset[str]) -> None:
+    def __init__(self, label: str, isolation: Isolation, settings: Settings, source_files: frozenset[str]) -> None:
         self.settings = settings
         self.source_files = source_files  # of the class and of its bases outside of this library
         self.log = SQLLog(settings.sql, isolation.carries)
@@ -59,6 +60,7 @@ class ClassRun:
         self.captured = False
         self.data: ClassData | None = None
         self.factories: FactoryManager | None = None
+        self.set_up_rows = SetUpRows(label, isolation.carries)
 
 
 class ClassLifecycle(Provisioning):
@@ -166,6 +168,8 @@ class ClassLifecycle(Provisioning):
         if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.overrides("setUpClass"):
             isolation = self.run.isolation
             if isolation.needs_rebuild:
+                self.run.set_up_rows.complete()
+                self.run.set_up_rows.refuse_if_lost()
                 return  # the first test begins the class again, as it does where the loss comes later
             try:
                 self._complete(self.run)
@@ -189,7 +193,7 @@ class ClassLifecycle(Provisioning):
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
-        run = self._run = ClassRun(isolation, settings, _source_files(self.cls))
+        run = self._run = ClassRun(self.label, isolation, settings, _source_files(self.cls))
         run.began, run.waited = began, waited
         run.engines = [sync_engine_of(engine) for engine in engines]
         current.running = self
@@ -201,6 +205,9 @@ class ClassLifecycle(Provisioning):
             self._watch(run)
             self._bind_factories(run)
             self._load_data(run)
+            if has_own_set_up(self.cls):
+                run.stack.callback(run.set_up_rows.complete)
+                run.set_up_rows.watch()
         except BaseException:
             current.end(self)
             raise
@@ -361,6 +368,7 @@ class ClassLifecycle(Provisioning):
         """Class data are complete: what is written from now on belongs to the next test."""
         if not run.captured:
             run.captured = True
+            run.set_up_rows.complete()
             self._capture_data(run)
             run.isolation.end_class_data()
             self._report_set_up(run)
@@ -377,6 +385,7 @@ class ClassLifecycle(Provisioning):
         run.session = None
 
     def _rebuild(self, run: ClassRun) -> None:
+        run.set_up_rows.refuse_if_lost()
         run.session = None
         run.captured = False
         if run.data is not None:

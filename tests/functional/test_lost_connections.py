@@ -105,6 +105,48 @@ IDLE = """
     class CTest(Case):
         def test_a(self): self.put()
 """
+# Rows of setUpClass() are made once: where they are lost, each test that would miss them fails; and others go on.
+SET_UP = """
+    class Rows(Case):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            with engine.begin() as connection:
+                connection.execute(sa.insert(item).values(id=7))
+
+        def count(self, expected):
+            with engine.begin() as connection:
+                self.assertEqual(connection.scalar(sa.select(sa.func.count()).select_from(item)), expected)
+
+    class AtOnceTest(Rows):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            kill_from_outside()
+        def test_a(self): raise AssertionError("it has run")
+
+    class LaterTest(Rows):
+        def test_a(self): self.count(1)
+        def test_b(self):
+            self.count(1)
+            kill_from_outside()
+        def test_c(self): raise AssertionError("it has run")
+        def test_d(self): raise AssertionError("it has run")
+
+    class ReadsTest(Case):
+        @classmethod
+        def setUpTestData(cls):
+            cls.session.execute(sa.insert(item).values(id=8))
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            with engine.connect() as connection:
+                connection.execute(sa.select(item)).all()
+            kill_from_outside()
+        count = Rows.count
+        def test_a(self): self.count(1)
+        def test_b(self): self.count(1)
+"""
 
 
 class LostConnectionsTest(unittest.TestCase):
@@ -140,6 +182,15 @@ class LostConnectionsTest(unittest.TestCase):
                 outcome = self.run_with(f"{backend}+{driver}:///app", suite=ASYNCHRONOUS)
                 outcome.expect(passed=2, errors=1)
                 self.assertRegex(outcome.output, r"ATest\.test_a lost the connection of the sandbox: it was closed")
+
+    def test_rows_that_a_set_up_wrote_are_missed_by_name(self) -> None:
+        outcome = self.run_with("postgresql+psycopg:///app", SET_UP)
+        outcome.expect(passed=3, errors=3)  # four, less the error of the class that has run no test
+        for name in ("AtOnceTest", "LaterTest"):
+            self.assertIn(
+                f"What setUpClass() of class test_lost.{name} wrote after super().setUpClass() is lost", outcome.output
+            )
+        self.assertNotIn("it has run", outcome.output)
 
     def test_between_two_statements_and_at_the_end_of_a_class(self) -> None:
         for driver in ("psycopg", "psycopg2", "pg8000"):
