@@ -167,7 +167,7 @@ class Psycopg2Connection(SessionAttributes):
 
     def get_parameter_status(self, name: str) -> Any:
         """What the server has told of a setting: with this connection's own in force."""
-        if self._client.settings.session and not self._client.failed:
+        if not self._client.failed:
             with self._held():
                 self._drive(self._sandbox.settle_settings(self._client))
         return self._wire.connection.get_parameter_status(name)

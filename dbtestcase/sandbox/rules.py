@@ -193,6 +193,23 @@ class PostgreSQLRules(Rules):
     def outer(self, *statements: str) -> list[str]:
         return [";".join(statements)]
 
+    def level_of(self, client: Client) -> str:
+        # what a connection's transactions begin with holds for no statement that commits by itself
+        if not client.each_statement:
+            return super().level_of(client)
+        asked = client.level_now or client.settings.at_beginning.get("default_transaction_isolation")
+        return str(asked or self.default_level).lower()
+
+    def is_read_only(self, client: Client) -> bool:
+        if not client.each_statement:
+            return super().is_read_only(client)
+        return _is_on(client.settings.at_beginning.get("default_transaction_read_only"))
+
+    def is_deferrable(self, client: Client) -> bool:
+        if not client.each_statement:
+            return super().is_deferrable(client)
+        return _is_on(client.settings.at_beginning.get("default_transaction_deferrable"))
+
     def refuse_characteristics(self, client: Client, text: str) -> str:
         level, read_only = characteristics(text)
         changes = level and level != self.level_of(client)

@@ -318,7 +318,7 @@ class TransactionFlows(Clients):
             if client.scope != POOLED or not self._scopes:
                 raise self.note(self._closed(client))
             self.checkout(client)
-        if self._current is not client:
+        if self._current is not client or client.each_statement:
             yield from self._recover(client)
         if self._guarded is not client:
             yield from self._unguard()

@@ -22,6 +22,7 @@ from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import query_text, sandboxed, statement_of_caller
 from .hooks import Gen
+from .info import described, info_of, status_of
 from .results import results, results_in_pipeline
 from .transactions import VirtualAsyncTransaction, VirtualTransaction
 
@@ -119,7 +120,22 @@ class _Virtual:
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
-        return _Info(self)
+        return info_of(self)
+
+    def __repr__(self) -> str:
+        return described(self, "AsyncConnection" if isinstance(self, psycopg.AsyncConnection) else "Connection")
+
+    def fileno(self) -> int:
+        """What ``select()`` waits for."""
+        self._check_connection_ok()
+        return super().fileno()  # type: ignore[misc,no-any-return]
+
+    def settle_settings(self) -> None:
+        """Give the wire what the connection has set: psycopg reads what the server has told of it."""
+        if not self._client.failed and not self._pipeline:
+            with self.lock:
+                flow = self._drive(self._sandbox.settle_settings(self._client))
+                waiting.wait(flow, self.pgconn.socket, interval=0.1)
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -223,7 +239,9 @@ class _Virtual:
 
     def _refuse_in_block(self, what: str) -> None:
         if self._num_transactions:
-            raise pg_errors.ProgrammingError(f"Explicit {what}() forbidden within a Transaction context.")
+            raise pg_errors.ProgrammingError(
+                f"Explicit {what}() forbidden within a Transaction context. {_IN_BLOCK[what]}"
+            )
 
     @property
     def status(self) -> str:
@@ -231,10 +249,14 @@ class _Virtual:
         return self._sandbox.status(self._client)
 
     def _check_intrans_gen(self, attribute: str) -> Gen:
+        self._check_connection_ok()
         if self.status != "idle":
-            raise pg_errors.ProgrammingError(
-                f"can't change {attribute!r} now: connection in transaction status INTRANS"
+            why = (
+                "connection.transaction() context in progress"
+                if self._num_transactions
+                else f"connection in transaction status {status_of(self).name}"
             )
+            raise pg_errors.ProgrammingError(f"can't change {attribute!r} now: {why}")
         return
         yield
 
@@ -301,6 +323,11 @@ class _Virtual:
         yield from self._drive(self._sandbox.savepoint(self._client, statement))
 
     def _is_over(self) -> bool:
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_connection_ok()
+        return self._has_ended()
+
+    def _has_ended(self) -> bool:
         """Whether the wire is closed, or another process's: pools return their connections all the same."""
         if self.pgconn.status == ConnStatus.OK and not self._sandbox.scheduler.inherited_from:
             return False
@@ -368,20 +395,10 @@ def _state_of(reference: weakref.ref[Any]) -> object:
     )
 
 
-class _Info(psycopg.ConnectionInfo):
-    """What SQLAlchemy asks: the status of the virtual transaction."""
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection.pgconn)
-        self._connection = connection
-
-    @property
-    def transaction_status(self) -> TransactionStatus:
-        real = TransactionStatus(self.pgconn.transaction_status)
-        if real in (TransactionStatus.UNKNOWN, TransactionStatus.ACTIVE):
-            return real
-        statuses = {"idle": TransactionStatus.IDLE, "active": TransactionStatus.INTRANS}
-        return statuses.get(self._connection.status, TransactionStatus.INERROR)
+_IN_BLOCK = {
+    "commit": "(Transaction will be automatically committed on successful exit from context.)",
+    "rollback": "(Either raise Rollback() or allow an exception to propagate out of the context.)",
+}
 
 
 class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc]

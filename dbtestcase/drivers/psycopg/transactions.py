@@ -37,6 +37,8 @@ class _TransactionGenerators:
         conn = self._conn
         if conn._pipeline:
             yield from conn._pipeline._sync_gen()
+        if conn._client.each_statement:  # what the last statement has left is not the block's
+            yield from conn._drive(conn._sandbox.recover_for(conn._client))
         self._push_savepoint()
         conn._client.block += 1
         if self._outer_transaction:

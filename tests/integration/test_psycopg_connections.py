@@ -1,0 +1,184 @@
+"""Connections of psycopg are, inside, what a connection of its own is: each case is run on both."""
+
+from __future__ import annotations
+
+import contextlib
+import unittest
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel, Rollback, rows
+
+from dbtestcase.errors import SandboxEscape
+from tests.support.sandboxes import SandboxTestCase
+from tests.support.servers import postgresql_url
+
+SHOWN = ("isolation", "read_only", "deferrable")
+
+
+def one(connection: Any, sql: str) -> Any:
+    return connection.execute(sql).fetchone()[0]
+
+
+def outcome(work: Any, *args: Any) -> Any:
+    """What it gives, or the error that it raises."""
+    try:
+        return work(*args)
+    except Exception as error:
+        return type(error).__name__, str(error).splitlines()[0]
+
+
+def status(connection: Any) -> str:
+    return str(connection.info.transaction_status.name)
+
+
+class Cases:
+    """Each uses a connection and says what it saw."""
+
+    def states(self, c: Any) -> Any:
+        seen = []
+        for work in ("SELECT 1", "SELECT 1 / 0", ""):
+            outcome(c.execute, work) if work else c.rollback()
+            seen += [status(c), repr(c).partition(" (")[0]]
+        c.autocommit = True
+        for work in ("SELECT 1", "SELECT 1 / 0", "SELECT 1 / 0"):
+            outcome(c.execute, work)
+            seen.append(status(c))
+        with c.transaction():  # what the last statement has left is not the block's
+            seen.append(status(c))
+            c.execute("SELECT 1")
+        return [*seen, status(c)]
+
+    def closed(self, c: Any) -> Any:
+        cursor = c.execute("SELECT 1")
+        c.close()
+        works = (c.cursor, cursor.fetchone, c.commit, c.rollback, c.fileno, c.cancel, c.close)
+        seen = [outcome(work) for work in works]
+        seen += [outcome(setattr, c, name, None) for name in ("autocommit", "isolation_level", "read_only")]
+        seen += [outcome(lambda: c.info.dsn), outcome(lambda: c.info.backend_pid), outcome(c.execute, "SELECT 1")]
+        return [*seen, c.closed, c.broken, c.info.status.name, status(c), repr(c).partition(" at ")[0]]
+
+    def modes(self, c: Any) -> Any:
+        seen = []
+        for name, values in (
+            ("isolation_level", (IsolationLevel.SERIALIZABLE, 2, None, 5)),
+            ("read_only", (True, False, None)),
+            ("deferrable", (True, False, None)),
+        ):
+            for value in values:
+                seen += [outcome(setattr, c, name, value), str(getattr(c, name))]
+                seen += [one(c, f"SHOW transaction_{each}") for each in SHOWN]
+                seen.append(outcome(setattr, c, name, value))
+                c.rollback()
+        return seen
+
+    def modes_in_autocommit(self, c: Any) -> Any:
+        c.autocommit = c.read_only = c.deferrable = True
+        c.isolation_level = IsolationLevel.REPEATABLE_READ
+        seen = [one(c, f"SHOW transaction_{each}") for each in SHOWN]
+        with c.transaction():
+            seen += [one(c, f"SHOW transaction_{each}") for each in SHOWN]
+        return seen
+
+    def the_sessions_default(self, c: Any) -> Any:
+        c.execute("SET default_transaction_read_only = on")
+        c.execute("SET default_transaction_deferrable = on")
+        c.commit()
+        seen = [one(c, f"SHOW transaction_{each}") for each in SHOWN]
+        c.rollback()
+        c.read_only = c.deferrable = False
+        return [*seen, *(one(c, f"SHOW transaction_{each}") for each in SHOWN)]
+
+    def not_now(self, c: Any) -> Any:
+        c.execute("SELECT 1")
+        seen = [outcome(setattr, c, "autocommit", True)]
+        outcome(c.execute, "SELECT 1 / 0")
+        seen.append(outcome(setattr, c, "read_only", True))
+        c.rollback()
+        with c.transaction():
+            return [*seen, outcome(setattr, c, "deferrable", True), outcome(c.commit), outcome(c.rollback)]
+
+    def blocks(self, c: Any) -> Any:
+        c.execute("CREATE TEMP TABLE log (x int)")
+        c.commit()
+        seen = []
+        with c.transaction() as outer:
+            c.execute("INSERT INTO log VALUES (1)")
+            with c.transaction("mine") as inner:
+                seen += [outer.savepoint_name, inner.savepoint_name, inner.connection is c]
+                raise Rollback()
+        with c.transaction() as outer, c.transaction():
+            c.execute("INSERT INTO log VALUES (2)")
+            raise Rollback(outer)
+        with c.transaction(force_rollback=True):
+            c.execute("INSERT INTO log VALUES (3)")
+        return [*seen, status(c), c.execute("SELECT x FROM log").fetchall()]
+
+    def told_settings(self, c: Any) -> Any:
+        c.execute("SET timezone TO 'Asia/Tokyo'")
+        c.execute("SET application_name TO 'mine'")
+        info = c.info
+        return str(info.timezone), info.parameter_status("TimeZone"), info.parameter_status("application_name")
+
+    def notices(self, c: Any) -> Any:
+        said: list[str] = []
+        handler = lambda diagnostic: said.append(diagnostic.message_primary)  # noqa: E731
+        c.add_notice_handler(handler)
+        c.execute("DO $$ BEGIN RAISE NOTICE 'one'; END $$")
+        c.remove_notice_handler(handler)
+        c.execute("DO $$ BEGIN RAISE NOTICE 'two'; END $$")
+        return said, outcome(c.remove_notice_handler, handler)
+
+    def named_cursors(self, c: Any) -> Any:
+        seen = []
+        with c.cursor("n", row_factory=rows.scalar_row) as cursor:
+            cursor.execute("SELECT generate_series(1, 7)")
+            seen += [cursor.fetchone(), cursor.rownumber, cursor.fetchmany(2), cursor.fetchall(), cursor.rowcount]
+        cursor = c.cursor("n", scrollable=True)
+        cursor.execute("SELECT generate_series(1, 5)")
+        seen += [list(cursor), outcome(cursor.scroll, 0, "absolute"), cursor.fetchone(), outcome(cursor.scroll, 5, "x")]
+        cursor.close()
+        cursor = c.cursor("gone")
+        cursor.execute("SELECT 1")
+        c.commit()
+        seen += [outcome(cursor.fetchone), status(c), outcome(cursor.close)]
+        c.rollback()
+        c.execute("DECLARE stolen CURSOR FOR SELECT generate_series(1, 3)")
+        cursor = c.cursor("stolen")
+        seen += [cursor.fetchall(), outcome(cursor.close), one(c, "SELECT count(*) FROM pg_cursors")]
+        return seen
+
+
+class PsycopgConnectionsTest(SandboxTestCase):
+    def test_as_on_a_connection_of_its_own(self) -> None:
+        server = postgresql_url()
+        cases = Cases()
+        for name in (each for each in dir(cases) if not each.startswith("_")):
+            with self.subTest(name):
+                host = str(server.query["host"])
+                real = psycopg.connect(host=host, user=server.username, dbname=server.database)
+                virtual = self.engine.raw_connection()
+                with contextlib.closing(real), contextlib.closing(virtual):
+                    expected = getattr(cases, name)(real)
+                    self.assertEqual(getattr(cases, name)(virtual.driver_connection), expected)
+                    virtual.invalidate()
+                self.sandbox.rollback_to_mark("the next case")
+
+    def test_who_waits_for_a_notification_is_refused_by_name(self) -> None:
+        connection: Any = self.engine.raw_connection().driver_connection
+        for work in (connection.notifies, lambda: connection.add_notify_handler(print)):
+            with self.assertRaisesRegex(SandboxEscape, "in vain"):
+                work()
+        self.sandbox.raised.clear()
+
+    def test_what_the_server_has_told_is_of_this_connection(self) -> None:
+        fairies: list[Any] = [self.engine.raw_connection() for _ in range(2)]
+        one, other = (each.driver_connection for each in fairies)
+        one.execute("SET timezone TO 'Asia/Tokyo'")
+        self.assertNotEqual(other.info.parameter_status("TimeZone"), "Asia/Tokyo")
+        other.execute("SET timezone TO 'Asia/Seoul'")
+        self.assertEqual(one.info.parameter_status("TimeZone"), "Asia/Tokyo")
+
+
+if __name__ == "__main__":
+    unittest.main()
