@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dbtestcase.server.watcher import OWN, RESERVE, RESERVED
+from dbtestcase.server.watcher import OWN, RESERVE, WAS_FULL
 
 __all__ = ["MIB", "is_out_of_room", "memory_left", "room_in", "what_fills"]
 
@@ -82,12 +82,14 @@ def _read(path: Path) -> str:
 
 
 def is_out_of_room(folder: Path) -> bool:
-    """Whether the server whose folder that is has complained of a full place and got no room since.
+    """Whether a disposable server, whose folder that is, has complained of a full place and got no room since.
 
     Its watcher has given up the room that it had taken for that, or is about to.
     """
+    if not os.path.isdir(f"{folder}{OWN}"):
+        return False
     info = os.statvfs(folder)
-    return not os.path.exists(f"{folder}{OWN}/{RESERVED}") or info.f_bavail * info.f_frsize < RESERVE
+    return os.path.exists(f"{folder}{OWN}/{WAS_FULL}") or info.f_bavail * info.f_frsize < RESERVE
 
 
 def what_fills(folder: Path, *, most: int = 4) -> str:

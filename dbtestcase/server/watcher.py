@@ -41,7 +41,7 @@ POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".kept"  # the suffix of the named pipe of a server that has outlived its owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
 RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
-RESERVED = "reserve"  # the file in the watcher's own folder that takes them
+WAS_FULL = "full"  # the file in the watcher's own folder that says that they are given up
 RESERVE_SECONDS = 2.0  # after which they are taken again, if they and twice as many more can be had
 FULL = "No space left on device"
 
@@ -252,7 +252,7 @@ class Watcher:
         self.stop_signal = int(signal.SIGQUIT)
         self.keep_seconds = 0.0
         self.own, self.door = folder + OWN, folder + DOOR
-        self.reserved = os.path.join(self.own, RESERVED)
+        self.reserved = os.path.join(self.own, "reserve")
         self.reserve_at = 0.0
 
     def say(self, event: str, **details: Any) -> None:
@@ -399,15 +399,19 @@ class Watcher:
             try:
                 os.posix_fallocate(descriptor, 0, RESERVE)
                 self.reserve_at = 0.0
+            except OSError:
+                os.unlink(self.reserved)
+                raise
             finally:
                 os.close(descriptor)
-                if self.reserve_at:
-                    self.release()
+            os.unlink(os.path.join(self.own, WAS_FULL))
 
     def release(self) -> None:
         """Give the room up: the server has none left, and needs some to roll back or to recover."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(self.reserved)
+        with contextlib.suppress(OSError):
+            os.close(os.open(os.path.join(self.own, WAS_FULL), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.reserve_at = time.monotonic() + RESERVE_SECONDS
 
     # -- the loop

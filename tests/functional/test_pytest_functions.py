@@ -1,15 +1,13 @@
 """database_fixture: pytest's functions and plain classes have the life of a test case; sync, async, in parallel."""
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import textwrap
 import unittest
 from pathlib import Path
 
 from tests.support.requirements import require_module
+from tests.support.runners import run_python
 
 MODELS = """
     from sqlalchemy import create_engine
@@ -65,13 +63,13 @@ class PytestCase(unittest.TestCase):
         files = {"models.py": MODELS, "conftest.py": conftest, "test_it.py": test, **more}
         for name, text in files.items():
             (folder / name.replace("_ini", ".ini")).write_text(textwrap.dedent(text))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         if not any("asyncio" in option for option in options):
             options = ("-p", "no:asyncio", *options)
         elif "-o" not in options:
             options = ("-o", "asyncio_default_fixture_loop_scope=function", *options)
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = run_python(
+            ["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options], cwd=folder
+        )
         return done.stdout + done.stderr
 
     def assertOutcome(self, output: str, **expected: int) -> None:

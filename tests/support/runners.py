@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.forks import forked
+
 #: The folder that holds ``dbtestcase/`` and ``tests/``.
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +28,7 @@ RUNNERS: dict[str, tuple[str, ...]] = {
     "nose2": ("-m", "nose2", "-v"),
     "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA", "--tb=long"),
     "nose2-mp": ("-m", "nose2", "-v", "--plugin", "nose2.plugins.mp", "-N", "2"),
-    "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA", "-n", "2"),
+    "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "xdist", "-rA", "-n", "2"),
     "unittest-parallel-class": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "class"),
     "unittest-parallel-test": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "test"),
 }
@@ -98,12 +100,21 @@ def run_python(
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
     python: str = sys.executable,
+    new: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run this interpreter (or ``python``) in a session of its own; kill the whole session after ``timeout`` seconds.
 
+    :param new: it may not be a fork of one that has imported SQLAlchemy, psycopg and this library already.
     :raises AssertionError: it did not end in time; the message holds its output.
     """
     command = [python, *arguments]
+    if not new and python == sys.executable:
+        try:
+            done = forked(arguments, cwd=Path(cwd), env=inner_environment(env), root=ROOT, timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            raise _late(command, timeout, str(late.output), str(late.stderr)) from None
+        if done is not None:
+            return done
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -119,10 +130,12 @@ def run_python(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         stdout, stderr = process.communicate()
-        raise AssertionError(
-            f"no end after {timeout} s: {' '.join(command)}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
-        ) from None
+        raise _late(command, timeout, stdout, stderr) from None
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _late(command: Sequence[str], timeout: float, stdout: str, stderr: str) -> AssertionError:
+    return AssertionError(f"no end after {timeout} s: {' '.join(command)}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
 
 
 def run_suite(
@@ -133,6 +146,7 @@ def run_suite(
     timeout: float = 120,
     warnings: str = "error",
     python: str = sys.executable,
+    new: bool = False,
 ) -> Outcome:
     """Run the suite in ``folder`` under ``runner`` (a key of :data:`RUNNERS`) and count what became of its tests.
 
@@ -140,9 +154,12 @@ def run_suite(
     :param env: variables added to the environment.
     :param timeout: seconds.
     :param warnings: for ``python -W``.
+    :param new: see :func:`run_python`.
     """
     command = ("-W", warnings, *RUNNERS[runner], *arguments)
-    done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python)
+    # Plugins that happen to be installed are not what is tested, and pytest compiles all of them in each run.
+    env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
+    done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python, new=new)
     counts = (_count_pytest if "pytest" in RUNNERS[runner] else _count_unittest)(done)
     return Outcome((python, *command), done.returncode, done.stdout, done.stderr, **counts)
 

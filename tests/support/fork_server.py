@@ -1,0 +1,165 @@
+"""A Python that has imported what inner runs need, and forks one for each: ``python fork_server.py SOCKET ROOT``.
+
+A new interpreter needs half a second of a processor for SQLAlchemy, psycopg and this library before its first test; a
+fork needs a hundredth.  What it runs finds itself as a new interpreter would: the command line, the folder, the
+environment, the search path, the warnings, three streams and a session of its own; it ends as an interpreter ends.
+:mod:`tests.support.forks` speaks to it.
+
+It ends with the end of its input, which is its owner's.
+"""
+
+import array
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+import types
+import warnings
+from typing import Any
+
+PATH = list(sys.path[1:])  # without this file's own folder
+FILTERS = list(warnings.filters)
+PRELOADED = (
+    *("asyncio", "unittest.mock", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.postgresql.psycopg"),
+    *("alembic.command", "alembic.config", "alembic.autogenerate", "pytest", "_pytest.config", "_pytest.unittest"),
+    *("dbtestcase.server.postgresql", "dbtestcase.backends.postgresql", "dbtestcase.drivers.psycopg"),
+)
+NAMES = ("DatabaseTest", "TruncatingDatabaseTest", "MigratedDatabaseTest", "AsyncDatabaseTest")
+
+
+def preload(root: str) -> None:
+    """Import what most runs need; nothing that pytest wants to rewrite."""
+    sys.path.insert(0, root)
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):  # an extra that is not there
+            importlib.import_module(name)
+    library = importlib.import_module("dbtestcase")
+    for name in NAMES:
+        with contextlib.suppress(ImportError):
+            getattr(library, name)
+    gc.collect()
+    gc.freeze()
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """A request: its length in eight bytes, with the three streams; then JSON."""
+    numbers = array.array("i")
+    head, control, _, _ = connection.recvmsg(8, socket.CMSG_LEN(3 * numbers.itemsize))
+    for _level, _kind, data in control:
+        numbers.frombytes(data)
+    text, length = b"", int.from_bytes(head, "big")
+    while len(text) < length:
+        text += connection.recv(length - len(text))
+    return json.loads(text) | {"streams": list(numbers)}
+
+
+def serve(path: str) -> dict[str, Any] | None:
+    """Fork for each request until the input ends.
+
+    :returns: in a forked process, what it is to run; ``None`` at the end.
+    """
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen(64)
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker)
+    running: dict[int, socket.socket] = {}
+    os.write(1, b"ready\n")
+    while True:
+        ready = select.select([0, listening, wake], [], [])[0]
+        if 0 in ready:
+            return None
+        if wake in ready:
+            os.read(wake, 4096)
+            with contextlib.suppress(ChildProcessError):
+                while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                    with running.pop(ended[0]) as connection, contextlib.suppress(OSError):
+                        connection.sendall(f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
+        if listening in ready:
+            connection, _ = listening.accept()
+            request = receive(connection)
+            pid = os.fork()
+            if pid == 0:
+                os.setsid()
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (listening, connection, *running.values()):
+                    each.close()
+                os.close(wake)
+                os.close(waker)
+                return request
+            running[pid] = connection
+            connection.sendall(f"{pid}\n".encode())
+            for number in request["streams"]:
+                os.close(number)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Be as a new interpreter with this command line would be."""
+    for target, number in enumerate(request["streams"]):
+        os.dup2(number, target)
+        os.close(number)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    raw = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc] # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _writer(1, "strict", write_through=raw)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace", write_through=raw)  # type: ignore[misc]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    sys.orig_argv[:] = [sys.executable, *request["arguments"]]
+    tempfile.tempdir = None
+    importlib.invalidate_caches()
+    sys.path_importer_cache.clear()
+    search = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.path[:] = ["", *search, *PATH]
+    warnings.filters[:] = FILTERS  # type: ignore[index]
+    warnings._filters_mutated()  # type: ignore[attr-defined]
+    sys.warnoptions[:] = [*filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")), *request["warnings"]]
+    warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
+
+
+def _writer(number: int, errors: str, *, write_through: bool) -> io.TextIOWrapper:
+    raw = io.FileIO(number, "w", closefd=False)
+    buffer = raw if write_through else io.BufferedWriter(raw)
+    stream = io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=number == 2, write_through=write_through)  # type: ignore[type-var]
+    stream.mode = "w"  # type: ignore[misc]
+    return stream
+
+
+def run(request: dict[str, Any]) -> None:
+    """Run the module, or the text, as ``__main__``."""
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = __builtins__
+    sys.argv[:] = [request["kind"], *request["rest"]]
+    if request["kind"] == "-m":
+        sys.path[0] = os.getcwd()
+        runpy._run_module_as_main(request["what"])  # type: ignore[attr-defined]
+    else:
+        exec(compile(request["what"], "<string>", "exec"), main.__dict__)
+
+
+if __name__ == "__main__":
+    preload(sys.argv[2])
+    order = serve(sys.argv[1])
+    if order is not None:
+        become(order)
+        try:
+            run(order)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as problem:
+            shown = problem.__traceback__ and problem.__traceback__.tb_next and problem.__traceback__.tb_next.tb_next
+            traceback.print_exception(problem.with_traceback(shown))
+            sys.exit(1)

@@ -1,0 +1,122 @@
+"""Start Python for an inner run: forked from one that has done its imports, or new where that would differ."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["forked"]
+
+# What a forked run obeys as a new one does.  Others are for the interpreter's start, as is the locale.
+_OBEYED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
+_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE", "TZ", "LD_PRELOAD", "LD_LIBRARY_PATH")
+_IMPORTED = ("sitecustomize", "usercustomize", "sqlalchemy", "psycopg", "alembic", "pytest", "greenlet", "dbtestcase")
+_START = threading.Lock()
+
+
+def forked(
+    arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], root: Path, timeout: float
+) -> subprocess.CompletedProcess[str] | None:
+    """Run ``python ARGUMENTS`` in a fork; ``None`` where only a new interpreter will do.
+
+    :raises subprocess.TimeoutExpired: it did not end in time, and was killed with its session; with its output.
+    """
+    request = _parsed(arguments)
+    if request is None or not _is_alike(env) or _imports_its_own(cwd, env):
+        return None
+    with (
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+        open(os.devnull, "rb") as stdin,
+        socket.socket(socket.AF_UNIX) as server,
+    ):
+        with _START:
+            path = _server(str(root), os.getpid())
+        server.connect(path)
+        text = json.dumps(request | {"cwd": str(cwd), "env": dict(env)}).encode()
+        streams = array.array("i", [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+        server.sendmsg([len(text).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+        server.sendall(text)
+        with server.makefile("r") as replies:
+            pid = int(replies.readline())
+            server.settimeout(timeout)
+            try:
+                status = replies.readline()
+            except TimeoutError:
+                os.killpg(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired([*arguments], timeout, *_read(stdout, stderr)) from None
+        return subprocess.CompletedProcess([sys.executable, *arguments], int(status), *_read(stdout, stderr))
+
+
+def _read(*files: object) -> list[str]:
+    found = []
+    for file in files:
+        file.seek(0)  # type: ignore[attr-defined]
+        found.append(file.read().decode().replace("\r\n", "\n"))  # type: ignore[attr-defined]
+    return found
+
+
+def _parsed(arguments: Sequence[str]) -> dict[str, object] | None:
+    """A command line of ``-W``, and ``-m`` or ``-c``; others have a new interpreter."""
+    left, warnings = list(arguments), []
+    while left and left[0] == "-W":
+        warnings.append(left[1])
+        del left[:2]
+    if len(left) < 2 or left[0] not in ("-m", "-c"):
+        return None
+    kind, what, *rest = left
+    return {"arguments": [*arguments], "warnings": warnings, "kind": kind, "what": what, "rest": rest}
+
+
+def _is_alike(env: Mapping[str, str]) -> bool:
+    special = {name for name in env if name.startswith("PYTHON")} - _OBEYED
+    return (
+        os.environ.get("TESTS_FORK") != "off"
+        and not special
+        and "COVERAGE_PROCESS_START" not in env
+        and all(env.get(name) == os.environ.get(name) for name in _LOCALE)
+    )
+
+
+def _imports_its_own(cwd: Path, env: Mapping[str, str]) -> bool:
+    """Whether the run would find another module than the one that is imported already, or code for the start."""
+    names = [f"{name}{end}" for name in _IMPORTED for end in (".py", "/__init__.py")]
+    folders = {cwd, *map(Path, filter(None, env.get("PYTHONPATH", "").split(os.pathsep)))}
+    return any(
+        (folder / name).exists() for folder in folders if not (folder / "tests/support").exists() for name in names
+    )
+
+
+@functools.cache
+def _server(root: str, _pid: int) -> str:
+    """The socket of this process's server."""
+    folder = tempfile.mkdtemp(prefix="tests-fork-")
+    path = f"{folder}/socket"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DBTESTCASE_"))}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("fork_server.py")), path, root],
+        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+
+    def end() -> None:
+        process.communicate()  # the end of its input is its own
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    return path
