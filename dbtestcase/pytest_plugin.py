@@ -18,18 +18,22 @@
         publish("Hello")
         blog.assertRowCount(models.Post, 1)
 
+:mod:`dbtestcase.pytest_marks` brings ``@pytest.mark.dbtestcase(reset_sequences=True)``.
 Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` prints a summary at the end.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
-from .cases import AsyncLife, DatabaseTest, Life, is_ours
-from .errors import ConfigurationError, MissingExtra
+from .cases import AsyncLife, DatabaseTest, Life, each_example_alone, is_ours
+from .errors import ConfigurationError, DBTestCaseError, MissingExtra
+from .pytest_marks import USES_DATABASE, options_of
 from .reporting import evidence_once
 
 try:
@@ -60,7 +64,7 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
 
     The class begins with the first test that uses the fixture and ends with the run, or when another class begins: its
     data are made once, its instances are fresh in each test.  A leak or a forgotten commit is an error of the teardown
-    of the test that did it.
+    of the test that did it.  Each example that Hypothesis gives to a test starts from the same rows.
 
     :param case: a class of this library's, with the attributes and hooks that say what the database is like.  ``setUp``
         and ``tearDown`` run around each test.
@@ -68,28 +72,28 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
     :param autouse: whether all tests that see the fixture use it.
     :raises ConfigurationError: ``case`` is something else, or has hooks that nobody would await.
     """
-    life = Life(case)
+    lives = _Lives(case)
     if hasattr(case, "asyncSetUp"):
         from .cases import AsyncTruncatingDatabaseTest
 
         if issubclass(case, AsyncTruncatingDatabaseTest) or _has_async_hooks(case):
-            return cast(DatabaseFixture[C], _async_fixture(AsyncLife(case), name, autouse))
+            return cast(DatabaseFixture[C], _async_fixture(_Lives(case, AsyncLife), name, autouse))
 
     # Async cases too: in the sandbox nothing waits for a loop, so one fixture serves every plugin that brings one.
     @pytest.fixture(name=name, autouse=autouse)
     def database(request: pytest.FixtureRequest) -> Iterator[C]:
-        _begin_class(life, request)
-        test = request.node.stash[_TEST] = life.begin_test(request.node.nodeid)
+        life = lives.begin_class(request)
+        test = life.begin_test(request.node.nodeid)
         try:
-            yield test
+            with _given(test, request):
+                yield test
         finally:
-            del request.node.stash[_TEST]
             life.end_test(request.node.stash.get(_ERROR, None))
 
     return cast(DatabaseFixture[C], database)
 
 
-def _async_fixture(life: AsyncLife[C], name: str | None, autouse: bool) -> Any:
+def _async_fixture(lives: _Lives[C], name: str | None, autouse: bool) -> Any:
     """For what has to be awaited in the test's own loop: pytest-asyncio, in both of its modes, or anyio."""
     fixture: Any = pytest.fixture
     if importlib.util.find_spec("pytest_asyncio") is not None:
@@ -98,12 +102,12 @@ def _async_fixture(life: AsyncLife[C], name: str | None, autouse: bool) -> Any:
         fixture = pytest_asyncio.fixture
 
     async def database(request: pytest.FixtureRequest) -> AsyncIterator[C]:
-        _begin_class(life, request)
-        test = request.node.stash[_TEST] = await life.begin_test(request.node.nodeid)
+        life: Any = lives.begin_class(request)
+        test = await life.begin_test(request.node.nodeid)
         try:
-            yield test
+            with _given(test, request):
+                yield test
         finally:
-            del request.node.stash[_TEST]
             await life.end_test(request.node.stash.get(_ERROR, None))
 
     return fixture(name=name, autouse=autouse)(database)
@@ -119,20 +123,72 @@ def _has_async_hooks(case: type[DatabaseTest]) -> bool:
     )
 
 
-def _begin_class(life: Life[C], request: pytest.FixtureRequest) -> None:
-    """Have the class begun, and the one before ended."""
-    if request.scope != "function":
-        raise ConfigurationError(
-            f"The fixture of {life.case.__qualname__} has the scope {request.scope!r}.",
-            cause="a test's life is as long as the test",
-            remedy="leave the scope out; rows for several tests belong to setUpTestData() of the class",
+class _Lives(Generic[C]):
+    """The life of a class, and of the same with what a mark says of it."""
+
+    def __init__(self, case: type[C], kind: type[Life[Any]] = Life) -> None:
+        self._case = case
+        self._kind = kind
+        self._lives: dict[tuple[tuple[str, bool], ...], Life[C]] = {(): kind(case)}
+
+    def begin_class(self, request: pytest.FixtureRequest) -> Life[C]:
+        """Have the class begun, and the one before ended."""
+        if request.scope != "function":
+            raise ConfigurationError(
+                f"The fixture of {self._case.__qualname__} has the scope {request.scope!r}.",
+                cause="a test's life is as long as the test",
+                remedy="leave the scope out; rows for several tests belong to setUpTestData() of the class",
+            )
+        life = self._life_for(request)
+        life.refuse_inside_a_test()
+        kept = _kept(request.config)
+        if kept.life is not life:
+            kept.end()
+        of_class = life.case._dbtestcase
+        if of_class.run is None:
+            of_class.refuse_early_use(
+                f"let the fixture there take `{request.fixturename}` as an argument, so that it runs in the "
+                f"test; rows for all tests belong to setUpTestData() of {self._case.__qualname__}"
+            )
+        if life.begin_class():
+            kept.life = life
+        return life
+
+    def _life_for(self, request: pytest.FixtureRequest) -> Life[C]:
+        plain = self._lives[()].case
+        resets_always = plain._dbtestcase.resets_ids and not plain.reset_sequences
+        said = options_of(request.node, resets_always=resets_always)
+        changed = (
+            {} if resets_always else {name: value for name, value in said.items() if getattr(plain, name) != value}
         )
-    life.refuse_inside_a_test()
-    kept = _kept(request.config)
-    if kept.life is not life:
-        kept.end()
-    if life.begin_class():
-        kept.life = life
+        key = tuple(sorted(changed.items()))
+        if key not in self._lives:
+            own = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, **changed}
+            self._lives[key] = self._kind(type(plain.__name__, (plain,), own))
+        return self._lives[key]
+
+
+@contextmanager
+def _given(test: DatabaseTest, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test runs with the fixture's value."""
+    node = request.node
+    node.stash[_TEST], node.stash[USES_DATABASE] = test, True
+    function = getattr(node, "obj", None)
+    if not _is_awaited(function):
+        test._dbtestcase.is_awaited = False
+    try:
+        with each_example_alone(function, request.instance, test.rolled_back):
+            yield
+    finally:
+        del node.stash[_TEST]
+
+
+def _is_awaited(function: Any) -> bool:
+    if not callable(function):
+        return True  # nothing is known of it: a doctest, a test of another plugin's
+    if getattr(function, "is_hypothesis_test", False):
+        function = function.hypothesis.inner_test
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
 class _Kept:
@@ -152,7 +208,12 @@ class _Kept:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """The statements of a failing test, in a section of its report."""
+        notes: list[str] = []
+        if call.when == "teardown" and call.excinfo is not None and isinstance(call.excinfo.value, DBTestCaseError):
+            notes = list(getattr(call.excinfo.value, "__notes__", ()))
+            call.excinfo.value.__notes__ = []
         report = yield
+        report.sections.extend(("Database (dbtestcase)", note) for note in notes)
         test = item.stash.get(_TEST, None)
         if test is not None and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
             if call.when != "teardown":

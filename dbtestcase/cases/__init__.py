@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .life import AsyncLife, Life
     from .lifecycle import is_ours
     from .migrated import MigratedDatabaseTest, MigrationChecks
+    from .nested import each_example_alone
     from .scopes import close_all
     from .truncating import TruncatingDatabaseTest
 
@@ -27,6 +28,7 @@ __all__ = [
     "MigrationChecks",
     "TruncatingDatabaseTest",
     "close_all",
+    "each_example_alone",
     "is_ours",
 ]
 
@@ -41,6 +43,7 @@ _LAZY = {
     "is_ours": "dbtestcase.cases.lifecycle",
     "MigratedDatabaseTest": "dbtestcase.cases.migrated",
     "MigrationChecks": "dbtestcase.cases.migrated",
+    "each_example_alone": "dbtestcase.cases.nested",
     "close_all": "dbtestcase.cases.scopes",
     "TruncatingDatabaseTest": "dbtestcase.cases.truncating",
 }

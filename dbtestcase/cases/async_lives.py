@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..errors import DBTestCaseWarning, MigrationError
+from ..errors import ConfigurationError, DBTestCaseWarning, MigrationError
 from ..isolation import Isolation, TruncatingIsolation
 from .blocking import run_blocking
 from .committing import CommittingClass, CommittingTest
@@ -69,6 +69,12 @@ class AsyncTest(TestLifecycle):
     """The life of an async test."""
 
     def make_session(self) -> Any:
+        if not self.is_awaited:
+            raise ConfigurationError(
+                f"{self.test.id()} asked for `session`, which is an AsyncSession, in a plain function.",
+                cause="a forgotten `async`: its commit() would give back a coroutine that nobody runs",
+                remedy="write `async def`, or use `sync_session`, a Session in the same transaction",
+            )
         session = self.new_async_session()
         self.test.addAsyncCleanup(self._close_async, session)
         return session
@@ -83,7 +89,8 @@ class AsyncTest(TestLifecycle):
         return AsyncSession(own)
 
     def row_session(self) -> Session:
-        session: Session = self.test.session.sync_session
+        own = self.test.session.sync_session if self.is_awaited else self.test.sync_session
+        session: Session = own
         return session
 
     def own_sessions(self) -> list[Session]:

@@ -13,12 +13,15 @@ would collect is raised here, so nothing is swallowed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
+import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DBTestCaseWarning
 from ..reporting import add_evidence
 from .blocking import run_coroutine
 from .modules import current
@@ -52,12 +55,13 @@ class Life(Generic[C]):
         self.case = case
         self.test: C | None = None
         self._has_begun = False
+        self._pid = 0  # of the process at whose end somebody asks whether the last test was ended
 
     def begin_class(self) -> bool:
         """``setUpClass`` and what belongs to it, unless the class has begun.
 
         :returns: whether it began now: whoever began it ends it.
-        :raises ConfigurationError: another test is running in this process.
+        :raises ConfigurationError: a test is running in this process.
         """
         self.refuse_inside_a_test()
         if self.case._dbtestcase.run is not None:
@@ -84,17 +88,30 @@ class Life(Generic[C]):
             )
 
     def end_class(self) -> None:
-        """``tearDownClass`` and the class's cleanups.
+        """``tearDownClass`` and the class's cleanups; nothing where it was not this life that began the class.
 
+        :raises ConfigurationError: a test has not ended; it is ended with the class.
         :raises Exception: what went wrong there; an ``ExceptionGroup`` if it was more than one thing.
         """
-        if not self._has_begun:
-            return
-        self._has_begun = False
         problems: list[Exception] = []
+        if self.test is not None:
+            problems.append(
+                ConfigurationError(
+                    f"{self.case.__qualname__} was to end while {self.test.id()} runs.",
+                    cause="a begin_test() without its end_test()",
+                    remedy="call end_test() in the tear-down that belongs to the set-up of the test",
+                )
+            )
+            _collect(problems, self._end_abandoned)
+        if not self._has_begun:
+            return _raise(problems, f"the end of {self.case.__qualname__}")
+        self._has_begun = False
         _collect(problems, self.case.tearDownClass)
         _collect(problems, self._clean_class)
         _raise(problems, f"the end of {self.case.__qualname__}")
+
+    def _end_abandoned(self) -> None:
+        self._drive(self._end_test(None))
 
     def _clean_class(self) -> None:
         case: Any = self.case
@@ -104,10 +121,11 @@ class Life(Generic[C]):
         _raise([error for error in found if isinstance(error, Exception)], f"the cleanups of {self.case.__qualname__}")
 
     def begin_test(self, name: str = "isolated") -> C:
-        """The database is made ready, then ``setUp``.
+        """The database is made ready, then ``setUp``; a class that has not begun begins with it, for :meth:`end_class`.
 
         :param name: how messages call the test.
         :returns: what ``self`` is in a test.
+        :raises ConfigurationError: a test is running, or somebody has written since the last one has ended.
         """
         self._drive(self._begin_test(name))
         assert self.test is not None
@@ -117,14 +135,21 @@ class Life(Generic[C]):
         """``tearDown`` and the cleanups; then what the test did is undone.
 
         :param error: what the test failed with: it gets the evidence, and what else is found, as notes.
+        :raises ConfigurationError: no test has begun.
         :raises DBTestCaseError: what the test left behind or did wrong, if it had not failed anyhow.
         """
         self._drive(self._end_test(error))
 
     def _begin_test(self, name: str) -> _Steps:
+        self.begin_class()
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            atexit.register(self._tell_of_no_end, self._pid)
         test = self.test = self.case()
         test._testMethodName = name
+        test._dbtestcase.is_driven = True
         try:
+            self._refuse_writes_between(test)
             test._dbtestcase.begin()
             yield test.setUp
             yield from self._hook("asyncSetUp")
@@ -135,7 +160,11 @@ class Life(Generic[C]):
     def _end_test(self, error: BaseException | None, torn_down: bool = False) -> _Steps:
         test: Any = self.test
         if test is None:
-            return
+            raise ConfigurationError(
+                f"end_test() was called for {self.case.__qualname__}, and no test runs.",
+                cause="a second call, or a begin_test() that has failed: such a test is over",
+                remedy="call it once for each begin_test() that has returned",
+            )
         life = test._dbtestcase
         problems: list[Exception] = []
         if error is not None:
@@ -161,6 +190,29 @@ class Life(Generic[C]):
         else:
             for found in problems:
                 error.add_note(f"After it: {type(found).__name__}: {found}")
+
+    def _refuse_writes_between(self, test: C) -> None:
+        """What a set-up of wider scope writes while the class runs would be there for one test alone."""
+        run = test._dbtestcase.of_class.run
+        if run is None or not run.isolation.undo_writes_between_tests():
+            return
+        where = next((f" at {query.origin}" for query in reversed(run.log.entries) if query.origin is not None), "")
+        raise ConfigurationError(
+            f"Something was written to the test database{where} before {test.id()} began; it was undone.",
+            cause="a fixture or a set-up that runs before the test's own, or is shared by several: the first test "
+            "would have seen its rows, and no other",
+            remedy="let it run in the test (a fixture takes the database's fixture as an argument); rows for all tests "
+            f"belong to setUpTestData() of {self.case.__qualname__}",
+        )
+
+    def _tell_of_no_end(self, pid: int) -> None:
+        if self.test is not None and pid == os.getpid():
+            warnings.warn(
+                f"{self.test.id()} was never ended: what it left behind was not looked for.  Call end_test() and "
+                "end_class(), or write `with ….isolated() as test:`.",
+                DBTestCaseWarning,
+                stacklevel=1,
+            )
 
     def _hook(self, name: str) -> Iterator[Callable[[], Any]]:
         """One of the hooks of async cases."""
@@ -231,6 +283,7 @@ def _raise(problems: list[Exception], where: str) -> None:
 def isolated(case: type[C], name: str) -> Iterator[C]:
     """One test's life; a class that had not begun begins and ends with it."""
     life = Life(case)
+    life._pid = os.getpid()  # the block's end is no one's to forget
     life.begin_class()
     try:
         test = life.begin_test(name)
@@ -248,6 +301,7 @@ def isolated(case: type[C], name: str) -> Iterator[C]:
 async def isolated_async(case: type[C], name: str) -> AsyncIterator[C]:
     """The same for async classes."""
     life = AsyncLife(case)
+    life._pid = os.getpid()
     life.begin_class()
     try:
         test = await life.begin_test(name)

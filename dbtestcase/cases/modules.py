@@ -38,8 +38,18 @@ class Current:
         self.running: ClassLifecycle | None = None
 
     def replace(self, running: ClassLifecycle) -> None:
-        if self.running is not None and self.running is not running:
-            self.end(self.running)
+        if self.running is None or self.running is running:
+            return
+        run = self.running.run
+        left = run.test if run is not None else None
+        self.end(self.running)
+        if left is not None and left.is_driven:
+            raise ConfigurationError(
+                f"{running.cls.__qualname__} was to begin while {left.test.id()} had not ended: nobody has called "
+                "end_test().",
+                cause="begin_test() of a Life without an end_test(): what the test left behind was never looked for",
+                remedy="life.end_test() in the tear-down that belongs to the set-up, or `with …isolated() as test:`",
+            )
 
     def end(self, running: ClassLifecycle) -> None:
         if self.running is running:

@@ -16,7 +16,7 @@ from ..backends import MetadataRecipe, Recipe
 from ..data import ClassData, FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
 from ..errors import ConfigurationError, NotRunning
-from ..isolation import Isolation, SandboxIsolation, resolve_engines, running_sandbox, sync_engine_of
+from ..isolation import Isolation, SandboxIsolation, early_uses, resolve_engines, running_sandbox, sync_engine_of
 from ..migrations import commands_led
 from ..reporting import LockWatch, SQLLog, report
 from ..settings import Settings, read_settings
@@ -184,6 +184,7 @@ class ClassLifecycle(Provisioning):
         scopes.class_started(self.cls)
         current.replace(self)
         self.check()
+        early_uses.forget()
         settings = read_settings()
         record_run(settings)
         recorder = report.recorder()
@@ -216,6 +217,12 @@ class ClassLifecycle(Provisioning):
         """Make the class ready for a test."""
         run = self.run
         if run is None:
+            self.refuse_early_use(
+                "make the rows in setUp() or setUpTestData(); for a layer's testSetUp() turn on the plugin of nose2: "
+                "`plugins = dbtestcase.nose2_plugin` in the section [unittest] of unittest.cfg, and `always-on = True` "
+                "in [dbtestcase]",
+                test,
+            )
             self.begin()
             run = self.run
             assert run is not None
@@ -224,6 +231,25 @@ class ClassLifecycle(Provisioning):
         if not run.captured:
             self._complete(run)
         return run
+
+    def refuse_early_use(self, remedy: str, test: TestLifecycle | None = None) -> None:
+        """For a class that nobody has begun before its first test is set up.
+
+        :param remedy: what to do where one would have done it.
+        :raises ConfigurationError: one of its engines was used on its own database.
+        """
+        engines = [sync_engine_of(engine) for engine in resolve_engines(self.cls.engines)]
+        found = early_uses.of(engines)
+        early_uses.forget()
+        if found is not None:
+            engine, where = found
+            begins = f"{self.cls.__qualname__} was to begin" + (f" with {test.test.id()}" if test is not None else "")
+            raise ConfigurationError(
+                f"{begins} after {engine} had been used on its own database at {where}.",
+                cause="a set-up that a runner calls before the class has begun (a layer's, or a fixture's): what it "
+                "wrote is in the application's own database, and not in the test's",
+                remedy=f"{remedy}; where the engine may reach its own database, name it in `outside` instead",
+            )
 
     def _report_set_up(self, run: ClassRun) -> None:
         recorder = report.recorder()
@@ -237,6 +263,10 @@ class ClassLifecycle(Provisioning):
                 seconds=recorder.now() - run.began,
                 waited=recorder.in_phases - run.waited,
             )
+
+    def leave(self) -> None:
+        """End the class, where a runner that calls no class cleanups goes on to other things."""
+        current.end(self)
 
     def end(self) -> None:
         run, self._run = self.run, None

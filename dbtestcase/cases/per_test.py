@@ -38,6 +38,9 @@ class TestLifecycle:
         self.of_class: ClassLifecycle = of_class
         self.sessions: list[Session] = []
         self.failed = False
+        self.is_driven = False  # by a Life, which ends it
+        self.is_awaited = True  # unless the test of an async class is known to be a plain function
+        self._is_held = False  # begun before the runner begins it
         self._given: dict[str, Any] = {}
         self._label = ""
         self._prepared = False
@@ -136,7 +139,8 @@ class TestLifecycle:
         own = vars(self.test)
         del own["setUp"]
         own.pop("tearDown", None)
-        own.pop("_dbtestcase", None)
+        if not self._is_held:
+            own.pop("_dbtestcase", None)
 
     def checked(self, method: Callable[[], Any]) -> Callable[[], Any]:
         """The test method, such that it fails where it did not run.
@@ -181,6 +185,8 @@ class TestLifecycle:
     def begin(self) -> None:
         """Begin the test; its end is the last of its cleanups."""
         test = self.test
+        if self._is_held and self.of_class.run is not None and self.of_class.run.test is self:
+            return
         run = self.of_class.begin_test(self)
         self._began = perf_counter()
         self._label = test.id()
@@ -188,10 +194,26 @@ class TestLifecycle:
         run.isolation.begin_test(self._label, test_files=run.source_files)
         run.log.begin_test()
         run.test = self
-        test.addCleanup(self.end)
+        if not self._is_held:
+            test.addCleanup(self.end)
         if run.factories is not None:
             test.factories = run.factories
         modules.hand_out(self, run.isolation)
+
+    def hold(self) -> None:
+        """Begin the test before its runner runs it; it ends with :meth:`release`."""
+        self._is_held = True
+        self.begin()
+
+    def release(self) -> None:
+        """End a test that was held.
+
+        :raises DBTestCaseError: what it left behind or did wrong.
+        """
+        try:
+            self.end()
+        finally:
+            vars(self.test).pop("_dbtestcase", None)
 
     def end(self) -> None:
         """Undo what the test did.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from .early_uses import early_uses
 from .engines import resolve_engines, sync_engine_of
 from .rollback import Isolation, SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -17,6 +18,7 @@ __all__ = [
     "Isolation",
     "SandboxIsolation",
     "TruncatingIsolation",
+    "early_uses",
     "resolve_engines",
     "running_sandbox",
     "sync_engine_of",

@@ -35,6 +35,7 @@ from ..drivers import (
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
 from ..sandbox import Client
+from .early_uses import early_uses
 from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until, resolve_engines, sync_engine_of
 from .held_connections import HeldConnections
@@ -301,6 +302,7 @@ class _Hooks:
 
     def set_border(self, border: Border | None) -> None:
         self.border = border
+        early_uses.is_paused = border is not None
 
     def add(self, board: Board) -> None:
         self.install()

@@ -59,6 +59,13 @@ class Isolation(ABC):
         :param test_files: the test's own source files: what they flush in the application's session is no lost commit.
         """
 
+    def undo_writes_between_tests(self) -> bool:
+        """Undo what was written since the last test has ended.
+
+        :returns: whether there was anything that is known of.
+        """
+        return False
+
     @abstractmethod
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         """Undo what the test did.
@@ -426,6 +433,13 @@ class SandboxIsolation(Isolation):
         self._state = _State.TEST
         if self._border is not None:
             self._border.in_test = True
+
+    def undo_writes_between_tests(self) -> bool:
+        sandbox = self.run.sandbox
+        if self._state is not _State.CLASS or not self._marked or self.run.is_lost or not sandbox.wrote:
+            return False
+        sandbox.rollback_to_mark(self._label)
+        return True
 
     def _take_back(self) -> list[Exception]:
         """After a rollback: let nothing that was left open reach into what comes next."""

@@ -26,8 +26,17 @@ COUNTS = {
     "flask_shop": (6, ("flask", "flask_sqlalchemy")),
     "script": (4, ()),
     "sqlmodel_heroes": (4, ("sqlmodel",)),
+    "frameworks": (6, ("zope.testrunner", "testresources")),
+    "property_based": (3, ("hypothesis",)),
     "users": (11, ()),
     "worker": (4, ()),
+}
+
+
+#: Those that have a runner of their own, or need no more than one: it is the one that their users start.
+ONE_RUNNER = {
+    "frameworks": "zope.testrunner",
+    "property_based": "unittest",
 }
 
 
@@ -81,6 +90,8 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 
 def _runners_of(number: int, example: str) -> tuple[str, ...]:
     """In the long mode every runner for every example; else two of them, which differ by example and environment."""
+    if example in ONE_RUNNER:
+        return (ONE_RUNNER[example],)
     if os.environ.get("LONG_TESTS") == "1":
         return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
     number += sys.version_info[1]
@@ -90,4 +101,8 @@ def _runners_of(number: int, example: str) -> tuple[str, ...]:
 
 for _number, _example in enumerate(COUNTS):
     for _runner in _runners_of(_number, _example):
-        setattr(ExamplesTest, f"test_{_example}_under_{_runner.replace('-', '_')}", _test_for(_example, _runner))
+        setattr(
+            ExamplesTest,
+            f"test_{_example}_under_{_runner.replace('-', '_').replace('.', '_')}",
+            _test_for(_example, _runner),
+        )

@@ -1,6 +1,7 @@
 """The life of a test without a runner: isolated(), Life and AsyncLife."""
 
 import asyncio
+import textwrap
 import unittest
 
 from sqlalchemy import create_engine, select
@@ -11,6 +12,8 @@ from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, Leak
 from dbtestcase.cases.life import Life
 from tests.support import forgetful
 from tests.support.blog_models import Author, Base
+from tests.support.inner import run_inner
+from tests.support.runners import ROOT, run_python
 
 engine = create_engine("postgresql+psycopg://production.invalid/blog")
 async_engine = create_async_engine("postgresql+psycopg://production.invalid/blog")
@@ -147,6 +150,74 @@ class IsolatedTest(unittest.TestCase):
         for wrong in (unittest.TestCase, Blog(), None):
             with self.subTest(wrong), self.assertRaisesRegex(ConfigurationError, "is not a class of this library"):
                 Life(wrong)  # type: ignore[arg-type]
+
+
+class WrongCallsTest(unittest.TestCase):
+    """Beginnings and ends that do not fit each other are errors that say what to call."""
+
+    def setUp(self) -> None:
+        events.clear()
+        self.life = Life(Blog)
+
+    def test_a_test_begins_its_class_which_is_to_be_ended(self) -> None:
+        self.life.begin_test("first")
+        self.life.end_test()
+        self.life.end_class()
+        self.assertEqual(events, ["setUp", "tearDown", "tearDownClass"])
+
+    def test_a_second_beginning(self) -> None:
+        self.addCleanup(self.life.end_class)
+        self.life.begin_test("first")
+        self.addCleanup(self.life.end_test)
+        with self.assertRaisesRegex(ConfigurationError, "Blog was to begin while .*first is running"):
+            self.life.begin_test("second")
+
+    def test_an_end_without_a_beginning(self) -> None:
+        with self.assertRaisesRegex(ConfigurationError, r"end_test\(\) was called for Blog, and no test runs"):
+            self.life.end_test()
+
+    def test_a_class_that_ends_with_a_test_that_did_not(self) -> None:
+        self.life.begin_test("first")
+        self.left = forgetful.unfinished_session(engine, "Grace")
+        with self.assertRaises(ExceptionGroup) as caught:
+            self.life.end_class()
+        forgotten, leak = caught.exception.exceptions
+        self.assertRegex(str(forgotten), "Blog was to end while .*first runs")
+        self.assertIsInstance(leak, LeakError)
+        self.assertEqual(events, ["setUp", "tearDown", "tearDownClass"])
+
+    def test_a_test_that_nobody_ends_is_an_error_of_the_next_class(self) -> None:
+        class Next(DatabaseTest):
+            metadata = Base.metadata
+
+            def test_it(self) -> None:
+                self.assertRowCount(Author, 0)
+
+        self.life.begin_test("first")
+        self.addCleanup(self.life.end_test)
+        result = run_inner(Next)
+        self.assertRegex(result.errors[0][1], r"Next was to begin while .*first had not ended")
+        self.assertEqual((run_inner(Next).errors, result.testsRun), ([], 0))
+
+    def test_what_is_written_between_two_tests_is_an_error_and_undone(self) -> None:
+        self.addCleanup(self.life.end_class)
+        self.life.begin_class()
+        for name in ("by a layer's setUp", "between tests"):
+            save(name)
+            with self.assertRaisesRegex(ConfigurationError, r"written to the test database at \S*:\d+ in save before"):
+                self.life.begin_test("first")
+            self.life.begin_test("second").assertRowCount(Author, 1)
+            self.life.end_test()
+
+    def test_a_process_that_ends_before_its_test_says_so(self) -> None:
+        script = """
+            from dbtestcase import DatabaseTest, Life
+            class Plain(DatabaseTest):
+                url = "sqlite://"
+            Life(Plain).begin_test("the last one")
+        """
+        done = run_python(["-c", textwrap.dedent(script)], cwd=ROOT)
+        self.assertRegex(done.stderr, r"Plain.the last one was never ended: .*Call end_test\(\)")
 
 
 class AsyncIsolatedTest(unittest.IsolatedAsyncioTestCase):

@@ -55,6 +55,10 @@ CONFTEST = """
     adb = database_fixture(AsyncNotes)
 """
 
+OWN_MODELS = MODELS.replace("postgresql+psycopg://production.invalid/notes", "sqlite:///own.db", 1).replace(
+    "postgresql+psycopg://production.invalid/notes", "sqlite+aiosqlite:///own.db"
+)
+
 
 class PytestCase(unittest.TestCase):
     def run_pytest(self, test: str, *options: str, conftest: str = CONFTEST, **more: str) -> str:
@@ -193,6 +197,121 @@ class FunctionTest(PytestCase):
             """
         )
         self.assertOutcome(output, passed=6)
+
+    def test_marks_examples_and_the_applications_own_fixtures(self) -> None:
+        output = self.run_pytest(
+            """
+            import pytest
+            from hypothesis import HealthCheck, given, settings, strategies as st
+            from models import Note, engine, save
+            from sqlalchemy import select
+            from sqlalchemy.orm import Session
+
+            few = settings(max_examples=4, database=None, deadline=None,
+                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
+
+            @pytest.fixture(autouse=True)
+            def before():                       # of the application's: before, and after
+                yield "nothing of the database"
+
+            @pytest.fixture
+            def number(db):
+                with Session(engine) as session:
+                    note = Note(text="x")
+                    session.add(note)
+                    session.commit()
+                    yield note.id
+                    assert session.scalars(select(Note)).all()      # the test has not ended
+
+            @pytest.mark.dbtestcase(reset_sequences=True)
+            @pytest.mark.parametrize("time", range(2))
+            def test_ids(number, time):
+                assert number == 2
+
+            def test_other_ids(number):
+                pass
+
+            @few
+            @given(st.integers(0, 5))
+            def test_examples(db, number):
+                save("x")
+                db.assertRowCount(Note, 2)
+
+            class TestPlain:
+                def setup_example(self):
+                    save("by setup_example")
+
+                @few
+                @given(number=st.integers(0, 5))
+                def test_examples(self, db, number):
+                    save("x")
+                    db.assertRowCount(Note, 3)
+            """,
+            "--strict-markers",
+        )
+        self.assertOutcome(output, passed=5)
+
+    def test_what_is_written_wrongly_says_what_to_write(self) -> None:
+        output = self.run_pytest(
+            """
+            import pytest
+            from dbtestcase import DatabaseTest
+            from models import Base, Note, engine, save
+
+            @pytest.fixture(scope="module", autouse=True)
+            def early():
+                Base.metadata.create_all(engine)            # really there, in own.db
+                save("early")
+
+            @pytest.fixture
+            def before():
+                save("before")
+
+            @pytest.fixture(scope="session")
+            def wide(db):
+                pass
+
+            def test_1_early(db): pass
+            def test_2_runs(db): db.assertRowCount(Note, 1)
+            def test_3_before(before, db): pass
+            def test_4_runs(db): db.assertRowCount(Note, 1)
+            def test_5_wide(wide): pass
+
+            @pytest.mark.dbtestcase(reset_sequence=True)
+            def test_6(db): pass
+
+            @pytest.mark.dbtestcase(reset_sequences="no")
+            def test_7(db): pass
+
+            @pytest.mark.dbtestcase(reset_sequences=True)
+            def test_8(): pass
+
+            @pytest.mark.dbtestcase
+            def test_9(db): pass
+
+            def test_a_coroutine_is_forgotten(adb):
+                adb.assertRowCount(Note, 0)
+                adb.sync_session.add(Note(text="x"))
+                adb.assertRowCount(Note, 1)
+                with pytest.raises(Exception, match="test_a_coroutine_is_forgotten asked for `session`.*AsyncSession"):
+                    adb.session
+            """,
+            "--tb=short",
+            conftest=CONFTEST.replace("metadata =", 'url = "sqlite://"\n        metadata ='),
+            **{"models.py": OWN_MODELS},
+        )
+        self.assertOutcome(output, passed=3, failed=1, error=6)
+        self.assertRegex(
+            output, r"Notes was to begin after models.engine had been used on its own database at models.py:"
+        )
+        self.assertRegex(output, r"in save, called by test_it.py:\d+ in early")
+        self.assertRegex(output, "let the fixture there take `db` as an argument")
+        self.assertRegex(output, r"written to the test database at \S*models.py:\d+ in save before .*test_3_before")
+        self.assertIn("ScopeMismatch", output)
+        self.assertRegex(output, r"reset_sequence=True\): reset_sequence is no argument of it")
+        self.assertRegex(output, r"True or False")
+        self.assertRegex(output, r"test_8 has the mark dbtestcase, and uses no fixture")
+        self.assertRegex(output, r"it needs an argument by name")
 
     def test_in_parallel(self) -> None:
         require_module("xdist", "pytest-xdist")

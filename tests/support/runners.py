@@ -31,6 +31,9 @@ RUNNERS: dict[str, tuple[str, ...]] = {
     "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "xdist", "-rA", "-n", "2"),
     "unittest-parallel-class": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "class"),
     "unittest-parallel-test": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "test"),
+    # frameworks with a life of their own: what their users start
+    "zope.testrunner": ("-m", "zope.testrunner", "--test-path=.", "--tests-pattern", "^test_", "-v"),
+    "behave": ("-m", "behave", "--no-color"),
 }
 SERIAL_RUNNERS = ("unittest", "nose2", "pytest")
 PARALLEL_RUNNERS = ("nose2-mp", "xdist", "unittest-parallel-class", "unittest-parallel-test")
@@ -160,7 +163,8 @@ def run_suite(
     # Plugins that happen to be installed are not what is tested, and pytest compiles all of them in each run.
     env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
     done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python, new=new)
-    counts = (_count_pytest if "pytest" in RUNNERS[runner] else _count_unittest)(done)
+    count = _COUNTS.get(runner, _count_pytest if "pytest" in RUNNERS[runner] else _count_unittest)
+    counts = count(done)
     return Outcome((python, *command), done.returncode, done.stdout, done.stderr, **counts)
 
 
@@ -194,3 +198,25 @@ def _count_pytest(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
         "errors": found.get("error", found.get("errors", 0)),
         "skipped": found.get("skipped", 0),
     }
+
+
+def _count_zope(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """From ``Total: 6 tests, 0 failures, 0 errors and 0 skipped in 2.0 seconds.``."""
+    total = re.search(r"^Total: (\d+) tests, (\d+) failures, (\d+) errors and (\d+) skipped", done.stdout, re.MULTILINE)
+    tests, failed, errors, skipped = map(int, total.groups()) if total else (0, 0, 0, 0)
+    return {"passed": tests - failed - errors - skipped, "failed": failed, "errors": errors, "skipped": skipped}
+
+
+def _count_behave(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """From ``3 scenarios passed, 1 failed, 0 error, 0 skipped``."""
+    line = re.search(r"^\d+ scenarios? passed.*", done.stdout, re.MULTILINE)
+    found = {name: int(n) for n, name in re.findall(r"(\d+) (?:scenarios? )?(\w+)", line[0] if line else "")}
+    return {
+        "passed": found.get("passed", 0),
+        "failed": found.get("failed", 0),
+        "errors": found.get("error", 0) + found.get("errors", 0),
+        "skipped": found.get("skipped", 0),
+    }
+
+
+_COUNTS = {"zope.testrunner": _count_zope, "behave": _count_behave}

