@@ -18,8 +18,9 @@
         publish("Hello")
         blog.assertRowCount(models.Post, 1)
 
-:mod:`dbtestcase.pytest_marks` brings ``@pytest.mark.dbtestcase(reset_sequences=True)``.
-Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` prints a summary at the end.
+``@pytest.mark.dbtestcase(reset_sequences=True)`` is for one test.  Where the library is installed pytest loads this by
+itself, for the mark.  Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` prints a summary
+at the end.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from .cases import AsyncLife, DatabaseTest, Life, each_example_alone, is_ours
 from .errors import ConfigurationError, DBTestCaseError, MissingExtra
-from .pytest_marks import USES_DATABASE, options_of
-from .reporting import evidence_once
+
+if TYPE_CHECKING:  # pytest loads this module in every run of an environment: the rest loads where a fixture is made
+    from .cases import DatabaseTest, Life
 
 try:
     import pytest
@@ -43,15 +44,25 @@ except ImportError as error:
 
 __all__ = ["DatabaseFixture", "database_fixture"]
 
-C = TypeVar("C", bound=DatabaseTest)
+C = TypeVar("C", bound="DatabaseTest")
 
 
-def pytest_configure() -> None:
-    """``-p dbtestcase.pytest_plugin`` asks for the summary; importing :func:`database_fixture` does not."""
-    os.environ.setdefault("DBTESTCASE_SUMMARY", "1")
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark; where ``-p dbtestcase.pytest_plugin`` was written, ask for the summary."""
+    config.addinivalue_line(
+        "markers",
+        f"{_MARK}(reset_sequences): for one test with a database_fixture(): whether ids start from the same number",
+    )
+    if __name__ in config.known_args_namespace.plugins:
+        os.environ.setdefault("DBTESTCASE_SUMMARY", "1")
 
 
-_TEST = pytest.StashKey[DatabaseTest]()
+_MARK = "dbtestcase"
+_USES_DATABASE = pytest.StashKey[bool]()
+"""Set on a test that uses a fixture of :func:`database_fixture`."""
+
+_OPTIONS = ("reset_sequences",)
+_TEST: pytest.StashKey[DatabaseTest] = pytest.StashKey()
 _ERROR = pytest.StashKey[BaseException]()
 
 
@@ -72,7 +83,9 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
     :param autouse: whether all tests that see the fixture use it.
     :raises ConfigurationError: ``case`` is something else, or has hooks that nobody would await.
     """
-    lives = _Lives(case)
+    from .cases import AsyncLife, Life
+
+    lives = _Lives(case, Life)
     if hasattr(case, "asyncSetUp"):
         from .cases import AsyncTruncatingDatabaseTest
 
@@ -114,6 +127,8 @@ def _async_fixture(lives: _Lives[C], name: str | None, autouse: bool) -> Any:
 
 
 def _has_async_hooks(case: type[DatabaseTest]) -> bool:
+    from .cases import is_ours
+
     hooks = ("asyncSetUp", "asyncTearDown")
     return any(
         name in vars(base)
@@ -126,7 +141,7 @@ def _has_async_hooks(case: type[DatabaseTest]) -> bool:
 class _Lives(Generic[C]):
     """The life of a class, and of the same with what a mark says of it."""
 
-    def __init__(self, case: type[C], kind: type[Life[Any]] = Life) -> None:
+    def __init__(self, case: type[C], kind: type[Life[Any]]) -> None:
         self._case = case
         self._kind = kind
         self._lives: dict[tuple[tuple[str, bool], ...], Life[C]] = {(): kind(case)}
@@ -157,7 +172,7 @@ class _Lives(Generic[C]):
     def _life_for(self, request: pytest.FixtureRequest) -> Life[C]:
         plain = self._lives[()].case
         resets_always = plain._dbtestcase.resets_ids and not plain.reset_sequences
-        said = options_of(request.node, resets_always=resets_always)
+        said = _options_of(request.node, resets_always=resets_always)
         changed = (
             {} if resets_always else {name: value for name, value in said.items() if getattr(plain, name) != value}
         )
@@ -171,8 +186,10 @@ class _Lives(Generic[C]):
 @contextmanager
 def _given(test: DatabaseTest, request: pytest.FixtureRequest) -> Iterator[None]:
     """A test runs with the fixture's value."""
+    from .cases import each_example_alone
+
     node = request.node
-    node.stash[_TEST], node.stash[USES_DATABASE] = test, True
+    node.stash[_TEST], node.stash[_USES_DATABASE] = test, True
     function = getattr(node, "obj", None)
     if not _is_awaited(function):
         test._dbtestcase.is_awaited = False
@@ -218,6 +235,8 @@ class _Kept:
         if test is not None and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
             if call.when != "teardown":
                 item.stash[_ERROR] = call.excinfo.value
+            from .reporting import evidence_once
+
             for note in evidence_once(call.excinfo.value, test._dbtestcase.evidence):
                 report.sections.append(("Database (dbtestcase)", note))
         return report
@@ -231,3 +250,46 @@ def _kept(config: pytest.Config) -> _Kept:
         config.pluginmanager.register(found, name)
     assert isinstance(found, _Kept)
     return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Refuse a mark that nothing heeds."""
+    if item.get_closest_marker(_MARK) is not None and not item.stash.get(_USES_DATABASE, False):
+        raise ConfigurationError(
+            f"{item.nodeid} has the mark {_MARK}, and uses no fixture of database_fixture(): the mark does nothing.",
+            cause="a test that has lost its fixture, or a test case, whose class has attributes for this",
+            remedy="name the fixture among the test's arguments; on a test case write reset_sequences = True",
+        )
+
+
+def _options_of(item: Any, resets_always: bool = False) -> dict[str, bool]:
+    """What the marks of a test say.
+
+    :param resets_always: whether ids start from the same number whatever is written.
+    :raises ConfigurationError: a mark that is misspelt, or would be ignored.
+    """
+    mark = item.get_closest_marker(_MARK)
+    if mark is None:
+        return {}
+    written = (
+        f"@pytest.mark.{_MARK}({', '.join([*map(repr, mark.args), *(f'{n}={v!r}' for n, v in mark.kwargs.items())])})"
+    )
+    unknown = [name for name in mark.kwargs if name not in _OPTIONS]
+    if mark.args or unknown or not mark.kwargs:
+        raise ConfigurationError(
+            f"{item.nodeid} is marked {written}"
+            + (f": {unknown[0]} is no argument of it." if unknown else ": it needs an argument by name."),
+            cause="a misspelling",
+            remedy=f"@pytest.mark.{_MARK}(reset_sequences=True)",
+        )
+    value = mark.kwargs["reset_sequences"]
+    if not isinstance(value, bool) or (resets_always and not value):
+        raise ConfigurationError(
+            f"{item.nodeid} is marked {written}: that cannot be had.",
+            cause="in a committing class ids start from the same number in every test"
+            if isinstance(value, bool)
+            else "a word or a list where yes or no belongs: any word counts as yes",
+            remedy="take the mark away" if isinstance(value, bool) else "True or False",
+        )
+    return {"reset_sequences": value}

