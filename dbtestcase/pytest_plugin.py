@@ -19,8 +19,8 @@
         blog.assertRowCount(models.Post, 1)
 
 ``@pytest.mark.dbtestcase(reset_sequences=True)`` is for one test.  Where the library is installed pytest loads this by
-itself, for the mark.  Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` prints a summary
-at the end.
+itself, for the mark.  Test cases run under pytest without any of this.  ``-p dbtestcase.pytest_plugin`` asks for a
+summary.
 """
 
 from __future__ import annotations

@@ -248,6 +248,7 @@ class FunctionTest(PytestCase):
                     db.assertRowCount(Note, 3)
             """,
             "--strict-markers",
+            *("-p", "dbtestcase.pytest_plugin"),  # as pytest loads it by itself where the library is installed anew
         )
         self.assertOutcome(output, passed=5)
 
@@ -297,6 +298,7 @@ class FunctionTest(PytestCase):
                     adb.session
             """,
             "--tb=short",
+            *("-p", "dbtestcase.pytest_plugin"),
             conftest=CONFTEST.replace("metadata =", 'url = "sqlite://"\n        metadata ='),
             **{"models.py": OWN_MODELS},
         )
