@@ -15,6 +15,7 @@ from .endpoints import (
     endpoints_of_pool,
     endpoints_of_url,
     family_of,
+    meet,
 )
 from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
 from .late_imports import when_imported
@@ -44,6 +45,7 @@ __all__ = [
     "is_let_pass",
     "is_own",
     "letting_pass",
+    "meet",
     "open_wire",
     "own",
     "patient",

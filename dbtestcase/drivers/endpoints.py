@@ -8,12 +8,14 @@ import functools
 import getpass
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
+
+from .hosts import LOCAL, same_host
 
 __all__ = [
     "Endpoint",
@@ -23,6 +25,7 @@ __all__ = [
     "endpoints_of_pool",
     "endpoints_of_url",
     "family_of",
+    "meet",
 ]
 
 _LOCAL = {
@@ -47,6 +50,20 @@ class Endpoint:
     host: str
     port: str
     database: str
+
+
+def meet(some: Set[Endpoint], others: Set[Endpoint]) -> bool:
+    """Whether a database is among both, by whatever names of its server's host.
+
+    A name is looked up only where everything else is the same.
+    """
+    return not some.isdisjoint(others) or any(
+        (one.dialect, one.port, one.database) == (other.dialect, other.port, other.database)
+        and one.dialect != "sqlite"
+        and same_host(one.host, other.host)
+        for one in some
+        for other in others
+    )
 
 
 def endpoints_of_url(url: URL) -> frozenset[Endpoint]:
@@ -188,4 +205,4 @@ def _host(name: str) -> str:
     folder, _, file = name.rpartition("/")
     if file.startswith(".s.PGSQL."):  # pg8000 names the socket, libpq its folder
         name = folder
-    return "" if name in _LOCAL else name
+    return LOCAL if name in _LOCAL else name

@@ -31,6 +31,7 @@ from ..drivers import (
     is_harness,
     is_own,
     letting_pass,
+    meet,
 )
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
@@ -165,11 +166,11 @@ class Border:
         return board is self.leads
 
     def _is_test_database(self, endpoints: frozenset[Endpoint]) -> bool:
-        return not endpoints.isdisjoint(self.endpoints)
+        return meet(endpoints, self.endpoints)
 
     def _guards(self, endpoints: frozenset[Endpoint]) -> bool:
         """Whether a driver must not connect there by itself."""
-        return not endpoints.isdisjoint(self.leads.origins - self._elsewhere - self.endpoints)
+        return meet(endpoints, self.leads.origins) and not meet(endpoints, self._elsewhere | self.endpoints)
 
     def _may_be_held(self, pool: Pool) -> bool:
         return self.leads.holds(pool) or self._lets_pass(pool, pool._dialect)
@@ -340,7 +341,7 @@ class _Hooks:
             return
         endpoints = endpoints_of_connection(connection)
         for board in self._answering(border):
-            if not endpoints.isdisjoint(board.endpoints):
+            if meet(endpoints, board.endpoints):
                 with contextlib.suppress(Exception):  # the error below matters more
                     connection.close()
                 raise board.sandbox.note(
@@ -365,7 +366,7 @@ class _Hooks:
             return
         if self._boards and not is_harness():
             endpoints = endpoints_of_connection(connection)
-            if any(not endpoints.isdisjoint(board.endpoints) for board in self._answering(None)):
+            if any(meet(endpoints, board.endpoints) for board in self._answering(None)):
                 raise exc.DisconnectionError("a sandbox has begun")  # the pool connects again, through do_connect
 
     def _checkin(self, connection: Any, record: Any) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import Endpoint, endpoints_of_pool, watch_files
+from ..drivers import Endpoint, endpoints_of_pool, meet, watch_files
 from .named_engines import call_for_engines, is_engine, not_an_engine
 
 __all__ = ["Leads", "Until", "resolve_engines", "sync_engine_of"]
@@ -146,7 +146,7 @@ class Leads(ABC):
 
     def leads_from(self, endpoints: frozenset[Endpoint]) -> bool:
         """Whether an engine that would reach one of these databases is led, though nobody has named it."""
-        return not endpoints.isdisjoint(self.origins | self.aliases)
+        return meet(endpoints, self.origins | self.aliases)
 
     def url_that_speaks(self, dialect: Dialect) -> str:
         """The line that a class needs so that an engine of this driver can be led; empty where any can."""

@@ -20,6 +20,7 @@ from ..drivers import (
     endpoints_of_arguments,
     endpoints_of_connection,
     harness_connections,
+    meet,
     watching,
 )
 from ..errors import NotRunning, SandboxEscape
@@ -57,9 +58,7 @@ class Switchboard(Leads):
         """Connections are made on this wire from now on."""
         self._wire, self._sandbox = wire, sandbox
         self._driver, self._drivers = wire.driver, frozenset(getattr(wire, "drivers", (wire.driver,)))
-        self._watch = watching(
-            sandbox, lambda connection: not self.endpoints.isdisjoint(endpoints_of_connection(connection))
-        )
+        self._watch = watching(sandbox, lambda connection: meet(self.endpoints, endpoints_of_connection(connection)))
         self._watch.__enter__()
         add_board(self)
 
@@ -156,7 +155,7 @@ class Switchboard(Leads):
         :param after: the listener that asks; those after it have a say in the arguments.
         """
         found = endpoints_of_arguments(dialect, args, parameters)
-        if found.isdisjoint(self.endpoints) and not self.leads_from(found):
+        if not meet(found, self.endpoints) and not self.leads_from(found):
             return None
         self._refuse_other_driver(
             dialect,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.backends import Recipe, cleaning
-from dbtestcase.drivers import Endpoint, endpoints_of_connection, endpoints_of_url, own, patient
+from dbtestcase.drivers import Endpoint, endpoints_of_connection, endpoints_of_url, meet, own, patient
 from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
@@ -167,9 +167,7 @@ class TruncatingRun:
         here = endpoints_of_url(self.url)
         if here:
             # engines that the application makes from database_url in the middle of a test, as in the sandbox
-            self._watches.enter_context(
-                self.checkouts.watching(lambda raw: not here.isdisjoint(endpoints_of_connection(raw)))
-            )
+            self._watches.enter_context(self.checkouts.watching(lambda raw: meet(here, endpoints_of_connection(raw))))
 
     def end_use(self) -> None:
         """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
