@@ -23,7 +23,7 @@ from dbtestcase.backends.mysql.definitions import (
     read_definitions,
     restore_definitions,
 )
-from dbtestcase.backends.mysql.link import Link, ServerSaid, quoted
+from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
 from dbtestcase.backends.mysql.rows import Content, Copies, settle_sequence
 from dbtestcase.backends.mysql.server_state import ServerState
 from dbtestcase.backends.mysql.sessions import Sessions
@@ -110,19 +110,38 @@ class MySQLCleaner(Cleaner):
         if report.altered:
             now = read_state(self._link, self._state.second)
         counters, sequences = self._wanted.moved(now)
-        touched = (now.touched_since(self._state) | counters) & now.engines.keys()
+        touched = self._really_touched(now, counters) | (counters & now.engines.keys())
         if not touched and not sequences:
+            if not report.altered:
+                self._state = now
             return report, not report.altered
         inexact = [name for name in touched if name in self._wanted.copies and not self._wanted.copies[name].exact]
         if inexact:
             raise _BeginAnew(f"the server does not take back the history of {', '.join(inexact)}", report, exact=False)
         self._copies.put_back(self._wanted, now, sorted(touched), sorted(sequences), self._definitions)
-        after = read_state(self._link, self._state.second)
+        with_triggers = any(each.table in touched for each in self._definitions.values())
+        after = read_state(self._link, self._state.second, tables_only=not with_triggers)
         self._state = after.with_others_of(now, touched)
         disturbed = any(after.marks.get(name) != mark for name, mark in now.marks.items() if name not in touched)
+        disturbed |= bool(after.calculated - now.calculated - touched)
         disturbed |= self._wanted.moved(after) != (set(), set())
         report = report.joined(Report(restored=tuple(sorted(touched)), rewound=tuple(sorted(sequences))))
         return report, not disturbed and not report.altered
+
+    def _really_touched(self, now: State, counters: set[str]) -> set[str]:
+        """The tables whose rows may have changed; of those that are only too young to tell, not the empty ones.
+
+        A cleaning sets counters back, for which the server makes a table's definition anew: so these are many.
+        """
+        touched = now.touched_since(self._state) & now.engines.keys()
+        young = {
+            name
+            for name in touched - counters - now.versioned - self._wanted.copies.keys()
+            if now.marks[name] == self._state.marks.get(name) and now.engines[name] == "innodb"
+        }
+        looks = (f"(SELECT {literal(name)} FROM {quoted(name)} LIMIT 1)" for name in young)
+        filled = {str(name) for (name,) in self._link.rows(" UNION ALL ".join(looks))} if young else set()
+        return touched - young | filled
 
     def _put_back_definitions(self, now: State, look: Look, *, again: bool) -> Report:
         doubtful = now.doubtful_since(self._state)

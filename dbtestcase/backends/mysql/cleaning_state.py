@@ -7,8 +7,8 @@ table; ``ANALYZE TABLE`` leaves its time.  Where the user may not see that (it t
 tables of other engines, checksums are taken.
 
 Definitions: the time of each table's file on MariaDB, the server's own records of triggers, routines and events.  What
-says nothing of itself is always read.  A time has a second's precision, so whatever is as young as the state that is
-compared with counts as changed.  Nothing here is counted for the server as a whole: others work on it too.
+says nothing of itself is always read.  A time has a second's precision, so whatever is of the very second of the state
+that is compared with counts as changed.  Nothing here is counted for the server as a whole: others work on it too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = ["State", "keep_counters", "read_state"]
 
 _MAY_NOT = {1044, 1142, 1143, 1227, 1370}
 _NO_SUCH = {1049, 1109, 1146}
+_LATE = 0.02  # seconds by which the clock of files may be late
 _ELSEWHERE = {"mrg_myisam", "blackhole", "federated", "connect", "spider", "s3"}
 """Engines whose rows are not in the database."""
 
@@ -44,10 +45,11 @@ class Stamp:
 class State:
     """What is compared.
 
-    ``second``: the server's time before the look.  ``stamps``: of every object.  ``engines``: of the tables whose rows
-    are in the database, in lower case.  ``versioned``: those with a history.  ``marks``: for each table something that
-    differs if its rows may have changed.  ``counters``: where ``AUTO_INCREMENT`` stands.  ``sequences``: the one row
-    of each.
+    ``second``: the server's time before the look, by the clock of its files.  ``stamps``: of every object.
+    ``engines``: of the tables whose rows are in the database, in lower case.  ``versioned``: those with a history.
+    ``marks``: for each table something that differs if its rows may have changed.  ``calculated``: the tables whose
+    counter may have started anew since.  ``counters``: where ``AUTO_INCREMENT`` stands.  ``sequences``: the one row of
+    each.
     """
 
     second: int
@@ -55,28 +57,29 @@ class State:
     engines: dict[str, str] = field(default_factory=dict)
     versioned: frozenset[str] = frozenset()
     marks: dict[str, object] = field(default_factory=dict)
+    calculated: frozenset[str] = frozenset()
     counters: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def doubtful_since(self, before: State) -> list[Key]:
         """The objects that may not be what they were."""
-        young = before.second - 1  # the clock of files is some milliseconds late
         return [
             key
             for key in self.stamps.keys() | before.stamps.keys()
             if (now := self.stamps.get(key)) is None
             or now.second is None
-            or now.second >= young
+            or now.second >= before.second
             or now != before.stamps.get(key)
         ]
 
     def touched_since(self, before: State) -> set[str]:
         """The tables whose rows may not be what they were."""
-        young = before.second - 1
         return {
             name
             for name, mark in self.marks.items()
-            if mark != before.marks.get(name) or (self.stamps["TABLE", name].second or 0) >= young
+            if mark != before.marks.get(name)
+            or name in self.calculated
+            or (self.stamps["TABLE", name].second or 0) >= before.second
         }
 
     def with_others_of(self, before: State, names: set[str]) -> State:
@@ -98,20 +101,22 @@ def keep_counters(link: Link) -> None:
             link.rows(f"ALTER TABLE {quoted(name)} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0")
 
 
-def read_state(link: Link, since: int) -> State:
+def read_state(link: Link, since: int, *, tables_only: bool = False) -> State:
     """What the server says now.
 
     :param since: the second from which on calculated statistics matter.
+    :param tables_only: leave out what is neither table, view nor sequence.
     """
-    ((second,),) = link.rows("SELECT FLOOR(UNIX_TIMESTAMP(SYSDATE(6)))")
+    ((second,),) = link.rows(f"SELECT FLOOR(UNIX_TIMESTAMP(SYSDATE(6)) - {_LATE})")
     state = State(int(second))
-    try:
-        database = link.rows(f"SHOW CREATE DATABASE {quoted(link.database)}")
-    except ServerSaid as error:
-        if error.number not in _NO_SUCH:
-            raise
-        return state  # there is no database any more
-    state.stamps["DATABASE", link.database] = Stamp(0, database[0][1])
+    if not tables_only:
+        try:
+            database = link.rows(f"SHOW CREATE DATABASE {quoted(link.database)}")
+        except ServerSaid as error:
+            if error.number not in _NO_SUCH:
+                raise
+            return state  # there is no database any more
+        state.stamps["DATABASE", link.database] = Stamp(0, database[0][1])
     files: dict[str, str] = {}
     updates: dict[str, object] = {}
     versioned = set()
@@ -132,12 +137,13 @@ def read_state(link: Link, since: int) -> State:
             if counter is not None:
                 state.counters[name] = int(counter)
     state.sequences.update(_sequences(link, list(state.sequences)))
-    counted = _counted(link, files, since)
+    counted, calculated = _counted(link, files, since)
     state.marks.update({name: (mark, updates[name]) for name, mark in counted.items()})
     state.marks.update(_checksums(link, [name for name in state.engines if name not in counted]))
-    _add_triggers(link, state)
-    _add_records(link, state)
-    return replace(state, versioned=frozenset(versioned))
+    if not tables_only:
+        _add_triggers(link, state)
+        _add_records(link, state)
+    return replace(state, versioned=frozenset(versioned), calculated=calculated)
 
 
 def _tables(link: Link) -> list[tuple[str, str, str, Any, object, Any, str]]:
@@ -163,10 +169,10 @@ def _sequences(link: Link, names: list[str]) -> dict[str, tuple[object, ...]]:
     return {str(name): tuple(found) for name, *found in rows}
 
 
-def _counted(link: Link, files: dict[str, str], since: int) -> dict[str, object]:
-    """The counters of InnoDB's tables, by their names; only of those that it can be asked for."""
+def _counted(link: Link, files: dict[str, str], since: int) -> tuple[dict[str, object], frozenset[str]]:
+    """The counters of InnoDB's tables, by their names, and those calculated anew; only what it can be asked for."""
     if not files:
-        return {}
+        return {}, frozenset()
     view = "INNODB_SYS_TABLESTATS" if link.is_mariadb else "INNODB_TABLESTATS"
     prefix = literal(link.file_name + "/")
     try:
@@ -176,19 +182,19 @@ def _counted(link: Link, files: dict[str, str], since: int) -> dict[str, object]
         )
         calculated = link.rows(
             f"SELECT table_name FROM mysql.innodb_table_stats WHERE database_name = {literal(link.database)}"
-            f" AND last_update >= FROM_UNIXTIME({since - 1})"
+            f" AND last_update >= FROM_UNIXTIME({since})"
         )
     except ServerSaid as error:
         if error.number not in _MAY_NOT | _NO_SUCH:
             raise
-        return {}
+        return {}, frozenset()
     found: dict[str, list[object]] = {}
     for path, *values in rows:
         name = files.get(_part_of(str(path).partition("/")[2]))
         if name is not None:
             found.setdefault(name, []).append((path, *values))
     marks: dict[str, object] = {name: tuple(sorted(parts, key=repr)) for name, parts in found.items()}
-    return marks | {name: object() for (each,) in calculated if (name := _part_of(str(each))) in marks}
+    return marks, frozenset(_part_of(str(each)) for (each,) in calculated) & marks.keys()
 
 
 def _part_of(name: str) -> str:
