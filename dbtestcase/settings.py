@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +27,14 @@ VARIABLES = (
     "DBTESTCASE_POSTGRES_BIN",
     "DBTESTCASE_REPORT",
     "DBTESTCASE_SQL",
+    "DBTESTCASE_STAY",
     "DBTESTCASE_SUMMARY",
     "DBTESTCASE_URL",
 )
 """Every variable that means something; another one that begins like these is an error."""
+
+
+LONGEST_STAY = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Settings:
         The default below the home folder gives way to the temp folder, for users that have no home.
     :ivar keep: whether the rows of a failing test are kept in a database of their own (``DBTESTCASE_KEEP``).
     :ivar sql: which tests show their statements: failing ones, all, or none (``DBTESTCASE_SQL``).
+    :ivar stay: for how many seconds a disposable PostgreSQL waits for the next run (``DBTESTCASE_STAY``); 0: it ends.
     :ivar report: the files that a run writes about itself, ``.html`` and ``.json`` (``DBTESTCASE_REPORT``).
     :ivar summary: whether a run ends with a few lines about itself (``DBTESTCASE_SUMMARY``).
     """
@@ -53,6 +59,7 @@ class Settings:
     cache_is_chosen: bool = False
     keep: Keep = "never"
     sql: Sql = "fail"
+    stay: float = 0.0
     report: tuple[Path, ...] = ()
     summary: bool = False
 
@@ -82,6 +89,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_is_chosen=chosen,
         keep=cast(Keep, _one_of(environ, "DBTESTCASE_KEEP", ("never", "fail"))),
         sql=cast(Sql, _one_of(environ, "DBTESTCASE_SQL", ("fail", "all", "off"))),
+        stay=_stay(environ),
         report=_report(environ),
         summary=_one_of(environ, "DBTESTCASE_SUMMARY", ("0", "1")) == "1",
     )
@@ -142,6 +150,21 @@ def _cache(environ: Mapping[str, str]) -> tuple[Path | None, bool]:
         return (Path(home) if home else Path.home()) / ".cache" / "dbtestcase", False
     except RuntimeError:  # a user without an entry among the accounts, as containers have them
         return Path("/nonexistent/.cache/dbtestcase"), False
+
+
+def _stay(environ: Mapping[str, str]) -> float:
+    text = environ.get("DBTESTCASE_STAY", "").strip().lower()
+    if text in ("", "0", "off"):
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds <= LONGEST_STAY:
+        raise ConfigurationError(
+            f"DBTESTCASE_STAY is {environ['DBTESTCASE_STAY']!r}, which is no time.",
+            cause="it is a number with a unit: s, m or h; a day at most.",
+            remedy="write 90s, 10m or 2h, or unset it: then a server ends with its run.",
+        )
+    return seconds
 
 
 def _report(environ: Mapping[str, str]) -> tuple[Path, ...]:

@@ -105,7 +105,8 @@ class Provisioning:
                 base=base,
                 settings=settings,
                 mode=self.cls.database,
-                disposable=disposable,
+                # where the server stays, the next run is to find it without this database
+                disposable=disposable and not (settings.stay and server_url.get_backend_name() == "postgresql"),
                 transactional=transactional,
             )
 

@@ -102,8 +102,7 @@ class ClusterServer(Server):
         cache: ClusterCache | None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        self.version = programs.version
-        self._programs, self._account, self._place, self._cache = programs, account, place, cache
+        self._begin(programs, account, place, cache)
         self._meanwhile = meanwhile
         folder = RunFolder.create(place)
         try:
@@ -113,14 +112,21 @@ class ClusterServer(Server):
             raise
         finally:
             folder.let_go()
-        self._run_folder, self._folder = folder, folder.path
-        self.data = folder.path / "data"
-        self._unsaved = self._closed = False
+        self._use(folder)
         try:
             self._start()
         except BaseException:
             self._watcher.close()
             raise
+
+    def _begin(self, programs: Programs, account: Account, place: Path, cache: ClusterCache | None) -> None:
+        self.version = programs.version
+        self._programs, self._account, self._place, self._cache = programs, account, place, cache
+        self._unsaved = self._closed = False
+
+    def _use(self, folder: RunFolder) -> None:
+        self._run_folder, self._folder = folder, folder.path
+        self.data = folder.path / "data"
 
     def _start(self) -> None:
         cluster = self._fill()

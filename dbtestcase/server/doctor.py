@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import psycopg
@@ -20,6 +21,7 @@ from dbtestcase.server.folders import run_places
 from dbtestcase.server.postgresql import start
 from dbtestcase.server.programs import Programs, find_programs
 from dbtestcase.server.room import MIB, room_in
+from dbtestcase.server.staying import waiting
 from dbtestcase.server.watcher import LARGEST_CACHE
 from dbtestcase.settings import Settings, read_settings
 
@@ -101,8 +103,12 @@ def _examine_disposable(settings: Settings, say: Callable[[str], object]) -> Non
     _examine_cache(settings, programs, say)
     places = [f"{place} ({room_in(place) // MIB} MiB free)" for place in run_places(account)]
     say(f"data         {', else '.join(places) or 'nowhere: no folder can be written'}")
+    if settings.stay:
+        say(f"stays        for {settings.stay:.0f} s after a run (DBTESTCASE_STAY), for the next one to use")
+    for folder in waiting(run_places(account)):
+        say(f"             one waits for a run now: {folder}; python -m dbtestcase prune ends it")
     started = time.perf_counter()
-    with start(settings) as server:
+    with start(replace(settings, stay=0.0)) as server:
         say(f"tried        started in {time.perf_counter() - started:.2f} s, data in {server.data.parent.parent}")
 
 

@@ -22,14 +22,14 @@ from pathlib import Path
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import say
 from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.watcher import DOOR, OWN, remove_tree
+from dbtestcase.server.watcher import DOOR, FREE, OWN, remove_tree
 
 __all__ = ["RunFolder", "is_full", "locked", "make_folder", "private_folder", "private_folders", "run_places", "sweep"]
 __all__ += ["temp_places"]
 
 RAM = Path("/dev/shm")
 LONGEST_PLACE = 60  # bytes: the path of a Unix socket below it must stay under 104
-_RUN = re.compile(rf"(\d+-[0-9a-f]{{8}})({re.escape(DOOR)}|{re.escape(OWN)})?")
+_RUN = re.compile(rf"(\d+-[0-9a-f]{{8}})({re.escape(DOOR)}|{re.escape(OWN)}|\.[0-9a-f]{{8}}{re.escape(FREE)})?")
 
 
 def temp_places() -> list[Path]:
@@ -254,6 +254,8 @@ def _remove(path: Path) -> bool:
     """Whether all is gone; the lock goes last, since without it nobody would look again."""
     door, lock = path.with_suffix(DOOR), path.with_suffix(".lock")
     door.unlink(missing_ok=True)
+    for free in path.parent.glob(f"{path.name}.*{FREE}"):
+        free.unlink(missing_ok=True)
     gone = remove_tree(str(path.with_name(path.name + OWN))) and remove_tree(str(path))
     if gone:
         lock.unlink(missing_ok=True)

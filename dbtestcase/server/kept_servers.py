@@ -16,7 +16,7 @@ from pathlib import Path
 from dbtestcase.server.folders import private_folders
 from dbtestcase.server.watcher import DOOR
 
-__all__ = ["KEEP_HOURS", "MOST_KEPT", "end_kept", "end_oldest"]
+__all__ = ["KEEP_HOURS", "MOST_KEPT", "end_kept", "end_oldest", "wait_for_end"]
 
 KEEP_HOURS = 4
 MOST_KEPT = 10
@@ -33,7 +33,7 @@ def end_kept(places: list[Path]) -> Iterator[Path]:
     """End the servers that stay in ``places``, and wait until each is gone; their folders."""
     for door in _doors(places):
         if _knock(door):
-            _wait_for_end(door.with_suffix(".lock"))
+            wait_for_end(door.with_suffix(".lock"))
             yield door.with_suffix("")
 
 
@@ -64,7 +64,7 @@ def _knock(door: Path) -> bool:
         os.close(writing)
 
 
-def _wait_for_end(lock: Path) -> None:
+def wait_for_end(lock: Path) -> None:
     """Wait until watcher and server have let go of the lock; the watcher kills a server that does not end."""
     with suppress(FileNotFoundError):
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)

@@ -90,6 +90,8 @@ def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) ->
         def make(place: Path) -> MariaDBServer:
             return MariaDBServer(programs, account, place, cache, meanwhile)
 
+        if settings.stay:
+            say("DBTESTCASE_STAY is for PostgreSQL: MariaDB ends with the run")
         return start_in_room("MariaDB", account, cache, INITIALISED_SIZE, make)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,12 @@ from dbtestcase.server.account import Account, has_entry, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
-from dbtestcase.server.folders import RAM, is_full, temp_places
+from dbtestcase.server.folders import RAM, RunFolder, is_full, run_places, temp_places
 from dbtestcase.server.kept_servers import KEEP_HOURS, MOST_KEPT, end_oldest
+from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.server.room import MIB, room_in
+from dbtestcase.server.staying import staying_name, take
 from dbtestcase.server.watcher import Unreadable, copy_tree, remove_tree
 from dbtestcase.settings import Settings
 
@@ -43,7 +46,16 @@ def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) ->
         def make(place: Path) -> PostgreSQLServer:
             return PostgreSQLServer(programs, account, place, cache, meanwhile)
 
-        return start_in_room("PostgreSQL", account, cache, INITIALISED_SIZE, make)
+        if not settings.stay:
+            return start_in_room("PostgreSQL", account, cache, INITIALISED_SIZE, make)
+        name = staying_name(programs, cache)
+        found = take(run_places(account), name)
+        if found is not None:
+            server = PostgreSQLServer.taken(programs, account, cache, *found)
+        else:
+            server = start_in_room("PostgreSQL", account, cache, INITIALISED_SIZE, make)
+        server.stay(settings.stay, name)
+        return server
 
 
 class PostgreSQLServer(ClusterServer):
@@ -66,8 +78,27 @@ class PostgreSQLServer(ClusterServer):
         meanwhile: Callable[[], object],
     ) -> None:
         super().__init__(programs, account, place, cache, meanwhile)
+
+    @classmethod
+    def taken(
+        cls, programs: Programs, account: Account, cache: ClusterCache | None, path: Path, connection: socket.socket
+    ) -> PostgreSQLServer:
+        """One that another run has left, which belongs to this process from now on.
+
+        :param path: its folder.
+        :param connection: to its watcher.
+        """
+        server = cls.__new__(cls)
+        server._begin(programs, account, path.parent.parent, cache)
+        folder = RunFolder(path, path.with_suffix(".lock"), -1)
+        server._watcher = WatcherProcess.taken(folder, connection)
+        server._use(folder)
+        return server
+
+    def _use(self, folder: RunFolder) -> None:
+        super()._use(folder)
         self._is_kept = False
-        query = {"host": str(self._folder), "port": "5432"}
+        query = {"host": str(folder.path), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
 
     # -- starting
@@ -174,6 +205,10 @@ class PostgreSQLServer(ClusterServer):
         return None
 
     # -- ending
+
+    def stay(self, seconds: float, name: str) -> None:
+        """Wait for the next run when this process has ended; see :mod:`dbtestcase.server.staying`."""
+        self._watcher.order("stay", seconds=seconds, name=name)
 
     def keep(self) -> None:
         if not self._is_kept and self._watcher.ours and not self._closed:

@@ -31,6 +31,7 @@ def prepare_cache(settings: Settings) -> Iterator[str]:
             cause="DBTESTCASE_CACHE is off.",
             remedy="name a folder that the tests' user may read: DBTESTCASE_CACHE=/opt/dbtestcase",
         )
+    settings = dataclasses.replace(settings, stay=0.0)
     with postgresql.start(settings) as server:  # the proof that it can be started
         yield _publish(ClusterCache(root, cluster.cache_name(find_programs(settings))), f"PostgreSQL {server.version}")
     try:

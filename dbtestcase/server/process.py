@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
 import weakref
@@ -36,6 +37,7 @@ class WatcherProcess:
         self._folder = folder
         self._received = b""
         self._publishing = 0
+        self._connection: socket.socket | None = None
         orders, self._orders = os.pipe()
         self._events, events = os.pipe()
         uid, gid = (account.uid, account.gid) if account.switched else (-1, -1)
@@ -65,6 +67,19 @@ class WatcherProcess:
             os.close(orders)
             os.close(events)
         _open.add(self)
+
+    @classmethod
+    def taken(cls, folder: RunFolder, connection: socket.socket) -> WatcherProcess:
+        """One that waited for an owner, which this process is now.
+
+        :param connection: to the watcher, which has said so.
+        """
+        made = cls.__new__(cls)
+        made._owner, made._folder, made._received, made._publishing = os.getpid(), folder, b"", 0
+        made._pid, made._connection = 0, connection  # it is no child of this process
+        made._orders, made._events = os.dup(connection.fileno()), os.dup(connection.fileno())
+        _open.add(made)
+        return made
 
     @property
     def ours(self) -> bool:
@@ -116,8 +131,7 @@ class WatcherProcess:
         if not self.ours or self._orders < 0:
             return []
         _open.discard(self)
-        os.close(self._orders)
-        self._orders = -1
+        self._close_orders()
         if not wait and not self._publishing and not self._has_ended():
             os.close(self._events)
             return []
@@ -126,20 +140,31 @@ class WatcherProcess:
         while (event := self.event(max(until - time.monotonic(), 0.0))) is not None:
             unread.append(event)
         os.close(self._events)
-        if unread and unread[-1]["event"] == "kept":
+        if unread and unread[-1]["event"] in ("kept", "free"):
             return unread
         if time.monotonic() >= until and self._publishing:
             say(f"new templates are still being written to the cache; process {self._pid} does so, and ends then")
             return unread
         with suppress(ChildProcessError):  # the application waits for any child, and has waited for this one
-            if time.monotonic() >= until:
+            if time.monotonic() >= until and self._pid:
                 say(f"the process {self._pid} did not end the server within {timeout:.0f} s: killed")
                 os.kill(self._pid, signal.SIGKILL)  # the kernel ends the server with it
-            os.waitpid(self._pid, 0)
+            if self._pid:
+                os.waitpid(self._pid, 0)
         self._folder.remove()  # there is nothing left to remove, unless the watcher was killed
         return unread
 
+    def _close_orders(self) -> None:
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+            self._connection.close()
+        os.close(self._orders)
+        self._orders = -1
+
     def _has_ended(self) -> bool:
+        if not self._pid:
+            return False
         try:
             return os.waitpid(self._pid, os.WNOHANG)[0] != 0
         except ChildProcessError:  # the application waits for any child, and has waited for this one
@@ -148,6 +173,8 @@ class WatcherProcess:
     def let_go(self) -> None:
         """In a forked child: close this end, and do nothing else."""
         if self._orders >= 0:
+            if self._connection is not None:
+                self._connection.close()
             os.close(self._orders)
             os.close(self._events)
             self._orders = -1

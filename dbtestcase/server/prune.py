@@ -12,6 +12,7 @@ from dbtestcase.errors import ServerError
 from dbtestcase.server.cache import cache_folders, size_of
 from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
 from dbtestcase.server.kept_servers import end_kept
+from dbtestcase.server.staying import end_waiting
 from dbtestcase.server.watcher import remove_tree
 from dbtestcase.settings import Settings
 
@@ -27,6 +28,7 @@ def prune_machine(settings: Settings) -> list[str]:
     places = _places()
     try:
         removed = [f"server with the rows of failing tests: {path}" for path in end_kept(places)]
+        removed += [f"server that waited for a run: {path}" for path in end_waiting(places)]
         removed += [f"data that a killed run left: {path}" for path in sweep(places)]
         for folder in cache_folders(settings):
             removed += _prune_cache(folder)

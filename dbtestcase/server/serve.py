@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 
 from sqlalchemy import make_url
 
@@ -33,7 +34,7 @@ def keep_running(settings: Settings, kind: str | None = None) -> int:
 
     before = {number: signal.signal(number, ended) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with disposable_server(settings, kind=kind) as server:
+        with disposable_server(replace(settings, stay=0.0), kind=kind) as server:
             print(shown(server.url), flush=True)
             print(
                 f"dbtestcase: {title} {server.version} runs until Ctrl-C; in another shell: "

@@ -5,9 +5,10 @@ load quickly.  It speaks with its owner in lines of JSON:
 
 - it reads orders: ``copy`` (a cluster of the cache into the server's folder, and then ``start``), ``start`` (a server's
   command), ``run`` (a command to be run while the server runs, followed by ``publish``), ``finish`` (the server is to
-  end in order), ``keep`` (the server is to go on when the owner has ended) and ``stop``; the end of its input is
-  ``stop`` as well, so an owner that dies needs to say nothing;
-- it writes what happened: ``copied``, ``uncopied``, ``ready``, ``failed``, ``published``, ``ended``, ``kept``.
+  end in order), ``keep`` (the server is to go on when the owner has ended), ``stay`` (it is to wait for another owner
+  then, for so long) and ``stop``; the end of its input is ``stop`` as well, so an owner that dies needs to say nothing;
+- it writes what happened: ``copied``, ``uncopied``, ``ready``, ``failed``, ``published``, ``ended``, ``kept``,
+  ``free``, ``taken``.
 
 It has a session of its own, so that the Ctrl-C that ends a run does not reach the server before the run has ended.  It
 notices its owner's end by the end of its input, and by the process itself: forked children of the owner keep the
@@ -39,6 +40,7 @@ UNUSED_SECONDS = 30 * 24 * 3600.0  # after which a cached cluster goes
 LARGEST_CACHE = 1 << 30  # bytes of the clusters of one version's projects
 POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".kept"  # the suffix of the named pipe of a server that has outlived its owner
+FREE = ".free"  # the suffix of the socket of a server that waits for its next owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
 RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
 WAS_FULL = "full"  # the file in the watcher's own folder that says that they are given up
@@ -251,12 +253,16 @@ class Watcher:
         self.ready_text = ""
         self.stop_signal = int(signal.SIGQUIT)
         self.keep_seconds = 0.0
+        self.stay_seconds, self.stay_name = 0.0, ""
+        self.is_taken = False
         self.own, self.door = folder + OWN, folder + DOOR
         self.reserved = os.path.join(self.own, "reserve")
         self.reserve_at = 0.0
 
     def say(self, event: str, **details: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the owner is gone, or does not listen any more
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # the owner is gone, or does not listen any more
             os.write(1, json.dumps({"event": event} | details).encode() + b"\n")
 
     # -- programs
@@ -320,6 +326,12 @@ class Watcher:
     def keep(self, order: dict[str, Any]) -> None:
         """When the owner has ended, the server goes on for so many seconds."""
         self.keep_seconds = order["seconds"]
+
+    def stay(self, order: dict[str, Any]) -> None:
+        """When the owner has ended, the server waits for another one, for so many seconds."""
+        import socket  # noqa: F401  # what is there now may be gone by then
+
+        self.stay_seconds, self.stay_name = order["seconds"], order["name"]
 
     def read_output(self) -> None:
         block = os.read(self.output, 1 << 16)
@@ -421,9 +433,13 @@ class Watcher:
         poll = select.poll()
         poll.register(0, select.POLLIN)
         patience: float | None = None
-        if sys.platform == "linux":
+        owner = -1
+        if self.is_taken and not self.owner:  # a process that cannot be seen from here: its connection tells
+            pass
+        elif sys.platform == "linux":
             try:
-                poll.register(os.pidfd_open(self.owner), select.POLLIN)
+                owner = os.pidfd_open(self.owner)
+                poll.register(owner, select.POLLIN)
             except ProcessLookupError:
                 return
             except OSError:  # a kernel or a sandbox without it
@@ -431,7 +447,7 @@ class Watcher:
         else:
             patience = POLL_SECONDS
         watched = -1
-        while os.getppid() == self.owner:
+        while self.is_taken or os.getppid() == self.owner:
             if self.output != watched:
                 if self.output >= 0:
                     poll.register(self.output, select.POLLIN)
@@ -450,13 +466,15 @@ class Watcher:
                     if not self.follow_orders():
                         return
                 else:
+                    os.close(owner)
                     return self.follow_last_orders()  # the owner's process has ended
         self.follow_last_orders()
 
     def follow_orders(self) -> bool:
         """Do what the input says; whether there may be more to come."""
         orders = self.read_orders()
-        does = {"copy": self.copy, "start": self.start, "run": self.run, "finish": self.finish, "keep": self.keep}
+        does = {"copy": self.copy, "start": self.start, "run": self.run, "finish": self.finish}
+        does |= {"keep": self.keep, "stay": self.stay}
         for order in orders:
             if order["do"] == "stop":
                 return False
@@ -469,14 +487,78 @@ class Watcher:
         with contextlib.suppress(BlockingIOError):
             while orders := self.read_orders():
                 for order in orders:
-                    if order["do"] == "keep":
-                        self.keep(order)
+                    if order["do"] in ("keep", "stay"):
+                        getattr(self, order["do"])(order)
 
     def read_orders(self) -> list[dict[str, Any]]:
         """The orders that have come; none at the end of the input, or where one is not complete."""
-        block = os.read(0, 1 << 16)
+        try:
+            block = os.read(0, 1 << 16)
+        except ConnectionResetError:  # an owner that has ended before it has read all that was said
+            block = b""
         *lines, self.received = (self.received + block).split(b"\n") if block else (b"",)
         return [json.loads(line) for line in lines]
+
+    def wait_for_owner(self) -> bool:
+        """Where the server is to stay: wait until somebody takes it or wants its end, or the time is up.
+
+        :returns: whether it is taken.
+        Only who may write to the socket can connect: this user.
+        """
+        if not self.stay_seconds or self.keep_seconds or self.output < 0:
+            return False
+        import socket
+
+        path = f"{self.folder}.{self.stay_name}{FREE}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            listening.bind(path)
+            listening.listen(1)
+            self.say("free")
+            self.leave_owner()
+            until = time.monotonic() + self.stay_seconds
+            self.stay_seconds, self.is_taken = 0.0, False
+            poll = select.poll()
+            poll.register(self.output, select.POLLIN)
+            poll.register(listening, select.POLLIN)
+            try:
+                while self.output >= 0 and (left := until - time.monotonic()) > 0:
+                    for descriptor, _ in poll.poll(left * 1000):
+                        if descriptor == self.output:
+                            self.read_output()
+                        elif (asked := self.meet(listening.accept()[0])) != "":
+                            return asked == "take"
+            finally:
+                os.unlink(path)
+        return False
+
+    def meet(self, connection: Any) -> str:
+        """Somebody has connected: ``take``, ``end``, or nothing that is understood."""
+        import struct
+
+        with connection:
+            connection.settimeout(1.0)
+            try:
+                asked = connection.recv(64).decode().strip()
+            except OSError:
+                return ""
+            if asked == "take":
+                connection.setblocking(True)
+                self.owner = 0
+                if sys.platform == "linux":
+                    so_peercred = 17
+                    self.owner = struct.unpack("3i", connection.getsockopt(1, so_peercred, 12))[0]
+                os.dup2(connection.fileno(), 0)
+                os.dup2(connection.fileno(), 1)
+                self.is_taken, self.received = True, b""
+                self.say("taken")
+            return asked if asked in ("take", "end") else ""
+
+    def leave_owner(self) -> None:
+        """Whoever reads what the run has printed is to see its end."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        os.close(null)
 
     def linger(self) -> None:
         """Where the server is to stay: wait until somebody asks for its end, the time is up, or it ends of itself."""
@@ -485,9 +567,7 @@ class Watcher:
         os.mkfifo(self.door, 0o600)
         door = os.open(self.door, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # both ends: it never reads as closed
         self.say("kept")
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):  # whoever reads what the run has printed is to see its end
-            os.dup2(null, number)
+        self.leave_owner()
         until = time.monotonic() + self.keep_seconds
         poll = select.poll()
         poll.register(self.output, select.POLLIN)
@@ -546,6 +626,8 @@ def main() -> None:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, ending)
             watcher.watch()
+            while watcher.wait_for_owner():
+                watcher.watch()
             watcher.linger()
             os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # whoever reads what the run has printed is to see its end
         except Ending:
