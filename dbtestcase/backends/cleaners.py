@@ -1,8 +1,7 @@
-"""Which module cleans the databases of which dialect; the modules are imported when they are needed."""
+"""What puts a database back after a committing test."""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from types import TracebackType
@@ -11,9 +10,8 @@ from typing import Protocol, Self
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
-from dbtestcase.errors import ConfigurationError
 
-__all__ = ["Backend", "Cleaner", "Reclonable", "backend_for", "register"]
+__all__ = ["Cleaner", "Cleaning", "Reclonable"]
 
 
 class Reclonable(Protocol):
@@ -98,40 +96,11 @@ class Cleaner(ABC):
         self.close()
 
 
-class Backend(Protocol):
-    """What the module of a dialect offers as ``BACKEND``."""
+class Cleaning(Protocol):
+    """What the module ``cleaning`` of a dialect's folder offers as ``BACKEND``."""
 
     def install(self, url: URL) -> None: ...
 
     def uninstall(self, url: URL) -> None: ...
 
     def connect(self, url: URL, database: Reclonable | None) -> Cleaner: ...
-
-
-_modules = {
-    "postgresql": "dbtestcase.backends.postgresql.cleaning",
-    "sqlite": "dbtestcase.backends.sqlite.cleaning",
-    "mysql": "dbtestcase.backends.mysql.cleaning",
-    "mariadb": "dbtestcase.backends.mysql.cleaning",
-}
-
-
-def register(dialect: str, module: str) -> None:
-    """Let ``module`` (which has a :class:`Backend` as ``BACKEND``) clean the databases of a dialect."""
-    _modules[dialect] = module
-
-
-def backend_for(url: URL) -> Backend:
-    """The backend for the dialect of ``url``.
-
-    :raises ConfigurationError: there is none.
-    """
-    dialect = url.get_backend_name()
-    if dialect not in _modules:
-        raise ConfigurationError(
-            f"Committed rows of {dialect} databases cannot be cleaned.",
-            cause=f"only {', '.join(sorted(_modules))} can be so far.",
-            remedy="use DatabaseTest, which never commits.",
-        )
-    backend: Backend = importlib.import_module(_modules[dialect]).BACKEND
-    return backend

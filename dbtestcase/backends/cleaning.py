@@ -19,8 +19,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable, backend_for, register
+from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.registry import cleaning_for
 
 __all__ = [
     "Cleaner",
@@ -31,7 +32,6 @@ __all__ = [
     "Session",
     "cleaner_for",
     "install",
-    "register",
     "uninstall",
     "version",
 ]
@@ -44,12 +44,12 @@ def install(url: URL) -> None:
 
     :raises CleaningError: the server or the role allows no way of cleaning.
     """
-    backend_for(url).install(url)
+    cleaning_for(url).install(url)
 
 
 def uninstall(url: URL) -> None:
     """Remove what :func:`install` made, from a database that goes on being used for something else."""
-    backend_for(url).uninstall(url)
+    cleaning_for(url).uninstall(url)
 
 
 def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
@@ -58,7 +58,7 @@ def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
     :param database: what can put the whole database back, for a test that changed the schema itself.
     :raises CleaningError: the server or the role allows no way of cleaning.
     """
-    return backend_for(url).connect(url, database)
+    return cleaning_for(url).connect(url, database)
 
 
 @functools.cache

@@ -9,8 +9,9 @@ from __future__ import annotations
 from sqlalchemy import URL
 
 from dbtestcase.backends.existing import ExistingUse
+from dbtestcase.backends.interface import Database, Mode, Request
 from dbtestcase.backends.recipes import Recipe
-from dbtestcase.backends.registry import Database, Mode, Request, backend_for, register
+from dbtestcase.backends.registry import backend_for, register
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.settings import Settings
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from dbtestcase.backends.registry import Database
+from dbtestcase.backends.interface import Database
 
 __all__ = ["ExistingUse"]
 

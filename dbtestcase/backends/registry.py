@@ -1,184 +1,81 @@
-"""Which module makes the databases of which dialect; the modules are imported when they are needed."""
+"""Which folder knows which dialect: how its databases are made and how they are cleaned; imported when needed."""
 
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL
 
-from dbtestcase.backends.recipes import Recipe
-from dbtestcase.errors import ConfigurationError, DatabaseError
+from dbtestcase.backends.cleaners import Cleaning
+from dbtestcase.backends.interface import Backend
+from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import shown
-from dbtestcase.settings import Settings
 
-__all__ = ["Backend", "Database", "Mode", "Request", "backend_for", "create_in", "dialects", "register"]
+__all__ = ["backend_for", "cleaning_for", "dialects", "register"]
 
-Mode = Literal["create", "existing"]
-
-
-class Database(ABC):
-    """One database, made (or checked) for one process.  A context manager: leaving it drops what was made.
-
-    .. attribute:: url
-
-       The URL of the real database, with the driver of the server's URL.
-
-    .. attribute:: built
-
-       Whether the tables are there.  ``False`` only with ``"existing"`` where the caller makes them in its transaction.
-
-    .. attribute:: made_template
-
-       Whether a template was made for it, which a later run can use: a disposable server is to keep it.
-
-    .. attribute:: crowded
-
-       Whether others use the server as well, so that no connection is to be held that is not needed now.
-    """
-
-    url: URL
-    built: bool = True
-    made_template: bool = False
-    crowded: bool = False
-
-    @property
-    def name(self) -> str:
-        """The database's name on its server (for SQLite the path of its file)."""
-        return self.url.database or ""
-
-    def create_in(self, connection: Connection) -> None:
-        """Make the tables inside the transaction of ``connection``, which must be rolled back.
-
-        To be called once where :attr:`built` is ``False``.
-        """
-        raise ConfigurationError(
-            f"The tables of {self.name!r} are there already; they are not to be made in a transaction.",
-            remedy="call Database.create_in() only where Database.built is False.",
-        )
-
-    @abstractmethod
-    def reclone(self) -> None:
-        """Put the database back as it was made: dropped and made again, with the same name."""
-
-    def renew_lease(self) -> bool:
-        """Take the lease again, between two classes, where it was lost with its connection.
-
-        :returns: whether the database was lost meanwhile and is to be made again with :meth:`reclone`.
-        :raises ServerUnreachable: nobody answers any more.
-        """
-        return False
-
-    def spare(self) -> None:  # noqa: B027  (not every kind of database has one)
-        """Close, for now, the connection that holds the lease, while others to the database stand for it."""
-
-    def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
-        """Make a database of the same recipe that stays when the run has ended, for the rows of a failing test.
-
-        It is dropped by :func:`dbtestcase.backends.prune`, and by a later run when it is old or one of many.
-
-        :param test: the test's id.
-        :param fill: is given the new database's URL and writes the rows; where it fails, nothing is kept.
-        :returns: its URL, for psycopg.
-        :raises DatabaseError: it cannot be made.
-        """
-        raise DatabaseError(
-            f"Rows of failing tests are not kept on {self.url.get_backend_name()}.",
-            cause="only on PostgreSQL a copy can be made while the test's transaction is open.",
-            remedy="look at the statements that the failure shows, or leave DBTESTCASE_KEEP unset.",
-        )
-
-    @abstractmethod
-    def close(self) -> None:
-        """Drop what was made.  Does nothing the second time, and in a process that was forked from the maker."""
-
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is asked of a backend; see :func:`dbtestcase.backends.test_database`."""
-
-    server_url: URL
-    recipe: Recipe
-    base: str
-    settings: Settings
-    mode: Mode
-    disposable: bool
-    transactional: bool
-
-
-class Backend(ABC):
-    """Makes, leases and drops the databases of one kind of server."""
-
-    @abstractmethod
-    def create(self, request: Request) -> Database:
-        """Make a database of its own for this process."""
-
-    @abstractmethod
-    def existing(self, request: Request) -> Database:
-        """Check, lease and (unless the caller does it in a transaction) rebuild the named database."""
-
-    @abstractmethod
-    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
-        """Drop what dead processes left, and the templates if asked; the names of what was dropped."""
-
-
-_MODULES = {
-    "postgresql": "dbtestcase.backends.postgresql.databases",
-    "sqlite": "dbtestcase.backends.sqlite.databases",
-    "mysql": "dbtestcase.backends.mysql.databases",
-    "mariadb": "dbtestcase.backends.mysql.databases",
+_FOLDERS = {
+    "postgresql": "dbtestcase.backends.postgresql",
+    "sqlite": "dbtestcase.backends.sqlite",
+    "mysql": "dbtestcase.backends.mysql",
+    "mariadb": "dbtestcase.backends.mysql",
 }
 
 
-def register(name: str, module: str) -> None:
-    """Name the module that holds the ``BACKEND`` of a dialect.
+def register(name: str, folder: str) -> None:
+    """Name the package that knows a dialect.
 
     :param name: the dialect's name, the part of a URL before ``+``.
-    :param module: the full name of a module with an attribute ``BACKEND``, an instance of :class:`Backend`.
+    :param folder: the full name of a package with a module ``databases``, whose ``BACKEND`` is a :class:`Backend`, and
+        perhaps a module ``cleaning``, whose ``BACKEND`` is a :class:`Cleaning`.
     """
-    _MODULES[name] = module
+    _FOLDERS[name] = folder
 
 
 def dialects() -> list[str]:
     """The names of the dialects that have a backend."""
-    return sorted(_MODULES)
+    return sorted(_FOLDERS)
 
 
 def backend_for(url: URL) -> Backend:
-    """The backend of the dialect of ``url``.
+    """What makes the databases of the dialect of ``url``.
 
     :raises ConfigurationError: there is none.
     """
     name = url.get_backend_name()
-    if name not in _MODULES:
+    if name not in _FOLDERS:
         raise ConfigurationError(
             f"Databases of the dialect {name!r} cannot be made ({shown(url)}).",
-            cause=f"the dialects known are {', '.join(sorted(_MODULES))}.",
-            remedy="correct the URL, or name a module for the dialect with dbtestcase.backends.register().",
+            cause=f"the dialects known are {', '.join(dialects())}.",
+            remedy="correct the URL, or name a package for the dialect with dbtestcase.backends.register().",
         )
-    backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
+    backend: Backend = _module(name, "databases").BACKEND
     return backend
 
 
-def create_in(recipe: Recipe, connection: Connection) -> None:
-    """``recipe.create_in(connection)``, which not every recipe has.
+def cleaning_for(url: URL) -> Cleaning:
+    """What cleans the databases of the dialect of ``url``.
 
-    :raises ConfigurationError: this one has not.
+    :raises ConfigurationError: nothing does.
     """
-    make = getattr(recipe, "create_in", None)
-    if make is None:
+    name = url.get_backend_name()
+    module = _module(name, "cleaning") if name in _FOLDERS else None
+    if module is None:
         raise ConfigurationError(
-            f'{recipe.label} cannot be made inside a transaction, as database = "existing" wants it.',
-            cause=f"{type(recipe).__name__} has no create_in().",
-            remedy='use a Truncating class, or a role that may create databases and database = "create".',
+            f"Committed rows of {name} databases cannot be cleaned.",
+            cause=f"nothing that is registered does; the dialects known are {', '.join(dialects())}.",
+            remedy="use DatabaseTest, which never commits.",
         )
-    make(connection)
+    cleaning: Cleaning = module.BACKEND
+    return cleaning
+
+
+def _module(dialect: str, part: str) -> Any:
+    """A module of the dialect's folder; None where the folder has none of that name."""
+    name = f"{_FOLDERS[dialect]}.{part}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None

@@ -68,7 +68,7 @@ def _check_dialect(url: URL, where: str) -> None:
         raise ConfigurationError(
             f"{where} is {shown(url)}: the dialect {name!r} is not supported.",
             cause=f"test databases are made of {', '.join(dialects())}",
-            remedy=f"write one of {_EXAMPLES}; or name a module for the dialect with dbtestcase.backends.register()",
+            remedy=f"write one of {_EXAMPLES}; or name a package for the dialect with dbtestcase.backends.register()",
         )
     try:
         url.get_dialect().import_dbapi()

@@ -8,8 +8,8 @@ from psycopg import sql
 from sqlalchemy import URL
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.interface import Database
 from dbtestcase.backends.postgresql import catalog as catalogs
-from dbtestcase.backends.registry import Database
 from tests.support.postgresql import CACHE, NO_CACHE, PostgreSQLTestCase, recipe
 
 

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from dbtestcase import backends as databases
 from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.interface import Database
 from dbtestcase.backends.mysql import admin as mysql_admin
 from dbtestcase.backends.mysql import existing as mysql_existing
 from dbtestcase.backends.mysql import register as mysql_register
-from dbtestcase.backends.registry import Database
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, SchemaError, ServerUnreachable, UnsafeDatabase
 from dbtestcase.settings import Settings

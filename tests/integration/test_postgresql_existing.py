@@ -10,8 +10,8 @@ from unittest import mock
 from sqlalchemy import DDL, URL, Column, Enum, ForeignKey, Integer, MetaData, Table, Text, create_engine, event
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.interface import Database
 from dbtestcase.backends.postgresql import existing as postgresql_existing
-from dbtestcase.backends.registry import Database
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError, UnsafeDatabase
 from tests.support.postgresql import CACHE, PostgreSQLTestCase, recipe

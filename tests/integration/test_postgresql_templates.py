@@ -9,9 +9,9 @@ from unittest import mock
 from sqlalchemy import URL, event
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.interface import Database
 from dbtestcase.backends.names import template_name
 from dbtestcase.backends.postgresql import catalog as catalogs
-from dbtestcase.backends.registry import Database
 from dbtestcase.settings import Settings
 from tests.support.postgresql import CACHE, NO_CACHE, CountingRecipe, PostgreSQLTestCase, recipe
 

@@ -16,7 +16,7 @@ from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, Table, c
 
 from dbtestcase import backends as databases
 from dbtestcase.backends.guard import MARK_TABLE
-from dbtestcase.backends.registry import Database
+from dbtestcase.backends.interface import Database
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.backends.sqlite import databases as sqlite
 from dbtestcase.backends.sqlite import files as sqlite_files

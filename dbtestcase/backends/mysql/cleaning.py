@@ -298,7 +298,7 @@ def _named(wanted: Mapping[Key, Definition], found: Mapping[Key, Definition]) ->
 
 
 class MySQLBackend:
-    """See :class:`dbtestcase.backends.cleaners.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Cleaning`."""
 
     def install(self, url: URL) -> None:
         link = Link(url)

@@ -1,4 +1,4 @@
-"""Cleaning on PostgreSQL: what is common to the two ways, and the choice between them.
+"""Cleaning on PostgreSQL: the choice between its two ways.
 
 A superuser gets triggers that note what is touched (``cleaning_triggers``); any other role looks at every table
 (``cleaning_scan``), because only a superuser may have event triggers and ``session_replication_role``.
@@ -6,279 +6,46 @@ A superuser gets triggers that note what is touched (``cleaning_triggers``); any
 
 from __future__ import annotations
 
-import importlib
 import logging
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
 
-import psycopg
-from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
-from dbtestcase.backends.postgresql.connections import APPLICATION, Connections, still_there
-from dbtestcase.backends.postgresql.server_state import ServerState
-from dbtestcase.drivers import patiently
-from dbtestcase.errors import CleaningError
-from dbtestcase.reporting import shown, without_secrets
+from dbtestcase.backends.postgresql import cleaning_triggers
+from dbtestcase.backends.postgresql.cleaner import Connection, connect
+from dbtestcase.backends.postgresql.cleaning_scan import ScanningCleaner
 
-__all__ = ["BACKEND", "Attempt", "Connection", "PostgreSQLBackend", "PostgreSQLCleaner", "connect"]
+__all__ = ["BACKEND", "PostgreSQLBackend"]
 
 logger = logging.getLogger("dbtestcase.cleaning")
 
-ATTEMPTS = 5
-LOCK_TIMEOUT = "2s"
-
-_RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-T = TypeVar("T")
-
-
-def connect(url: URL) -> Connection:
-    """A connection for the cleaning: in autocommit mode, quiet for our triggers, safe from a role's own settings.
-
-    :raises CleaningError: the database cannot be reached.
-    """
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
-    query = {_RENAMED.get(name, name): value for name, value in url.query.items()}
-    target = url.set(drivername="postgresql+psycopg", query={k: v for k, v in query.items() if k in known})
-    arguments = dict(target.get_dialect()().create_connect_args(target)[1])
-    arguments["application_name"] = APPLICATION
-    try:
-        connection: Connection = patiently(
-            lambda: psycopg.connect(**arguments, autocommit=True, prepare_threshold=0), url
-        )
-    except psycopg.OperationalError as error:
-        raise CleaningError(
-            f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
-            cause="the server has stopped, or a test dropped the database.",
-            remedy="look into the server's log; leave dropping the test database to dbtestcase.",
-        ) from error
-    connection.execute(
-        f"""set _dbtestcase.cleaning = 'on'; set search_path = pg_catalog; set lock_timeout = '{LOCK_TIMEOUT}';
-            set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set row_security = off;
-            set default_transaction_isolation = 'read committed'; set default_transaction_read_only = off;
-            set synchronous_commit = off; set jit = off""".encode(),
-        prepare=False,
-    )
-    return connection
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """How one attempt to clean went.
-
-    ``absent``: not all connections that are expected are there.
-
-    ``busy``: somebody stands in the way, nothing was done.  ``altered``: the schema was changed (see ``changes``), rows
-    were not put back.  ``clean``: all is as it was, unless it was ``disturbed`` meanwhile.
-    """
-
-    outcome: Literal["busy", "altered", "clean"]
-    report: Report = field(default_factory=Report)
-    changes: tuple[str, ...] = ()
-    disturbed: bool = False
-    absent: bool = False
-
-
-class PostgreSQLCleaner(Cleaner):
-    """A cleaner over one connection; a subclass knows what was touched and puts it back."""
-
-    def __init__(self, url: URL, database: Reclonable | None) -> None:
-        self._url = url
-        self._database = database
-        self._kept = False
-        self._new = True
-        self._known: frozenset[int] = frozenset()
-        self._open()
-        self._new = False
-
-    def _open(self) -> None:
-        self._connection = connect(self._url)
-        self._connections = Connections(self._connection)
-        row = self._connection.execute(b"select reset_val from pg_settings where name = 'search_path'").fetchone()
-        assert row is not None
-        self._search_path: str = row[0]
-        if not hasattr(self, "_server"):
-            self._server = ServerState(self._connection)
-        self._server.connection = self._connection
-
-    @abstractmethod
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
-        """Put back what was touched, unless somebody stands in the way.
-
-        :param opened: how many connections the caller knows to be new.
-        """
-
-    @abstractmethod
-    def _reopen(self) -> None:
-        """Connect again, where the connection was lost with all that the server's session knew.
-
-        :raises CleaningError: the database is not there, or what was to be put back is lost.
-        """
-
-    @abstractmethod
-    def _carry_over(self) -> object:
-        """The rows of the class (after :meth:`keep`), to be taken into a database that is made anew."""
-
-    @abstractmethod
-    def _bring_back(self, carried: object) -> None:
-        """Put the rows of the class into the new database."""
-
-    def clean(
-        self,
-        *,
-        expected: Collection[int] = (),
-        lasting: Collection[int] = (),
-        opened: Mapping[int, Opened] | None = None,
-        look: Look = Look.TOUCHED,
-    ) -> Report:
-        report = Report()
-        ended: list[Session] = []
-        refused: Exception | None = None
-        known = frozenset(opened or ())
-        new, self._known = len(known - self._known), known
-        for number in range(ATTEMPTS):
-            try:
-                attempt = self._attempt(expected, lasting, look, new)
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                attempt = Attempt("busy", disturbed=True)
-            except psycopg.Error as error:
-                if self._connection.closed:
-                    report = report.joined(self._recover(lasting))
-                    continue
-                refused = error
-                attempt = Attempt("altered", changes=(f"{type(error).__name__}: {str(error).strip()}",))
-            if attempt.outcome == "altered":
-                report = report.joined(self._reclone(attempt.changes, lasting))
-                continue
-            report = report.joined(attempt.report)
-            if attempt.outcome == "clean" and not attempt.disturbed:
-                absent = self._absent(expected) if attempt.absent and not report.recloned else ()
-                return report.joined(Report(ended=tuple(ended), absent=absent))
-            hesitate = number == 0 and not attempt.disturbed
-            ended += self._connections.end(expected, lasting, opened or {}, hesitate=hesitate)
-        raise still_there(str(self._url.database), ended, refused)
-
-    def _absent(self, expected: Collection[int]) -> tuple[int, ...]:
-        there = {session.pid for session in self.others()}
-        return tuple(pid for pid in expected if pid not in there)
-
-    def _recover(self, lasting: Collection[int]) -> Report:
-        """Go on after the cleaner's own connection was lost; what that cost."""
-        try:
-            self._reopen()
-        except CleaningError as error:
-            return self._reclone((error.what,), lasting, connected=False)
-        return Report()
-
-    def _surely(self, work: Callable[[], T]) -> T:
-        """Do something once more, where the connection was lost."""
-        try:
-            return work()
-        except psycopg.OperationalError:
-            if not self._connection.closed:
-                raise
-        self._recover(())
-        return work()
-
-    def _reclone(self, changes: tuple[str, ...], lasting: Collection[int], *, connected: bool = True) -> Report:
-        """Make the database anew, with the rows of the class if there are any."""
-        if self._database is None:
-            raise CleaningError(
-                f"The test changed the schema of {self._url.database!r}: {', '.join(changes)}.",
-                cause="there is no template from which the database could be made anew.",
-                remedy="let the test undo its change of the schema, or use a database that dbtestcase makes by itself.",
-            )
-        carried, lost = None, False
-        if self._kept:
-            try:
-                carried = self._carry_over()
-            except psycopg.Error:  # the test dropped or changed our own schema as well
-                self._kept, lost = False, True
-        if connected:
-            # A database that exists already to us is emptied and filled, not dropped: then they would live on.
-            self._connections.end_all(lasting)
-        self.close()
-        self._database.reclone()
-        self._new = True
-        self._open()
-        self._new = False
-        if self._kept:
-            self._bring_back(carried)
-        return Report(altered=changes, recloned=True, lost=lost)
-
-    def others(self) -> list[Session]:
-        return self._surely(lambda: self._connections.others({}))
-
-    def keep(self) -> None:
-        self._surely(self._keep)
-
-    def forget(self) -> None:
-        self._surely(self._forget)
-
-    @abstractmethod
-    def _keep(self) -> None:
-        """See :meth:`keep`."""
-
-    @abstractmethod
-    def _forget(self) -> None:
-        """See :meth:`forget`."""
-
-    def left(self, opened: Mapping[int, Opened]) -> list[Session]:
-        return [session for session in self._surely(lambda: self._connections.others(opened)) if session.pid in opened]
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def server_changes(self, named_in: str | None) -> tuple[str, ...]:
-        return self._surely(lambda: self._server.changes(named_in))
-
-    def accept_server(self) -> None:
-        self._surely(lambda: self._server.accept())
-
-    def _copy_out(self, source: str) -> bytes:
-        with self._connection.cursor().copy(f"copy {source} to stdout (format binary)".encode()) as copy:
-            return b"".join(bytes(block) for block in copy)
-
-    def _copy_in(self, table: str, rows: bytes) -> None:
-        with self._connection.cursor().copy(f"copy {table} from stdin (format binary)".encode()) as copy:
-            copy.write(rows)
-
 
 class PostgreSQLBackend:
-    """See :class:`dbtestcase.backends.cleaners.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Cleaning`."""
 
     def install(self, url: URL) -> None:
         with connect(url) as connection:
             if _is_superuser(connection):
-                _marks().install(connection)
+                cleaning_triggers.install(connection)
 
     def uninstall(self, url: URL) -> None:
         with connect(url) as connection:
             if _is_superuser(connection):
-                _marks().uninstall(connection)
+                cleaning_triggers.uninstall(connection)
 
     def connect(self, url: URL, database: Reclonable | None) -> Cleaner:
         with connect(url) as connection:
             superuser = _is_superuser(connection)
-            if superuser and not _marks().is_installed(connection):
-                _marks().install(connection)
+            if superuser and not cleaning_triggers.is_installed(connection):
+                cleaning_triggers.install(connection)
         if superuser:
-            cleaner: Cleaner = _marks().MarkedCleaner(url, database)
-            return cleaner
+            return cleaning_triggers.MarkedCleaner(url, database)
         _say_once(
             f"The role {url.username!r} is no superuser of {url.host or url.query.get('host', 'the server')}, so after"
             " each committing test every table is looked at, and rows are put back in the order of the foreign keys."
             " With a superuser this takes half a millisecond however many tables there are."
         )
-        scan = importlib.import_module("dbtestcase.backends.postgresql.cleaning_scan")
-        scanning: Cleaner = scan.ScanningCleaner(url, database)
-        return scanning
+        return ScanningCleaner(url, database)
 
 
 BACKEND = PostgreSQLBackend()
@@ -290,11 +57,6 @@ def _say_once(text: str) -> None:
     if text not in _said:
         _said.add(text)
         logger.warning(text)
-
-
-def _marks() -> Any:
-    # The two ways build on this module, so they are imported when one of them is chosen.
-    return importlib.import_module("dbtestcase.backends.postgresql.cleaning_triggers")
 
 
 def _is_superuser(connection: Connection) -> bool:

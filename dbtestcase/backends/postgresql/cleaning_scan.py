@@ -19,7 +19,7 @@ import psycopg
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
 from dbtestcase.backends.postgresql.catalog_state import Catalogs
-from dbtestcase.backends.postgresql.cleaning import Attempt, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
 from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 from dbtestcase.errors import CleaningError

@@ -9,7 +9,7 @@ import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.postgresql.catalog_state import in_words, newer
-from dbtestcase.backends.postgresql.cleaning import Attempt, Connection, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaner import Attempt, Connection, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.errors import CleaningError
 

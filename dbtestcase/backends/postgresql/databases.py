@@ -16,13 +16,13 @@ from psycopg import sql
 from sqlalchemy import URL
 
 from dbtestcase.backends.inputs import recorded, template_fingerprint
+from dbtestcase.backends.interface import Backend, Database, Request
 from dbtestcase.backends.names import database_name, kept_name, template_name
 from dbtestcase.backends.postgresql import catalog as catalogs
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.catalog import Catalog
 from dbtestcase.backends.postgresql.existing import ExistingDatabase
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe, preparing
-from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
 

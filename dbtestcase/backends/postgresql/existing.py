@@ -14,10 +14,10 @@ import psycopg
 from sqlalchemy import URL, Connection
 
 from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.interface import Database, Request, create_in
 from dbtestcase.backends.names import lock_key
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.foundation import Foundation
-from dbtestcase.backends.registry import Database, Request, create_in
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, say, shown, without_secrets
 

@@ -204,7 +204,7 @@ def _session(number: int, opened: Opened) -> Session:
 
 
 class SQLiteBackend:
-    """See :class:`dbtestcase.backends.cleaners.Backend`."""
+    """See :class:`dbtestcase.backends.cleaners.Cleaning`."""
 
     def install(self, url: URL) -> None:
         """Nothing is kept in the database itself."""

@@ -18,9 +18,9 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.filelocks import FileLock
 from dbtestcase.backends.inputs import recorded, template_fingerprint
+from dbtestcase.backends.interface import Backend, Database, Request
 from dbtestcase.backends.names import database_name, is_template_name, template_name
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
-from dbtestcase.backends.registry import Backend, Database, Request
 from dbtestcase.backends.sqlite import files
 from dbtestcase.backends.sqlite.existing import ExistingFile
 from dbtestcase.errors import DatabaseError

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from dbtestcase.backends.filelocks import FileLock
 from dbtestcase.backends.guard import MARK_TABLE, check_safe
-from dbtestcase.backends.registry import Database, Request, create_in
+from dbtestcase.backends.interface import Database, Request, create_in
 from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, shown
