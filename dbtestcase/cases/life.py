@@ -17,23 +17,22 @@ import atexit
 import contextlib
 import inspect
 import os
+import unittest
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import ConfigurationError, DBTestCaseWarning
 from ..reporting import add_evidence
 from .blocking import run_coroutine
+from .lifecycle import lifecycle_of
 from .modules import current
-
-if TYPE_CHECKING:
-    from .base import DatabaseTest
 
 __all__ = ["AsyncLife", "Life", "isolated", "isolated_async"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
-C = TypeVar("C", bound="DatabaseTest")
+C = TypeVar("C", bound=unittest.TestCase)
 
 _Steps = Generator[Callable[[], Any], Any, None]
 
@@ -64,7 +63,7 @@ class Life(Generic[C]):
         :raises ConfigurationError: a test is running in this process.
         """
         self.refuse_inside_a_test()
-        if self.case._dbtestcase.run is not None:
+        if lifecycle_of(self.case).run is not None:
             return False
         if self._has_begun:  # another class came between, and has ended what belongs to the database
             self.end_class()
@@ -147,10 +146,10 @@ class Life(Generic[C]):
             atexit.register(self._tell_of_no_end, self._pid)
         test = self.test = self.case()
         test._testMethodName = name
-        test._dbtestcase.is_driven = True
+        lifecycle_of(test).is_driven = True
         try:
             self._refuse_writes_between(test)
-            test._dbtestcase.begin()
+            lifecycle_of(test).begin()
             yield test.setUp
             yield from self._hook("asyncSetUp")
         except BaseException as error:
@@ -165,7 +164,7 @@ class Life(Generic[C]):
                 cause="a second call, or a begin_test() that has failed: such a test is over",
                 remedy="call it once for each begin_test() that has returned",
             )
-        life = test._dbtestcase
+        life = lifecycle_of(test)
         problems: list[Exception] = []
         if error is not None:
             life.failed = True
@@ -193,7 +192,7 @@ class Life(Generic[C]):
 
     def _refuse_writes_between(self, test: C) -> None:
         """What a set-up of wider scope writes while the class runs would be there for one test alone."""
-        run = test._dbtestcase.of_class.run
+        run = lifecycle_of(test).of_class.run
         if run is None or not run.isolation.undo_writes_between_tests():
             return
         where = next((f" at {query.origin}" for query in reversed(run.log.entries) if query.origin is not None), "")

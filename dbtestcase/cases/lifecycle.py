@@ -7,16 +7,12 @@ these two, so every other name on a test case belongs to the user.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
-if TYPE_CHECKING:
-    from .per_class import ClassLifecycle
-    from .per_test import TestLifecycle
+__all__ = ["Lifecycle", "forget_cleanups", "is_ours", "lifecycle_of", "own_cleanups"]
 
-__all__ = ["Lifecycle", "forget_cleanups", "is_ours", "own_cleanups"]
-
-C = TypeVar("C", bound="ClassLifecycle", covariant=True)
-T = TypeVar("T", bound="TestLifecycle", covariant=True)
+C = TypeVar("C", covariant=True)
+T = TypeVar("T", covariant=True)
 
 NAME = "_dbtestcase"
 
@@ -62,6 +58,11 @@ def _composed(parts: tuple[type, ...]) -> type:
     """One type of the parts of all bases, in the order of the bases."""
     own = [part for part in dict.fromkeys(parts) if not any(issubclass(o, part) and o is not part for o in parts)]
     return own[0] if len(own) == 1 else type("+".join(part.__name__ for part in own), tuple(own), {})
+
+
+def lifecycle_of(case: Any) -> Any:
+    """The one of a class or of a test."""
+    return getattr(case, NAME)
 
 
 def is_ours(cls: type) -> bool:

@@ -9,9 +9,8 @@ import contextlib
 import os
 import sys
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -21,10 +20,7 @@ from ..isolation import Isolation, SandboxIsolation, resolve_engines
 from ..settings import read_settings
 from . import scopes
 from .lifecycle import is_ours
-
-if TYPE_CHECKING:
-    from .per_class import ClassLifecycle
-    from .per_test import TestLifecycle
+from .running import RunningClass
 
 __all__ = ["current", "modules"]
 
@@ -35,9 +31,9 @@ class Current:
     """The class that runs in this process: the next one ends it where the runner has not."""
 
     def __init__(self) -> None:
-        self.running: ClassLifecycle | None = None
+        self.running: RunningClass | None = None
 
-    def replace(self, running: ClassLifecycle) -> None:
+    def replace(self, running: RunningClass) -> None:
         if self.running is None or self.running is running:
             return
         run = self.running.run
@@ -51,7 +47,7 @@ class Current:
                 remedy="life.end_test() in the tear-down that belongs to the set-up, or `with …isolated() as test:`",
             )
 
-    def end(self, running: ClassLifecycle) -> None:
+    def end(self, running: RunningClass) -> None:
         if self.running is running:
             self.running = None
         running.end()
@@ -67,7 +63,7 @@ class Modules:
         self._module = self._tables = ""
         self._pid = 0
 
-    def enter(self, running: ClassLifecycle) -> Session:
+    def enter(self, running: RunningClass) -> Session:
         module = _module_being_set_up(running.cls, sys._getframe(2))
         if current.running is not None and current.running.run is not None and current.running.cls.__module__ == module:
             raise _entered_late(running.cls, f"{current.running.cls.__qualname__} runs")
@@ -76,7 +72,7 @@ class Modules:
         self._session = self._session or Session(isolation.own_engine, expire_on_commit=False)
         return self._session
 
-    def _entered(self, running: ClassLifecycle, module: str) -> Isolation | None:
+    def _entered(self, running: RunningClass, module: str) -> Isolation | None:
         """What a call before this one has opened for the module."""
         mine = self._isolation
         if mine is None or self._pid != os.getpid() or self._module != module:
@@ -91,7 +87,7 @@ class Modules:
             remedy="call it once, on the common base of the module's classes; or make the rows in setUpTestData()",
         )
 
-    def isolation_for(self, running: ClassLifecycle) -> Isolation | None:
+    def isolation_for(self, running: RunningClass) -> Isolation | None:
         cls = running.cls
         if self._isolation is None or self._pid != os.getpid() or self._module != cls.__module__:
             if cls.transaction_scope != "module":
@@ -113,11 +109,11 @@ class Modules:
             remedy="call it on this class's common base, or move the class to another module",
         )
 
-    def hand_out(self, test: TestLifecycle, isolation: Isolation) -> None:
-        """Give a test its own copies of the model instances among the module's globals."""
+    def hand_out(self, row_session: Callable[[], Session], isolation: Isolation) -> None:
+        """Give a test its own copies of the model instances among the module's globals, attached to its session."""
         if self._data is None or self._pid != os.getpid() or isolation is not self._isolation:
             return
-        self._data.hand_out(test.row_session())
+        self._data.hand_out(row_session())
 
     def _capture(self) -> None:
         session, self._session = self._session, None
@@ -128,7 +124,7 @@ class Modules:
                 session.commit()
             self._data = data if len(data) else None
 
-    def _open(self, running: ClassLifecycle, module: str) -> Isolation:
+    def _open(self, running: RunningClass, module: str) -> Isolation:
         isolation = running.make_isolation(read_settings(), resolve_engines(running.cls.engines))
         self._tables = running.recipe().fingerprint()
 

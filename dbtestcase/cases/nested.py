@@ -7,16 +7,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import object_session
 
 from ..data import restore, settle
 from ..reporting import add_evidence
-
-if TYPE_CHECKING:
-    from .per_test import TestLifecycle
+from .running import RunningTest
 
 __all__ = ["each_example_alone", "is_last_example", "rolled_back"]
 
@@ -26,7 +24,7 @@ _Block = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @contextlib.contextmanager
-def rolled_back(life: TestLifecycle, *, shows: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def rolled_back(life: RunningTest, *, shows: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """The block of :meth:`DatabaseTest.rolled_back`.
 
     :param shows: whether an error of the block is given the evidence, while its rows are there.

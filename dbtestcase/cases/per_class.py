@@ -29,11 +29,11 @@ from .never_ran import check_runnable
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
 from .run_report import record_run
+from .running import RunningTest
 from .set_up_rows import SetUpRows
 
 if TYPE_CHECKING:
     from ..migrations import Target
-    from .per_test import TestLifecycle
 
 __all__ = ["ClassLifecycle", "ClassRun", "defining_class"]
 
@@ -55,7 +55,7 @@ class ClassRun:
         self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
         self.began = self.waited = 0.0  # in the time of the report
         self.begun = False
-        self.test: TestLifecycle | None = None
+        self.test: RunningTest | None = None
         self.session: Session | None = None
         self.captured = False
         self.data: ClassData | None = None
@@ -213,7 +213,7 @@ class ClassLifecycle(Provisioning):
             current.end(self)
             raise
 
-    def begin_test(self, test: TestLifecycle) -> ClassRun:
+    def begin_test(self, test: RunningTest) -> ClassRun:
         """Make the class ready for a test."""
         run = self.run
         if run is None:
@@ -232,7 +232,7 @@ class ClassLifecycle(Provisioning):
             self._complete(run)
         return run
 
-    def refuse_early_use(self, remedy: str, test: TestLifecycle | None = None) -> None:
+    def refuse_early_use(self, remedy: str, test: RunningTest | None = None) -> None:
         """For a class that nobody has begun before its first test is set up.
 
         :param remedy: what to do where one would have done it.

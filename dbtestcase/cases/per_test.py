@@ -198,7 +198,7 @@ class TestLifecycle:
             test.addCleanup(self.end)
         if run.factories is not None:
             test.factories = run.factories
-        modules.hand_out(self, run.isolation)
+        modules.hand_out(self.row_session, run.isolation)
 
     def hold(self) -> None:
         """Begin the test before its runner runs it; it ends with :meth:`release`."""

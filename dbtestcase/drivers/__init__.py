@@ -21,7 +21,7 @@ from .harness import harness_connections, is_harness, is_let_pass, is_own, letti
 from .late_imports import when_imported
 from .patience import patient, patiently
 from .sockets import descriptor_of
-from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, connect_virtual, open_wire, register
+from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, open_wire, register
 
 if TYPE_CHECKING:
     from .mysql.watching import watch_session
@@ -32,7 +32,6 @@ __all__ = [
     "Endpoint",
     "WireFactory",
     "connect_arguments",
-    "connect_virtual",
     "descriptor_of",
     "endpoints_of_arguments",
     "endpoints_of_connection",

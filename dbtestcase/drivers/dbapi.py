@@ -170,11 +170,11 @@ class ProxyWire:
     def connect(
         self,
         sandbox: Sandbox,
+        dialect: Dialect,
         *,
         own: bool = False,
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
-        dialect: Dialect | None = None,
     ) -> ProxyConnection:
         """A new virtual connection.
 
@@ -183,10 +183,10 @@ class ProxyWire:
         :param dialect: that engine's dialect.
         :raises ConfigurationError: something of it can neither be honoured nor done without.
         """
-        made = self.async_proxy_class if dialect is not None and dialect.is_async else self.proxy_class
-        settings, keywords = self.asked(args, parameters or {}, dialect or self.dialect)
+        made = self.async_proxy_class if dialect.is_async else self.proxy_class
+        settings, keywords = self.asked(args, parameters or {}, dialect)
         connection = made(self, sandbox, sandbox.client(own=own, settings=settings))
-        connection.dialect = dialect or self.dialect
+        connection.dialect = dialect
         connection.configure(keywords)
         return connection
 

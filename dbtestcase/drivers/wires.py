@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import URL, Dialect
 
 from ..errors import ServerUnreachable
 from ..reporting import shown, without_secrets
-from ..sandbox import Rules, Sandbox, Wire, rules_for
-from .arguments import refused
+from ..sandbox import Rules, Wire, rules_for
 from .async_adapters import TWINS
 from .patience import patiently
 
-__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "connect_virtual", "open_wire", "register"]
+__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "open_wire", "register"]
 
 LOCK_TIMEOUT = 5.0
 """Seconds that a statement waits for a lock that is held outside the sandbox."""
@@ -24,7 +23,7 @@ LOCK_TIMEOUT = 5.0
 KEEPALIVES = "SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6"
 """For both ends of a connection to PostgreSQL: a firewall forgets what is idle, a host without power says nothing."""
 
-WireFactory = Callable[[Dialect, URL, Rules], contextlib.AbstractContextManager[Any]]
+WireFactory = Callable[[Dialect, URL, Rules], contextlib.AbstractContextManager[Wire]]
 
 _registry: dict[str, WireFactory] = {}
 _RULES = {
@@ -67,37 +66,6 @@ def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
         yield wire, rules
 
 
-def connect_virtual(
-    wire: Any,
-    sandbox: Sandbox,
-    dialect: Dialect,
-    *,
-    own: bool = False,
-    args: Sequence[Any] = (),
-    parameters: Mapping[str, Any] | None = None,
-) -> Any:
-    """A virtual connection as the pool of an engine with this dialect expects it from its creator.
-
-    :param args: what the engine would have given to the driver's ``connect()``.
-    :param parameters: the same, by keyword.
-    :raises ConfigurationError: something of it can neither be honoured nor done without.
-    """
-    parameters = dict(parameters or {})
-    if wire.driver != "psycopg":
-        return wire.connect(sandbox, own=own, args=args, parameters=parameters, dialect=dialect)
-    parameters.setdefault("context", getattr(dialect, "_psycopg_adapters_map", None))
-    creator = parameters.pop("async_creator_fn", None)
-    if not dialect.is_async:
-        return wire.connect(sandbox, own=own, args=args, parameters=parameters)
-    if creator is not None:
-        raise refused("psycopg", "async_creator_fn", "it opens a connection by its own means")
-
-    async def create(*_: Any, **__: Any) -> Any:
-        return await wire.connect_async(sandbox, own=own, args=args, parameters=parameters)
-
-    return dialect.loaded_dbapi.connect(async_creator_fn=create)
-
-
 def _make_dialect(url: URL) -> Dialect:
     cls: Any = url.get_dialect()
     dialect: Dialect = cls(dbapi=cls.import_dbapi())
@@ -110,21 +78,23 @@ def _prepare(wire: Any, rules: Rules) -> None:
 
 
 @contextlib.contextmanager
-def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from psycopg.conninfo import make_conninfo
 
+    from .psycopg.connections import VirtualAsyncConnection, VirtualConnection
     from .psycopg.wire import PsycopgWire
 
     _, parameters = dialect.create_connect_args(url)
     parameters.pop("context", None)
-    wire = PsycopgWire(make_conninfo("", **{k: str(v) for k, v in parameters.items()}))
+    conninfo = make_conninfo("", **{k: str(v) for k, v in parameters.items()})
+    wire = PsycopgWire(conninfo, (VirtualConnection, VirtualAsyncConnection))
     with contextlib.closing(wire):
         _prepare(wire, rules)
         yield wire
 
 
 @contextlib.contextmanager
-def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .psycopg2 import Psycopg2Connection, Psycopg2Cursor, Psycopg2Wire
     from .psycopg2_functions import unwrapping
 
@@ -139,7 +109,7 @@ def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .pg8000 import Pg8000Wire
 
     args, parameters = dialect.create_connect_args(url)
@@ -155,7 +125,7 @@ def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .asyncpg import AsyncpgWire
     from .loop_thread import open_loop_wire
 
@@ -166,7 +136,7 @@ def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .dbapi import ProxyWire
 
     if dialect.is_async:
@@ -183,15 +153,15 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
-    from .sqlite.wire import open_sqlite
+def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
+    from .sqlite.opening import open_sqlite
 
     with open_sqlite(dialect, url, rules) as wire:
         yield wire
 
 
 @contextlib.contextmanager
-def _mysql(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Any]:
+def _mysql(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .mysql.wire import open_mysql
 
     with open_mysql(dialect, url, rules, lock_timeout=LOCK_TIMEOUT) as wire:

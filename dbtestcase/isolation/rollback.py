@@ -495,7 +495,7 @@ class SandboxIsolation(Isolation):
         problems: list[Exception] = []
         with sandbox.held():
             try:
-                self.run.wire.settle()  # type: ignore[attr-defined]
+                self.run.wire.settle()
                 problems += sandbox.problems(test_files)
                 roll_back(problems)
             except Exception as error:

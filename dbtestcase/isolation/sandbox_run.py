@@ -83,7 +83,7 @@ class SandboxRun:
             self.board.open(self.wire, self.sandbox)
             stack.callback(self.board.shut)
             stack.callback(self._end_sandbox, self.sandbox)
-            descriptor = descriptor_of(getattr(self.wire, "connection", None))
+            descriptor = descriptor_of(self.wire.connection)
             self._poller = select.poll() if descriptor is not None and descriptor >= 0 else None
             if self._poller is not None and descriptor is not None:
                 self._poller.register(descriptor, select.POLLIN)
@@ -206,7 +206,7 @@ class SandboxRun:
         :raises ConfigurationError: the wire speaks a driver that has no async side.
         """
         if self._async_engines is None:
-            url = _async_url(self.url, getattr(self.wire, "drivers", ()))
+            url = _async_url(self.url, self.wire.drivers)
             if url is None:
                 raise ConfigurationError(
                     f"An async test class needs an async driver, but the sandbox speaks {self.wire.driver!r}.",

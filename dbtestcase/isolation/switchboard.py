@@ -16,7 +16,6 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from ..drivers import (
     Endpoint,
-    connect_virtual,
     endpoints_of_arguments,
     endpoints_of_connection,
     harness_connections,
@@ -25,7 +24,7 @@ from ..drivers import (
 )
 from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
-from ..sandbox import Client, Sandbox
+from ..sandbox import Client, Sandbox, Wire
 from .border import add_board, client_of_dbapi, remove_board
 from .connect_arguments import ask_listeners, connect_arguments
 from .engines import Leads, sync_engine_of
@@ -54,10 +53,10 @@ class Switchboard(Leads):
         self._watch: Any = None
         self.left_threads = LeftThreads()
 
-    def open(self, wire: Any, sandbox: Sandbox) -> None:
+    def open(self, wire: Wire, sandbox: Sandbox) -> None:
         """Connections are made on this wire from now on."""
         self._wire, self._sandbox = wire, sandbox
-        self._driver, self._drivers = wire.driver, frozenset(getattr(wire, "drivers", (wire.driver,)))
+        self._driver, self._drivers = wire.driver, wire.drivers
         self._watch = watching(sandbox, lambda connection: meet(self.endpoints, endpoints_of_connection(connection)))
         self._watch.__enter__()
         add_board(self)
@@ -124,7 +123,7 @@ class Switchboard(Leads):
         :raises NotRunning: there is none.
         """
         sandbox = self.sandbox
-        return connect_virtual(self._wire, sandbox, dialect, own=own, args=args, parameters=parameters)
+        return self._wire.connect(sandbox, dialect, own=own, args=args, parameters=parameters)
 
     # -- leads
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Dialect
 
 from ..reporting import CallSite
 from .savepoints import Owner
@@ -31,6 +33,34 @@ class Wire(Protocol):
 
     driver: str
     """SQLAlchemy's name of the driver."""
+
+    connection: Any
+    """The driver's physical connection."""
+
+    ended_by: str
+    """The statement that ended the outer transaction, if one is known to have."""
+
+    @property
+    def drivers(self) -> frozenset[str]:
+        """The drivers whose engines can be led here, by SQLAlchemy's names."""
+
+    def connect(
+        self,
+        sandbox: Any,
+        dialect: Dialect,
+        *,
+        own: bool = False,
+        args: Sequence[Any] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A virtual connection as the pool of an engine with this dialect expects it from its creator.
+
+        :param sandbox: the :class:`~dbtestcase.sandbox.Sandbox` that it takes part in.
+        :param own: whether it is the test's own.
+        :param args: what the engine would have given to the driver's ``connect()``.
+        :param parameters: the same, by keyword.
+        :raises ConfigurationError: something of it can neither be honoured nor done without.
+        """
 
     def run(self, *statements: str) -> Rows:
         """Run the harness's own statements, together if the database can; the rows of the last that has any."""
@@ -59,6 +89,9 @@ class Wire(Protocol):
 
     def forget_plans(self) -> None:
         """Forget the statements that the driver has prepared: the schema was rolled back, and they go with it."""
+
+    def settle(self) -> None:
+        """Get out of a COPY, stream or pipeline that a test has left in the middle."""
 
     def interrupt(self) -> None:
         """Make the statement that another thread runs fail, where the driver can."""

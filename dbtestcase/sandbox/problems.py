@@ -41,7 +41,7 @@ def find_problems(
             )
         )
     elif not wire.gone and not wire.in_transaction():
-        found.append(outer_transaction_ended(label, getattr(wire, "ended_by", "")))
+        found.append(outer_transaction_ended(label, wire.ended_by))
     for client in () if wire.gone else unfinished:
         cause = "a commit() was forgotten: in production these rows would be lost"
         remedy = "commit, roll back or close the session or connection where it was opened"

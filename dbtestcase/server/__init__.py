@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from .disposable import Server, disposable_server, register
+from .disposable import disposable_server, register
 from .folders import private_folder
+from .interface import Server
 from .kept_servers import KEEP_HOURS
 from .room import MIB, is_out_of_room, what_fills
 

@@ -15,81 +15,13 @@ whatever way, the server is stopped and its folder removed.
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
-from typing import Self
 
-from sqlalchemy import URL
-
-from dbtestcase.errors import ConfigurationError, ServerError
+from dbtestcase.errors import ConfigurationError
+from dbtestcase.server.interface import Server
 from dbtestcase.settings import Settings
 
-__all__ = ["Server", "disposable_server", "register"]
-
-
-class Server(ABC):
-    """A running server that belongs to this process.  A context manager: leaving it stops the server.
-
-    .. attribute:: url
-
-       Of the maintenance database, as a superuser, over a Unix socket.
-
-    .. attribute:: version
-
-       Such as ``18.6``.
-
-    .. attribute:: data
-
-       The data folder.  It is gone when the server has stopped.
-    """
-
-    url: URL
-    version: str
-    data: Path
-
-    @abstractmethod
-    def persist(self) -> None:
-        """Keep the templates that the server holds now for the next runs; call it when one has been made.
-
-        A template of PostgreSQL is a database that accepts no connections; everything else is left out.  Cheap where
-        the cache knows them all already; otherwise the server's files are copied now (some 50 ms) and the rest goes on
-        in the background.  MariaDB's files are copied when the server has been stopped.  Without a cache it does
-        nothing.
-        """
-
-    def keep(self) -> None:
-        """Let the server go on when this process has ended, for some hours, because something on it was kept.
-
-        ``python -m dbtestcase prune`` ends it sooner.
-
-        :raises ServerError: this kind of server cannot.
-        """
-        raise ServerError(
-            "Only a disposable PostgreSQL can outlive its run.", cause=f"{type(self).__name__} has no way to stay."
-        )
-
-    def wait(self) -> str:
-        """Wait until the server ends of itself; what it said.
-
-        :raises ServerError: this kind of server cannot.
-        """
-        raise ServerError(
-            "This kind of server cannot be waited for.", cause=f"{type(self).__name__} has no way to be watched."
-        )
-
-    @abstractmethod
-    def close(self, *, wait: bool = True) -> None:
-        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process.
-
-        :param wait: whether to wait until that is done; a process that ends need not.
-        """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+__all__ = ["disposable_server", "register"]
 
 
 _MODULES = {

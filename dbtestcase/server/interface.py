@@ -1,30 +1,16 @@
-"""A disposable server: found, initialised once, copied, started, watched, thrown away.
-
-:func:`disposable_server` is the door.  Each kind of server is a module with a function ``start``, found through
-:func:`register`::
-
-    with disposable_server(read_settings()) as server:
-        engine = sqlalchemy.create_engine(server.url)
-
-What happens in a warm start of PostgreSQL: the programs are found (:mod:`.programs`), a folder in RAM is made and
-locked (:mod:`.folders`), the cached cluster is copied into it (:mod:`.cache`), and a small process of its own starts
-the server and watches over it and over its owner (:mod:`.watcher`, :mod:`.process`): when the owner ends in
-whatever way, the server is stopped and its folder removed.
-"""
+"""What a disposable server is to everybody else, whatever its kind."""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import ConfigurationError, ServerError
-from dbtestcase.settings import Settings
+from dbtestcase.errors import ServerError
 
-__all__ = ["Server", "disposable_server", "register"]
+__all__ = ["Server"]
 
 
 class Server(ABC):
@@ -78,45 +64,14 @@ class Server(ABC):
         )
 
     @abstractmethod
-    def close(self) -> None:
-        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process."""
+    def close(self, *, wait: bool = True) -> None:
+        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process.
+
+        :param wait: whether to wait until that is done; a process that ends need not.
+        """
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_MODULES = {
-    "postgresql": "dbtestcase.server.postgresql",
-    "mariadb": "dbtestcase.server.mariadb",
-    "mysql": "dbtestcase.server.mysql",
-}
-
-
-def register(kind: str, module: str) -> None:
-    """Name the module that starts servers of a kind.
-
-    :param kind: a dialect's name, such as ``mariadb``.
-    :param module: the full name of a module with a function ``start(settings: Settings) -> Server``.
-    """
-    _MODULES[kind] = module
-
-
-def disposable_server(settings: Settings, *, kind: str = "postgresql") -> Server:
-    """Start a server of this process's own, as a context manager.
-
-    :raises ConfigurationError: nothing can start a server of this kind.
-    :raises ProgramsNotFound: there are no programs for it on this machine.
-    :raises ServerStartFailed: the programs are there, but it does not start.
-    :raises ServerError: its folder or its cache cannot be made or written.
-    """
-    if kind not in _MODULES:
-        raise ConfigurationError(
-            f"A disposable server of the kind {kind!r} cannot be started.",
-            cause=f"the kinds known are {', '.join(sorted(_MODULES))}.",
-            remedy="set DBTESTCASE_URL (or the class attribute url) to a server that is there.",
-        )
-    server: Server = importlib.import_module(_MODULES[kind]).start(settings)
-    return server

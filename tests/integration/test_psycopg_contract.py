@@ -72,7 +72,7 @@ class AsyncContractTest(SandboxTestCase):
         """Run ``use(connection)`` on an asynchronous virtual connection in a loop of its own."""
 
         async def main() -> None:
-            connection = await self.wire.connect_async(self.sandbox, parameters=options)
+            connection = self.wire.make(self.sandbox, parameters=options, asynchronous=True)
             try:
                 await use(connection)
             finally:

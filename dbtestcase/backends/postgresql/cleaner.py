@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import psycopg
 from psycopg.pq import Conninfo
@@ -13,20 +13,19 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
-from dbtestcase.backends.postgresql.connections import APPLICATION, Connections, still_there
+from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
 from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError
 from dbtestcase.reporting import shown, without_secrets
 
-__all__ = ["Attempt", "Connection", "PostgreSQLCleaner", "connect"]
+__all__ = ["Attempt", "PostgreSQLCleaner", "connect"]
 
 ATTEMPTS = 5
 LOCK_TIMEOUT = "2s"
 
 _RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
 
 

@@ -12,8 +12,9 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.postgresql import cleaning_triggers
-from dbtestcase.backends.postgresql.cleaner import Connection, connect
+from dbtestcase.backends.postgresql.cleaner import connect
 from dbtestcase.backends.postgresql.cleaning_scan import ScanningCleaner
+from dbtestcase.backends.postgresql.connections import Connection
 
 __all__ = ["BACKEND", "PostgreSQLBackend"]
 

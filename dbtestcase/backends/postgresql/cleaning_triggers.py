@@ -9,8 +9,9 @@ import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.postgresql.catalog_state import in_words, newer
-from dbtestcase.backends.postgresql.cleaner import Attempt, Connection, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
+from dbtestcase.backends.postgresql.connections import Connection
 from dbtestcase.errors import CleaningError
 
 __all__ = ["MarkedCleaner", "install", "is_installed", "uninstall"]

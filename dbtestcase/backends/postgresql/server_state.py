@@ -6,12 +6,10 @@ One query reads all of it, each thing with the statements that make it what it i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import psycopg
 
-if TYPE_CHECKING:
-    from dbtestcase.backends.postgresql.cleaning import Connection
+from dbtestcase.backends.postgresql.connections import Connection
 
 __all__ = ["ServerState"]
 

@@ -1,14 +1,12 @@
-"""psycopg: virtual connections, real ``psycopg.Connection`` and ``AsyncConnection`` objects over one PGconn."""
+"""psycopg: what virtual connections of both kinds share, the generators that psycopg calls."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import sys
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
@@ -16,19 +14,17 @@ from psycopg import waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-from ...errors import SandboxBusy, SandboxEscape
-from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, split
+from ...errors import SandboxEscape
+from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, never_notified, split
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import query_text, sandboxed, statement_of_caller
 from .hooks import Gen
+from .info import described, info_of, status_of
 from .results import results, results_in_pipeline
-from .transactions import VirtualAsyncTransaction, VirtualTransaction
+from .wire import PsycopgWire
 
-if TYPE_CHECKING:
-    from .wire import PsycopgWire
-
-__all__ = ["VirtualAsyncConnection", "VirtualConnection"]
+__all__ = ["Virtual"]
 
 _CHECKS = "SET CONSTRAINTS"
 
@@ -65,8 +61,8 @@ class _WireLock:
         return False
 
 
-class _Virtual:
-    """What :class:`VirtualConnection` and :class:`VirtualAsyncConnection` share: the generators."""
+class Virtual:
+    """What ``VirtualConnection`` and ``VirtualAsyncConnection`` share: the generators."""
 
     pgconn: Any
     _pipeline: Any
@@ -74,7 +70,7 @@ class _Virtual:
     _tests = 0
     """How many tests have left it in the middle of a block."""
 
-    def _join(self, wire: PsycopgWire, sandbox: Sandbox, asked: Asked, *, own: bool) -> None:
+    def join(self, wire: PsycopgWire, sandbox: Sandbox, asked: Asked, *, own: bool) -> None:
         self._wire = wire
         self._sandbox = sandbox
         keywords = asked.driver
@@ -119,7 +115,22 @@ class _Virtual:
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
-        return _Info(self)
+        return info_of(self)
+
+    def __repr__(self) -> str:
+        return described(self, "AsyncConnection" if isinstance(self, psycopg.AsyncConnection) else "Connection")
+
+    def fileno(self) -> int:
+        """What ``select()`` waits for."""
+        self._check_connection_ok()
+        return super().fileno()  # type: ignore[misc,no-any-return]
+
+    def settle_settings(self) -> None:
+        """Give the wire what the connection has set: psycopg reads what the server has told of it."""
+        if not self._client.failed and not self._pipeline:
+            with self.lock:
+                flow = self._drive(self._sandbox.settle_settings(self._client))
+                waiting.wait(flow, self.pgconn.socket, interval=0.1)
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -196,7 +207,7 @@ class _Virtual:
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         if not self._pipeline:
-            asked = None if self._client.active else _ASKED_CURSOR.match(query_text(command, self))
+            asked = _ASKED_CURSOR.match(query_text(command, self))
             name = asked[1].replace('""', '"') if asked else ""
             yield from self._drive(self._sandbox.recover_for(self._client, name))
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
@@ -223,7 +234,9 @@ class _Virtual:
 
     def _refuse_in_block(self, what: str) -> None:
         if self._num_transactions:
-            raise pg_errors.ProgrammingError(f"Explicit {what}() forbidden within a Transaction context.")
+            raise pg_errors.ProgrammingError(
+                f"Explicit {what}() forbidden within a Transaction context. {_IN_BLOCK[what]}"
+            )
 
     @property
     def status(self) -> str:
@@ -231,10 +244,14 @@ class _Virtual:
         return self._sandbox.status(self._client)
 
     def _check_intrans_gen(self, attribute: str) -> Gen:
+        self._check_connection_ok()
         if self.status != "idle":
-            raise pg_errors.ProgrammingError(
-                f"can't change {attribute!r} now: connection in transaction status INTRANS"
+            why = (
+                "connection.transaction() context in progress"
+                if self._num_transactions
+                else f"connection in transaction status {status_of(self).name}"
             )
+            raise pg_errors.ProgrammingError(f"can't change {attribute!r} now: {why}")
         return
         yield
 
@@ -244,12 +261,16 @@ class _Virtual:
 
     def _set_read_only_gen(self, value: bool | None) -> Gen:
         yield from super()._set_read_only_gen(value)  # type: ignore[misc]
-        self._client.set_modes(read_only=bool(value))
+        self._client.set_modes(read_only=value)
 
     def _set_isolation_level_gen(self, value: Any) -> Gen:
         yield from super()._set_isolation_level_gen(value)  # type: ignore[misc]
         level = self._isolation_level  # type: ignore[attr-defined]
         self._client.set_modes(level="" if level is None else level.name.replace("_", " ").lower())
+
+    def _set_deferrable_gen(self, value: bool | None) -> Gen:
+        yield from super()._set_deferrable_gen(value)  # type: ignore[misc]
+        self._client.set_modes(deferrable=self._deferrable)  # type: ignore[attr-defined]
 
     def _tpc_begin_gen(self, xid: object) -> Gen:
         raise self._sandbox.note(
@@ -297,6 +318,11 @@ class _Virtual:
         yield from self._drive(self._sandbox.savepoint(self._client, statement))
 
     def _is_over(self) -> bool:
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_connection_ok()
+        return self._has_ended()
+
+    def _has_ended(self) -> bool:
         """Whether the wire is closed, or another process's: pools return their connections all the same."""
         if self.pgconn.status == ConnStatus.OK and not self._sandbox.scheduler.inherited_from:
             return False
@@ -340,15 +366,15 @@ class _Virtual:
     def _is_stale(self) -> bool:
         return self._stream is not None and self._stream is not self._wire.stream
 
-    def _refuse_notifies(self) -> Exception:
-        return self._sandbox.note(
-            SandboxEscape(
-                "notifies() would wait for ever: a NOTIFY is delivered when its transaction commits, "
-                "which it never does here.",
-                cause="LISTEN and NOTIFY in the sandbox",
-                remedy=COMMITTING,
-            )
-        )
+    def _refuse_notifies(self, what: str = "notifies()") -> Exception:
+        return self._sandbox.note(never_notified(what))
+
+    def add_notify_handler(self, callback: Any) -> None:
+        """Refused: it would never be called.
+
+        :raises SandboxEscape: always.
+        """
+        raise self._refuse_notifies("add_notify_handler()")
 
 
 def _state_of(reference: weakref.ref[Any]) -> object:
@@ -364,172 +390,7 @@ def _state_of(reference: weakref.ref[Any]) -> object:
     )
 
 
-class _Info(psycopg.ConnectionInfo):
-    """What SQLAlchemy asks: the status of the virtual transaction."""
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection.pgconn)
-        self._connection = connection
-
-    @property
-    def transaction_status(self) -> TransactionStatus:
-        real = TransactionStatus(self.pgconn.transaction_status)
-        if real in (TransactionStatus.UNKNOWN, TransactionStatus.ACTIVE):
-            return real
-        statuses = {"idle": TransactionStatus.IDLE, "active": TransactionStatus.INTRANS}
-        return statuses.get(self._connection.status, TransactionStatus.INERROR)
-
-
-class VirtualConnection(_Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
-    """A synchronous connection of the application over the sandbox's wire."""
-
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._stream is not self._wire.stream:
-            self._refuse_stale(gen)
-        try:
-            return super().wait(gen, *args, **kwargs)
-        except psycopg.Error:
-            raise
-        except BaseException:
-            self._wire.drain()
-            raise
-
-    @contextlib.contextmanager
-    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:
-        tx = VirtualTransaction(self, savepoint_name, force_rollback)
-        if self._pipeline:
-            with self.pipeline(), tx, self.pipeline():
-                yield tx
-        else:
-            with tx:
-                yield tx
-
-    @contextlib.contextmanager
-    def pipeline(self) -> Iterator[Any]:
-        with contextlib.ExitStack() as stack:
-            if self._pipeline is None:
-                with self.lock:
-                    self._sandbox.scheduler.occupy(self._client.ticket)
-                self._client.piped = True
-                stack.callback(self._sandbox.scheduler.vacate)
-                stack.callback(self._end_pipeline)
-            yield stack.enter_context(super().pipeline())
-
-    @contextlib.contextmanager
-    def _pipeline_nolock(self) -> Iterator[Any]:  # of executemany()
-        with contextlib.ExitStack() as stack:
-            self._client.piped = True
-            stack.callback(self._commit_pipeline)
-            yield stack.enter_context(super()._pipeline_nolock())
-
-    def _end_pipeline(self) -> None:
-        with self.lock:
-            self._commit_pipeline()
-
-    def _commit_pipeline(self) -> None:
-        self._leave_pipeline()
-        if self._client.each_statement and self._client.active:
-            self.wait(self._drive(self._sandbox.commit(self._client)))
-
-    def _try_cancel(self, *, timeout: float = 5.0) -> None:
-        if not self._is_stale:  # what runs now is somebody else's
-            super()._try_cancel(timeout=timeout)
-
-    def notifies(self, **kwargs: Any) -> Any:
-        raise self._refuse_notifies()
-
-    def rollback(self) -> None:
-        if self._is_over():
-            return
-        try:
-            super().rollback()
-        except SandboxBusy:
-            self._sandbox.abandon(self._client)
-
-    def close(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(psycopg.Error):
-                self._num_transactions = 0
-                self.rollback()
-            self._sandbox.close(self._client)
-            self._closed = True
-
-
-class VirtualAsyncConnection(_Virtual, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
-    """An asynchronous connection of the application over the sandbox's wire.
-
-    A statement blocks the event loop while it runs: the wire is shared with synchronous code, which could not wait for
-    a task that is suspended in the middle of an answer.
-    """
-
-    @contextlib.asynccontextmanager
-    async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
-        tx = VirtualAsyncTransaction(self, savepoint_name, force_rollback)
-        if self._pipeline:
-            async with self.pipeline(), tx, self.pipeline():
-                yield tx
-        else:
-            async with tx:
-                yield tx
-
-    @contextlib.asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[Any]:
-        async with contextlib.AsyncExitStack() as stack:
-            if self._pipeline is None:
-                async with self.lock:
-                    self._sandbox.scheduler.occupy(self._client.ticket)
-                self._client.piped = True
-                stack.callback(self._sandbox.scheduler.vacate)
-                stack.push_async_callback(self._end_pipeline)
-            yield await stack.enter_async_context(super().pipeline())
-
-    @contextlib.asynccontextmanager
-    async def _pipeline_nolock(self) -> AsyncIterator[Any]:
-        async with contextlib.AsyncExitStack() as stack:
-            self._client.piped = True
-            stack.push_async_callback(self._commit_pipeline)
-            yield await stack.enter_async_context(super()._pipeline_nolock())
-
-    async def _end_pipeline(self) -> None:
-        async with self.lock:
-            await self._commit_pipeline()
-
-    async def _commit_pipeline(self) -> None:
-        self._leave_pipeline()
-        if self._client.each_statement and self._client.active:
-            await self.wait(self._drive(self._sandbox.commit(self._client)))
-
-    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if self._stream is not self._wire.stream:
-            self._refuse_stale(gen)
-        limit: dict[str, Any] = {} if timeout is None else {"timeout": timeout}  # psycopg 3.2 knows none
-        try:
-            return waiting.wait(gen, self.pgconn.socket, interval=interval, **limit)
-        except psycopg.Error:
-            raise
-        except BaseException:
-            self._wire.drain()
-            raise
-
-    async def _try_cancel(self, *, timeout: float = 5.0) -> None:
-        if not self._is_stale:
-            await super()._try_cancel(timeout=timeout)
-
-    def notifies(self, **kwargs: Any) -> Any:
-        raise self._refuse_notifies()
-
-    async def rollback(self) -> None:
-        if self._is_over():
-            return
-        try:
-            await super().rollback()
-        except SandboxBusy:
-            self._sandbox.abandon(self._client)
-
-    async def close(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(psycopg.Error):
-                self._num_transactions = 0
-                await self.rollback()
-            self._sandbox.close(self._client)
-            self._closed = True
+_IN_BLOCK = {
+    "commit": "(Transaction will be automatically committed on successful exit from context.)",
+    "rollback": "(Either raise Rollback() or allow an exception to propagate out of the context.)",
+}

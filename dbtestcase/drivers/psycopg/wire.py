@@ -12,12 +12,12 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import waiting
 from psycopg.pq import ConnStatus, TransactionStatus
+from sqlalchemy import Dialect
 
 from ...sandbox import Rows, Sandbox
-from ..arguments import asked_of
+from ..arguments import asked_of, refused
 from ..harness import harness_connections
 from ..sockets import shut_down
-from .connections import VirtualAsyncConnection, VirtualConnection
 from .results import drain, results
 
 __all__ = ["PsycopgWire"]
@@ -30,16 +30,20 @@ class PsycopgWire:
     """The physical connection of a sandbox.
 
     :param conninfo: libpq's connection string.
+    :param virtual: the classes of the virtual connections, synchronous and asynchronous.
     :raises psycopg.OperationalError: nobody answers.
     """
 
     driver = "psycopg"
+    drivers = frozenset({driver})
+    ended_by = ""
 
-    def __init__(self, conninfo: str, **parameters: Any) -> None:
+    def __init__(self, conninfo: str, virtual: tuple[Any, Any]) -> None:
         self.startup = asked_of("psycopg", [conninfo], {}).settings
         """The settings that it was opened with."""
-        self.connection = psycopg.Connection.connect(conninfo, autocommit=True, **parameters)
+        self.connection = psycopg.Connection.connect(conninfo, autocommit=True)
         self.pgconn = self.connection.pgconn
+        self._classes = virtual
         self._cut = ""
         self.virtual: weakref.WeakSet[Any] = weakref.WeakSet()
         self.stream: object | None = None
@@ -150,38 +154,40 @@ class PsycopgWire:
             for pid, user, name, state, query in rows
         )
 
-    # -- virtual connections
-
     def connect(
         self,
         sandbox: Sandbox,
+        dialect: Dialect,
         *,
         own: bool = False,
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
-    ) -> VirtualConnection:
-        """A new synchronous virtual connection.
+    ) -> Any:
+        parameters = {"context": getattr(dialect, "_psycopg_adapters_map", None), **(parameters or {})}
+        creator = parameters.pop("async_creator_fn", None)
+        if not dialect.is_async:
+            return self.make(sandbox, own=own, args=args, parameters=parameters)
+        if creator is not None:
+            raise refused("psycopg", "async_creator_fn", "it opens a connection by its own means")
 
-        :param args: what would have been given to ``psycopg.connect()``.
-        :param parameters: the same, by keyword.
-        """
-        asked = asked_of("psycopg", args, parameters or {})
-        connection = VirtualConnection(self.pgconn)
-        connection._join(self, sandbox, asked, own=own)
-        return connection
+        async def create(*_: Any, **__: Any) -> Any:
+            return self.make(sandbox, own=own, args=args, parameters=parameters, asynchronous=True)
 
-    async def connect_async(
+        return dialect.loaded_dbapi.connect(async_creator_fn=create)
+
+    def make(
         self,
         sandbox: Sandbox,
         *,
         own: bool = False,
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
-    ) -> VirtualAsyncConnection:
-        """A new asynchronous virtual connection over the same wire."""
+        asynchronous: bool = False,
+    ) -> Any:
+        """A new virtual connection as psycopg knows it; see :meth:`connect`."""
         asked = asked_of("psycopg", args, parameters or {})
-        connection = VirtualAsyncConnection(self.pgconn)
-        connection._join(self, sandbox, asked, own=own)
+        connection = self._classes[asynchronous](self.pgconn)
+        connection.join(self, sandbox, asked, own=own)
         return connection
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import ConfigurationError
 from ...sandbox import SQLITE, Kind, Statement, split
@@ -14,9 +14,7 @@ from ..dbapi import ProxyCursor
 from . import statements as words
 from .features import Features
 from .pragmas import Flags
-
-if TYPE_CHECKING:
-    from .wire import SQLiteWire
+from .wire import SQLiteWire
 
 __all__ = ["AsyncSQLiteConnection", "SQLiteConnection"]
 

@@ -6,35 +6,16 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from ...errors import SandboxEscape
 from ...sandbox import COMMITTING, Kind, Statement
 from ..dbapi import ProxyConnection
 from .pragmas import NOTHING
+from .wire import Function, FunctionKey, SQLiteWire
 
-if TYPE_CHECKING:
-    from .wire import SQLiteWire
-
-__all__ = ["Features", "Function", "FunctionKey"]
-
-FunctionKey = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function, aggregate or collation in Python, with the method that makes it known.
-
-    Two are the same whose code is: listeners define theirs anew for each connection.
-    """
-
-    how: str
-    name: str
-    arguments: tuple[Any, ...] = field(compare=False)
-    options: tuple[tuple[str, Any], ...]
-    essence: Any
+__all__ = ["Features"]
 
 
 class Features(ProxyConnection):
@@ -49,7 +30,7 @@ class Features(ProxyConnection):
         self._functions: dict[FunctionKey, Function] = {}
         self._attached: set[str] = set()
         self._hooks: dict[str, tuple[Any, ...]] = {}
-        self._wire.connections.add(self)  # type: ignore[arg-type]
+        self._wire.connections.add(self)
 
     def _features(self) -> tuple[object, ...]:
         """What of these a test may change."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import SandboxEscape
 from ...sandbox import COMMITTING
 from ..dbapi import ProxyConnection
 from . import statements as words
-
-if TYPE_CHECKING:
-    from .wire import SQLiteWire
+from .wire import SQLiteWire
 
 __all__ = ["NOTHING", "Flags"]
 

@@ -11,32 +11,34 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import URL, Dialect
+from sqlalchemy import Dialect
 
 from ...sandbox import Rules
-from ..dbapi import ProxyConnection, ProxyWire
+from ..dbapi import ProxyWire
 from . import statements as words
-from .connections import AsyncSQLiteConnection, SQLiteConnection
-from .features import Function, FunctionKey
-from .pragmas import Flags
 
-__all__ = ["SQLiteWire", "open_sqlite"]
+__all__ = ["Function", "FunctionKey", "SQLiteWire"]
 
 
-@contextlib.contextmanager
-def open_sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[SQLiteWire]:
-    """The wire of a sandbox on a database of SQLite."""
-    args, parameters = dialect.create_connect_args(url)
-    parameters.update(isolation_level=None, check_same_thread=False)
-    connection: Any = dialect.connect(*args, **parameters)
-    with contextlib.closing(SQLiteWire(dialect, connection, rules)) as wire:
-        wire.detect_types = parameters.get("detect_types", 0)
-        wire.in_memory = any(mark in args[0] for mark in (":memory:", "vfs=memdb", "mode=memory"))
-        wire.prepare()
-        yield wire
+FunctionKey = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function, aggregate or collation in Python, with the method that makes it known.
+
+    Two are the same whose code is: listeners define theirs anew for each connection.
+    """
+
+    how: str
+    name: str
+    arguments: tuple[Any, ...] = field(compare=False)
+    options: tuple[tuple[str, Any], ...]
+    essence: Any
 
 
 _BUILT_IN = "SELECT EXISTS (SELECT 1 FROM pragma_function_list WHERE builtin AND name = lower(?))"
@@ -54,7 +56,7 @@ class SQLiteWire(ProxyWire):
         """What the application's connections have asked for; the test's own follow them."""
         self.flags: dict[str, str] = {}
         """Each flag that somebody has set, with what it was before."""
-        self.applied: Flags | None = None
+        self.applied: object = None
         """Whose flags the physical connection has now."""
         self.mixed_text = False
         self.usual_foreign_keys = self.default_foreign_keys
@@ -62,18 +64,10 @@ class SQLiteWire(ProxyWire):
         self.changed = False
         """Whether a connection has changed something that no rollback takes back."""
         self.functions: dict[FunctionKey, Function] = {}
-        self.connections: weakref.WeakSet[SQLiteConnection] = weakref.WeakSet()
+        self.connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def interrupt(self) -> None:
         self.connection.interrupt()
-
-    @property
-    def proxy_class(self) -> type[ProxyConnection]:
-        return SQLiteConnection
-
-    @property
-    def async_proxy_class(self) -> type[ProxyConnection]:
-        return AsyncSQLiteConnection
 
     @property
     def drivers(self) -> frozenset[str]:

@@ -32,7 +32,7 @@ def render(document: Document, earlier: Document | None = None) -> str:
     :param earlier: the document of an earlier run, to be compared with.
     """
     environment = Environment(
-        loader=PackageLoader("dbtestcase.reporting.report", "."),
+        loader=PackageLoader(__name__.rpartition(".")[0], "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
