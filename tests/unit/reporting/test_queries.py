@@ -25,6 +25,7 @@ def titles_with_authors(session: Session, *options: Any) -> list[str]:
     return [f"{post.title} by {post.author.name}" for post in posts]  # N + 1
 
 
+HERE = "tests/unit/reporting/test_queries.py"
 LAZY_LINE = titles_with_authors.__code__.co_firstlineno + 3
 
 
@@ -66,9 +67,7 @@ class RecordingTest(QueryCase):
         self.assertIn("FROM posts", queries[0].statement)
         self.assertEqual(queries[1].parameters, (1,))
         self.assertGreater(queries[0].milliseconds or 0.0, 0.0)
-        self.assertEqual(
-            str(queries[1].origin), f"tests/unit/test_queries.py:{LAZY_LINE} in {queries[1].origin.function}"
-        )
+        self.assertEqual(str(queries[1].origin), f"{HERE}:{LAZY_LINE} in {queries[1].origin.function}")
 
     def test_savepoints_and_ends_of_transactions_are_entries_but_not_queries(self) -> None:
         with recording() as queries:
@@ -218,7 +217,9 @@ class AssertionTest(QueryCase):
         self.assertEqual(len(queries), 4)
         self.session.expunge_all()
         self.assertEqual(len(self.assertNumQueries(2, titles_with_authors, self.session, selectinload(Post.author))), 3)
-        with self.fails(r"1 query executed, 2 expected:\n1. SELECT 1  \(\)  \[tests/unit/test_queries.py:\d+ in test"):
+        with self.fails(
+            r"1 query executed, 2 expected:\n1. SELECT 1  \(\)  \[tests/unit/reporting/test_queries.py:\d+ in test"
+        ):
             with self.assertNumQueries(2):
                 self.session.execute(text("SELECT 1"))
         with self.fails(r"^0 queries executed, 1 expected$"), self.assertNumQueries(1):
@@ -242,7 +243,7 @@ class AssertionTest(QueryCase):
     def test_an_n_plus_one_is_found_with_its_line(self) -> None:
         with self.fails(
             rf"(?s)1 query was repeated:\n3 times: SELECT authors.* FROM authors .*"
-            rf"  tests/unit/test_queries.py:{LAZY_LINE} in [^:]+: 3 times, with \(1,\), \(2,\), \(3,\)\n.*selectinload"
+            rf"  {HERE}:{LAZY_LINE} in [^:]+: 3 times, with \(1,\), \(2,\), \(3,\)\n.*selectinload"
         ):
             with self.assertNoRepeatedQueries():
                 titles_with_authors(self.session)

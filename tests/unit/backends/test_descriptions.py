@@ -161,7 +161,7 @@ class FingerprintTest(unittest.TestCase):
 
     def test_every_process_agrees(self) -> None:
         program = (
-            "from tests.unit.test_descriptions import *\n"
+            "from tests.unit.backends.test_descriptions import *\n"
             "def change(metadata, table):\n"
             "    for name in 'hgfedcba': Index(name, table.c.name)\n"
             "    table.append_constraint(UniqueConstraint('name'))\n"
@@ -174,7 +174,7 @@ class FingerprintTest(unittest.TestCase):
             subprocess.run(
                 [sys.executable, "-c", program],
                 env=inner_environment() | {"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
                 capture_output=True,
                 text=True,
                 check=True,

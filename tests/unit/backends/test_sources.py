@@ -149,7 +149,7 @@ class DeterminismTest(ProjectTestCase):
             found = subprocess.run(
                 [sys.executable, "-c", program],
                 env=environment,
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
                 capture_output=True,
                 text=True,
                 check=True,

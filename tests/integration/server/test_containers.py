@@ -16,7 +16,7 @@ from dbtestcase.server import room
 from dbtestcase.server.account import server_account
 from dbtestcase.server.room import MIB, memory_left
 from dbtestcase.server.watcher import copy_tree
-from tests.integration.test_server_accounts import ServerAccountsTest, setpriv
+from tests.integration.server.test_server_accounts import ServerAccountsTest, setpriv
 from tests.support.disposable import owner, scratch, seed, wrap_programs
 from tests.support.farm import require_namespaces, shared_server
 from tests.support.requirements import require

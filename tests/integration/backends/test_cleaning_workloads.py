@@ -14,7 +14,7 @@ from dbtestcase.backends.cleaning import Cleaner, Look, cleaner_for, install
 from tests.support.scratch import Scratch, connect, dump
 from tests.support.servers import postgresql_url
 
-SCHEMA = (Path(__file__).parents[1] / "support" / "hostile_schema.sql").read_text(encoding="utf-8")
+SCHEMA = (Path(__file__).parents[2] / "support" / "hostile_schema.sql").read_text(encoding="utf-8")
 ODD = '"Odd Schema"."it\'s ""quoted"" %s"'
 
 ROWS = [

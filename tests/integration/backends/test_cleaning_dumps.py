@@ -84,11 +84,9 @@ class _Dumps(unittest.TestCase):
         names = {"@DB": str(self.scratch.url.database), "@ROLE": self.role}
         texts = [re.sub("@DB|@ROLE", lambda name: names[name[0]], text) for text in statements]
         if way == "process":
-            program = (
-                "import sys; from tests.integration.test_cleaning_dumps import run; run(sys.argv[1], sys.argv[2:])"
-            )
+            program = f"import sys\nfrom {__name__} import run\nrun(sys.argv[1], sys.argv[2:])"
             url = self.scratch.url.render_as_string(hide_password=False)
-            subprocess.run([sys.executable, "-c", program, url, *texts], check=True, cwd=Path(__file__).parents[2])
+            subprocess.run([sys.executable, "-c", program, url, *texts], check=True, cwd=Path(__file__).parents[3])
         elif way == "thread":
             thread = threading.Thread(target=run, args=(self.scratch.url, texts))
             thread.start()

@@ -104,7 +104,8 @@ def in_a_thread(url: sa.URL, statements: Sequence[str]) -> None:
 
 def in_a_process(url: sa.URL, statements: Sequence[str]) -> None:
     program = (
-        "import json, sys\nimport sqlalchemy as sa\nfrom tests.integration.test_put_back_by_dumps import in_a_thread\n"
+        "import json, sys\nimport sqlalchemy as sa\n"
+        "from tests.integration.backends.test_put_back_by_dumps import in_a_thread\n"
         "in_a_thread(sa.make_url(sys.argv[1]), json.loads(sys.argv[2]))"
     )
     text = url.render_as_string(hide_password=False)

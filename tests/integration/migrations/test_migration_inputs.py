@@ -17,7 +17,7 @@ from dbtestcase.migrations import MigrationRecipe
 from dbtestcase.migrations.project import Project
 from dbtestcase.migrations.walk import stairway
 from dbtestcase.settings import Settings
-from tests.integration.test_migration_environments import EnvironmentTestCase
+from tests.integration.migrations.test_migration_environments import EnvironmentTestCase
 from tests.support.alembic_projects import AlembicProject
 
 LATE = "config = context.config\nimport pathlib\ncontext.script.version_locations = [{}]\n"

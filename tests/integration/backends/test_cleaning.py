@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, inspect
 from dbtestcase.backends.cleaning import Look, Opened, cleaner_for, install
 from dbtestcase.backends.postgresql import cleaning_sql
 from dbtestcase.errors import CleaningError
-from tests.integration.test_cleaning_workloads import CleaningCase
+from tests.integration.backends.test_cleaning_workloads import CleaningCase
 from tests.support.scratch import connect, dump
 
 DDL = [

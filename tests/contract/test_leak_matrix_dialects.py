@@ -1,6 +1,6 @@
 """Doors x drivers x ends on SQLite and MariaDB: what an application sees in production, and nothing is left behind.
 
-As :mod:`tests.integration.test_leak_matrix`: every case runs on a real database first and then in the sandbox; a second
+As :mod:`tests.contract.test_leak_matrix`: every case runs on a real database first and then in the sandbox; a second
 connection is the judge, and so is the next test.
 """
 

@@ -33,7 +33,7 @@ class SQLLogTest(LogCase):
             with self.assertRaisesRegex(Exception, "nonsense"):
                 self.run_sql("SELECT nonsense")
             self.connection.rollback()
-            where = r"tests/unit/test_diagnostics.py:\d+ in"
+            where = r"tests/unit/reporting/test_diagnostics.py:\d+ in"
             self.assertRegex(
                 log.text(),
                 r"^Statements of this test \(number, ms, SQL, parameters; the line that sent it\):\n"

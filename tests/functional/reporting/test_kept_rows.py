@@ -86,7 +86,7 @@ class KeptRowsTestCase(unittest.TestCase):
         self.folder = Path(self.enterContext(scratch()))
         write_suite(self.folder, {"sitecustomize.py": SITE, "app.py": MODELS})
         self.env = {"DBTESTCASE_CACHE": str(self.cache), "PLACE": str(self.place), "DBTESTCASE_KEEP": "fail"}
-        self.env["PYTHONPATH"] = f"{self.folder}:{Path(__file__).parents[2]}"
+        self.env["PYTHONPATH"] = f"{self.folder}:{Path(__file__).parents[3]}"
 
     def run_tests(self, tests: str = TESTS, runner: str = "unittest", **env: str) -> Outcome:
         write_suite(self.folder, {"test_notes.py": tests})

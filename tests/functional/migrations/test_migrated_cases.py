@@ -309,5 +309,5 @@ class BadInputTest(SuiteTestCase):
             importlib.util.find_spec = lambda name, package=None: None if name == "alembic" else find(name, package)
         """
         write_suite(self.folder, {"sitecustomize.py": source})
-        outcome = run_suite(self.folder, "unittest", env={"PYTHONPATH": f"{self.folder}:{Path(__file__).parents[2]}"})
+        outcome = run_suite(self.folder, "unittest", env={"PYTHONPATH": f"{self.folder}:{Path(__file__).parents[3]}"})
         self.assertIn("pip install 'dbtestcase[migrations]'", outcome.output)

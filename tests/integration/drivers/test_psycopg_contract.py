@@ -13,7 +13,7 @@ import psycopg
 
 from dbtestcase.drivers.psycopg.hooks import HOOKS, check_hooks
 from dbtestcase.errors import ConfigurationError, SandboxEscape
-from tests.integration import test_leak_matrix as matrix
+from tests.contract import test_leak_matrix as matrix
 from tests.support.doors import DOORS
 from tests.support.sandboxes import SandboxTestCase
 

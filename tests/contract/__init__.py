@@ -1,0 +1,1 @@
+"""What every backend and driver must do, run over all of them."""
