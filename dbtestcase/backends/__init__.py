@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import cleaning
 from .databases import Database, ExistingUse, prune, register, test_database
-from .initial_schema import build_initial_schema, run_initial_schema
+from .initial_schema import build_initial_schema, load_base_data, run_initial_schema
 from .inputs import note_folder
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
 from .recipes import Recipe
@@ -26,6 +26,7 @@ __all__ = [
     "copy_rows",
     "digest_of",
     "fetcher",
+    "load_base_data",
     "note_folder",
     "prune",
     "register",

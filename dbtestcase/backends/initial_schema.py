@@ -1,4 +1,4 @@
-"""The hook ``load_initial_schema``: what exists before the first revision, or before ``create_all``."""
+"""The hooks of a recipe: ``load_initial_schema``, before revisions or ``create_all``, and ``load_base_data``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable
 
 import sqlalchemy
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from dbtestcase.drivers import own, patient
 from dbtestcase.errors import ConfigurationError
 
-__all__ = ["build_initial_schema", "run_initial_schema"]
+__all__ = ["build_initial_schema", "load_base_data", "run_initial_schema"]
 
 
 def run_initial_schema(hook: Callable[[Connection], object] | None, connection: Connection, label: str) -> None:
@@ -50,3 +51,17 @@ def build_initial_schema(hook: Callable[[Connection], object] | None, url: URL, 
             connection.commit()
     finally:
         engine.dispose()
+
+
+def load_base_data(hook: Callable[[Session], object] | None, bind: Engine | Connection, label: str) -> None:
+    """Call the hook, if there is one, with a session; its rows are committed, in a transaction that runs to its end."""
+    if hook is None:
+        return
+    with Session(bind, join_transaction_mode="create_savepoint") as session:
+        try:
+            hook(session)
+            session.flush()
+        except Exception as error:
+            error.add_note(f"dbtestcase: raised while the base data of {label} were loaded")
+            raise
+        session.commit()

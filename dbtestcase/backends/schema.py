@@ -15,7 +15,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 from dbtestcase.backends import sources
 from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
-from dbtestcase.backends.initial_schema import run_initial_schema
+from dbtestcase.backends.initial_schema import load_base_data, run_initial_schema
 from dbtestcase.drivers import own, patient
 from dbtestcase.errors import SchemaError
 from dbtestcase.reporting import limit_named_by
@@ -83,10 +83,7 @@ class MetadataRecipe:
                 connection.commit()
                 self._create_tables(connection)
                 connection.commit()
-                if self.base_data is not None:
-                    with Session(connection) as session:
-                        self._load(session)
-                        session.commit()
+                load_base_data(self.base_data, connection, self.label)
         finally:
             engine.dispose()
 
@@ -97,19 +94,7 @@ class MetadataRecipe:
         """
         run_initial_schema(self.initial_schema, connection, self.label)
         self._create_tables(connection)
-        if self.base_data is not None:
-            with Session(connection, join_transaction_mode="create_savepoint") as session:
-                self._load(session)
-                session.commit()
-
-    def _load(self, session: Session) -> None:
-        assert self.base_data is not None
-        try:
-            self.base_data(session)
-            session.flush()
-        except Exception as error:
-            error.add_note(f"dbtestcase: raised while the base data of {self.label} were loaded")
-            raise
+        load_base_data(self.base_data, connection, self.label)
 
     def _create_tables(self, connection: Connection) -> None:
         for metadata in self.metadata:

@@ -17,25 +17,29 @@ from ..errors import SandboxEscape
 from ..sandbox import COMMITTING
 from .dbapi import ProxyConnection, ProxyCursor
 
-__all__ = ["TWINS", "AsyncFacade"]
+__all__ = ["TWINS", "AdaptedConnection", "TwinConnection", "in_greenlet"]
 
 TWINS = {"aiosqlite": "pysqlite", "aiomysql": "pymysql", "asyncmy": "pymysql"}
 """The synchronous driver that the wire speaks for each."""
 
 
-class AsyncFacade(ProxyConnection):
-    """What SQLAlchemy's adapted connections have beside the DBAPI's methods."""
+class AdaptedConnection(ProxyConnection):
+    """What SQLAlchemy's adapted connections have beside the DBAPI's methods, in async code and in sync code."""
 
     dialect: Dialect
+
+    blocking = False
+    """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
+
+    awaited = False
+    """Whether a coroutine of the driver's own connection runs."""
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
         from sqlalchemy.util import await_only
 
-        from .loop_thread import _in_greenlet
-
         scheduler = self._sandbox.scheduler
-        if _in_greenlet():
+        if in_greenlet():
             await_only(scheduler.acquire_async(self._client.ticket))
         else:
             scheduler.acquire(self._client.ticket)
@@ -44,24 +48,59 @@ class AsyncFacade(ProxyConnection):
         finally:
             scheduler.release(self._client.ticket)
 
-    awaited = False
-    """Whether a coroutine of the driver's own connection runs."""
-
-    blocking = False
-    """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
-
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile.
+        """A cursor.
 
-        :raises sqlalchemy.exc.MissingGreenlet: outside of a greenlet of SQLAlchemy's, where it would work in production
-            as little.
+        :raises sqlalchemy.exc.MissingGreenlet: outside of a greenlet of SQLAlchemy's, as by a lazy load in async code:
+            it would work here, and not in production.
         """
         from sqlalchemy.util import await_only
 
-        from .loop_thread import _in_greenlet
-
-        if not (self.blocking or self.awaited or _in_greenlet()):
+        if not (self.blocking or self.awaited or in_greenlet()):
             await_only(self._sandbox.scheduler.acquire_async(self._client.ticket))
+        return super().cursor(*args, **kwargs)
+
+    @property
+    def _connection(self) -> Any:
+        return self.driver_connection
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, as far as it can be contained."""
+        raise NotImplementedError
+
+    def await_(self, awaitable: Any) -> Any:
+        """Await something, as the adapted connection does."""
+        from sqlalchemy.util import await_only
+
+        return await_only(awaitable)
+
+    def run_async(self, function: Callable[[Any], Any]) -> Any:
+        """Call an async function with the driver's connection."""
+        return self.await_(function(self.driver_connection))
+
+    def terminate(self) -> None:
+        """Close without waiting."""
+        self.close()
+
+
+def in_greenlet() -> bool:
+    """Whether SQLAlchemy runs this in a greenlet of its own, so that it may await."""
+    import greenlet
+
+    current = greenlet.getcurrent()
+    return bool(
+        getattr(current, "__sqlalchemy_greenlet_provider__", False)
+        or getattr(current, "_sqlalchemy_greenlet_provider", False)
+        or type(current).__name__ == "_AsyncIoGreenlet"
+    )
+
+
+class TwinConnection(AdaptedConnection):
+    """A connection of an async driver over the wire of its synchronous twin."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """A cursor; one that streams fetches at once: nobody else could use the wire meanwhile."""
         kwargs.pop("server_side", None)
         return super().cursor(*args, **kwargs)
 
@@ -84,30 +123,14 @@ class AsyncFacade(ProxyConnection):
         return cls(*error.args)
 
     @property
-    def _connection(self) -> Any:
+    def driver_connection(self) -> Any:
         return _DriverConnection(self)
-
-    driver_connection = _connection
-
-    def await_(self, awaitable: Any) -> Any:
-        """Await something, as the adapted connection does."""
-        from sqlalchemy.util import await_only
-
-        return await_only(awaitable)
-
-    def run_async(self, function: Callable[[Any], Any]) -> Any:
-        """Call an async function with the driver's connection."""
-        return self.await_(function(self._connection))
-
-    def terminate(self) -> None:
-        """Close without waiting."""
-        self.close()
 
 
 class _DriverConnection:
     """The driver's own connection: its coroutines are the virtual connection's methods."""
 
-    def __init__(self, virtual: AsyncFacade) -> None:
+    def __init__(self, virtual: TwinConnection) -> None:
         self._virtual = virtual
 
     def __getattr__(self, name: str) -> Any:

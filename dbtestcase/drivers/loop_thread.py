@@ -1,23 +1,23 @@
 """Async drivers on a wire that sync code can use too: the connection lives in an event loop of its own, on a thread.
 
 SQLAlchemy adapts every async driver to the DBAPI by switching greenlets.  Here the adapted connection runs in a private
-loop, and a blocking facade of it is what the virtual connections share.  So nothing depends on the loop of a test, a
+loop, and a blocking wrapper of it is what the virtual connections share.  So nothing depends on the loop of a test, a
 sync session works beside an async one, and a statement blocks the loop that runs it, as it does with psycopg.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sqlalchemy import URL, Dialect
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import greenlet_spawn
 
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, Rules
+from .async_adapters import AdaptedConnection
 from .dbapi import ProxyConnection, ProxyWire
 
 __all__ = ["BlockingConnection", "LoopThread", "LoopWire", "open_loop_wire"]
@@ -170,35 +170,12 @@ class LoopWire(ProxyWire):
             loop_thread.close()
 
 
-class LoopConnection(ProxyConnection):
-    """A virtual connection that looks like SQLAlchemy's adapted one, in async code and in sync code."""
-
-    blocking = False
-    """Whether it is a synchronous engine's: then it may be used where nothing can be awaited."""
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.blocking and not _in_greenlet():
-            # a lazy load outside of SQLAlchemy's greenlet: it would work here, and not in production
-            await_only(self._sandbox.scheduler.acquire_async(self._client.ticket))
-        return super().cursor(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        scheduler = self._sandbox.scheduler
-        if _in_greenlet():
-            await_only(scheduler.acquire_async(self._client.ticket))
-        else:
-            scheduler.acquire(self._client.ticket)
-        try:
-            yield
-        finally:
-            scheduler.release(self._client.ticket)
+class LoopConnection(AdaptedConnection):
+    """A virtual connection that looks like SQLAlchemy's adapted one."""
 
     @property
-    def _connection(self) -> Any:
+    def driver_connection(self) -> Any:
         return _DriverConnection(self)
-
-    driver_connection = _connection
 
     def state(self) -> tuple[object, ...]:
         return (*super().state(), self.isolation_level, self.deferrable)
@@ -211,17 +188,9 @@ class LoopConnection(ProxyConnection):
         """Await something of the driver; in SQLAlchemy 2.0 the dialect does this when it connects."""
         return self._wire.connection.loop_thread.run(awaitable)
 
-    def run_async(self, function: Callable[[Any], Any]) -> Any:
-        """Call an async function with the driver's connection."""
-        return self.await_(function(self._connection))
-
     def ping(self, *args: Any) -> Any:
         with self._held():
             return None
-
-    def terminate(self) -> None:
-        """Close without waiting."""
-        self.close()
 
     def set_isolation_level(self, level: str) -> None:
         """Of the transactions to come; ``autocommit`` is none."""
@@ -337,14 +306,3 @@ def open_loop_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[Lo
         loop_thread.close()
         raise
     return wire_class(dialect, BlockingConnection(loop_thread, real), rules)
-
-
-def _in_greenlet() -> bool:
-    import greenlet
-
-    current = greenlet.getcurrent()
-    return bool(
-        getattr(current, "__sqlalchemy_greenlet_provider__", False)
-        or getattr(current, "_sqlalchemy_greenlet_provider", False)
-        or type(current).__name__ == "_AsyncIoGreenlet"
-    )

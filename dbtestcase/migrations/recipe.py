@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.backends import build_initial_schema, digest_of, run_initial_schema
+from dbtestcase.backends import build_initial_schema, digest_of, load_base_data, run_initial_schema
 from dbtestcase.drivers import own, patient
 from dbtestcase.migrations.fingerprint import fingerprint
 from dbtestcase.migrations.layout import Layout, find_layout
@@ -106,8 +106,7 @@ class MigrationRecipe:
             return
         engine = own(patient(create_engine(url, poolclass=NullPool)))
         try:
-            with Session(engine) as session, session.begin():
-                self._load(session)
+            load_base_data(self.base_data, engine, self.label)
         finally:
             engine.dispose()
 
@@ -120,16 +119,4 @@ class MigrationRecipe:
 
         run_initial_schema(self.initial_schema, connection, self.label)
         self.project.build(Target(connection.engine.url, contained=True, engine=connection.engine))
-        if self.base_data is not None:
-            with Session(connection, join_transaction_mode="create_savepoint") as session:
-                self._load(session)
-                session.commit()
-
-    def _load(self, session: Session) -> None:
-        assert self.base_data is not None
-        try:
-            self.base_data(session)
-            session.flush()
-        except Exception as error:
-            error.add_note(f"dbtestcase: raised while the base data of {self.label} were loaded")
-            raise
+        load_base_data(self.base_data, connection, self.label)

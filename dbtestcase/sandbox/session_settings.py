@@ -128,11 +128,6 @@ class SettingsStore:
         """The settings that a connection of its own would not know, since others have invented them."""
         return self._invented - mine.named
 
-    @property
-    def has_invented(self) -> bool:
-        """Whether a new session would know fewer settings."""
-        return bool(self._invented)
-
     def fits(self, mine: SessionSettings) -> bool:
         """Whether the wire has the parameters of a connection as it is."""
         return self._applied is mine or not (self._baseline or mine.startup)

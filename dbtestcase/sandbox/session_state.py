@@ -79,10 +79,6 @@ class SessionState:
             yield from kind.after(client, statement)
         self.look()
 
-    def needs_after(self, statement: Statement) -> bool:
-        """Whether :meth:`after` has something to do."""
-        return self.used or bool(self._facts.topics_of(statement))
-
     def committing(self, client: Client) -> Flow:
         """The client is about to commit."""
         for kind in self._kinds:

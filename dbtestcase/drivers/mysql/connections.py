@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import SandboxEscape
 from ...sandbox import COMMITTING, Kind, Statement, Topic
 from ..arguments import known, refused
-from ..async_adapters import AsyncFacade
+from ..async_adapters import TwinConnection
 from ..dbapi import ProxyConnection, ProxyCursor
 from . import statements as words
 
@@ -272,7 +272,7 @@ class _Cursor(ProxyCursor):
             return self._real.nextset()
 
 
-class AsyncMySQLConnection(MySQLConnection, AsyncFacade):
+class AsyncMySQLConnection(MySQLConnection, TwinConnection):
     """Looks like SQLAlchemy's adapted connections of aiomysql and asyncmy."""
 
     @property  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ConfigurationError
 from ...sandbox import SQLITE, Kind, Statement, split
 from ..arguments import known, refused
-from ..async_adapters import AsyncFacade
+from ..async_adapters import TwinConnection
 from ..dbapi import ProxyCursor
 from . import statements as words
 from .features import Features
@@ -299,7 +299,7 @@ class SQLiteConnection(Features, Flags):
         super()._run(statement.text, None, None)
 
 
-class AsyncSQLiteConnection(SQLiteConnection, AsyncFacade):
+class AsyncSQLiteConnection(SQLiteConnection, TwinConnection):
     """Looks like SQLAlchemy's adapted connection of aiosqlite."""
 
     @property  # type: ignore[misc]
