@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from collections.abc import Sequence
 
 from dbtestcase.errors import DBTestCaseError
 from dbtestcase.reporting import report, shown
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the process's exit status: 0 done, 1 something is wrong, 2 not understood."""
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
     parser = argparse.ArgumentParser(
         prog="python -m dbtestcase", description="The server side of tests on real databases."
     )
+    parser.add_argument("--version", action=_Version, help="print the versions of the library and of Python")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, text in (
         ("doctor", _doctor, "show what a run would use, try it, and say what is missing"),
@@ -29,8 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "server":
             kinds, default = ("postgresql", "mariadb", "mysql"), "the kind that DBTESTCASE_URL names, else postgresql"
             parsed.add_argument("--kind", choices=kinds, help=f"what to start; by default {default}")
+        if name == "prune":
+            parsed.add_argument("--dry-run", "-n", action="store_true", help="only say what would be removed")
     report.add_report(commands)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the process's exit status: 0 done, 1 something is wrong, 2 not understood."""
+    given = make_parser().parse_args(arguments)
     try:
         status: int = given.run(given)
         return status
@@ -39,6 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("dbtestcase")
+        except PackageNotFoundError:
+            number = "(not installed as a package)"
+        print(f"dbtestcase {number}, Python {platform.python_version()}")
+        parser.exit()
 
 
 def _doctor(given: argparse.Namespace) -> int:
@@ -70,14 +94,14 @@ def _prune(given: argparse.Namespace) -> int:
     from dbtestcase.settings import read_settings
 
     settings = read_settings()
-    removed = prune_machine(settings)
+    removed = prune_machine(settings, dry=given.dry_run)
     if settings.server_url is not None:
         from dbtestcase.backends import prune
 
         url = settings.server_url
-        removed += [f"database {name} on {shown(url)}" for name in prune(url)]
+        removed += [f"database {name} on {shown(url)}" for name in prune(url, dry=given.dry_run)]
     for thing in removed:
-        print(f"removed {thing}")
+        print(f"{'would remove' if given.dry_run else 'removed'} {thing}")
     if not removed:
         print("nothing to remove")
     return 0

@@ -66,10 +66,11 @@ def test_database(
 test_database.__test__ = False  # type: ignore[attr-defined]  # its name makes runners take it for a test
 
 
-def prune(server_url: URL, *, templates: bool = True) -> list[str]:
+def prune(server_url: URL, *, templates: bool = True, dry: bool = False) -> list[str]:
     """Drop the databases that dead runs left on a server, those with the rows of failing tests, and our templates.
 
+    :param dry: only say what would be dropped.
     :returns: the names of what was dropped, sorted.
     :raises ServerUnreachable: nobody answers at the URL, or the role is refused.
     """
-    return backend_for(server_url).prune(server_url, templates=templates)
+    return backend_for(server_url).prune(server_url, templates=templates, dry=dry)

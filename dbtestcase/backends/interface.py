@@ -125,8 +125,8 @@ class Backend(ABC):
         """Check, lease and (unless the caller does it in a transaction) rebuild the named database."""
 
     @abstractmethod
-    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
-        """Drop what dead processes left, and the templates if asked; the names of what was dropped."""
+    def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
+        """Drop what dead processes left, and the templates if asked; the names of what was, or would be, dropped."""
 
 
 def create_in(recipe: Recipe, connection: Connection) -> None:

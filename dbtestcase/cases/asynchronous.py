@@ -30,11 +30,18 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
     """What all async cases share."""
 
     session: Given[Session, AsyncSession]  # type: ignore[assignment]
-    sync_session: Given[object, Session] = Given(
-        "A ``Session`` in the same transaction; made when it is asked for, closed at the end of the test."
-    )
+    """The test's own session, in the same transaction as the application's; closed at its end, never committed.
+
+    On the class, in :meth:`setUpTestData`, it is a plain ``Session``."""
+
+    sync_session: Given[object, Session] = Given()
+    """A ``Session`` in the same transaction; made when it is asked for, closed at the end of the test."""
+
     engine: Given[AsyncEngine, AsyncEngine]  # type: ignore[assignment]
+    """An async engine on the test database, on the class and on a test, while the class runs."""
+
     sync_engine: Given[Engine, Engine]
+    """A sync engine in the same transaction."""
 
     _dbtestcase = Lifecycle[AsyncClass, AsyncTest](AsyncClass, AsyncTest)
 

@@ -28,8 +28,7 @@ class Given(Generic[C, T]):
     :param of_class: what it is on the class; default: this descriptor.
     """
 
-    def __init__(self, doc: str = "", of_class: Callable[[Any], Any] | None = None) -> None:
-        self.__doc__ = doc
+    def __init__(self, of_class: Callable[[Any], Any] | None = None) -> None:
         self._of_class = of_class
 
     def __set_name__(self, owner: type, name: str) -> None:

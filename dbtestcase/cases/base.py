@@ -53,22 +53,34 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
             engines = [db.engine]
 
             def test_publish(self):
-                publish("Hello")                       # opens, commits and closes its own session
+                publish("Hello")  # opens, commits and closes its own session
                 self.assertRowCount(models.Post, 1)
     """
 
     url: ClassVar[str | URL | None] = None
-    """Where the server is.  Default: ``$DBTESTCASE_URL``, else a disposable PostgreSQL."""
+    """Where the server is: a string or a ``URL``.  Default: ``$DBTESTCASE_URL``, else a disposable PostgreSQL.
+
+    Without a host (``postgresql+psycopg://``, ``mariadb+pymysql://``) a disposable server of that kind; ``sqlite://``
+    is in memory.  A URL that cannot be used is a :exc:`~dbtestcase.ConfigurationError` when the class begins; a server
+    that does not answer is a :exc:`~dbtestcase.ServerUnreachable`."""
 
     database: ClassVar[Literal["create", "existing"]] = "create"
-    """``"create"``: a database of our own beside the one that the URL names.  ``"existing"``: exactly that one."""
+    """``"create"``: a database of our own beside the one that the URL names.  ``"existing"``: exactly that one, which
+    has to be empty, marked as ours or named like a test database (else :exc:`~dbtestcase.UnsafeDatabase`)."""
 
     metadata: ClassVar[Tables] = None
     """The tables: a ``MetaData``, or what has one (a declarative base, a registry, Flask-SQLAlchemy's ``db``), or
     several of these."""
 
     engines: ClassVar[Engines] = ()
-    """The application's engines, or functions that return them: pointed at the test database while the class runs."""
+    """The application's engines, sync or async, or functions that return them: pointed at the test database while the
+    class runs.
+
+    .. code-block:: python
+
+        engines = [db.engine, db.async_engine, lambda: app.state.engine]
+
+    An engine whose URL names the test database already need not be listed."""
 
     outside: ClassVar[Engines] = ()
     """Engines, or functions that return them, that may go on to reach their own databases while the class runs.
@@ -77,17 +89,32 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     if not TYPE_CHECKING:  # a type here would be that of `self.factories` in every class, which is the class's own
         factories = ()
+        """FactoryBoy or polyfactory classes, or modules that hold them: on the test's session while the class runs.
+
+        A list, or :class:`~dbtestcase.Factories`, which tells type checkers more.  On a test it is a
+        :class:`~dbtestcase.FactoryManager`: ``self.factories.PostFactory.create()``."""
 
     transaction_scope: ClassVar[Literal["class", "module", "test"]] = "class"
-    """How long the outer transaction lasts: ``"class"``, ``"module"`` or ``"test"``."""
+    """How long the outer transaction lasts: ``"class"``, ``"module"`` (one for all classes of the module) or ``"test"``
+    (no class data; a fresh ``now()`` in each test)."""
 
     reset_sequences: ClassVar[bool] = False
     """Whether ids start from the same number in every test, for suites with hard-coded ids."""
 
     session: Given[Session, Session] = Given(of_class=lambda cls: cls._dbtestcase.session())
-    connection: Given[object, Connection] = Given("A connection of the test's own, closed at its end.")
+    """The test's own session, in the same transaction as the application's; closed at its end, never committed.
+
+    On the class, in :meth:`setUpTestData`, the session of the class data.  Outside of a test it raises
+    :exc:`~dbtestcase.NotRunning`.  A test may set it to a session of its own."""
+
+    connection: Given[object, Connection] = Given()
+    """A connection of the test's own, closed at its end."""
+
     engine: Given[Engine, Engine]
+    """An engine on the test database, on the class and on a test, while the class runs."""
+
     database_url: Given[str, str]
+    """The test database's URL with driver and password, for ``create_app(…)`` and for other processes: a string."""
 
     _dbtestcase = Lifecycle[ClassLifecycle, TestLifecycle](ClassLifecycle, TestLifecycle)
 
@@ -106,15 +133,39 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     def load_initial_schema(cls, connection: Connection) -> None:
         """Make what must exist before the tables or the first revision, once: extensions, functions, SQL files.
 
-        It is part of the template and of its fingerprint.  To be overridden."""
+        It is part of the template and of its fingerprint.  To be overridden.
+
+        .. code-block:: python
+
+            @classmethod
+            def load_initial_schema(cls, connection):
+                connection.execute(text("CREATE EXTENSION IF NOT EXISTS pg_trgm"))
+
+        :param connection: in a transaction that is committed afterwards.
+        """
 
     @classmethod
     def load_base_data(cls, session: Session) -> None:
-        """Load reference rows, once, when the schema is built; they are part of the template.  To be overridden."""
+        """Load reference rows, once, when the schema is built; they are part of the template.  To be overridden.
+
+        :param session: committed afterwards.
+        """
 
     @classmethod
     def setUpTestData(cls) -> None:
-        """Make rows for all tests of the class, with ``cls.session``.  To be overridden."""
+        """Make rows for all tests of the class, with ``cls.session``.  To be overridden.
+
+        What is stored on the class arrives fresh on ``self`` in each test, whatever the test before did to it.
+
+        .. code-block:: python
+
+            ada: Author  # for type checkers
+
+            @classmethod
+            def setUpTestData(cls):
+                cls.ada = Author(name="Ada")
+                cls.session.add(cls.ada)
+        """
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -208,8 +208,8 @@ class RunFolder:
         os.close(self.lock)
 
 
-def sweep(places: list[Path]) -> list[Path]:
-    """Remove the folders of dead owners from ``places``; what was removed.
+def sweep(places: list[Path], *, dry: bool = False) -> list[Path]:
+    """Remove the folders of dead owners from ``places``; what was removed, or would be if it is ``dry``.
 
     A server that outlived its watcher (nothing but a ``kill -9`` of both does that, where the kernel does not end it)
     has inherited the lock, so its folder is left alone.  A folder without a lock is nobody's: the lock is there first.
@@ -218,9 +218,9 @@ def sweep(places: list[Path]) -> list[Path]:
     for base in (base for place in places for base in private_folders(place)):
         runs = sorted({base / match[1] for name in _names(base) if (match := _RUN.fullmatch(name))})
         for path in dict.fromkeys((*runs, *(lock.with_suffix("") for lock in sorted(base.glob("*.lock"))))):
-            with _claimed(path) as dead:
+            with claimed(path) as dead:
                 there = dead and path.exists()
-                if dead and _remove(path) and there:
+                if dead and (dry or _remove(path)) and there:
                     removed.append(path)
     return removed
 
@@ -233,7 +233,7 @@ def _names(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
+def claimed(path: Path) -> Iterator[bool]:
     """Whether nobody holds the lock of a run's folder, or it has none; it is held meanwhile."""
     try:
         descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC)

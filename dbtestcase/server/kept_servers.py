@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.server.folders import private_folders
+from dbtestcase.server.folders import claimed, private_folders
 from dbtestcase.server.watcher import DOOR
 
 __all__ = ["KEEP_HOURS", "MOST_KEPT", "end_kept", "end_oldest", "wait_for_end"]
@@ -29,10 +29,17 @@ def end_oldest(places: list[Path], *, spared: int) -> None:
         _knock(door)
 
 
-def end_kept(places: list[Path]) -> Iterator[Path]:
-    """End the servers that stay in ``places``, and wait until each is gone; their folders."""
+def end_kept(places: list[Path], *, dry: bool = False) -> Iterator[Path]:
+    """End the servers that stay in ``places``, and wait until each is gone; their folders.
+
+    :param dry: only say which they are.
+    """
     for door in _doors(places):
-        if _knock(door):
+        if dry:
+            with claimed(door.with_suffix("")) as dead:  # nobody knocks: a door that is only opened ends a server too
+                if not dead:
+                    yield door.with_suffix("")
+        elif _knock(door):
             wait_for_end(door.with_suffix(".lock"))
             yield door.with_suffix("")
 

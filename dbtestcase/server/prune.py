@@ -12,31 +12,35 @@ from dbtestcase.errors import ServerError
 from dbtestcase.server.cache import cache_folders, size_of
 from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
 from dbtestcase.server.kept_servers import end_kept
-from dbtestcase.server.staying import end_waiting
+from dbtestcase.server.staying import end_waiting, waiting
 from dbtestcase.server.watcher import remove_tree
 from dbtestcase.settings import Settings
 
 __all__ = ["prune_machine"]
 
 
-def prune_machine(settings: Settings) -> list[str]:
+def prune_machine(settings: Settings, *, dry: bool = False) -> list[str]:
     """Remove what runs have left: servers with kept rows, the data of killed runs, cached clusters, unused programs.
 
+    :param dry: only say what would be removed.
     :returns: what was removed, a phrase for each.
     :raises ServerError: something cannot be removed.
     """
     places = _places()
     try:
-        removed = [f"server with the rows of failing tests: {path}" for path in end_kept(places)]
-        removed += [f"server that waited for a run: {path}" for path in end_waiting(places)]
-        removed += [f"data that a killed run left: {path}" for path in sweep(places)]
+        ended, swept = list(end_kept(places, dry=dry)), sweep(places, dry=dry)
+        waited = list(waiting(places) if dry else end_waiting(places))
+        removed = [f"server with the rows of failing tests: {path}" for path in ended]
+        removed += [f"server that waited for a run: {path}" for path in waited]
+        removed += [f"data that a killed run left: {path}" for path in swept]
         for folder in cache_folders(settings):
-            removed += _prune_cache(folder)
+            removed += _prune_cache(folder, dry)
         bases = [base for place in places for base in private_folders(place)]
-        if not any(_in_use(base) for base in bases):
-            removed += [f"copied programs: {path}" for base in bases for path in _remove_programs(base)]
-        for base in bases:
-            _remove_if_empty(base)
+        if not any(_in_use(base, {*ended, *waited, *swept}) for base in bases):
+            removed += [f"copied programs: {path}" for base in bases for path in _remove_programs(base, dry)]
+        if not dry:
+            for base in bases:
+                _remove_if_empty(base)
     except OSError as error:
         raise ServerError(
             f"{error.filename} cannot be removed: {error.strerror}.",
@@ -51,13 +55,17 @@ def _places() -> list[Path]:
     return [RAM, *temp_places()]
 
 
-def _prune_cache(root: Path) -> Iterator[str]:
+def _prune_cache(root: Path, dry: bool) -> Iterator[str]:
     for folder in sorted(root.glob("*-*/lock")):
+        if dry:
+            yield f"cached clusters: {folder.parent} ({size_of(folder.parent) // 1_000_000} MB)"
+            continue
         with locked(folder):  # waits for a run that copies from it now
             size = size_of(folder.parent)
             remove_tree(str(folder.parent))
         yield f"cached clusters: {folder.parent} ({size // 1_000_000} MB)"
-    _remove_if_empty(root)
+    if not dry:
+        _remove_if_empty(root)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -67,20 +75,21 @@ def _remove_if_empty(folder: Path) -> None:
         return
 
 
-def _in_use(base: Path) -> bool:
-    """Whether a run's folder is there; what dead runs left was swept before."""
-    return any(base.glob("*.lock"))
+def _in_use(base: Path, gone: set[Path]) -> bool:
+    """Whether a run's folder is there, besides those that are gone or would be."""
+    return any(lock.with_suffix("") not in gone for lock in base.glob("*.lock"))
 
 
-def _remove_programs(base: Path) -> Iterator[Path]:
+def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
     kept = False
     for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
         if _is_run(path):
             kept = True
         else:
-            shutil.rmtree(path)
+            if not dry:
+                shutil.rmtree(path)
             yield path
-    if not kept:
+    if not kept and not dry:
         (base / "programs-being-copied").unlink(missing_ok=True)
 
 

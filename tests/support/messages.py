@@ -77,7 +77,8 @@ def _tables(found: list[Message]) -> Iterator[str]:
     for message in found:
         if message.kind != kind:
             kind = message.kind
-            yield f"\n{kind}\n{'-' * len(kind)}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 40 30 30\n"
+            yield f"\n{kind}\n{'-' * len(kind)}\n\n.. list-table::"
+            yield "   :header-rows: 1\n   :class: stacked\n   :widths: 40 30 30\n"
             yield "   * - first line\n     - likely cause\n     - what to do"
         cells = (_cell(message.what), _cell(message.cause), _cell(message.remedy))
         yield f"   * - {cells[0]}\n     - {cells[1]}\n     - {cells[2]}"

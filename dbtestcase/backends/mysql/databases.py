@@ -41,11 +41,13 @@ class MySQLBackend(Backend):
     def existing(self, request: Request) -> Database:
         return ExistingDatabase(request)
 
-    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
+    def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         admin = Admin(server_url)
         try:
             registers = Register.all_on(admin)
-            return sorted(name for register in registers for name in register.drop_unused(all_of_them=templates))
+            return sorted(
+                name for register in registers for name in register.drop_unused(all_of_them=templates, dry=dry)
+            )
         finally:
             admin.close()
 

@@ -109,8 +109,11 @@ class Register:
             return False
         return True
 
-    def drop_unused(self, *, all_of_them: bool = False) -> Iterator[str]:
-        """Drop what was not completed or not meant to be kept, and of the others all but those used last."""
+    def drop_unused(self, *, all_of_them: bool = False, dry: bool = False) -> Iterator[str]:
+        """Drop what was not completed or not meant to be kept, and of the others all but those used last.
+
+        :param dry: only say which they are.
+        """
         rows = self._rows(f"SELECT name, content <> '', state FROM {self._table} ORDER BY used DESC, name")
         kept = 0
         for found, complete, state in rows:
@@ -120,7 +123,7 @@ class Register:
             if (all_of_them or not reusable or kept > KEPT_IN_ALL) and self._admin.lock(name):
                 used = self._admin.is_used(name)  # by a run that has lost the connection which held its lock
                 try:
-                    used = used or not self.drop_unless_locked(name)
+                    used = used or not (dry or self.drop_unless_locked(name))
                 finally:
                     self._admin.unlock(name)
                 if not used:

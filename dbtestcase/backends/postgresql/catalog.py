@@ -276,10 +276,12 @@ SELECT pg_try_advisory_lock(%(lease_class)s, %(lease)s),
 """
 
 
-def drop_unless_in_use(admin: Admin, name: str) -> bool:
+def drop_unless_in_use(admin: Admin, name: str, *, dry: bool = False) -> bool:
     """Drop what no living process owns or is connected to; ``False`` where one does, or takes it at this moment.
 
     Its lease is held meanwhile: an owner that has lost its own, and wants it back, waits, and finds the database gone.
+
+    :param dry: only say whether it would be dropped.
     """
     key = lock_key(name)
     if admin.holds(LEASE_LOCKS, key):  # the server would give it twice
@@ -289,6 +291,8 @@ def drop_unless_in_use(admin: Admin, name: str) -> bool:
     try:
         if not claimed or owned or connected:
             return False
+        if dry:
+            return True
         if prepared:
             _roll_back_prepared(admin, name, prepared)
         if is_template:

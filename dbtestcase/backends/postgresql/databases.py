@@ -52,12 +52,12 @@ class PostgreSQLBackend(Backend):
     def existing(self, request: Request) -> Database:
         return ExistingDatabase(request, keep_rows)
 
-    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
+    def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         admin = Admin(server_url)
         try:
             catalog = catalogs.look(admin, database_name("prune"))
             doomed = [*catalog.orphans(), *catalog.kept(), *(catalog.templates() if templates else ())]
-            dropped = sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name))
+            dropped = sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name, dry=dry))
             if left := sorted(set(doomed).difference(dropped)):
                 say(f"left alone, since somebody is connected or drops them too: {', '.join(left)}")
             return dropped

@@ -45,9 +45,9 @@ class SQLiteBackend(Backend):
             return SQLiteDatabase(request)  # nobody else can have put anything there
         return ExistingFile(request)
 
-    def prune(self, server_url: URL, *, templates: bool) -> list[str]:
+    def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         # The templates lie in the cache, and go with it.
-        return sorted(files.remove_orphans(files.private_folder()))
+        return sorted(files.remove_orphans(files.private_folder(), dry=dry))
 
 
 class SQLiteDatabase(Database):

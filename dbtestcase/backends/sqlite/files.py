@@ -103,13 +103,17 @@ def remove(file: Path) -> None:
             file.with_name(file.name + suffix).unlink()
 
 
-def remove_orphans(folder: Path) -> Iterator[str]:
-    """Remove the databases whose owner is gone; their files."""
+def remove_orphans(folder: Path, *, dry: bool = False) -> Iterator[str]:
+    """Remove the databases whose owner is gone; their files.
+
+    :param dry: only say which they are.
+    """
     for path in folder.glob("*.lock"):
         lock = FileLock(path)
         if is_database_name(path.stem) and lock.acquire(wait=False):
             database = path.with_suffix(".db")
             if database.exists():
                 yield str(database)
-            remove(database)
-            lock.release(remove=True)
+            if not dry:
+                remove(database)
+            lock.release(remove=not dry)

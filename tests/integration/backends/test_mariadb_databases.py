@@ -271,6 +271,7 @@ class LeaseTest(DatabasesTestCase):
         (kept,) = self.ours()
         with self.make(CountingRecipe("used")) as used:
             self.assertEqual(databases.prune(self.url, templates=False), [])
+            self.assertEqual(databases.prune(self.url, dry=True), [kept])
             self.assertEqual(databases.prune(self.url), [kept])
             self.assertEqual(self.ours(), {used.name})
 

@@ -222,6 +222,7 @@ class PruningTest(TemplatesTestCase):
             held = self.make(CountingRecipe("pruned"))
             (template,) = self.templates() - {"dbtestcase_template_shop"}
             self.assertEqual(databases.prune(self.url, templates=False), [])
+            self.assertEqual(databases.prune(self.url, dry=True), [template])
             self.assertEqual(databases.prune(self.url), [template])
             self.assertIn(held.name, self.names())
             held.close()

@@ -228,6 +228,7 @@ class LeaseTest(SQLiteTestCase):
         self.assertTrue(Path(name).exists(), "removed although its owner lives")
         process.kill()
         process.join()
+        self.assertEqual(databases.prune(self.file, dry=True), [name])
         self.assertEqual(databases.prune(self.file), [name])
 
     def test_a_forked_process_removes_nothing(self) -> None:

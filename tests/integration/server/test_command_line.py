@@ -43,6 +43,11 @@ class UsageTest(CommandLineTest):
         for name in ("doctor", "server", "prepare", "prune"):
             self.assertIn(name, done.stdout)
 
+    def test_the_version(self) -> None:
+        done = self.command("--version")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"\Adbtestcase \S+, Python \d+\.\d+\.\d+\n\Z")
+
     def test_errors_are_told_without_a_traceback(self) -> None:
         done = self.command("server", DBTESTCASE_KEEP="always")
         self.assertEqual(done.returncode, 1)
@@ -170,8 +175,12 @@ class PruneTest(CommandLineTest):
             os.kill(run.watcher, signal.SIGKILL)
             wait_for_end(run.server)
             run.kill(signal.SIGKILL)
+            would = self.command("prune", "--dry-run")
+            self.assertTrue(run.folder.exists() and self.cache.exists())
             done = self.command("prune")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(f"would remove data that a killed run left: {run.folder}\n", would.stdout)
+        self.assertEqual(would.stdout, done.stdout.replace("removed ", "would remove "))
         self.assertIn(f"removed data that a killed run left: {run.folder}\n", done.stdout)
         self.assertRegex(done.stdout, rf"(?m)^removed cached clusters: {self.cache}/postgresql-\S+ \(\d+ MB\)$")
         self.assertFalse(run.folder.exists() or self.cache.exists())

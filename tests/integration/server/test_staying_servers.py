@@ -50,6 +50,7 @@ class StayingServersTest(unittest.TestCase):
                 run.process.communicate(timeout=20)  # nothing holds its output open any more
                 self.assertRuns(run)
                 self.assertEqual(sweep([self.place]), [])
+                self.assertEqual(list(end_kept([self.place], dry=True)), [run.folder])
                 self.assertEqual(list(end_kept([self.place])), [run.folder])
                 self.assertAllGone(run)
 
