@@ -29,15 +29,25 @@ def run_initial_schema(hook: Callable[[Connection], object] | None, connection: 
     except Exception as error:
         error.add_note(f"dbtestcase: raised in load_initial_schema(), before {label}")
         raise
+    _refuse_unfinished(returned, hook, "load_initial_schema(cls, connection)`, with the plain Connection")
+
+
+def _refuse_unfinished(returned: object, hook: Callable[..., object], signature: str) -> None:
+    """Refuse what a hook has given back instead of running, with or without a decorator around it."""
     if inspect.isawaitable(returned):
-        close = getattr(returned, "close", None)
-        if close is not None:
-            close()
-        raise ConfigurationError(
-            f"{getattr(hook, '__qualname__', 'load_initial_schema')}() is asynchronous, and nobody awaits it.",
-            cause="`async def`: the hook runs once, when the database is made, whatever the tests are like.",
-            remedy="write `def load_initial_schema(cls, connection)`, with the plain Connection that it is given.",
-        )
+        how, cause = "asynchronous, and nobody awaits it", "`async def`"
+    elif inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        how, cause = "a generator, and nobody iterates over it", "a `yield` in it"
+    else:
+        return
+    close = getattr(returned, "close", None)
+    if close is not None:
+        close()
+    raise ConfigurationError(
+        f"{getattr(hook, '__qualname__', signature.partition('(')[0])}() is {how}.",
+        cause=f"{cause}: the hook runs once, when the database is made, whatever the tests are like.",
+        remedy=f"write `def {signature} that it is given.",
+    )
 
 
 def build_initial_schema(hook: Callable[[Connection], object] | None, url: URL, label: str) -> None:
@@ -59,9 +69,10 @@ def load_base_data(hook: Callable[[Session], object] | None, bind: Engine | Conn
         return
     with Session(bind, join_transaction_mode="create_savepoint") as session:
         try:
-            hook(session)
+            returned = hook(session)
             session.flush()
         except Exception as error:
             error.add_note(f"dbtestcase: raised while the base data of {label} were loaded")
             raise
+        _refuse_unfinished(returned, hook, "load_base_data(cls, session)`, with the plain Session")
         session.commit()

@@ -29,6 +29,7 @@ from .life import isolated
 from .lifecycle import Lifecycle, forget_cleanups, is_ours
 from .modules import modules
 from .nested import rolled_back
+from .never_ran import refuse_lost
 from .order_of_bases import watched, watched_run
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
@@ -172,6 +173,13 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         with cls._dbtestcase.setting_up():
             super().setUpClass()
             cls._dbtestcase.begin()
+
+    @classmethod
+    def addClassCleanup(cls, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        def cleanup(*args: Any, **kwargs: Any) -> None:
+            refuse_lost(function(*args, **kwargs), function, f"{cls.__qualname__}: the cleanup")
+
+        super().addClassCleanup(cleanup, *args, **kwargs)
 
     @classmethod
     def enterModule(cls) -> Session:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from .configuration import HOOKS, users_bases
 
-__all__ = ["check_runnable", "refuse_unfinished"]
+__all__ = ["check_runnable", "refuse_lost", "refuse_unfinished"]
 
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
@@ -126,6 +126,21 @@ def refuse_unfinished(value: Any, name: str) -> Any:
         cause="`async def` or `yield` behind a decorator that calls it as an ordinary function",
         remedy=_remedy_for(kind),
     )
+
+
+def refuse_lost(value: Any, cleanup: Any, name: str) -> None:
+    """Refuse what a cleanup has given back, if it is a coroutine or a generator; a task is at work already.
+
+    :raises ConfigurationError: none of its lines has run.
+    """
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        value.close()
+        called = f"{name} {getattr(cleanup, '__qualname__', cleanup)}()"
+        raise ConfigurationError(
+            f"{called} gave back a {type(value).__name__}, which nobody runs.",
+            cause="`async def` or `yield` in a function that is called when the test or the class ends",
+            remedy="write a plain function, or use an Async class and addAsyncCleanup()",
+        )
 
 
 def _remedy_for(kind: str) -> str:

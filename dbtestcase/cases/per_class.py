@@ -25,7 +25,7 @@ from .configuration import check_names, metadata_in
 from .hints import hints
 from .lifecycle import is_ours, own_cleanups
 from .modules import current, modules
-from .never_ran import check_runnable
+from .never_ran import check_runnable, refuse_unfinished
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
 from .run_report import record_run
@@ -390,7 +390,7 @@ class ClassLifecycle(Provisioning):
 
     def _load_data(self, run: ClassRun) -> None:
         if self.overrides("setUpTestData"):
-            self.cls.setUpTestData()
+            refuse_unfinished(self.cls.setUpTestData(), f"{self.cls.__qualname__}.setUpTestData()")
             if run.session is not None:
                 run.session.commit()
 

@@ -18,7 +18,7 @@ from ..reporting import call_site_of, report
 from .keep_rows import keep_rows
 from .modules import modules
 from .nested import each_example_alone, is_last_example, rolled_back
-from .never_ran import refuse_unfinished
+from .never_ran import refuse_lost, refuse_unfinished
 from .per_class import ClassLifecycle, ClassRun
 
 __all__ = ["TestLifecycle"]
@@ -170,17 +170,12 @@ class TestLifecycle:
         return running
 
     def checked_cleanup(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A cleanup, if it will be run.
-
-        :raises ConfigurationError: nobody awaits it.
-        """
-        if not self.of_class.asynchronous and function != self.end and inspect.iscoroutinefunction(function):
-            raise ConfigurationError(
-                f"{self.test.id()}: the cleanup {function.__qualname__}() is a coroutine function: it would never run.",
-                cause="addCleanup() of an async function on a class whose tests are not awaited",
-                remedy="write a plain function, or use an Async class and addAsyncCleanup()",
-            )
-        return function
+        """A cleanup, such that it fails where it did not run."""
+        if function == self.end or (self.of_class.asynchronous and inspect.iscoroutinefunction(function)):
+            return function
+        return lambda *args, **kwargs: refuse_lost(
+            function(*args, **kwargs), function, f"{self.test.id()}: the cleanup"
+        )
 
     def begin(self) -> None:
         """Begin the test; its end is the last of its cleanups."""
