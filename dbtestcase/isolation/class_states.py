@@ -1,0 +1,589 @@
+"""How a test is kept apart from the next one: what a case asks for, and the sandbox's answer to it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+from threading import Thread
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from ..drivers import Endpoint
+from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
+from ..sandbox import Client, find_swallowed, outer_transaction_ended
+from .border import Border
+from .engines import Until
+from .resting import begin_use
+from .sandbox_run import RENEWAL, SandboxRun
+
+__all__ = ["Isolation", "SandboxIsolation"]
+
+
+class Isolation(ABC):
+    """The life of the classes and tests that share a database.
+
+    .. attribute:: engine
+
+       An engine for the application, on the test database.
+
+    .. attribute:: own_engine
+
+       The engine of the test's own sessions and connections.
+    """
+
+    engine: Engine
+    own_engine: Engine
+
+    @abstractmethod
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
+        """A class begins; what is written from now on is its class data.
+
+        :param engines: are led until it ends.
+        :param outside: engines that may reach databases of their own; all others are refused until it ends.
+        """
+
+    @abstractmethod
+    def end_class_data(self) -> None:
+        """The class data are complete; what is written from now on belongs to the next test."""
+
+    @abstractmethod
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
+        """A test begins; what is written from now on is undone at its end.
+
+        :param test_files: the test's own source files: what they flush in the application's session is no lost commit.
+        """
+
+    def undo_writes_between_tests(self) -> bool:
+        """Undo what was written since the last test has ended.
+
+        :returns: whether there was anything that is known of.
+        """
+        return False
+
+    @abstractmethod
+    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        """Undo what the test did.
+
+        :param failed: whether the test has failed anyhow.
+        :param test_files: the test's own source files.
+        :returns: what it left behind or did wrong, each as an error that fails it.
+        """
+
+    @abstractmethod
+    def begin_nested(self) -> None:
+        """A part of the test begins; what is written from now on is undone at the part's end.
+
+        :raises DBTestCaseError: what was written before it cannot be kept.
+        """
+
+    @abstractmethod
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        """Undo what the part did; as :meth:`end_test`."""
+
+    @abstractmethod
+    def end_class(self) -> None:
+        """Undo the class data and give back the engines."""
+
+    @abstractmethod
+    def lead(self, engine: Any) -> None:
+        """Point one more engine at the test database, until the test (or, between tests, the class) ends."""
+
+    @abstractmethod
+    def async_engines(self) -> tuple[Any, Any]:
+        """An ``AsyncEngine`` for the application and one for the test's own sessions."""
+
+    @property
+    @abstractmethod
+    def database(self) -> Any:
+        """The test database, a :class:`dbtestcase.backends.Database`."""
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        """A DBAPI connection of the test's own, in a transaction that is rolled back, that sees the test's rows."""
+        connection = self.own_engine.raw_connection()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def carries(self, connection: sa.Connection) -> bool:
+        """Whether the statements of a connection are sent to the test database."""
+        return True
+
+    def end_loop(self) -> None:  # noqa: B027  (nothing to do where pools are made for each class)
+        """The event loop of a test has ended; the next test has one of its own."""
+
+    @property
+    def needs_rebuild(self) -> bool:
+        """Whether a test destroyed the class data, so that the class must be begun again."""
+        return False
+
+    def spoil(self) -> None:
+        """The class could not be begun again: it still has to be."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def begin_module(self, label: str) -> None:
+        """A module begins; what is written from now on is seen by all of its classes."""
+
+    @abstractmethod
+    def end_module(self) -> None:
+        """Undo the module's rows."""
+
+
+class _State(Enum):
+    IDLE = "idle"  # no class of ours runs
+    MODULE = "module"  # the outer transaction of a module is open, between its classes
+    CLASS = "class"  # a class has begun, between its tests
+    TEST = "test"
+    LOST = "lost"  # a class has begun, and the transaction that held its rows is gone
+
+
+class _Module:
+    """An outer transaction that several classes share."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.wrote = False
+        """Whether rows were written in it that its classes are to see."""
+        self.is_ruined = False
+        """Whether such rows are lost."""
+
+
+class SandboxIsolation(Isolation):
+    """One outer transaction for a class or a module, a mark before each test, one rollback after it.
+
+    ::
+
+        IDLE ── begin_class ──► CLASS ◄──► TEST      begin_test, end_test
+          │                       ▲  │       │
+          └─ begin_module ► MODULE┘  └► LOST ◄┘      at any moment; begin_class begins the class again
+
+    :param run: the wire and sandbox of the process.
+    :param scope: ``"class"``, ``"module"`` or ``"test"``.
+    :param reset_sequences: whether ids start from the same number in every test.
+    :param aliases: databases whose engines are led as if they were named.
+    """
+
+    def __init__(
+        self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Endpoint] = ()
+    ) -> None:
+        self.run = run
+        self.scope = scope
+        if reset_sequences and not (run.rules.sequences or run.rules.counters_roll_back):
+            raise ConfigurationError(
+                f"reset_sequences cannot be had on {run.rules.name}: ids go on where they were.",
+                cause="a rollback does not set the server's counters back, and what would set them commits",
+                remedy="leave it out and do not rely on numbers, or use TruncatingDatabaseTest, where it is always so",
+            )
+        self.reset_sequences = reset_sequences
+        self._aliases = frozenset(aliases)
+        self._state = _State.IDLE
+        self._module: _Module | None = None
+        self._border: Border | None = None
+        self._threads = run.board.left_threads
+        self._restore = ""
+        self._restore_class = ""
+        self._label = ""
+        self._marked = False
+        self._at_rest = False
+        """Whether nobody could use the wire when the test began: if nobody is given a connection, nothing is undone."""
+        self._tests = 0
+        self._nested: list[tuple[str, frozenset[Thread]]] = []
+
+    @property
+    def engine(self) -> Engine:  # type: ignore[override]
+        return self.run.engine
+
+    @property
+    def own_engine(self) -> Engine:  # type: ignore[override]
+        return self.run.own_engine
+
+    @property
+    def database(self) -> Any:
+        return self.run.database
+
+    @property
+    def needs_rebuild(self) -> bool:
+        if self._state is _State.CLASS and self._is_open and self.run.look_for_loss():
+            self._lose()
+        return self._state is _State.LOST
+
+    @property
+    def _each_test(self) -> bool:
+        """Whether each test has an outer transaction of its own."""
+        return self.scope == "test" and self._module is None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether an outer transaction is to be there between the tests of a class."""
+        return not self._each_test
+
+    def async_engines(self) -> tuple[Any, Any]:
+        return self.run.async_engines()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        with warnings.catch_warnings(), super().reading() as connection:
+            warnings.simplefilter("ignore", DirtyReadWarning)  # unfinished writes are to be seen
+            yield connection
+
+    def carries(self, connection: sa.Connection) -> bool:
+        return self.run.board.client_of(connection) is not None
+
+    def end_loop(self) -> None:
+        self.run.board.end_loop()
+
+    # -- the outer transaction
+
+    def _begin(self, label: str) -> None:
+        """Begin the outer transaction, on a new wire if need be; the tables in it where the database exists already."""
+        for last in (False, True):
+            try:
+                self.run.make_ready()
+                self._rewind_sequences()
+                self.run.tidy()
+                self.run.sandbox.begin(label, mark=not self._each_test)
+                if not self.run.database.built:
+                    with self.run.own_engine.begin() as connection:
+                        self.run.database.create_in(connection)
+                    self.run.sandbox.pin()
+                return
+            except Exception:
+                if self.run.is_lost:
+                    self.run.lose()
+                    if not last:
+                        continue
+                raise
+
+    def _rewind_sequences(self) -> None:
+        if not self.run.database.built:
+            return  # they are made anew in each outer transaction
+        if self.reset_sequences and self.run.rules.sequences:
+            self.run.rewind_sequences()
+        else:
+            self.run.untouched = False
+
+    def _lose(self) -> None:
+        self.run.lose()
+        self._at_rest = False
+        self._state = _State.LOST
+        self._marked = False
+
+    # -- a module
+
+    def begin_module(self, label: str) -> None:
+        begin_use(self.run)
+        self.run.full_disks.found = False
+        self._begin(label)
+        self._module = _Module(label)
+        self._state = _State.MODULE
+
+    def end_module(self) -> None:
+        self._module = None
+        self._state = _State.IDLE
+        self._end_outer("module")
+
+    def _mark_in_module(self, module: _Module, label: str) -> None:
+        for last in (False, True):
+            try:
+                if self.run.is_lost:
+                    self._renew_module(module)
+                module.wrote |= self.run.sandbox.wrote
+                self._check_before_mark()
+                self._restore_class = self._note_sequences()
+                self.run.sandbox.mark(label)
+                return
+            except Exception:
+                if self.run.is_lost and not module.is_ruined:
+                    self.run.lose()
+                    if not last:
+                        continue
+                raise
+
+    def _renew_module(self, module: _Module) -> None:
+        """Begin the module's transaction again, if no rows were lost with it."""
+        module.is_ruined |= module.wrote
+        if module.is_ruined:
+            raise LeakError(
+                f"The rows that {module.label} was set up with are lost: the connection of the sandbox was closed, or "
+                "somebody ended its transaction.",
+                cause="an earlier test or class of the module, see its error, or the server",
+                remedy="mend that one first; rows that setUpModule() makes cannot be made a second time",
+            )
+        self._begin(module.label)
+
+    # -- a class
+
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
+        self._label = label
+        if self._state is _State.LOST:  # the class begins again; its engines are led all the while
+            try:
+                self._begin_class(engines)
+            except BaseException:
+                self._lose()
+                raise
+            return
+        begin_use(self.run)
+        self.run.full_disks.found = False
+        self._tests = 0
+        self.run.board.aliases = self._aliases
+        border = Border(label, self.run.board, self.run.board.endpoints, outside)
+        try:
+            self._border = border.__enter__()
+            for engine in engines:
+                self.run.board.lead(engine)
+            self._begin_class(engines)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error that is raised matters more
+                self.end_class()
+            raise
+
+    def spoil(self) -> None:
+        self._lose()
+
+    def _begin_class(self, engines: Iterable[Any]) -> None:
+        self._marked = False
+        if self._module is not None:
+            self._mark_in_module(self._module, self._label)
+        elif self._is_open:
+            self._begin(self._label)
+        self._state = _State.CLASS
+        self._engines = list(engines)
+        if self._is_open:
+            self.run.board.greet(self._engines)
+        self._threads.begin_class()
+
+    def end_class(self) -> None:
+        has_begun = self._state in (_State.CLASS, _State.TEST)
+        try:
+            if not has_begun or self._each_test:
+                return
+            if self._module is None:
+                self._end_outer("class")
+                self.run.look_for_policies()
+                return
+            try:
+                if self._marked:
+                    self.run.sandbox.drop_mark()
+                self.run.sandbox.drop_mark()
+                if self._restore_class:
+                    with self.run.sandbox.held():
+                        self.run.wire.run(self._restore_class)
+            except Exception as error:
+                self._answer_for_loss(error, "class")
+            self.run.look_for_policies()
+        finally:
+            self._leave_class()
+
+    def _end_outer(self, what: str) -> None:
+        if self.run.is_lost:
+            return  # everything was rolled back with the connection
+        try:
+            self.run.sandbox.end()
+        except Exception as error:
+            self._answer_for_loss(error, what)
+
+    def _answer_for_loss(self, error: Exception, what: str) -> None:
+        """The transaction could not be rolled back: with its connection it is gone, else somebody has ended it."""
+        gone = bool(self.run.wire.gone)
+        self.run.lose()
+        if not gone:
+            raise _ended(self._label if what == "class" else f"A {what}", error) from error
+
+    def _leave_class(self) -> None:
+        self._state = _State.MODULE if self._module is not None else _State.IDLE
+        self._marked = False
+        self._at_rest = False
+        border, self._border = self._border, None
+        with contextlib.ExitStack() as stack:
+            if border is not None:
+                stack.callback(border.__exit__, None, None, None)
+            stack.callback(self.run.board.release, Until.CLASS)
+            stack.callback(self._threads.end_class)
+            self._take_back()
+
+    # -- a test
+
+    def end_class_data(self) -> None:
+        if not self._each_test and not self._marked:
+            self._check_before_mark()
+            self._restore = self._note_sequences()
+            self.run.sandbox.mark(self._label)
+            self._marked = True
+
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
+        sandbox = self.run.sandbox
+        if self._each_test:
+            self._begin(label)
+            if not self._tests:
+                self.run.board.greet(self._engines)
+        else:
+            self.end_class_data()
+            sandbox.relabel(label)
+            if not self._at_rest:
+                self._at_rest = sandbox.is_at_rest
+        sandbox.test_files = test_files
+        self._state = _State.TEST
+        if self._border is not None:
+            self._border.in_test = True
+
+    def undo_writes_between_tests(self) -> bool:
+        sandbox = self.run.sandbox
+        if self._state is not _State.CLASS or not self._marked or self.run.is_lost or not sandbox.wrote:
+            return False
+        sandbox.rollback_to_mark(self._label)
+        return True
+
+    def _take_back(self) -> list[Exception]:
+        """After a rollback: let nothing that was left open reach into what comes next."""
+        problems = self.run.open_sessions.roll_back(self.run.sandbox.is_open)
+        self.run.board.take_back()
+        return problems
+
+    def _note_sequences(self) -> str:
+        return self.run.note_sequences() if self.reset_sequences else ""
+
+    def _check_before_mark(self) -> None:
+        problems = [p for p in self.run.sandbox.problems() if isinstance(p, LeakError)]
+        if problems:
+            raise problems[0]
+
+    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        sandbox, border = self.run.sandbox, self._border
+        label = sandbox.label or self._label
+        self._state = _State.CLASS
+        self._nested.clear()
+        self._threads.end_test(label)
+        is_untouched = self._at_rest and not sandbox.handed_out and not sandbox.raised
+        self._at_rest = is_untouched
+        problems = [] if is_untouched else self._end_undoing(label, failed=failed, test_files=test_files)
+        if border is not None:
+            border.in_test = False
+            if border.raised:
+                problems += find_swallowed(label, border.raised, test_files)
+                border.raised.clear()
+        self.run.board.release(Until.TEST)
+        if failed and problems:
+            problems = [p for p in problems if not _is_swallowed(p)]
+        return problems if is_untouched else problems + self._take_back()
+
+    def _end_undoing(self, label: str, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        """Roll back what the test has done; or lose the wire with it."""
+        problems = self._undone(label, test_files, lambda found: self._roll_back(found, failed=failed))
+        if self.run.full_disks.found:
+            if failed:  # of that: a server that had no room for its log has ended, and the connection with it
+                problems.clear()
+            self._lose()
+            try:
+                self.run.free_disk()
+            except Exception as error:
+                problems.append(error)
+        return problems
+
+    def _undone(
+        self, label: str, test_files: frozenset[str], roll_back: Callable[[list[Exception]], None]
+    ) -> list[Exception]:
+        """Look for what is wrong, then roll back."""
+        sandbox = self.run.sandbox
+        problems: list[Exception] = []
+        with sandbox.held():
+            try:
+                self.run.wire.settle()
+                problems += sandbox.problems(test_files)
+                roll_back(problems)
+            except Exception as error:
+                if not self.run.wire.gone:
+                    problems.append(_ended(label, error))
+                elif not problems:
+                    problems += sandbox.problems(test_files)
+                self._lose()
+        return problems
+
+    def _roll_back(self, problems: list[Exception], *, failed: bool) -> None:
+        sandbox, wire = self.run.sandbox, self.run.wire
+        if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
+            problems.append(late)
+        if not wire.in_transaction():
+            self._lose()
+            return
+        self._tests += 1
+        self.run.count_test()
+        if self._each_test:
+            sandbox.end()
+        elif self._tests % RENEWAL or not sandbox.renew(self._label):
+            sandbox.rollback_to_mark(self._label)
+        if self._restore:
+            wire.run(self._restore)
+
+    # -- a part of a test
+
+    def begin_nested(self) -> None:
+        sandbox = self.run.sandbox
+        if self._state is not _State.TEST:
+            raise LeakError(
+                f"A part of {self._label} was to begin after the connection of the sandbox was lost.",
+                cause="an earlier part of the test, see its error, or the server",
+                remedy="mend that one first",
+            )
+        self._check_before_mark()
+        own = [owner for owner in sandbox.stack.unfinished() if isinstance(owner, Client) and owner.own]
+        if own:
+            raise ConfigurationError(
+                f"A part of {sandbox.label} that is rolled back at its end was to begin while {own[0]} has unfinished "
+                "writes.",
+                cause="a session_scope() that is open around it: the two would be rolled back and committed as one",
+                remedy="end it before the part begins, or open it inside",
+            )
+        restore = self._note_sequences()
+        self._at_rest = False  # what came before the part is undone at the test's end, whatever the part uses
+        sandbox.mark(sandbox.label)
+        self._nested.append((restore, frozenset(threading.enumerate())))
+
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        if self._state is not _State.TEST or not self._nested:
+            return []  # lost with the connection, which was said where it was noticed
+        restore, threads = self._nested.pop()
+        sandbox, wire, border = self.run.sandbox, self.run.wire, self._border
+        label = sandbox.label
+
+        def roll_back(problems: list[Exception]) -> None:
+            if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
+                problems.append(late)
+            if not wire.in_transaction():
+                self._lose()
+                return
+            sandbox.drop_mark()
+            if restore:
+                wire.run(restore)
+
+        self._threads.end_test(label, besides=threads)
+        problems = self._undone(label, test_files, roll_back)
+        if border is not None:
+            problems += find_swallowed(label, border.raised, test_files)
+            border.raised.clear()
+        if failed:
+            problems = [p for p in problems if not _is_swallowed(p)]
+        # those from before have nothing to lose: with unfinished writes the part would not have begun
+        problems += self.run.open_sessions.roll_back(lambda client: False)
+        self.run.board.take_back()
+        return problems
+
+    def lead(self, engine: Any) -> None:
+        self.run.board.lead(engine, until=Until.TEST if self._state is _State.TEST else Until.CLASS)
+
+
+def _ended(label: str, error: Exception) -> LeakError:
+    problem = outer_transaction_ended(label, "")
+    problem.__cause__ = error
+    return problem
+
+
+def _is_swallowed(problem: Exception) -> bool:
+    return isinstance(problem, DBTestCaseError) and "swallowed" in problem.what

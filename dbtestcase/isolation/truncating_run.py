@@ -1,0 +1,508 @@
+"""How committing tests are kept apart: real connections to a real database, of which only what was touched is put back.
+
+::
+
+    run = TruncatingRun(database, url)        # once per process
+    isolation = TruncatingIsolation(run)
+    isolation.begin_class("bank", [engine])   # the engine's pool opens connections to the test database from now on
+    isolation.begin_test("deposit")
+    ...
+    problems = isolation.end_test(failed=False, test_files=frozenset())
+    isolation.end_class()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Engine, create_engine
+
+from dbtestcase.backends import Recipe, cleaning
+from dbtestcase.drivers import Endpoint, endpoints_of_connection, endpoints_of_url, meet, own, patient
+from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
+from dbtestcase.isolation.border import Border
+from dbtestcase.isolation.engines import Until
+from dbtestcase.isolation.full_disks import FullDisks
+from dbtestcase.isolation.open_sessions import OpenSessions
+from dbtestcase.isolation.pool_checkouts import Checkout, Checkouts, Trait, checkout_of
+from dbtestcase.isolation.reroute import Rerouting
+from dbtestcase.isolation.resting import begin_use
+from dbtestcase.isolation.rollback import Isolation
+from dbtestcase.isolation.row_security import UNENFORCED_POLICIES, warn_of_policies
+from dbtestcase.reporting import warn_at
+from dbtestcase.sandbox import find_swallowed
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from dbtestcase.backends import Database
+
+__all__ = ["CleanedRecipe", "TruncatingIsolation", "TruncatingRun", "truncating_run"]
+
+# The drivers of our own engines where the application's speak only one of the two ways; each is a dependency anyhow.
+_BLOCKING = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "sqlite": "sqlite+pysqlite",
+}
+_ASYNCHRONOUS = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+aiomysql",
+    "mariadb": "mariadb+aiomysql",
+    "sqlite": "sqlite+aiosqlite",
+}
+
+READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
+
+
+class CleanedRecipe:
+    """A recipe whose databases carry the bookkeeping of the cleaning, so that it is made once, in the template."""
+
+    def __init__(self, inner: Recipe) -> None:
+        self.inner = inner
+
+    @property
+    def label(self) -> str:
+        return f"{self.inner.label} (committing)"
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.inner.fingerprint()} {cleaning.version()}".encode()).hexdigest()
+
+    def build(self, url: URL) -> None:
+        self.inner.build(url)
+        self.complete(url)
+
+    def complete(self, url: URL) -> None:
+        """Add the bookkeeping to what ``inner`` makes (see :class:`~dbtestcase.backends.recipes.DerivedRecipe`)."""
+        cleaning.install(url)
+
+
+class TruncatingRun:
+    """What all committing classes of a process that use one database share: its cleaner and its own engines.
+
+    :param database: the database (with ``reclone()``).
+    :param url: its URL, with the driver of :attr:`engine`.
+    :param existing: the database outlives us, so nothing may be left in it.
+    """
+
+    def __init__(self, database: Database, url: URL, *, existing: bool = False) -> None:
+        self._existing = existing
+        self.database = database
+        self.url = url
+        self.checkouts = Checkouts()
+        self.cleaner = cleaning.cleaner_for(url, database)
+        self._in_use = self._asleep = self._looked_for_policies = False
+        self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare)
+        blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
+        self.engine = patient(_engine(blocking), database.spare)
+        self.own_engine = patient(_engine(blocking), database.spare)
+        self.checkouts.watch(self.engine, self.engine.pool)
+        self.checkouts.watch(self.own_engine, self.own_engine.pool, own=True)
+        self.rerouting.adopt(self.engine.pool._creator)
+        own(self.own_engine)
+        self.full_disks = FullDisks(url)
+        self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
+        self._watches = contextlib.ExitStack()
+
+    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        """An asynchronous engine for the application and one for the test's own sessions."""
+        if self._async_engines is None:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            url = self.url
+            if not url.get_dialect().get_async_dialect_cls(url).is_async:
+                url = url.set(drivername=_ASYNCHRONOUS[url.get_backend_name()])
+            self._async_engines = create_async_engine(url), create_async_engine(url)
+            for engine in self._async_engines:
+                patient(engine.sync_engine, self.database.spare)
+            for engine, is_own in zip(self._async_engines, (False, True), strict=True):
+                self.checkouts.watch(engine.sync_engine, engine.pool, own=is_own)
+            self.rerouting.adopt(self._async_engines[0].pool._creator)
+            own(self._async_engines[1].sync_engine)
+        return self._async_engines
+
+    def asynchronous(self) -> list[Engine]:
+        """The engines whose connections belong to an event loop."""
+        own = [engine.sync_engine for engine in self._async_engines or ()]
+        return own + [engine for engine in self.rerouting.engines if engine.dialect.is_async]
+
+    def forget_loop(self) -> None:
+        """Leave behind the connections of an event loop that has ended."""
+        self.checkouts.abandon()
+        for engine in self.asynchronous():
+            engine.pool = engine.pool.recreate()
+
+    def close(self) -> None:
+        """Give back all engines and close every connection."""
+        with contextlib.ExitStack() as stack:
+            if self._existing:
+                stack.callback(cleaning.uninstall, self.url)
+            if not self._asleep:
+                stack.callback(self.cleaner.close)
+            stack.callback(self.engine.dispose)
+            stack.callback(self.own_engine.dispose)
+            stack.callback(self.checkouts.abandon)
+            stack.callback(self.rerouting.release, Until.RUN)
+            stack.callback(self._watches.close)
+
+    def look_for_policies(self) -> None:
+        """Once: warn of policies that do not bind the role of the tests."""
+        if not self._looked_for_policies and self.url.get_backend_name() == "postgresql":
+            self._looked_for_policies = True
+            with self.own_engine.connect() as connection:
+                warn_of_policies(connection.exec_driver_sql(UNENFORCED_POLICIES).all())
+
+    def begin_use(self) -> None:
+        """A class begins."""
+        begin_use(self)
+        self._in_use = True
+        self._watches.close()
+        here = endpoints_of_url(self.url)
+        if here:
+            # engines that the application makes from database_url in the middle of a test, as in the sandbox
+            self._watches.enter_context(self.checkouts.watching(lambda raw: meet(here, endpoints_of_connection(raw))))
+
+    def end_use(self) -> None:
+        """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
+        self._in_use = False
+        self._watches.close()
+        if self.database.crowded:
+            self.engine.dispose()
+            self.own_engine.dispose()
+
+    @property
+    def is_bloated(self) -> bool:
+        """Whether a disk was full, and a cleaning would not make room again."""
+        return self.full_disks.found and not self.cleaner.shrinks
+
+    def make_anew(self) -> None:
+        """Make the database again: its files stay as large as they have become."""
+        self.cleaner.close()
+        self.database.reclone()
+        self.cleaner = cleaning.cleaner_for(self.url, self.database)
+        self.checkouts.retire(None)
+        self.full_disks.found = False  # only now: what failed is tried again
+
+    def rest(self) -> None:
+        if self.database.crowded and not self._in_use and not self._asleep:
+            self.cleaner.close()
+            self._asleep = True
+
+    def wake(self) -> None:
+        if self._asleep:
+            self.cleaner = cleaning.cleaner_for(self.url, self.database)
+            self._asleep = False
+
+
+def _engine(url: URL) -> Engine:
+    by_socket = url.get_driver_name() == "pymysql" and "unix_socket" in url.query
+    # PyMySQL would read the machine's certificates for each connection, which takes 20 to 60 ms
+    return create_engine(url, connect_args={"ssl_disabled": True} if by_socket else {})
+
+
+@contextlib.contextmanager
+def truncating_run(database: Database, url: URL, *, existing: bool = False) -> Iterator[TruncatingRun]:
+    """A :class:`TruncatingRun` that is closed at the end."""
+    with contextlib.closing(TruncatingRun(database, url, existing=existing)) as run, run.full_disks:
+        yield run
+
+
+class TruncatingIsolation(Isolation):
+    """Real transactions; after each test what it committed is put back.
+
+    :param run: the cleaner and the engines of the process.
+    :param aliases: databases whose engines are led as if they were named.
+    """
+
+    def __init__(self, run: TruncatingRun, *, aliases: Iterable[Endpoint] = ()) -> None:
+        self.run = run
+        self._aliases = frozenset(aliases)
+        self._border: Border | None = None
+        self.engine = run.engine
+        self.own_engine = run.own_engine
+        self._label = ""
+        self._lasting: frozenset[int] = frozenset()
+        self._first = True
+        self._lost = False
+        self._sessions = OpenSessions(checkout_of)
+        self._watch = contextlib.ExitStack()
+
+    @property
+    def database(self) -> Database:
+        return self.run.database
+
+    @property
+    def needs_rebuild(self) -> bool:
+        return self._lost
+
+    def begin_module(self, label: str) -> None:
+        raise ConfigurationError(
+            f"{label}: enterModule() was called on a committing class.",
+            cause="rows for a whole module live in one outer transaction, and a committing class has none",
+            remedy="make the rows in setUpTestData() of each class, or in load_base_data()",
+        )
+
+    def end_module(self) -> None:
+        """Nothing was begun."""
+
+    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
+        self._label = label
+        self.run.begin_use()
+        self._watch.close()
+        self._watch.enter_context(self._sessions)
+        again, self._lost = self._lost, False
+        self._first = True
+        if self.run.is_bloated:
+            self.run.make_anew()
+        elif self.run.database.renew_lease():
+            self.run.database.reclone()
+        self._lasting = self._others()
+        self.run.checkouts.begin_test()
+        self._clean()  # what was written between the classes
+        self.run.cleaner.accept_server()
+        self.run.look_for_policies()
+        if again:
+            return  # its engines are led all the while
+        self.run.rerouting.aliases = self._aliases
+        border = Border(label, self.run.rerouting, endpoints_of_url(self.run.url), outside)
+        try:
+            self._border = border.__enter__()
+            for engine in engines:
+                self.run.rerouting.lead(engine)
+        except BaseException:
+            self._leave_class()
+            raise
+
+    def spoil(self) -> None:
+        self._lost = True
+
+    def end_class_data(self) -> None:
+        if self._first:
+            self._first = False
+            self.run.checkouts.roll_back_own()
+            self.run.cleaner.keep()
+            if self.run.checkouts.of_server:
+                self.run.cleaner.accept_server()
+            self._lasting = self._others()
+
+    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
+        self.end_class_data()
+        self._label = label
+        self._in_test(True)
+        self.run.checkouts.begin_test()
+
+    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        report, given_back = cleaning.Report(), list[cleaning.Session]()
+        try:
+            if self.run.is_bloated:
+                self.run.make_anew()
+                self._lost = True
+            else:
+                given_back, report = self._put_back()
+                self.run.full_disks.found = False
+        except BaseException:
+            self._lost = True  # the next test begins on a database that is as it should be, or fails in its turn
+            raise
+        finally:
+            self.run.forget_loop()
+            self._in_test(False)
+            self.run.rerouting.release(Until.TEST)
+        return self._problems(given_back, report, failed=failed, test_files=test_files)
+
+    def begin_nested(self) -> None:
+        if self._lost:
+            raise _loss("lost the rows of its class in an earlier part of it", self._label)
+        if self.run.asynchronous():
+            raise ConfigurationError(
+                f"A part of {self._label} was to be rolled back at its end, with connections of an event loop.",
+                cause="a committing class has real connections, which only the loop can end",
+                remedy="use AsyncDatabaseTest, or TruncatingDatabaseTest with synchronous engines",
+            )
+        given_back, report = self._put_back()
+        if report.restored or report.large_objects or report.altered or report.recloned:
+            raise ConfigurationError(
+                f"A part of {self._label} that is put back at its end was to begin after the test had written "
+                f"({', '.join(report.restored or report.altered) or 'other things'}).",
+                cause="a committing class puts back what was there when the test began, so these rows would be lost",
+                remedy="make them in setUpTestData(), or in the part itself; or use DatabaseTest, which rolls back",
+            )
+        problems = self._problems(given_back, report, failed=False, test_files=frozenset())
+        if problems:
+            raise problems[0]
+        self.run.checkouts.begin_test()
+
+    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
+        given_back, report = self._put_back()
+        self.run.checkouts.begin_test()
+        return self._problems(given_back, report, failed=failed, test_files=test_files)
+
+    def _put_back(self) -> tuple[list[cleaning.Session], cleaning.Report]:
+        """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
+        self.run.checkouts.roll_back_own()
+        given_back = self._give_back()
+        self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
+        report = self._clean()
+        statements = self.run.checkouts.of_server
+        return given_back, replace(report, of_server=self._server_changes(statements)) if statements else report
+
+    def _server_changes(self, statements: Sequence[str]) -> tuple[str, ...]:
+        """What was changed on the server itself, and stays; on a disposable one what can be is put back."""
+        self.run.checkouts.retire(None)  # sessions that began meanwhile have begun with its settings
+        return self.run.cleaner.server_changes("\n".join(statements) if self.run.database.crowded else None)
+
+    def _problems(
+        self, given_back: list[cleaning.Session], report: cleaning.Report, *, failed: bool, test_files: frozenset[str]
+    ) -> list[Exception]:
+        problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
+        problems += [_of_server(report.of_server, self._label)] if report.of_server else []
+        for session in (*given_back, *report.ended):
+            if session.holds:
+                problems.append(_leak(session, self._label))
+                continue
+            try:
+                _warn(session, self._label, given_back=session in given_back)
+            except LeftoverConnectionWarning as warning:  # python -W error
+                problems.append(warning)
+        if self._border is not None:
+            swallowed = find_swallowed(self._label, self._border.raised, test_files)
+            problems += () if failed else swallowed
+            self._border.raised.clear()
+        return problems
+
+    def _give_back(self) -> list[cleaning.Session]:
+        """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
+        left = self.run.checkouts.left_open()
+        sessions = self.run.cleaner.left({pid: _opened(checkout) for pid, checkout in left.items()}) if left else []
+        if sessions:
+            self._sessions.roll_back(lambda checkout: checkout.pid not in left)
+            for session in sessions:
+                fairy = left[session.pid].fairy_in_use()
+                if fairy is not None:
+                    fairy.close()
+        return sessions
+
+    def end_class(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._leave_class)
+            stack.callback(self._watch.close)
+            self.run.checkouts.begin_test()
+            self.run.cleaner.forget()
+            self._clean(cleaning.Look.EXACT)
+            self.run.end_use()
+            found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
+            if found:
+                raise _of_server(found, f"A test of {self._label}")
+
+    def _leave_class(self) -> None:
+        border, self._border = self._border, None
+        with contextlib.ExitStack() as stack:
+            if border is not None:
+                stack.callback(border.__exit__, None, None, None)
+            self.run.rerouting.release(Until.CLASS)
+
+    def _in_test(self, is_running: bool) -> None:
+        if self._border is not None:
+            self._border.in_test = is_running
+
+    def lead(self, engine: Any) -> None:
+        in_test = self._border is not None and self._border.in_test
+        self.run.rerouting.lead(engine, until=Until.TEST if in_test else Until.CLASS)
+
+    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        return self.run.async_engines()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        with super().reading() as connection:
+            if self.run.url.get_backend_name() == "postgresql":
+                # a transaction that the test has left open may hold a table
+                connection.cursor().execute(f"SET LOCAL lock_timeout = '{READING_PATIENCE}s'")
+            yield connection
+
+    async def close_pools(self) -> None:
+        """Close what the asynchronous pools hold, in the event loop that they belong to and that is about to end."""
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        for engine in self.run.asynchronous():
+            await AsyncEngine(engine).dispose()
+
+    def _others(self) -> frozenset[int]:
+        """The connections that are there now and wait in no pool: the class's own, which a test does not answer for."""
+        pooled = {checkout.pid for checkout in self.run.checkouts.known() if checkout.thread is None}
+        return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
+
+    def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
+        checkouts = self.run.checkouts
+        known = checkouts.known()
+        report = self.run.cleaner.clean(
+            expected=[checkout.pid for checkout in known if checkout.thread is None or checkout.own],
+            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, checkouts.test)},
+            opened={each.pid: _opened(each) for each in known},
+            look=_look(checkouts.traits) if look is None else look,
+        )
+        self._lost |= report.lost
+        gone = {session.pid for session in report.ended} | set(report.absent)
+        checkouts.retire(None if report.recloned else gone)
+        return report
+
+
+def _opened(checkout: Checkout) -> cleaning.Opened:
+    connection = getattr(checkout.fairy_in_use(), "dbapi_connection", None)
+    return cleaning.Opened(str(checkout.call_site or "an unknown line"), checkout.thread, connection)
+
+
+def _is_lasting(checkout: Checkout, test: int) -> bool:
+    """Whether a connection has been in use since before the test began."""
+    return checkout.thread is not None and checkout.test < test
+
+
+def _look(found: Trait) -> cleaning.Look:
+    if Trait.SETVAL in found:
+        return cleaning.Look.EXACT
+    return cleaning.Look.ALL if Trait.NEXTVAL in found else cleaning.Look.TOUCHED
+
+
+def _leak(session: cleaning.Session, test: str) -> LeakError:
+    own = session.opened is not None
+    return LeakError(
+        f"{test} left behind a {session}. It held locks or had written, so it was ended and its work rolled back.",
+        cause="a session or connection that was neither committed nor closed"
+        if own
+        else "a thread, a process or a connection of the test's own that was still at work",
+        remedy="close it in the test (with a `with` block, or addCleanup); wait for threads and processes to end",
+    )
+
+
+def _loss(what: str, test: str) -> LeakError:
+    return LeakError(
+        f"{test} {what}. The database was made anew.",
+        cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped",
+        remedy="end only the connections that the test has opened; their numbers are known to who opens them",
+    )
+
+
+def _of_server(changes: Sequence[str], who: str) -> LeakError:
+    return LeakError(
+        f"{who} changed what belongs to the server and to no database, and it stays: {'; '.join(changes)}.",
+        cause="it is put back on a disposable server alone, and not where something else needs it",
+        remedy="undo it in the test, with addCleanup; what a whole class needs is made in setUpClass",
+    )
+
+
+def _warn(session: cleaning.Session, test: str, *, given_back: bool) -> None:
+    done = "rolled back and given back to its pool" if given_back else "ended"
+    message = (
+        f"{test} left behind a {session}. It was {done}; close it in the test (with a `with` block, or addCleanup)."
+    )
+    where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
+    if where and line.isdigit():
+        warn_at(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
+    else:
+        warnings.warn(message, LeftoverConnectionWarning, stacklevel=3)
