@@ -191,6 +191,8 @@ class SandboxClosed(SandboxError):
 class LeakError(DBTestCaseError):
     """Found at the end of a test: something it left open, lost or swallowed."""
 
+    of_swallowed_error = False
+
 
 class CleaningError(DBTestCaseError):
     """Committed rows could not be put back."""

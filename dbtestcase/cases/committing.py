@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import MetaData
 
 from ..backends import Recipe
-from ..isolation import CleanedRecipe, Isolation, TruncatingIsolation, truncating_run
+from ..isolation import CleanedRecipe, Isolation, TruncatingIsolation, open_truncating_run
 from ..settings import Settings
 from . import scopes
 from .migrating import MigratedClass, MigratedTest
@@ -43,7 +43,7 @@ class CommittingClass(MigratedClass):
         run = scopes.enter(
             "run",
             ("committing", id(database), url.drivername),
-            lambda: truncating_run(database, url, existing=self.cls.database == "existing"),
+            lambda: open_truncating_run(database, url, existing=self.cls.database == "existing"),
         )
         return TruncatingIsolation(run, aliases=self.aliases(settings))
 

@@ -12,7 +12,8 @@ from sqlalchemy import URL
 from ..backends import Kept, copy_rows, fetcher
 from ..reporting import pasteable, shown
 from . import scopes
-from .per_class import ClassLifecycle, ClassRun
+from .class_run import ClassRun
+from .per_class import ClassLifecycle
 
 __all__ = ["MOST_KEPT", "keep_rows"]
 

@@ -9,18 +9,19 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy import Connection, MetaData
 from sqlalchemy.orm import Session
 
 from ..backends import MetadataRecipe, Recipe
-from ..data import ClassData, FactoryManager, bound, capture, engine_of
+from ..data import FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
-from ..errors import ConfigurationError, NotRunning
+from ..errors import ConfigurationError
 from ..isolation import Isolation, SandboxIsolation, early_uses, resolve_engines, running_sandbox, sync_engine_of
 from ..migrations import commands_led
-from ..reporting import LockWatch, SQLLog, report
+from ..reporting import LockWatch, report
 from ..settings import Settings, read_settings
 from . import scopes
+from .class_run import ClassRun, NoSessionYet
 from .configuration import check_names, metadata_in
 from .hints import hints
 from .lifecycle import is_ours, own_cleanups
@@ -30,37 +31,15 @@ from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watch
 from .provisioning import Provisioning
 from .run_report import record_run
 from .running import RunningTest
-from .set_up_rows import SetUpRows
 
 if TYPE_CHECKING:
     from ..migrations import Target
 
-__all__ = ["ClassLifecycle", "ClassRun", "defining_class"]
+__all__ = ["ClassLifecycle", "defining_class"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 _SCOPES = ("class", "module", "test")
-
-
-class ClassRun:
-    """What a class that is running owns."""
-
-    def __init__(self, label: str, isolation: Isolation, settings: Settings, source_files: frozenset[str]) -> None:
-        self.settings = settings
-        self.source_files = source_files  # of the class and of its bases outside of this library
-        self.log = SQLLog(settings.sql, isolation.carries)
-        self.pid = os.getpid()
-        self.isolation = isolation
-        self.engines: list[Engine] = []  # the application's
-        self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
-        self.began = self.waited = 0.0  # in the time of the report
-        self.begun = False
-        self.test: RunningTest | None = None
-        self.session: Session | None = None
-        self.captured = False
-        self.data: ClassData | None = None
-        self.factories: FactoryManager | None = None
-        self.set_up_rows = SetUpRows(label, isolation.carries)
 
 
 class ClassLifecycle(Provisioning):
@@ -281,11 +260,11 @@ class ClassLifecycle(Provisioning):
             if run.session is not None:
                 stack.callback(run.session.close)
 
-    def session(self) -> Session | _NoSessionYet:
+    def session(self) -> Session | NoSessionYet:
         """The session of the class data."""
         run = self.run
         if run is None or not run.begun:
-            return _NoSessionYet(self.cls)
+            return NoSessionYet(self.cls)
         if run.session is None:
             run.session = Session(run.isolation.own_engine, expire_on_commit=False)
         return run.session
@@ -427,20 +406,6 @@ class ClassLifecycle(Provisioning):
         except BaseException:
             run.isolation.spoil()  # without its rows no test of the class may run
             raise
-
-
-class _NoSessionYet:
-    """``session`` on a class that has not begun: a value, because nose2 gets every attribute of a class it loads."""
-
-    def __init__(self, cls: type) -> None:
-        self._cls = cls
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotRunning(
-            f"{self._cls.__qualname__}.session was used before the class began.",
-            cause="setUpClass() that uses it before super().setUpClass(), or code at import",
-            remedy="make rows in setUpTestData(), or call super().setUpClass() first",
-        )
 
 
 def defining_class(cls: type, name: str) -> type | None:

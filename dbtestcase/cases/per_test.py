@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from ..errors import ConfigurationError, DBTestCaseError, NotRunning
 from ..isolation import Isolation
 from ..reporting import call_site_of, report
+from .class_run import ClassRun
 from .keep_rows import keep_rows
 from .modules import modules
 from .nested import each_example_alone, is_last_example, rolled_back
 from .never_ran import refuse_lost, refuse_unfinished
-from .per_class import ClassLifecycle, ClassRun
+from .per_class import ClassLifecycle
 
 __all__ = ["TestLifecycle"]
 

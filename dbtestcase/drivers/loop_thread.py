@@ -18,7 +18,8 @@ from sqlalchemy.util import greenlet_spawn
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, Rules
 from .async_adapters import AdaptedConnection
-from .dbapi import ProxyConnection, ProxyWire
+from .dbapi import ProxyConnection
+from .proxy_wire import ProxyWire
 
 __all__ = ["BlockingConnection", "LoopThread", "LoopWire", "open_loop_wire"]
 

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..sandbox import Kind, Rows
-from .dbapi import ProxyConnection, ProxyWire
+from .dbapi import ProxyConnection
+from .proxy_wire import ProxyWire
 
 __all__ = ["Pg8000Wire"]
 

@@ -12,8 +12,9 @@ from sqlalchemy import Dialect
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, never_notified
 from .arguments import refused, same_encoding
-from .dbapi import ProxyConnection, ProxyCursor, ProxyWire
+from .dbapi import ProxyConnection, ProxyCursor
 from .harness import harness_connections
+from .proxy_wire import ProxyWire
 from .psycopg2_cursors import NamedCursor, Psycopg2Cursor
 from .psycopg2_functions import cursor_factory_of
 from .psycopg2_session import SessionAttributes

@@ -137,7 +137,7 @@ def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
 
 @contextlib.contextmanager
 def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
-    from .dbapi import ProxyWire
+    from .dbapi import GenericWire
 
     if dialect.is_async:
         from .loop_thread import LoopWire, open_loop_wire
@@ -148,7 +148,7 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     args, parameters = dialect.create_connect_args(url)
     connection: Any = dialect.connect(*args, **parameters)
     dialect.set_isolation_level(connection, "AUTOCOMMIT")
-    with contextlib.closing(ProxyWire(dialect, connection, rules)) as wire:
+    with contextlib.closing(GenericWire(dialect, connection, rules)) as wire:
         yield wire
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from .early_uses import early_uses
 from .engines import resolve_engines, sync_engine_of
-from .rollback import Isolation, SandboxIsolation
+from .interface import Isolation
+from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
 
 if TYPE_CHECKING:
-    from .truncation import CleanedRecipe, TruncatingIsolation, truncating_run
+    from .truncating_run import CleanedRecipe, open_truncating_run
+    from .truncation import TruncatingIsolation
 
 __all__ = [
     "CleanedRecipe",
@@ -19,17 +21,17 @@ __all__ = [
     "SandboxIsolation",
     "TruncatingIsolation",
     "early_uses",
+    "open_truncating_run",
     "resolve_engines",
     "running_sandbox",
     "sync_engine_of",
-    "truncating_run",
 ]
 
 # Loaded when first asked for: not every run needs them.
 _LAZY = {
-    "CleanedRecipe": "dbtestcase.isolation.truncation",
+    "CleanedRecipe": "dbtestcase.isolation.truncating_run",
     "TruncatingIsolation": "dbtestcase.isolation.truncation",
-    "truncating_run": "dbtestcase.isolation.truncation",
+    "open_truncating_run": "dbtestcase.isolation.truncating_run",
 }
 
 

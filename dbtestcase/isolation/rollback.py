@@ -1,13 +1,11 @@
-"""How a test is kept apart from the next one: what a case asks for, and the sandbox's answer to it."""
+"""Tests kept apart by rollback: one outer transaction, a mark before each test."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from threading import Thread
 from typing import Any
 
@@ -15,145 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from ..drivers import Endpoint
-from ..errors import ConfigurationError, DBTestCaseError, DirtyReadWarning, LeakError
+from ..errors import ConfigurationError, DirtyReadWarning, LeakError
 from ..sandbox import Client, find_swallowed, outer_transaction_ended
 from .border import Border
+from .class_states import ClassState, SharedTransaction
 from .engines import Until
+from .interface import Isolation
 from .resting import begin_use
 from .sandbox_run import RENEWAL, SandboxRun
 
-__all__ = ["Isolation", "SandboxIsolation"]
-
-
-class Isolation(ABC):
-    """The life of the classes and tests that share a database.
-
-    .. attribute:: engine
-
-       An engine for the application, on the test database.
-
-    .. attribute:: own_engine
-
-       The engine of the test's own sessions and connections.
-    """
-
-    engine: Engine
-    own_engine: Engine
-
-    @abstractmethod
-    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
-        """A class begins; what is written from now on is its class data.
-
-        :param engines: are led until it ends.
-        :param outside: engines that may reach databases of their own; all others are refused until it ends.
-        """
-
-    @abstractmethod
-    def end_class_data(self) -> None:
-        """The class data are complete; what is written from now on belongs to the next test."""
-
-    @abstractmethod
-    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
-        """A test begins; what is written from now on is undone at its end.
-
-        :param test_files: the test's own source files: what they flush in the application's session is no lost commit.
-        """
-
-    def undo_writes_between_tests(self) -> bool:
-        """Undo what was written since the last test has ended.
-
-        :returns: whether there was anything that is known of.
-        """
-        return False
-
-    @abstractmethod
-    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        """Undo what the test did.
-
-        :param failed: whether the test has failed anyhow.
-        :param test_files: the test's own source files.
-        :returns: what it left behind or did wrong, each as an error that fails it.
-        """
-
-    @abstractmethod
-    def begin_nested(self) -> None:
-        """A part of the test begins; what is written from now on is undone at the part's end.
-
-        :raises DBTestCaseError: what was written before it cannot be kept.
-        """
-
-    @abstractmethod
-    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        """Undo what the part did; as :meth:`end_test`."""
-
-    @abstractmethod
-    def end_class(self) -> None:
-        """Undo the class data and give back the engines."""
-
-    @abstractmethod
-    def lead(self, engine: Any) -> None:
-        """Point one more engine at the test database, until the test (or, between tests, the class) ends."""
-
-    @abstractmethod
-    def async_engines(self) -> tuple[Any, Any]:
-        """An ``AsyncEngine`` for the application and one for the test's own sessions."""
-
-    @property
-    @abstractmethod
-    def database(self) -> Any:
-        """The test database, a :class:`dbtestcase.backends.Database`."""
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Any]:
-        """A DBAPI connection of the test's own, in a transaction that is rolled back, that sees the test's rows."""
-        connection = self.own_engine.raw_connection()
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-    def carries(self, connection: sa.Connection) -> bool:
-        """Whether the statements of a connection are sent to the test database."""
-        return True
-
-    def end_loop(self) -> None:  # noqa: B027  (nothing to do where pools are made for each class)
-        """The event loop of a test has ended; the next test has one of its own."""
-
-    @property
-    def needs_rebuild(self) -> bool:
-        """Whether a test destroyed the class data, so that the class must be begun again."""
-        return False
-
-    def spoil(self) -> None:
-        """The class could not be begun again: it still has to be."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def begin_module(self, label: str) -> None:
-        """A module begins; what is written from now on is seen by all of its classes."""
-
-    @abstractmethod
-    def end_module(self) -> None:
-        """Undo the module's rows."""
-
-
-class _State(Enum):
-    IDLE = "idle"  # no class of ours runs
-    MODULE = "module"  # the outer transaction of a module is open, between its classes
-    CLASS = "class"  # a class has begun, between its tests
-    TEST = "test"
-    LOST = "lost"  # a class has begun, and the transaction that held its rows is gone
-
-
-class _Module:
-    """An outer transaction that several classes share."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.wrote = False
-        """Whether rows were written in it that its classes are to see."""
-        self.is_ruined = False
-        """Whether such rows are lost."""
+__all__ = ["SandboxIsolation"]
 
 
 class SandboxIsolation(Isolation):
@@ -184,8 +53,8 @@ class SandboxIsolation(Isolation):
             )
         self.reset_sequences = reset_sequences
         self._aliases = frozenset(aliases)
-        self._state = _State.IDLE
-        self._module: _Module | None = None
+        self._state = ClassState.IDLE
+        self._module: SharedTransaction | None = None
         self._border: Border | None = None
         self._threads = run.board.left_threads
         self._restore = ""
@@ -211,9 +80,9 @@ class SandboxIsolation(Isolation):
 
     @property
     def needs_rebuild(self) -> bool:
-        if self._state is _State.CLASS and self._is_open and self.run.look_for_loss():
+        if self._state is ClassState.CLASS and self._is_open and self.run.look_for_loss():
             self._lose()
-        return self._state is _State.LOST
+        return self._state is ClassState.LOST
 
     @property
     def _each_test(self) -> bool:
@@ -273,7 +142,7 @@ class SandboxIsolation(Isolation):
     def _lose(self) -> None:
         self.run.lose()
         self._at_rest = False
-        self._state = _State.LOST
+        self._state = ClassState.LOST
         self._marked = False
 
     # -- a module
@@ -282,15 +151,15 @@ class SandboxIsolation(Isolation):
         begin_use(self.run)
         self.run.full_disks.found = False
         self._begin(label)
-        self._module = _Module(label)
-        self._state = _State.MODULE
+        self._module = SharedTransaction(label)
+        self._state = ClassState.MODULE
 
     def end_module(self) -> None:
         self._module = None
-        self._state = _State.IDLE
+        self._state = ClassState.IDLE
         self._end_outer("module")
 
-    def _mark_in_module(self, module: _Module, label: str) -> None:
+    def _mark_in_module(self, module: SharedTransaction, label: str) -> None:
         for last in (False, True):
             try:
                 if self.run.is_lost:
@@ -307,7 +176,7 @@ class SandboxIsolation(Isolation):
                         continue
                 raise
 
-    def _renew_module(self, module: _Module) -> None:
+    def _renew_module(self, module: SharedTransaction) -> None:
         """Begin the module's transaction again, if no rows were lost with it."""
         module.is_ruined |= module.wrote
         if module.is_ruined:
@@ -323,7 +192,7 @@ class SandboxIsolation(Isolation):
 
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
         self._label = label
-        if self._state is _State.LOST:  # the class begins again; its engines are led all the while
+        if self._state is ClassState.LOST:  # the class begins again; its engines are led all the while
             try:
                 self._begin_class(engines)
             except BaseException:
@@ -354,14 +223,14 @@ class SandboxIsolation(Isolation):
             self._mark_in_module(self._module, self._label)
         elif self._is_open:
             self._begin(self._label)
-        self._state = _State.CLASS
+        self._state = ClassState.CLASS
         self._engines = list(engines)
         if self._is_open:
             self.run.board.greet(self._engines)
         self._threads.begin_class()
 
     def end_class(self) -> None:
-        has_begun = self._state in (_State.CLASS, _State.TEST)
+        has_begun = self._state in (ClassState.CLASS, ClassState.TEST)
         try:
             if not has_begun or self._each_test:
                 return
@@ -395,10 +264,10 @@ class SandboxIsolation(Isolation):
         gone = bool(self.run.wire.gone)
         self.run.lose()
         if not gone:
-            raise _ended(self._label if what == "class" else f"A {what}", error) from error
+            raise outer_transaction_ended(self._label if what == "class" else f"A {what}") from error
 
     def _leave_class(self) -> None:
-        self._state = _State.MODULE if self._module is not None else _State.IDLE
+        self._state = ClassState.MODULE if self._module is not None else ClassState.IDLE
         self._marked = False
         self._at_rest = False
         border, self._border = self._border, None
@@ -430,13 +299,13 @@ class SandboxIsolation(Isolation):
             if not self._at_rest:
                 self._at_rest = sandbox.is_at_rest
         sandbox.test_files = test_files
-        self._state = _State.TEST
+        self._state = ClassState.TEST
         if self._border is not None:
             self._border.in_test = True
 
     def undo_writes_between_tests(self) -> bool:
         sandbox = self.run.sandbox
-        if self._state is not _State.CLASS or not self._marked or self.run.is_lost or not sandbox.wrote:
+        if self._state is not ClassState.CLASS or not self._marked or self.run.is_lost or not sandbox.wrote:
             return False
         sandbox.rollback_to_mark(self._label)
         return True
@@ -458,7 +327,7 @@ class SandboxIsolation(Isolation):
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         sandbox, border = self.run.sandbox, self._border
         label = sandbox.label or self._label
-        self._state = _State.CLASS
+        self._state = ClassState.CLASS
         self._nested.clear()
         self._threads.end_test(label)
         is_untouched = self._at_rest and not sandbox.handed_out and not sandbox.raised
@@ -500,7 +369,7 @@ class SandboxIsolation(Isolation):
                 roll_back(problems)
             except Exception as error:
                 if not self.run.wire.gone:
-                    problems.append(_ended(label, error))
+                    problems.append(outer_transaction_ended(label, cause=error))
                 elif not problems:
                     problems += sandbox.problems(test_files)
                 self._lose()
@@ -526,7 +395,7 @@ class SandboxIsolation(Isolation):
 
     def begin_nested(self) -> None:
         sandbox = self.run.sandbox
-        if self._state is not _State.TEST:
+        if self._state is not ClassState.TEST:
             raise LeakError(
                 f"A part of {self._label} was to begin after the connection of the sandbox was lost.",
                 cause="an earlier part of the test, see its error, or the server",
@@ -547,7 +416,7 @@ class SandboxIsolation(Isolation):
         self._nested.append((restore, frozenset(threading.enumerate())))
 
     def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        if self._state is not _State.TEST or not self._nested:
+        if self._state is not ClassState.TEST or not self._nested:
             return []  # lost with the connection, which was said where it was noticed
         restore, threads = self._nested.pop()
         sandbox, wire, border = self.run.sandbox, self.run.wire, self._border
@@ -576,14 +445,8 @@ class SandboxIsolation(Isolation):
         return problems
 
     def lead(self, engine: Any) -> None:
-        self.run.board.lead(engine, until=Until.TEST if self._state is _State.TEST else Until.CLASS)
-
-
-def _ended(label: str, error: Exception) -> LeakError:
-    problem = outer_transaction_ended(label, "")
-    problem.__cause__ = error
-    return problem
+        self.run.board.lead(engine, until=Until.TEST if self._state is ClassState.TEST else Until.CLASS)
 
 
 def _is_swallowed(problem: Exception) -> bool:
-    return isinstance(problem, DBTestCaseError) and "swallowed" in problem.what
+    return isinstance(problem, LeakError) and problem.of_swallowed_error

@@ -1,49 +1,29 @@
-"""How committing tests are kept apart: real connections to a real database, of which only what was touched is put back.
-
-::
-
-    run = TruncatingRun(database, url)        # once per process
-    isolation = TruncatingIsolation(run)
-    isolation.begin_class("bank", [engine])   # the engine's pool opens connections to the test database from now on
-    isolation.begin_test("deposit")
-    ...
-    problems = isolation.end_test(failed=False, test_files=frozenset())
-    isolation.end_class()
-"""
+"""The real database of committing tests: its engines, its cleaner, what is looked for once."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.backends import Recipe, cleaning
-from dbtestcase.drivers import Endpoint, endpoints_of_connection, endpoints_of_url, meet, own, patient
-from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
-from dbtestcase.isolation.border import Border
+from dbtestcase.drivers import endpoints_of_connection, endpoints_of_url, meet, own, patient
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.full_disks import FullDisks
-from dbtestcase.isolation.open_sessions import OpenSessions
-from dbtestcase.isolation.pool_checkouts import Checkout, Checkouts, Trait, checkout_of
+from dbtestcase.isolation.pool_checkouts import Checkouts
 from dbtestcase.isolation.reroute import Rerouting
 from dbtestcase.isolation.resting import begin_use
-from dbtestcase.isolation.rollback import Isolation
 from dbtestcase.isolation.row_security import UNENFORCED_POLICIES, warn_of_policies
-from dbtestcase.reporting import warn_at
-from dbtestcase.sandbox import find_swallowed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from dbtestcase.backends import Database
 
-__all__ = ["CleanedRecipe", "TruncatingIsolation", "TruncatingRun", "truncating_run"]
+__all__ = ["CleanedRecipe", "TruncatingRun", "open_truncating_run"]
 
 # The drivers of our own engines where the application's speak only one of the two ways; each is a dependency anyhow.
 _BLOCKING = {
@@ -58,8 +38,6 @@ _ASYNCHRONOUS = {
     "mariadb": "mariadb+aiomysql",
     "sqlite": "sqlite+aiosqlite",
 }
-
-READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
 
 
 class CleanedRecipe:
@@ -208,301 +186,7 @@ def _engine(url: URL) -> Engine:
 
 
 @contextlib.contextmanager
-def truncating_run(database: Database, url: URL, *, existing: bool = False) -> Iterator[TruncatingRun]:
+def open_truncating_run(database: Database, url: URL, *, existing: bool = False) -> Iterator[TruncatingRun]:
     """A :class:`TruncatingRun` that is closed at the end."""
     with contextlib.closing(TruncatingRun(database, url, existing=existing)) as run, run.full_disks:
         yield run
-
-
-class TruncatingIsolation(Isolation):
-    """Real transactions; after each test what it committed is put back.
-
-    :param run: the cleaner and the engines of the process.
-    :param aliases: databases whose engines are led as if they were named.
-    """
-
-    def __init__(self, run: TruncatingRun, *, aliases: Iterable[Endpoint] = ()) -> None:
-        self.run = run
-        self._aliases = frozenset(aliases)
-        self._border: Border | None = None
-        self.engine = run.engine
-        self.own_engine = run.own_engine
-        self._label = ""
-        self._lasting: frozenset[int] = frozenset()
-        self._first = True
-        self._lost = False
-        self._sessions = OpenSessions(checkout_of)
-        self._watch = contextlib.ExitStack()
-
-    @property
-    def database(self) -> Database:
-        return self.run.database
-
-    @property
-    def needs_rebuild(self) -> bool:
-        return self._lost
-
-    def begin_module(self, label: str) -> None:
-        raise ConfigurationError(
-            f"{label}: enterModule() was called on a committing class.",
-            cause="rows for a whole module live in one outer transaction, and a committing class has none",
-            remedy="make the rows in setUpTestData() of each class, or in load_base_data()",
-        )
-
-    def end_module(self) -> None:
-        """Nothing was begun."""
-
-    def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
-        self._label = label
-        self.run.begin_use()
-        self._watch.close()
-        self._watch.enter_context(self._sessions)
-        again, self._lost = self._lost, False
-        self._first = True
-        if self.run.is_bloated:
-            self.run.make_anew()
-        elif self.run.database.renew_lease():
-            self.run.database.reclone()
-        self._lasting = self._others()
-        self.run.checkouts.begin_test()
-        self._clean()  # what was written between the classes
-        self.run.cleaner.accept_server()
-        self.run.look_for_policies()
-        if again:
-            return  # its engines are led all the while
-        self.run.rerouting.aliases = self._aliases
-        border = Border(label, self.run.rerouting, endpoints_of_url(self.run.url), outside)
-        try:
-            self._border = border.__enter__()
-            for engine in engines:
-                self.run.rerouting.lead(engine)
-        except BaseException:
-            self._leave_class()
-            raise
-
-    def spoil(self) -> None:
-        self._lost = True
-
-    def end_class_data(self) -> None:
-        if self._first:
-            self._first = False
-            self.run.checkouts.roll_back_own()
-            self.run.cleaner.keep()
-            if self.run.checkouts.of_server:
-                self.run.cleaner.accept_server()
-            self._lasting = self._others()
-
-    def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
-        self.end_class_data()
-        self._label = label
-        self._in_test(True)
-        self.run.checkouts.begin_test()
-
-    def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        report, given_back = cleaning.Report(), list[cleaning.Session]()
-        try:
-            if self.run.is_bloated:
-                self.run.make_anew()
-                self._lost = True
-            else:
-                given_back, report = self._put_back()
-                self.run.full_disks.found = False
-        except BaseException:
-            self._lost = True  # the next test begins on a database that is as it should be, or fails in its turn
-            raise
-        finally:
-            self.run.forget_loop()
-            self._in_test(False)
-            self.run.rerouting.release(Until.TEST)
-        return self._problems(given_back, report, failed=failed, test_files=test_files)
-
-    def begin_nested(self) -> None:
-        if self._lost:
-            raise _loss("lost the rows of its class in an earlier part of it", self._label)
-        if self.run.asynchronous():
-            raise ConfigurationError(
-                f"A part of {self._label} was to be rolled back at its end, with connections of an event loop.",
-                cause="a committing class has real connections, which only the loop can end",
-                remedy="use AsyncDatabaseTest, or TruncatingDatabaseTest with synchronous engines",
-            )
-        given_back, report = self._put_back()
-        if report.restored or report.large_objects or report.altered or report.recloned:
-            raise ConfigurationError(
-                f"A part of {self._label} that is put back at its end was to begin after the test had written "
-                f"({', '.join(report.restored or report.altered) or 'other things'}).",
-                cause="a committing class puts back what was there when the test began, so these rows would be lost",
-                remedy="make them in setUpTestData(), or in the part itself; or use DatabaseTest, which rolls back",
-            )
-        problems = self._problems(given_back, report, failed=False, test_files=frozenset())
-        if problems:
-            raise problems[0]
-        self.run.checkouts.begin_test()
-
-    def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        given_back, report = self._put_back()
-        self.run.checkouts.begin_test()
-        return self._problems(given_back, report, failed=failed, test_files=test_files)
-
-    def _put_back(self) -> tuple[list[cleaning.Session], cleaning.Report]:
-        """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
-        self.run.checkouts.roll_back_own()
-        given_back = self._give_back()
-        self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
-        report = self._clean()
-        statements = self.run.checkouts.of_server
-        return given_back, replace(report, of_server=self._server_changes(statements)) if statements else report
-
-    def _server_changes(self, statements: Sequence[str]) -> tuple[str, ...]:
-        """What was changed on the server itself, and stays; on a disposable one what can be is put back."""
-        self.run.checkouts.retire(None)  # sessions that began meanwhile have begun with its settings
-        return self.run.cleaner.server_changes("\n".join(statements) if self.run.database.crowded else None)
-
-    def _problems(
-        self, given_back: list[cleaning.Session], report: cleaning.Report, *, failed: bool, test_files: frozenset[str]
-    ) -> list[Exception]:
-        problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
-        problems += [_of_server(report.of_server, self._label)] if report.of_server else []
-        for session in (*given_back, *report.ended):
-            if session.holds:
-                problems.append(_leak(session, self._label))
-                continue
-            try:
-                _warn(session, self._label, given_back=session in given_back)
-            except LeftoverConnectionWarning as warning:  # python -W error
-                problems.append(warning)
-        if self._border is not None:
-            swallowed = find_swallowed(self._label, self._border.raised, test_files)
-            problems += () if failed else swallowed
-            self._border.raised.clear()
-        return problems
-
-    def _give_back(self) -> list[cleaning.Session]:
-        """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
-        left = self.run.checkouts.left_open()
-        sessions = self.run.cleaner.left({pid: _opened(checkout) for pid, checkout in left.items()}) if left else []
-        if sessions:
-            self._sessions.roll_back(lambda checkout: checkout.pid not in left)
-            for session in sessions:
-                fairy = left[session.pid].fairy_in_use()
-                if fairy is not None:
-                    fairy.close()
-        return sessions
-
-    def end_class(self) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._leave_class)
-            stack.callback(self._watch.close)
-            self.run.checkouts.begin_test()
-            self.run.cleaner.forget()
-            self._clean(cleaning.Look.EXACT)
-            self.run.end_use()
-            found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
-            if found:
-                raise _of_server(found, f"A test of {self._label}")
-
-    def _leave_class(self) -> None:
-        border, self._border = self._border, None
-        with contextlib.ExitStack() as stack:
-            if border is not None:
-                stack.callback(border.__exit__, None, None, None)
-            self.run.rerouting.release(Until.CLASS)
-
-    def _in_test(self, is_running: bool) -> None:
-        if self._border is not None:
-            self._border.in_test = is_running
-
-    def lead(self, engine: Any) -> None:
-        in_test = self._border is not None and self._border.in_test
-        self.run.rerouting.lead(engine, until=Until.TEST if in_test else Until.CLASS)
-
-    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        return self.run.async_engines()
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Any]:
-        with super().reading() as connection:
-            if self.run.url.get_backend_name() == "postgresql":
-                # a transaction that the test has left open may hold a table
-                connection.cursor().execute(f"SET LOCAL lock_timeout = '{READING_PATIENCE}s'")
-            yield connection
-
-    async def close_pools(self) -> None:
-        """Close what the asynchronous pools hold, in the event loop that they belong to and that is about to end."""
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
-        for engine in self.run.asynchronous():
-            await AsyncEngine(engine).dispose()
-
-    def _others(self) -> frozenset[int]:
-        """The connections that are there now and wait in no pool: the class's own, which a test does not answer for."""
-        pooled = {checkout.pid for checkout in self.run.checkouts.known() if checkout.thread is None}
-        return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
-
-    def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
-        checkouts = self.run.checkouts
-        known = checkouts.known()
-        report = self.run.cleaner.clean(
-            expected=[checkout.pid for checkout in known if checkout.thread is None or checkout.own],
-            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, checkouts.test)},
-            opened={each.pid: _opened(each) for each in known},
-            look=_look(checkouts.traits) if look is None else look,
-        )
-        self._lost |= report.lost
-        gone = {session.pid for session in report.ended} | set(report.absent)
-        checkouts.retire(None if report.recloned else gone)
-        return report
-
-
-def _opened(checkout: Checkout) -> cleaning.Opened:
-    connection = getattr(checkout.fairy_in_use(), "dbapi_connection", None)
-    return cleaning.Opened(str(checkout.call_site or "an unknown line"), checkout.thread, connection)
-
-
-def _is_lasting(checkout: Checkout, test: int) -> bool:
-    """Whether a connection has been in use since before the test began."""
-    return checkout.thread is not None and checkout.test < test
-
-
-def _look(found: Trait) -> cleaning.Look:
-    if Trait.SETVAL in found:
-        return cleaning.Look.EXACT
-    return cleaning.Look.ALL if Trait.NEXTVAL in found else cleaning.Look.TOUCHED
-
-
-def _leak(session: cleaning.Session, test: str) -> LeakError:
-    own = session.opened is not None
-    return LeakError(
-        f"{test} left behind a {session}. It held locks or had written, so it was ended and its work rolled back.",
-        cause="a session or connection that was neither committed nor closed"
-        if own
-        else "a thread, a process or a connection of the test's own that was still at work",
-        remedy="close it in the test (with a `with` block, or addCleanup); wait for threads and processes to end",
-    )
-
-
-def _loss(what: str, test: str) -> LeakError:
-    return LeakError(
-        f"{test} {what}. The database was made anew.",
-        cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped",
-        remedy="end only the connections that the test has opened; their numbers are known to who opens them",
-    )
-
-
-def _of_server(changes: Sequence[str], who: str) -> LeakError:
-    return LeakError(
-        f"{who} changed what belongs to the server and to no database, and it stays: {'; '.join(changes)}.",
-        cause="it is put back on a disposable server alone, and not where something else needs it",
-        remedy="undo it in the test, with addCleanup; what a whole class needs is made in setUpClass",
-    )
-
-
-def _warn(session: cleaning.Session, test: str, *, given_back: bool) -> None:
-    done = "rolled back and given back to its pool" if given_back else "ended"
-    message = (
-        f"{test} left behind a {session}. It was {done}; close it in the test (with a `with` block, or addCleanup)."
-    )
-    where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
-    if where and line.isdigit():
-        warn_at(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
-    else:
-        warnings.warn(message, LeftoverConnectionWarning, stacklevel=3)

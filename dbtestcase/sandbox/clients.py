@@ -13,10 +13,11 @@ from ..reporting import CallSite, find_call_site
 from .connections import POOLED, Client, Scope, Wire
 from .rules import Rules
 from .savepoints import Fate, Stack
-from .scheduler import Scheduler, Ticket
+from .scheduler import Scheduler
 from .schema_facts import SchemaFacts
 from .session_settings import Flow, SessionSettings, SettingsStore
 from .session_state import SessionState
+from .tickets import Ticket
 
 __all__ = ["NO_SCOPE", "Clients", "where"]
 

@@ -10,9 +10,9 @@ from sqlalchemy import Dialect
 
 from ..reporting import CallSite
 from .savepoints import Owner
-from .scheduler import Ticket
 from .session_settings import Rows, SessionSettings
 from .statements import Statement
+from .tickets import Ticket
 
 __all__ = ["POOLED", "Client", "Scope", "Wire", "characteristics"]
 

@@ -62,16 +62,19 @@ def find_problems(
     return found + find_swallowed(label, raised, test_files)
 
 
-def outer_transaction_ended(label: str, by: str) -> LeakError:
+def outer_transaction_ended(label: str, by: str = "", *, cause: Exception | None = None) -> LeakError:
     """The error for what went past the sandbox.
 
     :param by: the statement that did it; empty where it is not known.
+    :param cause: the error by which it was noticed.
     """
-    return LeakError(
+    leak = LeakError(
         f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been committed.",
         cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that commits by itself)",
         remedy="find it in the statements of the test, or " + COMMITTING,
     )
+    leak.__cause__ = cause
+    return leak
 
 
 def find_swallowed(label: str, raised: Iterable[DBTestCaseError], test_files: frozenset[str]) -> list[DBTestCaseError]:
@@ -80,15 +83,17 @@ def find_swallowed(label: str, raised: Iterable[DBTestCaseError], test_files: fr
     :param raised: errors of ours during the test.
     :param test_files: source files of the test: an error that they catch was expected.
     """
-    return [
-        LeakError(
-            f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
-            cause="an `except Exception` of the application: " + _caught_at(error),
-            remedy=error.remedy or "see the error",
-        )
-        for error in raised
-        if _was_swallowed(error, test_files)
-    ]
+    return [_leak(label, error) for error in raised if _was_swallowed(error, test_files)]
+
+
+def _leak(label: str, error: DBTestCaseError) -> LeakError:
+    leak = LeakError(
+        f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
+        cause="an `except Exception` of the application: " + _caught_at(error),
+        remedy=error.remedy or "see the error",
+    )
+    leak.of_swallowed_error = True
+    return leak
 
 
 def _was_swallowed(error: DBTestCaseError, test_files: frozenset[str]) -> bool:

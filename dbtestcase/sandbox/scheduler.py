@@ -20,17 +20,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
+from .tickets import Actor, Reason, Ticket, Wait, current_actor
 
-__all__ = ["PATIENCE", "Actor", "Scheduler", "current_actor"]
+__all__ = ["PATIENCE", "Scheduler"]
 
 PATIENCE = 2.0
 """Seconds to wait for another thread's or task's unfinished transaction."""
@@ -43,70 +42,6 @@ INTERRUPT_TIMEOUT = 5.0
 
 COURTESY = 0.25
 """Seconds to let somebody go first who has waited longer."""
-
-
-class Actor:
-    """A thread, or a task of one: somebody who can wait or be waited for."""
-
-    __slots__ = ("task", "thread")
-
-    def __init__(self, thread: threading.Thread, task: asyncio.Task[object] | None) -> None:
-        self.thread = thread
-        self.task = task
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Actor) and other.thread is self.thread and other.task is self.task
-
-    def __hash__(self) -> int:
-        return hash((id(self.thread), id(self.task)))
-
-    @property
-    def alive(self) -> bool:
-        """Whether it may still do something."""
-        return not self.task.done() if self.task is not None else self.thread.is_alive()
-
-    def __str__(self) -> str:
-        if self.task is not None:
-            return f"task {self.task.get_name()!r}"
-        return f"thread {self.thread.name!r}"
-
-
-def current_actor() -> Actor:
-    """Who is running this."""
-    task = None
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
-    return Actor(threading.current_thread(), task)
-
-
-class Ticket:
-    """What a client shows of itself to those who wait for it."""
-
-    __slots__ = ("actor", "name", "own", "waited_out")
-
-    def __init__(self, name: str, own: bool) -> None:
-        self.name = name
-        self.own = own
-        self.actor: Actor | None = None
-        self.waited_out = False  # somebody waited in vain: nobody waits for this transaction again
-
-
-class _Reason(enum.Enum):
-    """What somebody waits for the end of."""
-
-    WIRE = "a statement, COPY, stream or pipeline"
-    TRANSACTION = "an unfinished transaction"
-    QUEUE = "somebody who has waited longer"
-
-
-@dataclass(frozen=True)
-class _Wait:
-    """Somebody who waits: ``ticket`` for ``obstacle``.  ``blocking``: nothing else runs on that thread meanwhile."""
-
-    ticket: Ticket
-    obstacle: Ticket
-    reason: _Reason
-    blocking: bool
 
 
 class Scheduler:
@@ -127,7 +62,7 @@ class Scheduler:
         self._changed = threading.Condition(self._lock)
         self._deciding = False
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
-        self._waiting: dict[Actor, _Wait] = {}  # the first comes first
+        self._waiting: dict[Actor, Wait] = {}  # the first comes first
         self._threads = 0
         self._holder: Ticket | None = None
         self._holding: Actor | None = None
@@ -260,7 +195,7 @@ class Scheduler:
         for seconds, then in ((PATIENCE, interrupt), (INTERRUPT_TIMEOUT, cut_off), (COURTESY, None)):
             deadline = self._clock() + seconds
             while (holder := self._holder_elsewhere(actor)) is not None:
-                self._waiting[actor] = _Wait(self._harness, holder, _Reason.WIRE, blocking=True)
+                self._waiting[actor] = Wait(self._harness, holder, Reason.WIRE, blocking=True)
                 if not self._wait(max(deadline - self._clock(), 0.0)):
                     break
             else:
@@ -357,7 +292,7 @@ class Scheduler:
         self._holder, self._holding = ticket, actor
         ticket.actor = actor
 
-    def _obstacle(self, ticket: Ticket, actor: Actor, limits: _Limits, *, blocking: bool) -> _Wait | None:
+    def _obstacle(self, ticket: Ticket, actor: Actor, limits: _Limits, *, blocking: bool) -> Wait | None:
         """Who is in the way.  ``blocking``: waiting stops everything else on this thread."""
         if self.inherited_from:
             raise self._inherited(ticket)
@@ -376,7 +311,7 @@ class Scheduler:
                 # a task that was cancelled in the middle of it
                 self._holder = self._holding = self._occupant = self._occupying = None
             else:
-                return _Wait(ticket, holder, _Reason.WIRE, blocking)
+                return Wait(ticket, holder, Reason.WIRE, blocking)
         unfinished = list(self._unfinished())
         for other in unfinished:
             if other is ticket or other.own or other.waited_out or other.actor is None or other.actor == actor:
@@ -384,7 +319,7 @@ class Scheduler:
             if not other.actor.alive or (other.actor.thread is actor.thread and (blocking or other.actor.task is None)):
                 continue
             self._refuse_deadlock(ticket, actor, other, unfinished)
-            return _Wait(ticket, other, _Reason.TRANSACTION, blocking)
+            return Wait(ticket, other, Reason.TRANSACTION, blocking)
         stopped = {each.thread for each, wait in self._waiting.items() if wait.blocking}
         for each, wait in self._waiting.items():
             if each == actor:
@@ -392,7 +327,7 @@ class Scheduler:
             if each.thread is actor.thread or (each.thread in stopped and not wait.blocking) or each in limits.passed:
                 continue
             if not _is_blocked(wait, unfinished):
-                return _Wait(ticket, wait.ticket, _Reason.QUEUE, blocking)
+                return Wait(ticket, wait.ticket, Reason.QUEUE, blocking)
         return None
 
     def _inherited(self, ticket: Ticket) -> SandboxClosed:
@@ -420,24 +355,24 @@ class Scheduler:
             # who waits learns of it only when it is woken: what it waits for may be over already
             is_over = (
                 wait is None
-                or (wait.reason is _Reason.TRANSACTION and wait.obstacle not in unfinished)
-                or (wait.reason is _Reason.WIRE and wait.obstacle not in (self._holder, self._occupant))
+                or (wait.reason is Reason.TRANSACTION and wait.obstacle not in unfinished)
+                or (wait.reason is Reason.WIRE and wait.obstacle not in (self._holder, self._occupant))
             )
-            each = None if wait is None or is_over or wait.reason is _Reason.QUEUE else wait.obstacle.actor
+            each = None if wait is None or is_over or wait.reason is Reason.QUEUE else wait.obstacle.actor
 
-    def _remaining(self, wait: _Wait, limits: _Limits) -> float:
+    def _remaining(self, wait: Wait, limits: _Limits) -> float:
         """Seconds left to wait; 0 once it has been waited for in vain."""
         remaining = limits.remaining(wait)
         if remaining > 0:
             return remaining
-        if wait.reason is _Reason.WIRE:
+        if wait.reason is Reason.WIRE:
             raise SandboxTimeout(
                 f"The wire was busy for {WIRE_TIMEOUT:g} s: {wait.obstacle.name} is still in the middle of a COPY, a "
                 f"stream or a pipeline ({wait.obstacle.actor}).",
                 cause="a generator or a context manager that was never finished",
                 remedy="close it, or use TruncatingDatabaseTest, where each connection is real",
             )
-        if wait.reason is _Reason.TRANSACTION:
+        if wait.reason is Reason.TRANSACTION:
             wait.obstacle.waited_out = True
         else:
             limits.passed.update(each for each, other in self._waiting.items() if other.ticket is wait.obstacle)
@@ -449,18 +384,18 @@ class _Limits:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._deadlines: dict[tuple[int, _Reason], float] = {}
+        self._deadlines: dict[tuple[int, Reason], float] = {}
         self.passed: set[Actor] = set()
         """Those that were let go first and did not go."""
 
-    def remaining(self, wait: _Wait) -> float:
+    def remaining(self, wait: Wait) -> float:
         """Seconds until the deadline, which is set at the first question."""
         now = self._clock()
-        seconds = {_Reason.WIRE: WIRE_TIMEOUT, _Reason.TRANSACTION: PATIENCE, _Reason.QUEUE: COURTESY}[wait.reason]
+        seconds = {Reason.WIRE: WIRE_TIMEOUT, Reason.TRANSACTION: PATIENCE, Reason.QUEUE: COURTESY}[wait.reason]
         return self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now
 
 
-def _is_blocked(wait: _Wait, unfinished: list[Ticket]) -> bool:
+def _is_blocked(wait: Wait, unfinished: list[Ticket]) -> bool:
     """Whether a transaction keeps somebody from going on, although nobody has the wire."""
     return any(not (other.own or other.waited_out or other is wait.ticket) for other in unfinished)
 

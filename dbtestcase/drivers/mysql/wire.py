@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ...sandbox import Rows, Rules
-from ..dbapi import ProxyConnection, ProxyWire
+from ..dbapi import ProxyConnection
+from ..proxy_wire import ProxyWire
 from .connections import AsyncMySQLConnection, MySQLConnection
 
 __all__ = ["Containment", "MySQLWire", "open_mysql"]

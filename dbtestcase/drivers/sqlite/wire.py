@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ...sandbox import Rules
-from ..dbapi import ProxyWire
+from ..proxy_wire import ProxyWire
 from . import statements as words
 
 __all__ = ["Function", "FunctionKey", "SQLiteWire"]

@@ -10,7 +10,8 @@ from unittest import mock
 
 from dbtestcase.errors import SandboxBusy
 from dbtestcase.sandbox import scheduler as turns_module
-from dbtestcase.sandbox.scheduler import Actor, Scheduler, Ticket, _Reason, _Wait
+from dbtestcase.sandbox.scheduler import Scheduler
+from dbtestcase.sandbox.tickets import Actor, Reason, Ticket, Wait
 
 LONG = 10.0
 """Seconds after which a test that should have ended hangs."""
@@ -70,7 +71,7 @@ class QueueTest(TurnsTestCase):
         self.addCleanup(over.set)
         writer.actor = Actor(thread, None)
         self.unfinished.append(writer)
-        self.scheduler._waiting[writer.actor] = _Wait(writer, reader, _Reason.WIRE, True)
+        self.scheduler._waiting[writer.actor] = Wait(writer, reader, Reason.WIRE, True)
         with mock.patch.object(turns_module, "COURTESY", 0.01):
             self.scheduler.acquire(reader)  # once it has waited long enough for the transaction
         self.assertTrue(writer.waited_out)
@@ -97,7 +98,7 @@ class QueueTest(TurnsTestCase):
         sleeper = Actor(self.start(lambda: self.assertTrue(stop.wait(LONG))), None)
         self.addCleanup(stop.set)
         turn = Ticket("sleeper", own=False)
-        self.scheduler._waiting[sleeper] = _Wait(turn, Ticket("whom it waited for", own=False), _Reason.WIRE, True)
+        self.scheduler._waiting[sleeper] = Wait(turn, Ticket("whom it waited for", own=False), Reason.WIRE, True)
         with mock.patch.object(turns_module, "COURTESY", 0.05):
             self.use("next")
         self.assertEqual(self.log, ["next"])
