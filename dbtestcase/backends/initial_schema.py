@@ -29,24 +29,28 @@ def run_initial_schema(hook: Callable[[Connection], object] | None, connection: 
     except Exception as error:
         error.add_note(f"dbtestcase: raised in load_initial_schema(), before {label}")
         raise
-    _refuse_unfinished(returned, hook, "load_initial_schema(cls, connection)`, with the plain Connection")
+    _refuse_unfinished(returned, hook, "Connection")
 
 
-def _refuse_unfinished(returned: object, hook: Callable[..., object], signature: str) -> None:
+def _refuse_unfinished(returned: object, hook: Callable[..., object], given: str) -> None:
     """Refuse what a hook has given back instead of running, with or without a decorator around it."""
-    if inspect.isawaitable(returned):
-        how, cause = "asynchronous, and nobody awaits it", "`async def`"
-    elif inspect.isgenerator(returned) or inspect.isasyncgen(returned):
-        how, cause = "a generator, and nobody iterates over it", "a `yield` in it"
-    else:
+    is_generator = inspect.isgenerator(returned) or inspect.isasyncgen(returned)
+    if not is_generator and not inspect.isawaitable(returned):
         return
     close = getattr(returned, "close", None)
     if close is not None:
         close()
+    name = getattr(hook, "__qualname__", "the hook")
+    if is_generator:
+        raise ConfigurationError(
+            f"{name}() is a generator, and nobody iterates over it.",
+            cause="a `yield` in it: the hook runs once, when the database is made.",
+            remedy="take the `yield` away.",
+        )
     raise ConfigurationError(
-        f"{getattr(hook, '__qualname__', signature.partition('(')[0])}() is {how}.",
-        cause=f"{cause}: the hook runs once, when the database is made, whatever the tests are like.",
-        remedy=f"write `def {signature} that it is given.",
+        f"{name}() is asynchronous, and nobody awaits it.",
+        cause="`async def`: the hook runs once, when the database is made, whatever the tests are like.",
+        remedy=f"write a plain `def`, with the synchronous {given} that it is given.",
     )
 
 
@@ -74,5 +78,5 @@ def load_base_data(hook: Callable[[Session], object] | None, bind: Engine | Conn
         except Exception as error:
             error.add_note(f"dbtestcase: raised while the base data of {label} were loaded")
             raise
-        _refuse_unfinished(returned, hook, "load_base_data(cls, session)`, with the plain Session")
+        _refuse_unfinished(returned, hook, "Session")
         session.commit()
