@@ -63,6 +63,22 @@ OBJECTS = [
     "CREATE EVENT hourly ON SCHEDULE EVERY 1 HOUR COMMENT 'every hour' DO DELETE FROM told",
 ]
 
+CLASS_ROWS = [
+    "INSERT INTO item (kind, tags, price, secret, bits, doc, address, born, ratio, raw) VALUES"
+    " ('a', 'y', 1.5, 'of the class', b'011', '[]', '::ffff:10.0.0.1', '2026-02-03 04:05:06.789012', 0.2, x'ff')",
+    "INSERT INTO node (parent, item) VALUES (2, 3)",
+    "INSERT INTO price VALUES (3, 30)",
+    "UPDATE price SET euro = 31 WHERE id = 3",
+    "DELETE FROM price WHERE id = 2",
+    "UPDATE rate SET value = 3",
+    "INSERT INTO stay VALUES (2, '2026-03-01', '2026-04-01')",
+    "INSERT INTO visit (at) VALUES (12)",
+    "INSERT INTO place VALUES (2, ST_GeomFromText('POINT(3 4)'))",
+    "INSERT INTO kept_isam (a) VALUES ('class')",
+    "INSERT INTO numbered (a) VALUES (7)",
+    "DO NEXT VALUE FOR wheel",
+]
+
 ROWS = [
     "INSERT INTO item (kind, price) VALUES ('b', 3), ('a', 4)",
     "UPDATE item SET price = price + 1",

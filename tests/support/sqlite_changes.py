@@ -31,6 +31,15 @@ OBJECTS = [
     "ANALYZE",
 ]
 
+CLASS_ROWS = [
+    "INSERT INTO item (kind, price, raw, ratio) VALUES ('b', 5, x'01', 0.5)",
+    "INSERT INTO node (id, parent, item) VALUES (3, 2, 3)",
+    "INSERT INTO pair VALUES ('Z', 9)",
+    "INSERT INTO loose VALUES ('of', 'the class')",
+    "INSERT INTO words VALUES ('jumps over')",
+    "INSERT INTO box VALUES (7, 1, 2)",
+]
+
 ROWS = [
     "INSERT INTO item (kind, price) VALUES ('b', 3), ('a', 4)",
     "UPDATE item SET price = price + 1",

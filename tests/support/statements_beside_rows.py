@@ -5,7 +5,7 @@ Each leaves something in a full dump, or may.  ``@DB`` is the database, ``@ROLE`
 
 from __future__ import annotations
 
-__all__ = ["BY_OWNERS", "BY_SUPERUSERS", "ROWS", "SCHEMA", "SUPERUSERS_SCHEMA"]
+__all__ = ["BY_OWNERS", "BY_SUPERUSERS", "CLASS_ROWS", "ROWS", "SCHEMA", "SUPERUSERS_SCHEMA"]
 
 SCHEMA = """
 create type mood as enum ('sad', 'ok');
@@ -68,6 +68,19 @@ create server far foreign data wrapper nowhere;
 create user mapping for current_user server far options (user 'x');
 create foreign table abroad (a int) server far;
 create cast (pair as text) with inout
+"""
+
+CLASS_ROWS = """
+insert into person (name, mood, at, tags, handle, age) values ('Cem', 'ok', (2, 'y'), '{sad}', 'cem', 12);
+insert into feeling values (2, 'sad', '{ok,sad}');
+insert into booking values (2, '[11,15)');
+insert into child values (2, 3);
+insert into measure values ('2018-01-01', 1), ('2024-01-01', '-Infinity');
+insert into other.thing (data) values ('["of the class"]');
+insert into scratch values (1);
+select nextval('ticket');
+select lo_from_bytea(4713, 'of the class');
+refresh materialized view counted
 """
 
 ROWS = [

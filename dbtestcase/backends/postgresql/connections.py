@@ -42,14 +42,16 @@ HELD = """
 """
 
 _SESSIONS = b"""
-select a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.state, ''),
-       coalesce(a.query, ''),
-       a.backend_xid is not null or exists (
-         select from pg_locks l where l.pid = a.pid and l.granted and l.locktype = 'relation' and l.relation >= 16384
-            and l.mode not in ('AccessShareLock', 'RowShareLock')),
-       exists (select from pg_locks l where l.pid = a.pid and l.granted and l.locktype = 'advisory')
-  from pg_stat_activity a
- where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+with held as materialized (
+  select pid, bool_or(locktype = 'advisory') as advisory,
+         bool_or(locktype = 'relation' and relation >= 16384
+                 and mode not in ('AccessShareLock', 'RowShareLock')) as some
+    from pg_locks where granted group by pid)
+select a.pid, coalesce(a.application_name, ''), coalesce(pg_get_userbyid(a.usesysid)::text, ''), coalesce(a.state, ''),
+       coalesce(a.query, ''), a.backend_xid is not null or coalesce(h.some, false), coalesce(h.advisory, false)
+  from pg_stat_get_activity(null) a left join held h on h.pid = a.pid
+ where a.datid = (select oid from pg_database where datname = current_database())
+   and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
  order by a.backend_start
 """
 

@@ -495,6 +495,25 @@ class ManyTestsTest(CleaningCase):
         self.assertLess(size[0], 1_000_000)
 
 
+class RoundTripsTest(CleaningCase):
+    @classmethod
+    def schema(cls) -> str:
+        return "; ".join(f"create table t{number} (id serial primary key, x text)" for number in range(60))
+
+    def test_a_cleaning_waits_for_the_server_once_whatever_was_touched(self) -> None:
+        wait = psycopg.Connection.wait
+        with connect(self.scratch.url, autocommit=True) as connection:
+            expected = [connection.info.backend_pid]
+            for touched in (3, 3, 0, 1, 60, 3):
+                for number in range(touched):
+                    connection.execute(f"insert into t{number} (x) values ('x')".encode())
+                with unittest.mock.patch.object(psycopg.Connection, "wait", autospec=True, side_effect=wait) as waiting:
+                    report = self.cleaner.clean(expected=expected)
+                self.assertEqual(len(report.restored), touched)
+                waits = waiting.call_count
+        self.assertEqual(waits, 1)
+
+
 class LeftoverTest(CleaningCase):
     def test_closing_leaves_no_connection(self) -> None:
         cleaner = cleaner_for(self.scratch.url)

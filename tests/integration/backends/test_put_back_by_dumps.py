@@ -46,6 +46,7 @@ class Judged(TruncatingDatabaseTest):
 
     metadata = Base.metadata
     objects: ClassVar[Sequence[str]]
+    class_rows: ClassVar[Sequence[str]]
     app: ClassVar[sa.Engine]
     first: ClassVar[list[str] | None]
     done: ClassVar[str]
@@ -64,6 +65,8 @@ class Judged(TruncatingDatabaseTest):
     @classmethod
     def setUpTestData(cls) -> None:
         cls.session.add(Author(name="of the class"))
+        for statement in cls.class_rows:
+            cls.session.connection().exec_driver_sql(statement)
 
     def look(self) -> None:
         cls = type(self)
@@ -116,6 +119,7 @@ class _Dumps(unittest.TestCase):
     __test__ = False
     url: ClassVar[str]
     objects: ClassVar[Sequence[str]]
+    class_rows: ClassVar[Sequence[str]]
     changes: ClassVar[Sequence[str]]
     rows: ClassVar[Sequence[str]]
 
@@ -128,6 +132,7 @@ class _Dumps(unittest.TestCase):
             names[f"test_{number:04}"] = lambda test, each=(label, statements): test.act(*each, run)
         names["test_last"] = Judged.look
         facts: dict[str, Any] = {"url": self.url, "objects": self.objects, "app": app, "engines": [app]}
+        facts["class_rows"] = self.class_rows
         facts |= {"first": None, "done": "", "problems": [], "by_program": by_program, "__module__": __name__}
         case = type("Case", (Judged,), facts | names)
         result = unittest.TestResult()
@@ -168,7 +173,8 @@ class _Dumps(unittest.TestCase):
 class MariaDBTest(_Dumps):
     __test__ = True
     url = "mariadb+pymysql://"
-    objects, changes, rows = mariadb_changes.OBJECTS, mariadb_changes.CHANGES, mariadb_changes.ROWS
+    objects, class_rows = mariadb_changes.OBJECTS, mariadb_changes.CLASS_ROWS
+    changes, rows = mariadb_changes.CHANGES, mariadb_changes.ROWS
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -179,13 +185,15 @@ class MariaDBTest(_Dumps):
 class SQLiteMemoryTest(_Dumps):
     __test__ = True
     url = "sqlite://"
-    objects, changes, rows = sqlite_changes.OBJECTS, sqlite_changes.CHANGES, sqlite_changes.ROWS
+    objects, class_rows = sqlite_changes.OBJECTS, sqlite_changes.CLASS_ROWS
+    changes, rows = sqlite_changes.CHANGES, sqlite_changes.ROWS
     test_from_another_process = None  # type: ignore[assignment]  # nobody else can see it
 
 
 class SQLiteFileTest(_Dumps):
     __test__ = True
-    objects, changes, rows = sqlite_changes.OBJECTS, sqlite_changes.CHANGES, sqlite_changes.ROWS
+    objects, class_rows = sqlite_changes.OBJECTS, sqlite_changes.CLASS_ROWS
+    changes, rows = sqlite_changes.CHANGES, sqlite_changes.ROWS
 
     @classmethod
     def setUpClass(cls) -> None:
