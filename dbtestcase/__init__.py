@@ -1,4 +1,7 @@
-"""unittest base classes that test SQLAlchemy applications on the database they really use."""
+"""unittest base classes that test SQLAlchemy applications on the database they really use.
+
+No assertion of this package is pytest's to rewrite, whoever imports it first: PYTEST_DONT_REWRITE.
+"""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ _OTHERS = {
     ("importlib._bootstrap", "_load_unlocked"),
 }
 
+_RUNNERS = {"_pytest", "pluggy", "nose2", "unittest", "zope", "behave", "twisted"}
+
 
 class EarlyUses:
     """The line at which each engine was used last, while no class ran."""
@@ -61,12 +63,14 @@ class EarlyUses:
 def _outermost() -> CallSite | None:
     """The application's line that everything began with; ``None`` in a test, and in the import of a module."""
     found = None
+    in_runner = False  # somebody's script may lie beyond it
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        code = frame.f_code
-        if (frame.f_globals.get("__name__"), code.co_name) in _OTHERS:
+        code, module = frame.f_code, str(frame.f_globals.get("__name__"))
+        if (module, code.co_name) in _OTHERS:
             return None
-        if is_application(code.co_filename) and code.co_name != "<module>":
+        in_runner |= module.partition(".")[0] in _RUNNERS
+        if not in_runner and is_application(code.co_filename) and code.co_name != "<module>":
             found = CallSite(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back
     return found

@@ -306,7 +306,7 @@ class FunctionTest(PytestCase):
         self.assertRegex(
             output, r"Notes was to begin after models.engine had been used on its own database at models.py:"
         )
-        self.assertRegex(output, r"in save, called by test_it.py:\d+ in early")
+        self.assertRegex(output, r"in save, called by \S*test_it.py:\d+ in early")
         self.assertRegex(output, "let the fixture there take `db` as an argument")
         self.assertRegex(output, r"written to the test database at \S*models.py:\d+ in save before .*test_3_before")
         self.assertIn("ScopeMismatch", output)

@@ -24,7 +24,10 @@ ROOT = HERE.parents[1]
 PACKAGE = str(Path(dbtestcase.__file__).parents[1])  # checkers do not find an editable installation by themselves
 
 # Flask-SQLAlchemy's db.Model is made while the program runs: mypy has no class for it.
-MYPY_OPTIONS = {"flask_shop": ["--disable-error-code=name-defined", "--allow-subclassing-any"]}
+MYPY_OPTIONS = {
+    "flask_shop": ["--disable-error-code=name-defined", "--allow-subclassing-any"],
+    "frameworks": ["--allow-subclassing-any"],  # testresources brings no types
+}
 PYRIGHT_OPTIONS = {"flask_shop": {"reportCallIssue": "none"}}  # and pyright does not know what makes its instances
 
 Place = tuple[str, int]  # a file below the folder, and a line

@@ -2,34 +2,36 @@ import unittest
 
 from shop import add, names
 
-from tests.database import life
+from tests.database import Shop, life
 
 
 class DatabaseLayer:
+    test: Shop
+
     @classmethod
-    def setUp(cls):
+    def setUp(cls) -> None:
         life.begin_class()
 
     @classmethod
-    def testSetUp(cls):
-        life.begin_test("a test of the layer")
+    def testSetUp(cls) -> None:
+        cls.test = life.begin_test("a test of the layer")
 
     @classmethod
-    def testTearDown(cls):
+    def testTearDown(cls) -> None:
         life.end_test()
 
     @classmethod
-    def tearDown(cls):
+    def tearDown(cls) -> None:
         life.end_class()
 
 
 class LayerTest(unittest.TestCase):
     layer = DatabaseLayer
 
-    def test_add(self):
+    def test_add(self) -> None:
         add("honey")
         self.assertEqual(names(), ["honey", "tea"])
 
-    def test_nothing_is_left(self):
-        self.assertEqual(life.test.tea.name, "tea")
+    def test_nothing_is_left(self) -> None:
+        self.assertEqual(DatabaseLayer.test.tea.name, "tea")
         self.assertEqual(names(), ["tea"])
