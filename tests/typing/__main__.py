@@ -26,6 +26,8 @@ PACKAGE = str(Path(dbtestcase.__file__).parents[1])  # checkers do not find an e
 # Flask-SQLAlchemy's db.Model is made while the program runs: mypy has no class for it.
 MYPY_OPTIONS = {
     "flask_shop": ["--disable-error-code=name-defined", "--allow-subclassing-any"],
+    "behaviour": ["--allow-untyped-decorators"],  # neither do behave and Celery for theirs
+    "commands_and_tasks": ["--allow-untyped-decorators"],
     "frameworks": ["--allow-subclassing-any"],  # testresources brings no types
 }
 PYRIGHT_OPTIONS = {"flask_shop": {"reportCallIssue": "none"}}  # and pyright does not know what makes its instances
