@@ -109,7 +109,8 @@ class ServerState:
         return tuple(
             f"{title} is {'gone' if title not in found else 'new' if title not in wanted else 'another one'}"
             for title, thing in sorted({**wanted, **found}.items(), key=lambda item: item[0])
-            if found.get(title) != wanted.get(title) and (named_in is None or thing.name in named_in)
+            if found.get(title) != wanted.get(title)
+            and (named_in is None or (bool(thing.name) and thing.name in named_in))
         )
 
     def _put_back(self, found: dict[str, _Thing]) -> None:

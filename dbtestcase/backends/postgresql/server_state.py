@@ -69,19 +69,23 @@ select 'the replication slot ' || s.slot_name, s.slot_name, s.slot_type, '{{}}',
        format('select pg_drop_replication_slot(%L)', s.slot_name)
   from pg_catalog.pg_replication_slots s where not s.temporary
 union all
-select format('the setting %s of the server', f.name), f.name, max(f.setting),
-       array[format('alter system set %s = %s', f.name, max({_SYSTEM_SETTING}))],
-       format('alter system reset %s', f.name)
-  from pg_catalog.pg_file_settings f where f.sourcefile ~ 'postgresql.auto.conf$' group by f.name
-union all
 select 'the database ' || d.datname, d.datname, '', '{{}}', format('drop database %I with (force)', d.datname)
   from pg_catalog.pg_database d
  where d.datname <> current_database() and d.datconnlimit not in (-2, 1146242131)
    and coalesce(shobj_description(d.oid, 'pg_database'), '') !~ '^dbtestcase: '
-""".encode()
+"""
 
-_MAY_READ = b"""select has_table_privilege('pg_catalog.pg_authid', 'select')
-  and has_table_privilege('pg_catalog.pg_file_settings', 'select')"""
+_SYSTEM_SETTINGS = f"""
+union all
+select format('the setting %s of the server', f.name), f.name, max(f.setting),
+       array[format('alter system set %s = %s', f.name, max({_SYSTEM_SETTING}))],
+       format('alter system reset %s', f.name)
+  from pg_catalog.pg_file_settings f where f.sourcefile ~ 'postgresql.auto.conf$' group by f.name
+"""
+
+_MAY_READ_ALL = b"""select has_table_privilege('pg_catalog.pg_authid', 'select')
+  and has_table_privilege('pg_catalog.pg_file_settings', 'select')
+  and has_function_privilege('pg_show_all_file_settings()', 'execute')"""
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,18 @@ class _Thing:
 
 
 class ServerState:
-    """The state of the moment when this is made; nothing of it for a role that may not see it.
+    """The state of the moment when this is made; without passwords and settings for a role that may not see them.
 
     :param connection: in autocommit mode.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._sees = connection.execute(_MAY_READ).fetchone() == (True,)
+        sees_all = connection.execute(_MAY_READ_ALL).fetchone() == (True,)
+        query = (
+            _STATE + _SYSTEM_SETTINGS if sees_all else _STATE.replace("pg_catalog.pg_authid r", "pg_catalog.pg_roles r")
+        )
+        self._query = query.encode()
         self.accept()
 
     def accept(self) -> None:
@@ -108,9 +116,7 @@ class ServerState:
         self._wanted = self._read()
 
     def _read(self) -> dict[str, _Thing]:
-        if not self._sees:
-            return {}
-        rows = self.connection.execute(_STATE).fetchall()
+        rows = self.connection.execute(self._query).fetchall()
         return {title: _Thing(name, value, tuple(make), remove) for title, name, value, make, remove in rows}
 
     def changes(self, named_in: str | None) -> tuple[str, ...]:

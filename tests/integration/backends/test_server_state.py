@@ -1,6 +1,8 @@
 """What a committing test changes on the server itself: put back on a disposable one, named on any other."""
 
 import contextlib
+import os
+import unittest.mock
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -138,6 +140,17 @@ class ServerStateTest(InnerRuns):
                 connection.execute(statement.encode())
 
         self.check_named(postgresql_url(), "role", judge)
+
+    def test_an_ordinary_role_is_told_as_well(self) -> None:
+        def judge(statement: str) -> None:
+            with connect(postgresql_url(), autocommit=True) as connection:
+                connection.execute(statement.encode())
+
+        judge("create role maker login createrole createdb")
+        self.addCleanup(judge, "drop role maker")
+        self.addCleanup(scopes.close_all)
+        with unittest.mock.patch.dict(os.environ, {"DBTESTCASE_CACHE": "off"}):  # no template that it would own
+            self.check_named(postgresql_url().set(username="maker"), "role", judge)
 
     def test_a_named_mariadb_is_left_as_it_is(self) -> None:
         def judge(statement: str) -> None:
