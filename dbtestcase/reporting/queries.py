@@ -177,7 +177,7 @@ class Recording(Sequence[Query]):
 def recording(accept: Callable[[Connection], bool] = lambda connection: True) -> Iterator[Recording]:
     """Record what all threads and tasks of the process send.
 
-    :param accept: which connections count; asked once for each statement.
+    :param accept: which connections count; asked with the first statement of each.
     """
     made = Recording(accept)
     _begin(made)
@@ -221,24 +221,29 @@ def _end(made: Recording) -> None:
             event.remove(Engine, "before_cursor_execute", _before)
 
 
-def _record(connection: Connection, statement: str, parameters: Any, executemany: bool, kind: str) -> Query | None:
-    if not _active or _harness.get():
-        return None
-    interested = [made for made in _active if made.accept(connection)]
-    if not interested:
-        return None
-    query = Query(connection, statement, parameters, executemany, kind, find_call_site(3))
-    for made in interested:
-        made.entries.append(query)
-    return query
+_ACCEPTED = "_dbtestcase_recorded"
+
+
+def _interested(connection: Connection) -> list[Recording]:
+    """Who records what a connection sends: asked once, as long as the same recordings are there."""
+    known = connection.__dict__.get(_ACCEPTED)
+    if known is None or known[0] is not _active:
+        known = connection.__dict__[_ACCEPTED] = (_active, [made for made in _active if made.accept(connection)])
+    found: list[Recording] = known[1]
+    return found
 
 
 def _before(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
-    kind = SAVEPOINT if statement[:22].upper().startswith(_SAVEPOINTS) else STATEMENT
-    query = _record(connection, statement, parameters, executemany, kind)
-    if query is not None and context is not None:
+    if not _active or _harness.get() or not (interested := _interested(connection)):
+        return
+    is_savepoint = statement[:1] in "SRsr" and statement[:22].upper().startswith(_SAVEPOINTS)
+    kind = SAVEPOINT if is_savepoint else STATEMENT
+    query = Query(connection, statement, parameters, executemany, kind, find_call_site(2))
+    for made in interested:
+        made.entries.append(query)
+    if context is not None:
         earlier = getattr(context, "_dbtestcase_query", None)
         query.later_batch = earlier is not None and earlier.statement == statement
         context._dbtestcase_query = query
@@ -267,9 +272,12 @@ def _rollback(connection: Connection) -> None:
 
 
 def _mark(connection: Connection, statement: str) -> None:
-    query = _record(connection, statement, (), False, TRANSACTION)
-    if query is not None:
+    if not _active or _harness.get():
+        return
+    for made in _interested(connection):
+        query = Query(connection, statement, (), False, TRANSACTION, find_call_site(3))
         query.ended = query.started  # told before it is sent: no time to show
+        made.entries.append(query)
 
 
 _LISTENERS: dict[str, Callable[..., None]] = {
