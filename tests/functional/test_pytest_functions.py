@@ -67,12 +67,17 @@ class PytestCase(unittest.TestCase):
         files = {"models.py": MODELS, "conftest.py": conftest, "test_it.py": test, **more}
         for name, text in files.items():
             (folder / name.replace("_ini", ".ini")).write_text(textwrap.dedent(text))
-        if not any("asyncio" in option for option in options):
-            options = ("-p", "no:asyncio", *options)
-        elif "-o" not in options:
-            options = ("-o", "asyncio_default_fixture_loop_scope=function", *options)
+        plugins = ["no:cacheprovider", "dbtestcase.pytest_plugin"]  # as pytest loads it where the library is installed
+        if any("asyncio" in option for option in options):
+            plugins.append("pytest_asyncio.plugin")  # not the name of its entry point, which is a module of Python
+            if "-o" not in options:
+                options = ("-o", "asyncio_default_fixture_loop_scope=function", *options)
+        plugins += ["anyio"] * ("anyio" in test) + ["xdist"] * any(option.startswith("-n") for option in options)
+        named = [word for plugin in plugins for word in ("-p", plugin)]
         done = run_python(
-            ["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *options], cwd=folder
+            ["-W", "error", "-m", "pytest", "-W", "error", *named, *options],
+            cwd=folder,
+            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         )
         return done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""A Python that has imported what inner runs need, and forks one for each: ``python fork_server.py SOCKET ROOT``.
+"""A Python that has imported what inner runs need, and forks one for each run.
 
 A new interpreter needs half a second of a processor for SQLAlchemy, psycopg and this library before its first test; a
 fork needs a hundredth.  What it runs finds itself as a new interpreter would: the command line, the folder, the
@@ -151,8 +151,8 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    preload(sys.argv[2])
-    order = serve(sys.argv[1])
+    preload(sys.argv[3])
+    order = serve(sys.argv[2])
     if order is not None:
         become(order)
         try:

@@ -23,6 +23,8 @@ __all__ = ["forked"]
 _OBEYED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
 _LOCALE = ("LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE", "TZ", "LD_PRELOAD", "LD_LIBRARY_PATH")
 _IMPORTED = ("sitecustomize", "usercustomize", "sqlalchemy", "psycopg", "alembic", "pytest", "greenlet", "dbtestcase")
+# Its frames are on the stack of every run, as Python's own.
+_SERVE = "import sys; exec(compile(open(sys.argv[1]).read(), '<frozen fork server>', 'exec'))"
 _START = threading.Lock()
 
 
@@ -106,7 +108,7 @@ def _server(root: str, _pid: int) -> str:
     path = f"{folder}/socket"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DBTESTCASE_"))}
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("fork_server.py")), path, root],
+        [sys.executable, "-c", _SERVE, str(Path(__file__).with_name("fork_server.py")), path, root],
         env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

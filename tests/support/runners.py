@@ -22,13 +22,16 @@ from tests.support.forks import forked
 #: The folder that holds ``dbtestcase/`` and ``tests/``.
 ROOT = Path(__file__).resolve().parents[2]
 
+# the library's plugin, which pytest loads by itself where the library is installed
+_PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "dbtestcase.pytest_plugin")
+
 #: How each runner is started in the suite's folder: what comes after ``python``.
 RUNNERS: dict[str, tuple[str, ...]] = {
     "unittest": ("-m", "unittest", "discover", "-v"),
     "nose2": ("-m", "nose2", "-v"),
-    "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA", "--tb=long"),
+    "pytest": (*_PYTEST, "-rA", "--tb=long"),
     "nose2-mp": ("-m", "nose2", "-v", "--plugin", "nose2.plugins.mp", "-N", "2"),
-    "xdist": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "xdist", "-rA", "-n", "2"),
+    "xdist": (*_PYTEST, "-p", "xdist", "-rA", "-n", "2"),
     "unittest-parallel-class": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "class"),
     "unittest-parallel-test": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "test"),
     # frameworks with a life of their own: what their users start
@@ -163,7 +166,7 @@ def run_suite(
     # Plugins that happen to be installed are not what is tested, and pytest compiles all of them in each run.
     env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
     done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python, new=new)
-    count = _COUNTS.get(runner, _count_pytest if "pytest" in RUNNERS[runner] else _count_unittest)
+    count = _COUNTS.get(runner, _count_pytest if "pytest" in RUNNERS[runner][:2] else _count_unittest)
     counts = count(done)
     return Outcome((python, *command), done.returncode, done.stdout, done.stderr, **counts)
 
@@ -201,8 +204,11 @@ def _count_pytest(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def _count_zope(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """From ``Total: 6 tests, 0 failures, 0 errors and 0 skipped in 2.0 seconds.``."""
-    total = re.search(r"^Total: (\d+) tests, (\d+) failures, (\d+) errors and (\d+) skipped", done.stdout, re.MULTILINE)
+    """From ``Total: 6 tests, 0 failures, 0 errors and 0 skipped in 2.0 seconds.``; ``Ran`` with one layer."""
+    counts = r"(\d+) failures, (\d+) errors and (\d+) skipped"
+    total = re.search(rf"^Total: (\d+) tests, {counts}", done.stdout, re.MULTILINE) or re.search(
+        rf"^  Ran (\d+) tests with {counts}", done.stdout, re.MULTILINE
+    )
     tests, failed, errors, skipped = map(int, total.groups()) if total else (0, 0, 0, 0)
     return {"passed": tests - failed - errors - skipped, "failed": failed, "errors": errors, "skipped": skipped}
 
