@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.support.alembic_projects import SHOP, AlembicProject
+from tests.support.disposable import seed
 from tests.support.runners import Outcome, run_suite, write_suite
 
 STEPS = """
@@ -94,6 +95,7 @@ class SuiteTestCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.cache = cls.enterClassContext(tempfile.TemporaryDirectory())
+        seed(Path(cls.cache))
 
     def setUp(self) -> None:
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
