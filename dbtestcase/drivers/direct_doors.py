@@ -1,7 +1,8 @@
 """Connections that a driver makes by itself to a database whose engine is led elsewhere: refused before they are made.
 
 ``psycopg.connect()`` and its like go past SQLAlchemy.  To the test database such a connection is real, and watched
-(:mod:`.direct_connections`); to the database of an engine that is led it would be a way around the lead.
+(:mod:`.direct_connections`); to the database of an engine that is led it would be a way around the lead.  One that was
+open before is refused at its next statement, where the driver is written in Python.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from .endpoints import Endpoint, endpoints_of_arguments
+from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
 from .late_imports import when_imported
 
 __all__ = ["guarding", "watch_files"]
 
 Guards = Callable[[frozenset[Endpoint]], bool]
-Refuse = Callable[[str, Endpoint], Exception]
+Refuse = Callable[[str, Endpoint, bool], Exception]
 
 _guards: list[tuple[Guards, Refuse]] = []
 _done: set[str] = set()
 _MARK = "_dbtestcase_door"
+_ENDPOINTS = "_dbtestcase_endpoints"
 
 
 @contextlib.contextmanager
@@ -33,7 +35,7 @@ def guarding(guards: Guards, refuse: Refuse) -> Iterator[None]:
     """Refuse what drivers connect by themselves, for as long as the block lasts.
 
     :param guards: whether databases are out of reach.
-    :param refuse: makes the error from what was called and the database.
+    :param refuse: makes the error from what was called, the database, and whether the connection was open already.
     """
     for name, install in _DOORS.items():
         if name not in _done:
@@ -63,11 +65,25 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
     if not _guards or is_harness():
         return
-    endpoints = endpoints_of_arguments(dialect, args, parameters)
+    _refuse(what, endpoints_of_arguments(dialect, args, parameters), was_open=False)
+
+
+def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpoint]]) -> None:
+    """A connection is about to send a statement."""
+    if not _guards or is_harness():
+        return
+    own = getattr(connection, "__dict__", {})
+    endpoints = own.get(_ENDPOINTS)
+    if endpoints is None:
+        endpoints = own[_ENDPOINTS] = find(connection)
+    _refuse(what, endpoints, was_open=True)
+
+
+def _refuse(what: str, endpoints: frozenset[Endpoint], *, was_open: bool) -> None:
     for guards, refuse in _guards:
         for target in endpoints:
             if guards(frozenset([target])) and not _asked_by_harness():
-                raise refuse(what, target)
+                raise refuse(what, target, was_open)
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -122,6 +138,25 @@ def _function(what: str, dialect: str, original: Callable[..., Any]) -> Callable
     return connect
 
 
+def _using(
+    driver: str,
+    find: Callable[[Any], frozenset[Endpoint]],
+    original: Callable[..., Any],
+    passes: Callable[..., bool] = lambda *args: False,
+) -> Callable[..., Any]:
+    """A method by which a connection sends statements.
+
+    :param passes: given its arguments, whether it only ends what was begun.
+    """
+
+    def use(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _guards and not passes(*args):
+            _check_use(f"A connection of {driver}", self, find)
+        return original(self, *args, **kwargs)
+
+    return use
+
+
 def _psycopg(module: Any) -> None:
     base = module.BaseConnection
     original = base.__dict__["_connect_gen"].__func__
@@ -135,6 +170,8 @@ def _psycopg(module: Any) -> None:
     functools.update_wrapper(_connect_gen, original)
     setattr(_connect_gen, _MARK, True)
     base._connect_gen = classmethod(_connect_gen)
+    for name in ("_start_query", "_commit_gen"):
+        _replace(base, name, lambda original: _using("psycopg", endpoints_of_connection, original))
 
 
 def _psycopg2(module: Any) -> None:
@@ -150,6 +187,8 @@ def _asyncpg(module: Any) -> None:
         return _connect
 
     _replace(module.connect_utils, "_connect", make)
+    connection = module.connection.Connection
+    _replace(connection, "_check_open", lambda original: _using("asyncpg", endpoints_of_connection, original))
 
 
 def _pg8000(module: Any) -> None:
@@ -168,30 +207,44 @@ def _pg8000(module: Any) -> None:
     _replace(pg8000.core.CoreConnection, "__init__", make)
 
 
-def _of_attributes(what: str, prefix: str) -> Callable[[Any], Any]:
-    """A method that connects; the connection object says where to."""
+def _said(connection: Any, prefix: str) -> dict[str, Any]:
+    """Where a connection of PyMySQL or aiomysql goes, as its attributes have it."""
+    said = {name: getattr(connection, prefix + name, None) for name in ("host", "port", "unix_socket", "db")}
+    if isinstance(said["db"], bytes):
+        said["db"] = said["db"].decode(errors="replace")
+    if said["unix_socket"]:
+        said["host"] = None
+    return said
+
+
+def _of_attributes(driver: str, base: Any, connect: str, prefix: str) -> None:
+    """Guard the method that connects, and the one by which all statements go."""
 
     def make(original: Any) -> Any:
         def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
-            said = {name: getattr(self, prefix + name, None) for name in ("host", "port", "unix_socket", "db")}
-            if isinstance(said["db"], bytes):
-                said["db"] = said["db"].decode(errors="replace")
-            if said["unix_socket"]:
-                said["host"] = None
-            _check(what, "mysql", (), said)
+            _check(f"{driver}.connect()", "mysql", (), _said(self, prefix))
             return original(self, *args, **kwargs)
 
         return connect
 
-    return make
+    def find(connection: Any) -> frozenset[Endpoint]:
+        return endpoints_of_arguments("mysql", (), _said(connection, prefix))
+
+    _replace(base, connect, make)
+    _replace(base, "_execute_command", lambda original: _using(driver, find, original, _ends))
+
+
+def _ends(command: int, sql: str | bytes) -> bool:
+    """Whether a command of MySQL's protocol is no statement, or a rollback."""
+    return command != 3 or sql[:8].upper() in ("ROLLBACK", b"ROLLBACK")
 
 
 def _pymysql(module: Any) -> None:
-    _replace(module.connections.Connection, "connect", _of_attributes("pymysql.connect()", ""))
+    _of_attributes("pymysql", module.connections.Connection, "connect", "")
 
 
 def _aiomysql(module: Any) -> None:
-    _replace(module.connection.Connection, "_connect", _of_attributes("aiomysql.connect()", "_"))
+    _of_attributes("aiomysql", module.connection.Connection, "_connect", "_")
 
 
 def _mysqldb(module: Any) -> None:

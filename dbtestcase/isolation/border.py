@@ -207,12 +207,15 @@ class Border:
             f", and `{url}` on the class)" if url else ")"
         )
 
-    def refuse_driver(self, what: str, target: Endpoint) -> DBTestCaseError:
-        """The error for a connection that a driver was about to make by itself."""
+    def refuse_driver(self, what: str, target: Endpoint, was_open: bool) -> DBTestCaseError:
+        """The error for a connection that a driver was about to make by itself, or has made before."""
         where = find_call_site(2)
+        done = (
+            f"that was open before {self.cls} began was about to be used for" if was_open else "was about to connect to"
+        )
         return self.note(
             OutsideDatabase(
-                f"{what} was about to connect to the database {target.database!r} of one of the engines that "
+                f"{what} {done} the database {target.database!r} of one of the engines that "
                 f"{self.cls} leads to the test database{_at(', at ', where)}; it was not let through.",
                 cause="a connection that the driver makes by itself, past SQLAlchemy, reaches the real database",
                 remedy="connect through the engine (engine.raw_connection() gives the driver's connection), or with "

@@ -183,6 +183,64 @@ class PostgreSQLTest(Doors, BorderCase):
         self.assertPassed(Inner, tests=1)
         self.assertEqual(self.production.clients(), 0)
 
+    def test_what_a_driver_has_connected_before_the_class_sends_nothing(self) -> None:
+        import asyncpg
+        import psycopg
+        import psycopg_pool
+
+        url = self.production.url("psycopg")
+        place = {"host": url.query["host"], "user": url.username, "port": int(url.query.get("port", 5432))}
+        named, passes = self.engine("psycopg"), self.engine("psycopg")
+        insert = "INSERT INTO note (text) VALUES ('escaped')"
+        held = self.enterContext(psycopg.connect(dbname=url.database, **place))
+        begun = self.enterContext(psycopg.connect(dbname=url.database, **place))
+        begun.execute("SELECT 1")
+        auto = self.enterContext(psycopg.connect(dbname=url.database, autocommit=True, **place))
+        cursor = auto.cursor()
+        pool = psycopg_pool.ConnectionPool(kwargs={"dbname": url.database, **place}, min_size=1, max_size=1, open=True)
+        self.addCleanup(pool.close)
+        loop = self.enterContext(asyncio.Runner())
+        asynchronous = loop.run(psycopg.AsyncConnection.connect(dbname=url.database, autocommit=True, **place))
+        asyncpgs = loop.run(asyncpg.connect(database=url.database, **place))
+
+        def in_pool() -> None:
+            with pool.connection() as connection:
+                connection.execute(insert)
+
+        uses = (
+            lambda: held.execute(insert),
+            lambda: begun.commit(),
+            lambda: cursor.execute(insert),
+            lambda: cursor.executemany(insert, [()]),
+            lambda: cursor.copy("COPY note (text) FROM STDIN").__enter__(),
+            in_pool,
+            lambda: loop.run(asynchronous.execute(insert)),
+            lambda: loop.run(asyncpgs.execute(insert)),
+            lambda: loop.run(asyncpgs.fetch(insert)),
+        )
+
+        class Inner(DatabaseTest):
+            metadata = Base.metadata
+            engines = [named]
+
+            def test_refused(self) -> None:
+                for use in uses:
+                    with self.assertRaisesRegex(OutsideDatabase, "open before.*border_production.*test_border.py"):
+                        use()
+
+        class Outside(Inner):
+            outside = [passes]
+
+            def test_refused(self) -> None:
+                self.assertEqual(auto.execute("SELECT 1").fetchone(), (1,))
+
+        class Truncating(Inner, TruncatingDatabaseTest): ...
+
+        self.assertPassed(Inner, Outside, Truncating, tests=3)
+        self.assertEqual(auto.execute("SELECT 1").fetchone(), (1,))
+        loop.run(asynchronous.close())
+        loop.run(asyncpgs.close())
+
     def test_a_creator_is_not_called(self) -> None:
         made: list[object] = []
         named = self.engine("psycopg")
