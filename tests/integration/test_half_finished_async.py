@@ -242,7 +242,7 @@ class AsyncHalfFinishedTest(unittest.TestCase):
                 chosen = [r.choice(names) for _ in range(r.choice((1, 1, 2, 3)))]
                 said = f"{url.drivername}, round {seed}: {chosen}"
                 isolation.begin_test(f"round {seed}")
-                self.run_loop(self.leave(made(engine, objects), chosen, kept, said))
+                self.run_loop(run, self.leave(made(engine, objects), chosen, kept, said))
                 counts.update(chosen)
                 isolation.end_test(failed=False, test_files=frozenset([__file__]))
                 if isolation.needs_rebuild:
@@ -252,14 +252,14 @@ class AsyncHalfFinishedTest(unittest.TestCase):
                 going = []
                 while kept and r.random() < 0.6:
                     going.append(kept.pop(r.randrange(len(kept))))
-                self.run_loop(self.go_on(going, said))
+                self.run_loop(run, self.go_on(going, said))
                 del going
                 if r.random() < 0.3:
                     objects.clear()
                     gc.collect()
                 run.sandbox.raised.clear()
                 self.look(run.engine, said)
-                self.run_loop(self.look_async(engine, said))
+                self.run_loop(run, self.look_async(engine, said))
                 problems = isolation.end_test(failed=False, test_files=frozenset([__file__]))
                 self.assertEqual(problems, [], said)
                 if isolation.needs_rebuild:
@@ -273,8 +273,9 @@ class AsyncHalfFinishedTest(unittest.TestCase):
             print(f"\n{url.drivername}: {ROUNDS} rounds, {dict(counts)}")
 
     @staticmethod
-    def run_loop(work: Any) -> None:
+    def run_loop(run: Any, work: Any) -> None:
         asyncio.run(asyncio.wait_for(work, 60))
+        run.board.end_loop()
 
     async def leave(self, operations: Operations, chosen: list[str], kept: list[tuple[str, Left]], said: str) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
