@@ -220,6 +220,7 @@ class SessionComparison:
         """
         self.counts["sequences"] += 1
         self.warned: set[int] = set()
+        self.told_of_stream: set[int] = set()
         self.writers: set[int] = set()
         self.holders: set[int] = set()
         self.began: dict[int, int] = {}
@@ -252,7 +253,9 @@ class SessionComparison:
         for warning in caught:
             if issubclass(warning.category, DirtyReadWarning):
                 self.warned.add(i)
-        told = i in self.warned
+        if name == "stream" and i in self.warned:
+            self.told_of_stream.add(i)
+        told = i in self.warned or (name == "stream_on" and i in self.told_of_stream)
         self._follow(each, time, i, name, really)
         if really == virtually:
             return ""
