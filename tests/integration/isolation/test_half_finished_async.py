@@ -229,7 +229,9 @@ class AsyncHalfFinishedTest(unittest.TestCase):
         counts: Counter[str] = Counter()
         database = SimpleNamespace(url=url, built=True, reclone=lambda: None, renew_lease=lambda: None)
         patience = mock.patch.object(scheduler, "PATIENCE", 0.1)  # of one task with another's transaction
-        with patience, warnings.catch_warnings(), running_sandbox(database, url) as run:
+        # and of a task that waits for another of its own, beside a pipeline that stays open
+        busy = mock.patch.object(scheduler, "WIRE_TIMEOUT", 1.0)
+        with patience, busy, warnings.catch_warnings(), running_sandbox(database, url) as run:
             warnings.simplefilter("ignore")
             isolation = SandboxIsolation(run, "class")
             engine = create_async_engine(url)
