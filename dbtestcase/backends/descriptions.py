@@ -14,6 +14,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.types import SchemaType
 
 from dbtestcase.backends import sources
+from dbtestcase.drivers import sequences_of
 from dbtestcase.errors import SchemaError
 
 __all__ = ["digest_of", "python_defaults", "schema_names"]
@@ -95,7 +96,7 @@ def _shape(metadata: MetaData) -> Hashable:
 def schema_names(metadata: MetaData) -> list[str]:
     """The names of the schemas that ``metadata`` makes things in, sorted, without the default one."""
     names = {table.schema for table in metadata.tables.values()}
-    names |= {sequence.schema for sequence in metadata._sequences.values()}
+    names |= {sequence.schema for sequence in sequences_of(metadata)}
     names |= {getattr(kind, "schema", None) for table in metadata.tables.values() for kind in _types(table, None)}
     return sorted(str(name) for name in names if name)
 
@@ -111,7 +112,7 @@ def _described(metadata: MetaData, dialect: Dialect) -> Iterator[str]:
         return str(element.compile(dialect=dialect))
 
     yield from schema_names(metadata)
-    for sequence in sorted(metadata._sequences.values(), key=lambda item: (item.schema or "", item.name)):
+    for sequence in sorted(sequences_of(metadata), key=lambda item: (item.schema or "", item.name)):
         yield compiled(schema.CreateSequence(sequence))
     yield from _listeners(metadata, dialect)
     for key in sorted(metadata.tables):

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError, DBTestCaseWarning, MigrationError
 from ..isolation import Isolation, TruncatingIsolation
+from ..reporting import loop_runner_of
 from .blocking import run_blocking
 from .committing import CommittingClass, CommittingTest
 from .migrating import MigratedClass, MigratedTest
@@ -99,7 +100,7 @@ class AsyncTest(TestLifecycle):
         return run_blocking(function)
 
     def finish(self, given_back: Any) -> Any:
-        runner = getattr(self.test, "_asyncioRunner", None)
+        runner = loop_runner_of(self.test)
         if runner is None or not inspect.iscoroutine(given_back):
             return super().finish(given_back)
         return runner.run(given_back, context=contextvars.copy_context())  # the test's own, which is entered here
@@ -122,7 +123,7 @@ class AsyncTest(TestLifecycle):
         super().close_own()
 
     def _warn_of_tasks(self) -> None:
-        runner = getattr(self.test, "_asyncioRunner", None)
+        runner = loop_runner_of(self.test)
         if runner is None:
             return
         for task in asyncio.all_tasks(runner.get_loop()):

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnExpressionArgument, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from ..reporting import name_of
 from .async_lives import AsyncClass, AsyncTest
 from .attributes import Given
 from .base import DatabaseTest
@@ -67,7 +68,7 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # unittest-parallel sends tests to its workers; the base class keeps a context, which cannot be pickled
-        return type(self), (self._testMethodName,)
+        return type(self), (name_of(self),)
 
     def assertRowCount(
         self, entity_or_table: Any, n: int, *criteria: ColumnExpressionArgument[bool], msg: str | None = None

@@ -22,11 +22,11 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
 from ..data import session_scope
-from ..reporting import FailureEvidence
+from ..reporting import FailureEvidence, cleanups_of, forget_class_cleanups, runs_in_a_runner
 from .assertions import QueryAssertions
 from .attributes import Engines, Given, Tables
 from .life import isolated
-from .lifecycle import Lifecycle, forget_cleanups, is_ours
+from .lifecycle import Lifecycle, is_ours
 from .modules import modules
 from .nested import rolled_back
 from .never_ran import refuse_lost
@@ -122,7 +122,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if is_ours(cls):
-            forget_cleanups(cls)
+            forget_class_cleanups(cls)
         if not is_ours(cls) and (set_up := watched(cls)) is not None:
             cls.setUpClass = set_up  # type: ignore[method-assign]
         if not is_ours(cls) and (run := watched_run(cls)) is not None:
@@ -242,10 +242,10 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
         :raises Exception: what went wrong; an ``ExceptionGroup`` if it was more than one thing.
         """
-        if getattr(self, "_outcome", None) is not None:
+        if runs_in_a_runner(self):
             return super().doCleanups()
         problems: list[Exception] = []
-        cleanups: list[Any] = vars(self)["_cleanups"]
+        cleanups = cleanups_of(self)
         while cleanups:
             function, arguments, keywords = cleanups.pop()
             try:
@@ -278,4 +278,4 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
 
 for _base in filter(is_ours, DatabaseTest.__mro__):
-    forget_cleanups(_base)
+    forget_class_cleanups(_base)

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import ConfigurationError, DBTestCaseWarning
-from ..reporting import add_evidence
+from ..reporting import add_evidence, cleanups_of, name_test
 from .blocking import run_coroutine
 from .lifecycle import lifecycle_of
 from .modules import current
@@ -145,7 +145,7 @@ class Life(Generic[C]):
             self._pid = os.getpid()
             atexit.register(self._tell_of_no_end, self._pid)
         test = self.test = self.case()
-        test._testMethodName = name
+        name_test(test, name)
         lifecycle_of(test).is_driven = True
         try:
             self._refuse_writes_between(test)
@@ -176,8 +176,8 @@ class Life(Generic[C]):
                 except Exception as problem:
                     problems.append(problem)
         self.test = None
-        while test._cleanups:
-            function, arguments, keywords = test._cleanups.pop()
+        while cleanups := cleanups_of(test):
+            function, arguments, keywords = cleanups.pop()
             life.failed = life.failed or bool(problems)
             try:
                 yield lambda: function(*arguments, **keywords)  # noqa: B023  called before the next is taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["Lifecycle", "forget_cleanups", "is_ours", "lifecycle_of", "own_cleanups"]
+__all__ = ["Lifecycle", "is_ours", "lifecycle_of"]
 
 C = TypeVar("C", covariant=True)
 T = TypeVar("T", covariant=True)
@@ -68,16 +68,3 @@ def lifecycle_of(case: Any) -> Any:
 def is_ours(cls: type) -> bool:
     """Whether a class is one of this library's."""
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
-def forget_cleanups(cls: type) -> None:
-    """Take away what unittest notes on every subclass of ``TestCase``: classes with tests have it, ours have none."""
-    for name in ("_class_cleanups", "_classSetupFailed"):
-        if name in vars(cls):
-            delattr(cls, name)
-
-
-def own_cleanups(cls: Any) -> None:
-    """Give a class a list of class cleanups of its own, if it was made without (by an ``__init_subclass__``)."""
-    if "_class_cleanups" not in vars(cls):
-        cls._class_cleanups = []

@@ -18,13 +18,13 @@ from ..drivers import letting_pass
 from ..errors import ConfigurationError
 from ..isolation import Isolation, SandboxIsolation, early_uses, resolve_engines, running_sandbox, sync_engine_of
 from ..migrations import commands_led
-from ..reporting import LockWatch, report
+from ..reporting import LockWatch, own_class_cleanups, report
 from ..settings import Settings, read_settings
 from . import scopes
 from .class_run import ClassRun, NoSessionYet
 from .configuration import check_names, metadata_in
 from .hints import hints
-from .lifecycle import is_ours, own_cleanups
+from .lifecycle import is_ours
 from .modules import current, modules
 from .never_ran import check_runnable, refuse_unfinished
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
@@ -171,7 +171,7 @@ class ClassLifecycle(Provisioning):
         engines = resolve_engines(self.cls.engines)
         with letting_pass([sync_engine_of(each, "outside") for each in resolve_engines(self.cls.outside, "outside")]):
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
-        own_cleanups(self.cls)
+        own_class_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
         run = self._run = ClassRun(self.label, isolation, settings, _source_files(self.cls))
         run.began, run.waited = began, waited

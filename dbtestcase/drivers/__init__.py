@@ -21,6 +21,19 @@ from .harness import harness_connections, is_harness, is_let_pass, is_own, letti
 from .late_imports import when_imported
 from .patience import patient, patiently
 from .sockets import descriptor_of
+from .sqlalchemy_internals import (
+    constraints_of,
+    creator_of,
+    dialect_of,
+    forbid_overflow,
+    has_events,
+    is_asyncio,
+    pool_of,
+    pool_with_events,
+    record_of,
+    sequences_of,
+    set_creator,
+)
 from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, open_wire, register
 
 if TYPE_CHECKING:
@@ -32,14 +45,20 @@ __all__ = [
     "Endpoint",
     "WireFactory",
     "connect_arguments",
+    "constraints_of",
+    "creator_of",
     "descriptor_of",
+    "dialect_of",
     "endpoints_of_arguments",
     "endpoints_of_connection",
     "endpoints_of_pool",
     "endpoints_of_url",
     "family_of",
+    "forbid_overflow",
     "guarding",
     "harness_connections",
+    "has_events",
+    "is_asyncio",
     "is_harness",
     "is_let_pass",
     "is_own",
@@ -49,7 +68,12 @@ __all__ = [
     "own",
     "patient",
     "patiently",
+    "pool_of",
+    "pool_with_events",
+    "record_of",
     "register",
+    "sequences_of",
+    "set_creator",
     "watch_files",
     "watch_session",
     "watching",

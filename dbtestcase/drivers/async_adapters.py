@@ -16,8 +16,9 @@ from sqlalchemy import Dialect
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING
 from .dbapi import ProxyConnection, ProxyCursor
+from .sqlalchemy_internals import in_greenlet
 
-__all__ = ["TWINS", "AdaptedConnection", "TwinConnection", "in_greenlet"]
+__all__ = ["TWINS", "AdaptedConnection", "TwinConnection"]
 
 TWINS = {"aiosqlite": "pysqlite", "aiomysql": "pymysql", "asyncmy": "pymysql"}
 """The synchronous driver that the wire speaks for each."""
@@ -82,18 +83,6 @@ class AdaptedConnection(ProxyConnection):
     def terminate(self) -> None:
         """Close without waiting."""
         self.close()
-
-
-def in_greenlet() -> bool:
-    """Whether SQLAlchemy runs this in a greenlet of its own, so that it may await."""
-    import greenlet
-
-    current = greenlet.getcurrent()
-    return bool(
-        getattr(current, "__sqlalchemy_greenlet_provider__", False)
-        or getattr(current, "_sqlalchemy_greenlet_provider", False)
-        or type(current).__name__ == "_AsyncIoGreenlet"
-    )
 
 
 class TwinConnection(AdaptedConnection):

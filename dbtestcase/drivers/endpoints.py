@@ -16,6 +16,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
 
 from .hosts import LOCAL, same_host
+from .sqlalchemy_internals import creator_of
 
 __all__ = [
     "Endpoint",
@@ -95,7 +96,7 @@ def connect_arguments(pool: Pool) -> tuple[Sequence[Any], Mapping[str, Any]] | N
 
     SQLAlchemy keeps it in the closure of the pool's creator only.
     """
-    creator = pool._creator
+    creator = creator_of(pool)
     if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
         return None
     variables = inspect.getclosurevars(creator).nonlocals

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Dialect, Engine
 from sqlalchemy.pool import Pool
 
+from .sqlalchemy_internals import creator_of
+
 __all__ = ["harness_connections", "is_harness", "is_let_pass", "is_own", "letting_pass", "own"]
 
 _EngineOrPool = TypeVar("_EngineOrPool", bound=Engine | Pool)
@@ -38,13 +40,13 @@ def is_harness() -> bool:
 def own(engine_or_pool: _EngineOrPool) -> _EngineOrPool:
     """Let an engine or a pool of the harness go where it goes; the creator is what ``dispose()`` leaves of a pool."""
     pool = engine_or_pool.pool if isinstance(engine_or_pool, Engine) else engine_or_pool
-    _creators.add(pool._creator)
+    _creators.add(creator_of(pool))
     return engine_or_pool
 
 
 def is_own(pool: Pool) -> bool:
     """Whether a pool is one that :func:`own` was called for, or what ``dispose()`` made of it."""
-    return pool._creator in _creators
+    return creator_of(pool) in _creators
 
 
 @contextlib.contextmanager

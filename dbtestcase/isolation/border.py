@@ -24,6 +24,8 @@ from sqlalchemy.pool import Pool
 
 from ..drivers import (
     Endpoint,
+    creator_of,
+    dialect_of,
     endpoints_of_arguments,
     endpoints_of_connection,
     endpoints_of_pool,
@@ -32,6 +34,7 @@ from ..drivers import (
     is_own,
     letting_pass,
     meet,
+    pool_of,
 )
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
@@ -135,7 +138,7 @@ class Border:
         """
         if is_harness():
             return
-        if not self.leads.holds(pool) and not self._lets_pass(pool, pool._dialect):
+        if not self.leads.holds(pool) and not self._lets_pass(pool, dialect_of(pool)):
             found = endpoints_of_connection(connection) or _targets_of(pool)
             if self.leads.captures and (self._is_test_database(found) or self.leads.leads_from(found)):
                 raise exc.DisconnectionError("a class has begun")  # the pool connects again, through do_connect
@@ -157,7 +160,7 @@ class Border:
 
     def _lets_pass(self, pool: Pool, dialect: object) -> bool:
         return is_own(pool) or any(
-            engine.pool is pool or (engine.dialect is dialect and engine.pool._creator is pool._creator)
+            engine.pool is pool or (engine.dialect is dialect and creator_of(engine.pool) is creator_of(pool))
             for engine in self._outside
         )
 
@@ -173,7 +176,7 @@ class Border:
         return meet(endpoints, self.leads.origins) and not meet(endpoints, self._elsewhere | self.endpoints)
 
     def _may_be_held(self, pool: Pool) -> bool:
-        return self.leads.holds(pool) or self._lets_pass(pool, pool._dialect)
+        return self.leads.holds(pool) or self._lets_pass(pool, dialect_of(pool))
 
     # -- errors
 
@@ -241,7 +244,7 @@ class Border:
 def _described(engine: Engine | None, pool: Pool | None, dialect: sa.Dialect | None) -> tuple[str, str, str]:
     """The name of an engine, what to write for it in a class, and a sentence that says where it was made."""
     if engine is None:
-        driver: Any = dialect or (pool._dialect if pool is not None else None)
+        driver: Any = dialect or (dialect_of(pool) if pool is not None else None)
         kind = f"{driver.name}+{driver.driver}" if hasattr(driver, "driver") else "some driver"
         return f"A pool without an engine ({kind})", "the engine", ""
     place = place_of(engine)
@@ -360,12 +363,12 @@ class _Hooks:
         client = client_of_dbapi(connection)
         border = self.border
         if client is not None:
-            if any(board.checkout(client, record, fairy._pool) for board in self._boards):
+            if any(board.checkout(client, record, pool_of(fairy)) for board in self._boards):
                 return
             raise exc.DisconnectionError("the sandbox of this connection has ended")
         if border is not None:
-            if not border.is_admitted(fairy._pool):
-                border.admit_pool(fairy._pool, connection)
+            if not border.is_admitted(pool_of(fairy)):
+                border.admit_pool(pool_of(fairy), connection)
             return
         if self._boards and not is_harness():
             endpoints = endpoints_of_connection(connection)

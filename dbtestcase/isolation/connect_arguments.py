@@ -8,6 +8,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.pool import Pool
 
 from ..drivers import connect_arguments as arguments_of
+from ..drivers import has_events
 from ..errors import ConfigurationError
 
 _OURS = __name__.partition(".")[0] + "."
@@ -30,7 +31,7 @@ def ask_listeners(
     :param engine: the engine's URL, for the message.
     :raises ConfigurationError: one has made a connection by its own means.
     """
-    if not dialect._has_events:
+    if not has_events(dialect):
         return
     listeners = list(dialect.dispatch.do_connect)
     for listener in listeners[listeners.index(after) + 1 if after in listeners else 0 :]:

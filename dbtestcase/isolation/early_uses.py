@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from ..drivers import is_harness, is_own
+from ..drivers import dialect_of, is_harness, is_own, pool_of
 from ..reporting import CallSite, find_call_site, is_application
 from .engine_places import place_of
 
@@ -41,11 +41,13 @@ class EarlyUses:
 
     def note(self, connection: Any, record: Any, fairy: Any) -> None:
         """A pool hands out a connection."""
-        if self.is_paused or is_harness() or is_own(fairy._pool):
+        if self.is_paused or is_harness() or is_own(pool_of(fairy)):
             return
         where, outermost = find_call_site(2), _outermost()
         if where is not None and outermost is not None:
-            self._seen[fairy._pool._dialect] = str(where) + (f", called by {outermost}" if outermost != where else "")
+            self._seen[dialect_of(pool_of(fairy))] = str(where) + (
+                f", called by {outermost}" if outermost != where else ""
+            )
 
     def forget(self) -> None:
         """A class begins: what comes next is asked about its own."""

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import Endpoint, endpoints_of_pool, meet, watch_files
+from ..drivers import Endpoint, creator_of, endpoints_of_pool, meet, set_creator, watch_files
 from .named_engines import call_for_engines, is_engine, not_an_engine
 
 __all__ = ["Leads", "Until", "resolve_engines", "sync_engine_of"]
@@ -106,7 +106,7 @@ class Leads(ABC):
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)
         self.adopt(creator)
-        pool._creator = creator
+        set_creator(pool, creator)
         self._prepare(engine, pool)
         engine.pool = pool
         if any(target.dialect == "sqlite" for target in endpoints):
@@ -115,7 +115,7 @@ class Leads(ABC):
 
     def holds(self, pool: Pool) -> bool:
         """Whether a pool connects to where engines are led; also after ``dispose()``, which leaves the creator only."""
-        return pool._creator in self._creators
+        return creator_of(pool) in self._creators
 
     def adopt(self, creator: Callable[..., Any]) -> None:
         """Let a creator of another pool count as one of ours."""

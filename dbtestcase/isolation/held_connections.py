@@ -11,6 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy
 
+from dbtestcase.drivers import pool_of, record_of
+
 __all__ = ["HeldConnections"]
 
 # What ends the use of a connection: a pool takes it back by these, and nothing is sent that could be kept.
@@ -63,7 +65,7 @@ class HeldConnections:
 
     def __enter__(self) -> HeldConnections:
         for fairy in _held():
-            record, real, pool = fairy._connection_record, fairy.dbapi_connection, fairy._pool
+            record, real, pool = record_of(fairy), fairy.dbapi_connection, pool_of(fairy)
             if record is None or real is None or pool is None or isinstance(real, _Barred):
                 continue
             if _is_virtual(real) or self._may_be_held(pool):

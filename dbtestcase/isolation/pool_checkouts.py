@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers import watch_session
+from dbtestcase.drivers import is_asyncio, pool_of, watch_session
 from dbtestcase.reporting import CallSite, find_call_site
 
 __all__ = ["Checkout", "Checkouts", "Trait", "checkout_of", "traits"]
@@ -151,8 +151,8 @@ class Checkouts:
 
         def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
             checkout: Checkout | None = record.info.get(_KEY)
-            if checkout is None and self._checkin not in list(fairy._pool.dispatch.checkin) and is_ours(connection):
-                asynchronous = fairy._pool._is_asyncio
+            if checkout is None and self._checkin not in list(pool_of(fairy).dispatch.checkin) and is_ours(connection):
+                asynchronous = is_asyncio(pool_of(fairy))
                 self._checkout(connection, record, fairy, own=False, asynchronous=asynchronous)
                 record.info[_KEY].adopted = True
             elif checkout is not None and checkout.adopted:

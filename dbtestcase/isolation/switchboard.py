@@ -18,8 +18,11 @@ from ..drivers import (
     Endpoint,
     endpoints_of_arguments,
     endpoints_of_connection,
+    forbid_overflow,
     harness_connections,
+    is_asyncio,
     meet,
+    pool_of,
     watching,
 )
 from ..errors import NotRunning, SandboxEscape
@@ -101,7 +104,7 @@ class Switchboard(Leads):
                 continue
             self.handed_out.pop(record, None)
             fairy = record.fairy_ref() if record.fairy_ref is not None else None
-            if fairy is not None and isinstance(fairy._pool, QueuePool) and not fairy._pool._is_asyncio:
+            if fairy is not None and isinstance(pool_of(fairy), QueuePool) and not is_asyncio(pool_of(fairy)):
                 fairy.detach()
 
     def end_loop(self) -> None:
@@ -219,7 +222,7 @@ def _renew_queue(pool: Any) -> None:
     queue = getattr(pool, "_pool", None)
     if queue is not None:
         queue.__dict__.pop("_queue", None)  # made again, in the loop that asks for it first
-        pool._overflow = -pool.size()
+        forbid_overflow(pool)
 
 
 def blocking_engine(board: Switchboard, async_engine: Any, *, own: bool = False) -> Engine:

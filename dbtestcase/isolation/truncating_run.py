@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.backends import Recipe, cleaning
-from dbtestcase.drivers import endpoints_of_connection, endpoints_of_url, meet, own, patient
+from dbtestcase.drivers import creator_of, endpoints_of_connection, endpoints_of_url, meet, own, patient
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.full_disks import FullDisks
 from dbtestcase.isolation.pool_checkouts import Checkouts
@@ -83,7 +83,7 @@ class TruncatingRun:
         self.own_engine = patient(_engine(blocking), database.spare)
         self.checkouts.watch(self.engine, self.engine.pool)
         self.checkouts.watch(self.own_engine, self.own_engine.pool, own=True)
-        self.rerouting.adopt(self.engine.pool._creator)
+        self.rerouting.adopt(creator_of(self.engine.pool))
         own(self.own_engine)
         self.full_disks = FullDisks(url)
         self._async_engines: tuple[AsyncEngine, AsyncEngine] | None = None
@@ -102,7 +102,7 @@ class TruncatingRun:
                 patient(engine.sync_engine, self.database.spare)
             for engine, is_own in zip(self._async_engines, (False, True), strict=True):
                 self.checkouts.watch(engine.sync_engine, engine.pool, own=is_own)
-            self.rerouting.adopt(self._async_engines[0].pool._creator)
+            self.rerouting.adopt(creator_of(self._async_engines[0].pool))
             own(self._async_engines[1].sync_engine)
         return self._async_engines
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import alembic
 from alembic.runtime import migration
 from alembic.runtime.migration import HeadMaintainer, MigrationContext, RevisionStep
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from sqlalchemy import Connection, text
+
+from dbtestcase.reporting import require_internals
 
 __all__ = [
     "SharedScripts",
@@ -170,3 +173,13 @@ def compares_with_more_than_alembic() -> bool:
 
     found = functions(getattr(comparators, "_registry", {}))
     return any(not str(getattr(each, "__module__", "")).startswith("alembic.") for each in found)
+
+
+require_internals(
+    f"Alembic {alembic.__version__}",
+    [
+        (ScriptDirectory, ("_upgrade_revs", "_downgrade_revs", "_version_locations")),
+        (HeadMaintainer, ("update_to_step",)),
+    ],
+    "pip install 'alembic>=1.13,<2'",
+)

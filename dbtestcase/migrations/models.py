@@ -17,6 +17,7 @@ from sqlalchemy.schema import (
 from sqlalchemy.schema import Sequence as SchemaSequence
 from sqlalchemy.types import ARRAY, SchemaType, TypeDecorator, TypeEngine
 
+from dbtestcase.drivers import sequences_of
 from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["CONSTRAINTS", "Models", "named_types"]
@@ -76,7 +77,7 @@ class Models:
         return [
             sequence
             for metadata in self._models
-            for sequence in metadata._sequences.values()
+            for sequence in sequences_of(metadata)
             if sequence not in passed_over and not sequence.optional
         ]
 

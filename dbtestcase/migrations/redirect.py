@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
-from dbtestcase.drivers import family_of, harness_connections, is_let_pass, own, patiently
+from dbtestcase.drivers import family_of, harness_connections, is_let_pass, own, patiently, pool_with_events
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
@@ -142,7 +142,7 @@ class _Redirection:
             def create(connection_record: Any = None) -> Any:
                 return creator(connection_record) if takes_record else creator()
 
-            made = NullPool(create, dialect=engine.dialect, _dispatch=theirs.dispatch)
+            made = pool_with_events(create, theirs, engine.dialect)
             ours = own(made)
             self._pools[theirs] = ours
         return ours

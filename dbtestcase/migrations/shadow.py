@@ -29,6 +29,7 @@ from sqlalchemy.schema import (
     SetTableComment,
 )
 
+from dbtestcase.drivers import constraints_of
 from dbtestcase.migrations.models import CONSTRAINTS, Models, named_types
 from dbtestcase.migrations.schema_state import Item
 
@@ -182,9 +183,9 @@ class _Piecemeal:
                 return False
         if len(columns) < len(table.columns):
             self._incomplete.add(table)
-        for constraint in table._sorted_constraints:
+        for constraint in constraints_of(table):
             kind = next((name for type_, name in _KIND_OF.items() if isinstance(constraint, type_)), None)
-            if kind is not None and kind != "foreign key" and not (kind == "primary key" and not constraint.columns):  # type: ignore[attr-defined]
+            if kind is not None and kind != "foreign key" and not (kind == "primary key" and not constraint.columns):
                 self._part(kind, table, constraint, self._adding(table, constraint))
         return True
 

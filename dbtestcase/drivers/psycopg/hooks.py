@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from ...errors import ConfigurationError
+from ...reporting import require_internals
 
 __all__ = ["HOOKS", "Gen", "check_hooks"]
 
@@ -50,14 +50,11 @@ def check_hooks(module: Any = psycopg) -> None:
 
     :raises ConfigurationError: naming what is missing and the version to install.
     """
-    for name, methods in HOOKS.items():
-        missing = [m for m in methods if not hasattr(getattr(module, name, None), m)]
-        if missing:
-            raise ConfigurationError(
-                f"psycopg {module.__version__} has no {name}.{missing[0]}, which the sandbox needs.",
-                cause="a version of psycopg that dbtestcase does not know",
-                remedy="pip install 'psycopg[binary]>=3.2,<3.4'",
-            )
+    require_internals(
+        f"psycopg {module.__version__}",
+        [(getattr(module, name, type(name, (), {})), methods) for name, methods in HOOKS.items()],
+        "pip install 'psycopg[binary]>=3.2,<3.4'",
+    )
 
 
 check_hooks()

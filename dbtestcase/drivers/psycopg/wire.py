@@ -18,6 +18,7 @@ from ...sandbox import Rows, Sandbox
 from ..arguments import asked_of, refused
 from ..harness import harness_connections
 from ..sockets import shut_down
+from ..sqlalchemy_internals import adapters_of
 from .results import drain, results
 
 __all__ = ["PsycopgWire"]
@@ -163,7 +164,7 @@ class PsycopgWire:
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> Any:
-        parameters = {"context": getattr(dialect, "_psycopg_adapters_map", None), **(parameters or {})}
+        parameters = {"context": adapters_of(dialect), **(parameters or {})}
         creator = parameters.pop("async_creator_fn", None)
         if not dialect.is_async:
             return self.make(sandbox, own=own, args=args, parameters=parameters)

@@ -1,0 +1,122 @@
+"""What is used of SQLAlchemy beyond its public interface, in one place: each with the reason, checked at import.
+
+It is the same from SQLAlchemy 2.0 to 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Dialect, MetaData, Sequence, Table
+from sqlalchemy.pool import NullPool, Pool, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
+
+from ..reporting import require_internals
+
+__all__ = [
+    "adapters_of",
+    "constraints_of",
+    "creator_of",
+    "dialect_of",
+    "forbid_overflow",
+    "has_events",
+    "in_greenlet",
+    "is_asyncio",
+    "pool_of",
+    "pool_with_events",
+    "record_of",
+    "sequences_of",
+    "set_creator",
+]
+
+
+def creator_of(pool: Pool) -> Any:
+    """What a pool connects with: two pools of one creator lead to one database; ours are known by theirs."""
+    return pool._creator
+
+
+def set_creator(pool: Pool, creator: Callable[..., Any]) -> None:
+    """Lead a pool elsewhere: a pool that was made anew would lose what others have asked of it."""
+    pool._creator = creator
+
+
+def dialect_of(pool: Pool) -> Any:
+    """The dialect of a pool, which only its engine would tell."""
+    return pool._dialect
+
+
+def is_asyncio(pool: Pool) -> bool:
+    """Whether an async engine uses it, whose connections only its loop may touch."""
+    return bool(pool._is_asyncio)
+
+
+def forbid_overflow(pool: QueuePool) -> None:
+    """Let a pool forget the connections that were handed out: they belong to another process or loop."""
+    pool._overflow = -pool.size()
+
+
+def pool_of(fairy: Any) -> Pool:
+    """The pool that a connection was checked out of; events give the connection only."""
+    pool: Pool = fairy._pool
+    return pool
+
+
+def record_of(fairy: Any) -> Any:
+    """The record of a connection that is checked out, to detach it from."""
+    return fairy._connection_record
+
+
+def pool_with_events(creator: Callable[..., Any], like: Pool, dialect: Dialect) -> NullPool:
+    """A pool that calls the listeners of another one."""
+    return NullPool(creator, dialect=dialect, _dispatch=like.dispatch)
+
+
+def has_events(dialect: Dialect) -> bool:
+    """Whether anybody listens to ``do_connect``: asking costs less than the event does."""
+    return bool(dialect._has_events)
+
+
+def adapters_of(dialect: Dialect) -> Any:
+    """The adapters that psycopg's connections of this dialect have; None of another dialect."""
+    return getattr(dialect, "_psycopg_adapters_map", None)
+
+
+def sequences_of(metadata: MetaData) -> Iterable[Sequence]:
+    """The sequences of a ``MetaData`` that no column owns: nothing public lists them."""
+    return metadata._sequences.values()
+
+
+def constraints_of(table: Table) -> Iterable[Any]:
+    """The constraints of a table in the order in which they are created."""
+    return table._sorted_constraints
+
+
+def in_greenlet() -> bool:
+    """Whether SQLAlchemy runs this in a greenlet of its own, so that it may await."""
+    import greenlet
+
+    current = greenlet.getcurrent()
+    return bool(
+        getattr(current, "__sqlalchemy_greenlet_provider__", False)
+        or getattr(current, "_sqlalchemy_greenlet_provider", False)
+        or type(current).__name__ == "_AsyncIoGreenlet"
+    )
+
+
+def _no_connection() -> Any:
+    return None
+
+
+require_internals(
+    f"SQLAlchemy {sqlalchemy.__version__}",
+    [
+        (QueuePool(_no_connection), ("_creator", "_dialect", "_is_asyncio", "_overflow")),
+        (_ConnectionFairy, ("_pool", "_connection_record")),
+        (Dialect, ("_has_events",)),
+        (MetaData(), ("_sequences",)),
+        (Table, ("_sorted_constraints",)),
+    ],
+    "pip install 'sqlalchemy>=2.0.24,<2.2'",
+)

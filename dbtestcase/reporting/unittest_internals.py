@@ -1,0 +1,76 @@
+"""What is used of unittest beyond its public interface, in one place: each with the reason, checked at import.
+
+It is the same from Python 3.11 to 3.14.
+"""
+
+from __future__ import annotations
+
+import platform
+import unittest
+from typing import Any
+
+from .internals import require_internals
+
+__all__ = [
+    "CALLS",
+    "cleanups_of",
+    "forget_class_cleanups",
+    "loop_runner_of",
+    "name_of",
+    "name_test",
+    "own_class_cleanups",
+    "runs_in_a_runner",
+]
+
+CALLS = ("_callSetUp", "_callTestMethod", "_callTearDown", "_callCleanup")
+"""Overridden: they are where an error can still be given notes, and where a coroutine that nobody awaits is seen."""
+
+
+def name_test(test: unittest.TestCase, name: str) -> None:
+    """Name a test that no runner has made."""
+    test._testMethodName = name
+
+
+def name_of(test: unittest.TestCase) -> str:
+    """The name of a test's method, to make the test again by."""
+    return test._testMethodName
+
+
+def cleanups_of(test: Any) -> list[Any]:
+    """The cleanups that are yet to run, the next one last: ``doCleanups()`` swallows what goes wrong in them."""
+    cleanups: list[Any] = test._cleanups
+    return cleanups
+
+
+def runs_in_a_runner(test: Any) -> bool:
+    """Whether somebody collects what goes wrong."""
+    return test._outcome is not None
+
+
+def loop_runner_of(test: Any) -> Any:
+    """The ``asyncio.Runner`` of a test, whose loop its connections belong to; None where it has none."""
+    return getattr(test, "_asyncioRunner", None)
+
+
+def forget_class_cleanups(cls: type) -> None:
+    """Take away what unittest notes on every subclass of ``TestCase``: classes with tests have it, ours have none."""
+    for name in ("_class_cleanups", "_classSetupFailed"):
+        if name in vars(cls):
+            delattr(cls, name)
+
+
+def own_class_cleanups(cls: Any) -> None:
+    """Give a class a list of class cleanups of its own, if it was made without (by an ``__init_subclass__``)."""
+    if "_class_cleanups" not in vars(cls):
+        cls._class_cleanups = []
+
+
+require_internals(
+    f"unittest of Python {platform.python_version()}",
+    [
+        (unittest.TestCase, CALLS),
+        (type("Case", (unittest.TestCase,), {}), ("_class_cleanups", "_classSetupFailed")),  # set on subclasses
+        (unittest.TestCase("run"), ("_testMethodName", "_cleanups", "_outcome")),
+    ],
+    "use a version of Python from 3.11 on that dbtestcase names in its documentation",
+)
