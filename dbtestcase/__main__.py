@@ -66,9 +66,10 @@ class _Version(argparse.Action):
 
 
 def _doctor(given: argparse.Namespace) -> int:
+    from dbtestcase.backends import try_url
     from dbtestcase.server import examine
 
-    return examine(print)
+    return examine(print, try_url)
 
 
 def _server(given: argparse.Namespace) -> int:
@@ -90,15 +91,14 @@ def _prepare(given: argparse.Namespace) -> int:
 
 
 def _prune(given: argparse.Namespace) -> int:
+    from dbtestcase.backends import checked_url, names_a_server, prune
     from dbtestcase.server import prune_machine
     from dbtestcase.settings import read_settings
 
     settings = read_settings()
     removed = prune_machine(settings, dry=given.dry_run)
-    if settings.server_url is not None:
-        from dbtestcase.backends import prune
-
-        url = settings.server_url
+    url = checked_url(settings.url, "DBTESTCASE_URL") if settings.url is not None else None
+    if url is not None and names_a_server(url):
         removed += [f"database {name} on {shown(url)}" for name in prune(url, dry=given.dry_run)]
     for thing in removed:
         print(f"{'would remove' if given.dry_run else 'removed'} {thing}")

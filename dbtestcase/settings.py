@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dbtestcase.errors import ConfigurationError
@@ -62,15 +62,6 @@ class Settings:
     stay: float = 0.0
     report: tuple[Path, ...] = ()
     summary: bool = False
-
-    @property
-    def server_url(self) -> URL | None:
-        """``url`` parsed, if it names a server; a URL without a host (``postgresql+psycopg://``) asks for a kind."""
-        if self.url is None:
-            return None
-        url = make_url(self.url)
-        named = url.host or url.database or url.query
-        return url if named else None
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:

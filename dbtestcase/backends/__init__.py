@@ -10,8 +10,9 @@ from .postgresql.keep_rows import Kept, copy_rows, fetcher
 from .recipes import Recipe
 from .registry import backend_for
 from .schema import MetadataRecipe
-from .server_urls import checked_url
+from .server_urls import checked_url, names_a_server
 from .sources import digest_of
+from .trial import try_url
 
 __all__ = [
     "Database",
@@ -27,9 +28,11 @@ __all__ = [
     "digest_of",
     "fetcher",
     "load_base_data",
+    "names_a_server",
     "note_folder",
     "prune",
     "register",
     "run_initial_schema",
     "test_database",
+    "try_url",
 ]

@@ -124,6 +124,13 @@ class Backend(ABC):
     def existing(self, request: Request) -> Database:
         """Check, lease and (unless the caller does it in a transaction) rebuild the named database."""
 
+    def answer(self, server_url: URL) -> str:
+        """What answers at the URL, such as ``PostgreSQL 17.2, as the role 'ada'``.
+
+        :raises ServerUnreachable: nobody does, or the role is refused.
+        """
+        return f"{server_url.get_backend_name()}"
+
     @abstractmethod
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         """Drop what dead processes left, and the templates if asked; the names of what was, or would be, dropped."""

@@ -9,7 +9,7 @@ from dbtestcase.backends.registry import dialects
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import shown
 
-__all__ = ["checked_url"]
+__all__ = ["checked_url", "names_a_server"]
 
 _EXAMPLES = "postgresql+psycopg://user@localhost:5432/blog, mariadb+pymysql://…, mysql+pymysql://…, sqlite://"
 
@@ -24,6 +24,12 @@ _OTHER_NAMES = {
     "mysql2": "mysql",
     "sqlite3": "sqlite",
 }
+
+
+def names_a_server(url: URL) -> bool:
+    """Whether a URL says where its server is; without a host it asks for a disposable one of its kind."""
+    where = {"host", "unix_socket", "service"}
+    return url.get_backend_name() == "sqlite" or bool(url.host) or not where.isdisjoint(url.query)
 
 
 def checked_url(given: object, where: str) -> URL:

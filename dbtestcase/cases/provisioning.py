@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from ..backends import Database, ExistingUse, Recipe, backend_for, checked_url, test_database
+from ..backends import Database, ExistingUse, Recipe, backend_for, checked_url, names_a_server, test_database
 from ..drivers import Endpoint, endpoints_of_url, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import sync_engine_of
@@ -54,10 +54,7 @@ class Provisioning:
         kind = configured.get_backend_name() if configured is not None else "postgresql"
         self._refuse_other_kinds(configured, kind, engines)
         driver = _driver(configured, kind, engines)
-        if kind == "sqlite" or (configured is not None and (configured.host or "host" in configured.query)):
-            assert configured is not None
-            return configured.set(drivername=driver), False
-        if configured is not None and ("unix_socket" in configured.query or "service" in configured.query):
+        if configured is not None and names_a_server(configured):
             return configured.set(drivername=driver), False
         url = self.server(settings, kind).url.set(drivername=driver)
         if configured is not None and configured.username and configured.username != url.username:

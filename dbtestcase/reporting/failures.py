@@ -24,6 +24,7 @@ __unittest = True
 __all__ = ["FailureEvidence", "SQLLog", "add_evidence", "adding_evidence", "evidence_once"]
 
 _SHOWN = 50  # statements of a failing test; the last ones are nearest to the failure
+_ROUND = 4  # different statements that a loop may send in each round
 _STATEMENT_LENGTH, _PARAMETERS_LENGTH = 400, 200  # characters
 
 
@@ -86,15 +87,19 @@ class SQLLog:
         entries = self.entries if self.mode != "off" else []
         if not entries:
             return "No statements were sent by this test." if self.mode != "off" else ""
-        numbered = _numbered(entries)
+        everything = shown is None or self.mode == "all"
+        groups = [[each] for each in _numbered(entries)] if everything else _grouped(_numbered(entries))
         lines = ["Statements of this test (number, ms, SQL, parameters; the line that sent it):"]
-        left_out = 0 if shown is None or self.mode == "all" else max(len(numbered) - shown, 0)
+        left_out = 0 if everything or shown is None else sum(map(len, groups[: max(len(groups) - shown, 0)]))
         if left_out:
             lines.append(f"     … {left_out} earlier ones left out; DBTESTCASE_SQL=all shows them")
+            groups = groups[-shown:] if shown else []
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for number, query in numbered[left_out:]:
-            lines.append(f"{number:>4} {_time(query)}  {_statement(query)}")
-            lines.append(f"{'':16}{query.origin or 'no line of yours'}{self._other_thread(query, names)}")
+        for group in groups:
+            number, query = group[0]
+            lines.append(f"{number:>4} {_time([query for _, query in group])}  {_statement(query)}")
+            times = f"{len(group)} times, " if len(group) > 1 else ""
+            lines.append(f"{'':16}{times}{query.origin or 'no line of yours'}{self._other_thread(query, names)}")
         return "\n".join(lines)
 
     def _other_thread(self, query: Query, names: dict[int | None, str]) -> str:
@@ -193,9 +198,35 @@ def _numbered(entries: list[Query]) -> list[tuple[str, Query]]:
     return numbered
 
 
-def _time(query: Query) -> str:
+def _grouped(numbered: list[tuple[str, Query]]) -> list[list[tuple[str, Query]]]:
+    """What a loop sent, as one: a line's equal statements in a row, whatever their parameters, or rounds of several."""
+    keys = [_key(query) for _, query in numbered]
+    groups: list[list[tuple[str, Query]]] = []
+    at = 0
+    while at < len(keys):
+        length, times = 1, 1
+        for tried in range(1, _ROUND + 1):
+            rounds = 1
+            while keys[at : at + tried] == keys[at + rounds * tried : at + (rounds + 1) * tried]:
+                rounds += 1
+            if rounds >= (2 if tried == 1 else 3) and rounds * tried > length * times:
+                length, times = tried, rounds
+        groups += [[numbered[at + n * length + first] for n in range(times)] for first in range(length)]
+        at += length * times
+    return groups
+
+
+def _key(query: Query) -> object:
+    statement = query.statement.rpartition(" ")[0] if query.kind == "savepoint" else query.statement  # without its name
+    return statement, str(query.origin), query.thread, query.kind, type(query.error)
+
+
+def _time(queries: list[Query]) -> str:
+    query = queries[0]
     if query.kind == "transaction":
         return f"{'':9}"
+    if len(queries) > 1 and all(each.milliseconds is not None for each in queries):
+        return f"{sum(each.milliseconds or 0 for each in queries):9.2f}"
     if query.error is not None:
         return f"{'failed':>9}"
     return f"{'running':>9}" if query.milliseconds is None else f"{query.milliseconds:9.2f}"

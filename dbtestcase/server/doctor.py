@@ -9,14 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
-import psycopg
-from sqlalchemy import URL
-
-from dbtestcase.errors import CannotCreateDatabase, DBTestCaseError, ServerUnreachable
-from dbtestcase.reporting import shown, without_secrets
+from dbtestcase.errors import DBTestCaseError
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cache import ClusterCache, cache_root, size_of
 from dbtestcase.server.cluster import cache_name
+from dbtestcase.server.disposable import disposable_server
 from dbtestcase.server.folders import run_places
 from dbtestcase.server.postgresql import start
 from dbtestcase.server.programs import Programs, find_programs
@@ -34,23 +31,27 @@ EXTRAS = {
     "factories": ("factory", "the class attribute factories"),
     "mysql": ("pymysql", "MySQL and MariaDB"),
     "nose2": ("nose2", "the nose2 runner"),
+    "pytest": ("pytest", "database_fixture"),
+    "report": ("jinja2", "DBTESTCASE_REPORT=report.html"),
 }
 
 
-def examine(say: Callable[[str], object]) -> int:
+def examine(say: Callable[[str], object], try_url: Callable[[Settings, Callable[[str], object]], str | None]) -> int:
     """Say what a run would use, a line for each thing.
 
     :param say: receives the lines.
+    :param try_url: tries the server that the settings name, or gives the kind of the disposable one that they ask for.
     :returns: the exit status: 0 if a run would have a server, 1 otherwise.
     """
     say(f"dbtestcase   {_version('dbtestcase')}, Python {platform.python_version()} on {platform.platform(terse=True)}")
     say(f"libraries    SQLAlchemy {_version('sqlalchemy')}, psycopg {_version('psycopg')}")
     try:
         settings = read_settings()
-        if settings.server_url is not None:
-            _examine_url(settings.server_url, say)
-        else:
+        kind = try_url(settings, say)
+        if kind == "postgresql":
             _examine_disposable(settings, say)
+        elif kind is not None:
+            _examine_kind(kind, settings, say)
         status = 0
     except DBTestCaseError as error:
         say("             THIS CANNOT BE USED")
@@ -64,33 +65,11 @@ def examine(say: Callable[[str], object]) -> int:
     return status
 
 
-def _examine_url(url: URL, say: Callable[[str], object]) -> None:
-    say(f"server       DBTESTCASE_URL: {shown(url)}")
-    if url.get_backend_name() != "postgresql":
-        say("             not tried: only PostgreSQL is")
-        return
-    arguments = url.translate_connect_args(username="user", database="dbname") | dict(url.query)
-    try:
-        with psycopg.connect(**arguments, connect_timeout=5) as connection:
-            row = connection.execute(
-                "SELECT current_setting('server_version'), current_user, rolcreatedb OR rolsuper"
-                " FROM pg_roles WHERE rolname = current_user"
-            ).fetchone()
-    except psycopg.Error as error:
-        raise ServerUnreachable(
-            f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
-            cause="the server does not run there, or it refuses the role.",
-            remedy="start it, or correct DBTESTCASE_URL, or unset it: then a disposable PostgreSQL starts by itself.",
-        ) from error
-    assert row is not None
-    say(f"             answers: PostgreSQL {row[0]}, as the role {row[1]}")
-    if not row[2]:
-        raise CannotCreateDatabase(
-            f"The role {row[1]!r} may not create databases on {shown(url)}.",
-            cause="it was created without CREATEDB.",
-            remedy=f'let an administrator run ALTER ROLE "{row[1]}" CREATEDB, or write database = "existing" in the '
-            "test classes.",
-        )
+def _examine_kind(kind: str, settings: Settings, say: Callable[[str], object]) -> None:
+    started = time.perf_counter()
+    with disposable_server(settings, kind=kind) as server:
+        say(f"server       a disposable {'MariaDB' if kind in ('mariadb', 'mysql') else kind} {server.version}")
+        say(f"tried        started in {time.perf_counter() - started:.2f} s, data in {server.data}")
 
 
 def _examine_disposable(settings: Settings, say: Callable[[str], object]) -> None:

@@ -87,10 +87,3 @@ class ReadSettingsTest(unittest.TestCase):
         with self.assertRaises(ConfigurationError) as caught:
             read_settings({"DBTESTCASE_URL": "postgres//ada:secret@db"})
         self.assertNotIn("secret", str(caught.exception))
-
-    def test_a_url_without_a_host_asks_for_a_kind_of_server_only(self) -> None:
-        self.assertIsNone(Settings(url="postgresql+psycopg://").server_url)
-        self.assertIsNone(Settings().server_url)
-        for url in ("postgresql://db", "postgresql:///blog", "postgresql://?host=db"):
-            with self.subTest(url):
-                self.assertEqual(str(Settings(url=url).server_url), url)

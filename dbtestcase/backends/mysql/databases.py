@@ -41,6 +41,13 @@ class MySQLBackend(Backend):
     def existing(self, request: Request) -> Database:
         return ExistingDatabase(request)
 
+    def answer(self, server_url: URL) -> str:
+        admin = Admin(server_url)
+        try:
+            return f"{'MariaDB' if 'mariadb' in admin.version.lower() else 'MySQL'} {admin.version}, as {admin.user}"
+        finally:
+            admin.close()
+
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         admin = Admin(server_url)
         try:

@@ -52,6 +52,14 @@ class PostgreSQLBackend(Backend):
     def existing(self, request: Request) -> Database:
         return ExistingDatabase(request, keep_rows)
 
+    def answer(self, server_url: URL) -> str:
+        admin = Admin(server_url)
+        try:
+            ((role,),) = admin.rows("SELECT current_user")
+            return f"PostgreSQL {admin.version_name}, as the role {role}"
+        finally:
+            admin.close()
+
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         admin = Admin(server_url)
         try:

@@ -45,6 +45,9 @@ class SQLiteBackend(Backend):
             return SQLiteDatabase(request)  # nobody else can have put anything there
         return ExistingFile(request)
 
+    def answer(self, server_url: URL) -> str:
+        return f"SQLite {sqlite3.sqlite_version}, {'in memory' if files.is_in_memory(server_url) else 'in a file'}"
+
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
         # The templates lie in the cache, and go with it.
         return sorted(files.remove_orphans(files.private_folder(), dry=dry))

@@ -86,6 +86,31 @@ class DoctorTest(CommandLineTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stdout, rf"(?s)ProgramsNotFound: The programs in {self.temp} cannot be used.*What to do:")
 
+    def test_every_kind_of_url_is_tried(self) -> None:
+        for url, pattern in {
+            "sqlite://": r"answers: SQLite \S+, in memory\ntried +a test database was made there",
+            f"sqlite:///{self.temp}/a.db": r"answers: SQLite \S+, in a file\ntried +a test database was made there",
+            "postgresql+asyncpg://": r"server +a disposable PostgreSQL \d",
+            "postgresql+psycopg:///blog": r"server +a disposable PostgreSQL \d",  # a name, but no server
+        }.items():
+            with self.subTest(url):
+                done = self.command("doctor", DBTESTCASE_URL=url)
+                self.assertRegex(done.stdout, pattern)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_mariadb_that_is_asked_for_is_started(self) -> None:
+        require_mariadb()
+        done = self.command("doctor", DBTESTCASE_URL="mariadb+pymysql://")
+        self.assertRegex(done.stdout, r"server +a disposable MariaDB \S+\ntried +started in ")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_what_is_not_supported_is_told(self) -> None:
+        for url in ("mssql+pyodbc://x/y", "postgres://x/y", "postgresql+nodriver://x/y"):
+            with self.subTest(url):
+                done = self.command("doctor", DBTESTCASE_URL=url)
+                self.assertRegex(done.stdout, "THIS CANNOT BE USED\n +ConfigurationError: DBTESTCASE_URL is ")
+                self.assertEqual(done.returncode, 1)
+
     def test_a_server_by_url_is_asked(self) -> None:
         url = postgresql_url()
         done = self.command("doctor", DBTESTCASE_URL=url.render_as_string(hide_password=False))
@@ -95,7 +120,7 @@ class DoctorTest(CommandLineTest):
     def test_a_server_that_does_not_answer_is_named_without_its_password(self) -> None:
         done = self.command("doctor", DBTESTCASE_URL="postgresql+psycopg://ada:secret@127.0.0.1:1/blog")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stdout, "ServerUnreachable: Nobody answers at .*127.0.0.1:1/blog")
+        self.assertRegex(done.stdout, r"ServerUnreachable: .* at host 127\.0\.0\.1, port 1 .*\*\*\*@127")
         self.assertNotIn("secret", done.stdout + done.stderr)
 
     def test_a_role_that_may_not_create_databases_is_told_so(self) -> None:

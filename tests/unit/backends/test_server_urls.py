@@ -4,10 +4,10 @@ import unittest
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from dbtestcase import ConfigurationError, DatabaseTest
-from dbtestcase.backends.server_urls import checked_url
+from dbtestcase.backends.server_urls import checked_url, names_a_server
 from dbtestcase.settings import Settings
 
 
@@ -24,6 +24,14 @@ class CheckedUrlTest(unittest.TestCase):
         for url in ("postgresql+psycopg://", "postgresql+psycopg://app:secret@db:5432/shop", "sqlite://"):
             with self.subTest(url):
                 self.assertEqual(checked_url(url, "url").render_as_string(hide_password=False), url)
+
+    def test_a_url_without_a_host_asks_for_a_kind_of_server_only(self) -> None:
+        for url in ("postgresql+psycopg://", "postgresql:///blog", "mariadb+pymysql://"):
+            with self.subTest(url):
+                self.assertFalse(names_a_server(make_url(url)))
+        for url in ("postgresql://db", "postgresql://?host=db", "mysql://?unix_socket=/run/x", "sqlite://"):
+            with self.subTest(url):
+                self.assertTrue(names_a_server(make_url(url)))
 
     def test_other_names_of_a_dialect_are_known(self) -> None:
         self.assertSays("postgres://app:secret@db/shop", "postgresql+psycopg://app:***@db/shop", "'postgres'")

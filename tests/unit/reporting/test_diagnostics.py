@@ -63,6 +63,28 @@ class SQLLogTest(LogCase):
         self.assertIn(" 11. ", shown)
         self.assertIn("SELECT 59", shown)
 
+    def test_what_a_loop_sends_is_shown_once_with_its_number(self) -> None:
+        with SQLLog().recording_class() as log:
+            self.run_sql("SELECT 'before'")
+            for number in range(60):
+                self.run_sql("SELECT :a", a=number)
+            for number in range(3):
+                self.run_sql("SELECT 1, :a", a=number)
+                self.run_sql("SELECT 2, :a", a=number)
+            self.run_sql("SELECT 'after'")
+            shown, everything = log.text(), log.text(shown=None)
+        where = r"tests/unit/reporting/test_diagnostics.py:\d+ in run_sql"
+        self.assertRegex(
+            shown,
+            rf"  1\. +\S+  SELECT 'before'\n +{where}\n"
+            rf"  2\. +\d+\.\d\d  SELECT \?  \(0,\)\n +60 times, {where}\n"
+            rf" 62\. +\d+\.\d\d  SELECT 1, \?  \(0,\)\n +3 times, {where}\n"
+            rf" 63\. +\d+\.\d\d  SELECT 2, \?  \(0,\)\n +3 times, {where}\n"
+            rf" 68\. +\S+  SELECT 'after'\n +{where}$",
+        )
+        self.assertNotIn("left out", shown)
+        self.assertEqual(everything.count("in run_sql"), 68)
+
     def test_long_statements_and_parameters_are_shortened(self) -> None:
         with SQLLog().recording_class() as log:
             self.run_sql(f"SELECT :a, '{'x' * 5000}'", a="y" * 5000)
