@@ -3,7 +3,7 @@
 import tempfile
 import unittest
 
-from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, run_python, run_suite, write_suite
+from tests.support.runners import RUNNERS, run_python, run_suite, write_suite
 
 SUITE = {
     "test_inner.py": """
@@ -26,7 +26,7 @@ class RunSuiteTest(unittest.TestCase):
 
     def test_counts_are_the_same_under_every_runner(self) -> None:
         write_suite(self.folder, SUITE)
-        for runner in (*SERIAL_RUNNERS, *PARALLEL_RUNNERS):
+        for runner in RUNNERS:
             with self.subTest(runner):
                 run_suite(self.folder, runner).expect(passed=2, failed=1, errors=1, skipped=1)
 

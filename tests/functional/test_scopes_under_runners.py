@@ -5,7 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, run_suite, write_suite
+from tests.support.runners import RUNNERS, run_suite, write_suite
 
 MODULE = """
     import contextlib, os, unittest
@@ -44,7 +44,7 @@ MODULE = """
 
 class ScopesUnderRunnersTest(unittest.TestCase):
     def test_each_thing_is_closed_exactly_once(self) -> None:
-        for runner in (*SERIAL_RUNNERS, *PARALLEL_RUNNERS):
+        for runner in RUNNERS:
             if runner == "unittest-parallel-test":
                 continue  # it terminates its workers: no hook of theirs runs
             folder = Path(self.enterContext(tempfile.TemporaryDirectory()))

@@ -34,7 +34,9 @@ RUNNERS: dict[str, tuple[str, ...]] = {
     "xdist": (*_PYTEST, "-p", "xdist", "-rA", "-n", "2"),
     "unittest-parallel-class": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "class"),
     "unittest-parallel-test": ("-m", "unittest_parallel", "-v", "-j", "2", "--level", "test"),
-    # frameworks with a life of their own: what their users start
+}
+#: Frameworks with a life of their own: what their users start.
+FRAMEWORKS: dict[str, tuple[str, ...]] = {
     "zope.testrunner": ("-m", "zope.testrunner", "--test-path=.", "--tests-pattern", "^test_", "-v"),
     "behave": ("-m", "behave", "--no-color"),
 }
@@ -154,7 +156,7 @@ def run_suite(
     python: str = sys.executable,
     new: bool = False,
 ) -> Outcome:
-    """Run the suite in ``folder`` under ``runner`` (a key of :data:`RUNNERS`) and count what became of its tests.
+    """Run the suite in ``folder`` under ``runner`` (of :data:`RUNNERS` or :data:`FRAMEWORKS`) and count its tests.
 
     :param arguments: appended to the runner's own.
     :param env: variables added to the environment.
@@ -162,11 +164,12 @@ def run_suite(
     :param warnings: for ``python -W``.
     :param new: see :func:`run_python`.
     """
-    command = ("-W", warnings, *RUNNERS[runner], *arguments)
+    started = (RUNNERS | FRAMEWORKS)[runner]
+    command = ("-W", warnings, *started, *arguments)
     # Plugins that happen to be installed are not what is tested, and pytest compiles all of them in each run.
     env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
     done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python, new=new)
-    count = _COUNTS.get(runner, _count_pytest if "pytest" in RUNNERS[runner][:2] else _count_unittest)
+    count = _COUNTS.get(runner, _count_pytest if "pytest" in started[:2] else _count_unittest)
     counts = count(done)
     return Outcome((python, *command), done.returncode, done.stdout, done.stderr, **counts)
 

@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, write_suite
+from tests.support.runners import RUNNERS, Outcome, run_python, run_suite, write_suite
 
 SUITE = {
     "app.py": """
@@ -46,7 +46,7 @@ class ReportTest(unittest.TestCase):
         return outcome, json.loads((self.folder / "report.json").read_text())
 
     def test_every_runner_writes_one_report_of_all_processes(self) -> None:
-        for runner in (*SERIAL_RUNNERS, *PARALLEL_RUNNERS):
+        for runner in RUNNERS:
             with self.subTest(runner):
                 outcome, document = self.run_with_report(runner)
                 outcome.expect(passed=4)
