@@ -1,5 +1,6 @@
 """The example applications' own suites pass under every runner, and so does the README's example."""
 
+import difflib
 import os
 import shutil
 import sys
@@ -28,6 +29,7 @@ COUNTS = {
     "sqlmodel_heroes": (4, ("sqlmodel",)),
     "behaviour": (4, ("behave",)),
     "commands_and_tasks": (5, ("celery", "typer")),
+    "fastapi_template": (7, ("fastapi", "httpx2", "sqlmodel")),
     "frameworks": (6, ("zope.testrunner", "testresources")),
     "late_engines": (8, ("dishka", "dependency_injector")),
     "property_based": (3, ("hypothesis",)),
@@ -45,6 +47,7 @@ COUNTS = {
 ONE_RUNNER = {
     "behaviour": "behave",
     "commands_and_tasks": "unittest",
+    "fastapi_template": "pytest",
     "late_engines": "unittest",
     "sql_files": "unittest",
     "web_frameworks": "unittest",
@@ -68,6 +71,12 @@ class ExamplesTest(unittest.TestCase):
             if not {"tests", "features"} & set(path.parts[-2:]):
                 with self.subTest(path.name):
                     self.assertNotIn("dbtestcase", path.read_text(encoding="utf-8"))
+
+    def test_a_suite_of_functions_moves_by_ten_lines_of_its_conftest(self) -> None:
+        folder = EXAMPLES / "fastapi_template" / "tests"
+        before, after = ((folder / name).read_text().splitlines() for name in ("conftest_before.txt", "conftest.py"))
+        written = [line for line in difflib.ndiff(before, after) if line.startswith("+ ") and line[2:].strip()]
+        self.assertLessEqual(len(written), 10, written)
 
     def test_the_readmes_example(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory())) / "blog"
