@@ -360,9 +360,7 @@ class ProcessTest(EnvironmentTestCase):
 class ScriptsTest(EnvironmentTestCase):
     def test_several_version_locations(self) -> None:
         project = AlembicProject(self.folder)
-        project.replace(
-            "path_separator = os", "path_separator = os\nversion_locations = %(here)s/one:%(here)s/two", project.ini
-        )
+        project.replace("[alembic]\n", "[alembic]\nversion_locations = %(here)s/one:%(here)s/two\n", project.ini)
         project.table("0001", None, "author", folder="one")
         project.table("0002", None, "post", folder="two")
         self.build(project)
@@ -371,7 +369,7 @@ class ScriptsTest(EnvironmentTestCase):
 
     def test_version_locations_searched_recursively(self) -> None:
         project = AlembicProject(self.folder)
-        project.replace("path_separator = os", "path_separator = os\nrecursive_version_locations = true", project.ini)
+        project.replace("[alembic]\n", "[alembic]\nrecursive_version_locations = true\n", project.ini)
         project.table("0001", None, "author", folder="migrations/versions/2024/05")
         self.build(project)
         self.expect_tables("author")
