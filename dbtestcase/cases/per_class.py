@@ -169,7 +169,8 @@ class ClassLifecycle(Provisioning):
         recorder = report.recorder()
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
-        with letting_pass([sync_engine_of(each, "outside") for each in resolve_engines(self.cls.outside, "outside")]):
+        outside = resolve_engines(self.cls.outside, "outside")
+        with letting_pass([sync_engine_of(each, "outside") for each in outside]):
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_class_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
@@ -178,7 +179,7 @@ class ClassLifecycle(Provisioning):
         run.engines = [sync_engine_of(engine) for engine in engines]
         current.running = self
         try:
-            isolation.begin_class(self.label, engines, self.cls.outside)
+            isolation.begin_class(self.label, engines, outside)
             run.begun = True
             run.stack.enter_context(commands_led(lambda: self.migration_target(run.isolation)))
             self._offer(run)
