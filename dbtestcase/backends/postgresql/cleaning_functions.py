@@ -182,10 +182,10 @@ begin
   sessions := _dbtestcase.sessions(database);
   if strangers > 0 or sessions <> known then sequences := 2; end if;
 
+  select case when a.is_called then a.last_value else 0 end into attempts from _dbtestcase.attempts a;
   -- Read and delete in one statement: a mark that comes later is left for the next cleaning.
   with gone as (delete from _dbtestcase.touched returning rel)
   select coalesce(array_agg(distinct rel), '{}'), count(*) into marked, marks from gone;
-  select case when a.is_called then a.last_value else 0 end into attempts from _dbtestcase.attempts a;
 
   suspects := array(select c.rel from _dbtestcase.catalogs c
     where c.pages <> _dbtestcase.pages(c.rel) or c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
@@ -260,11 +260,12 @@ begin
   large_objects := (exists (select from pg_largeobject_metadata) or exists (select from _dbtestcase.large_objects))
                    and _dbtestcase.put_back_large_objects();
 
+  disturbed := exists (select from _dbtestcase.attempts a where a.is_called and a.last_value <> attempts);
   if attempts > 0 then perform setval('_dbtestcase.attempts', 1, false); end if;
   if pg_relation_size('_dbtestcase.touched') > 262144 then bloated := bloated || '_dbtestcase.touched'::text; end if;
   perform pg_stat_clear_snapshot();
-  {present} into disturbed, ignored, ignored;
-  disturbed := disturbed or exists (select from _dbtestcase.touched);  -- a commit between two looks
+  {present} into working, ignored, ignored;
+  disturbed := disturbed or working;
   outcome := 'clean';
 end $$;
 """
