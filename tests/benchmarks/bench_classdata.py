@@ -120,7 +120,7 @@ def main() -> None:
     with shared_server() as (server, environment), tempfile.TemporaryDirectory() as name:
         folder = write_suite(Path(name), PROGRAMS)
         arguments = ["classdata.py", *map(str, (INSTANCES, TESTS, SLOW_TESTS, SENDING_TESTS, ROUNDS))]
-        done = run_python(arguments, cwd=folder, env=environment, timeout=300)
+        done = run_python(arguments, cwd=folder, env=environment, timeout=300, new=True)
         assert done.returncode == 0, done.stderr
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         print_table(

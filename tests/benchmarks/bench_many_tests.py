@@ -75,7 +75,7 @@ def main() -> None:
     with shared_server() as (_, env), tempfile.TemporaryDirectory() as folder:
         write_suite(folder, {"many.py": PROGRAM})
         arguments = ["many.py", str(TESTS), str(IN_A_CLASS), str(EDGE)]
-        done = run_python(arguments, cwd=Path(folder), env={**env, "PYTHONWARNINGS": "error"}, timeout=3600)
+        done = run_python(arguments, cwd=Path(folder), env={**env, "PYTHONWARNINGS": "error"}, timeout=3600, new=True)
         assert done.returncode == 0, done.stdout + done.stderr
     found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("time")]
     seconds = [float(each[0]) for each in found]

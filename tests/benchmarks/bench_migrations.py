@@ -122,7 +122,7 @@ def write_project(folder: Path, count: int) -> AlembicProject:
 
 def printed_seconds(arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> float:
     """What a process says that it has taken."""
-    done = run_python(arguments, cwd=folder, env=env)
+    done = run_python(arguments, cwd=folder, env=env, new=True)
     found = re.search(r"^seconds (.+)$", done.stdout, re.MULTILINE)
     assert found is not None, done.stdout + done.stderr
     return float(found[1])

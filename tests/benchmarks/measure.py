@@ -81,21 +81,21 @@ def process_seconds(arguments: Sequence[str], folder: Path, env: Mapping[str, st
     # Bytecode is written and used, as in a user's second run.
     env = {"PYTHONDONTWRITEBYTECODE": "", **(env or {})}
     started = time.perf_counter()
-    _succeed(run_python(arguments, cwd=folder, env=env))
+    _succeed(run_python(arguments, cwd=folder, env=env, new=True))
     return time.perf_counter() - started
 
 
 def tree_seconds(arguments: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> tuple[float, float]:
     """How long ``python *arguments`` takes: by the clock, and on the processor with the children that it waits for."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    _succeed(run_python(arguments, cwd=folder, env={"PYTHONDONTWRITEBYTECODE": "", **(env or {})}))
+    _succeed(run_python(arguments, cwd=folder, env={"PYTHONDONTWRITEBYTECODE": "", **(env or {})}, new=True))
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def printed_seconds(arguments: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> float:
     """The number that ``python *arguments`` prints on its last line."""
-    return float(_succeed(run_python(arguments, cwd=folder, env=env, timeout=300)).stdout.split()[-1])
+    return float(_succeed(run_python(arguments, cwd=folder, env=env, timeout=300, new=True)).stdout.split()[-1])
 
 
 def _succeed(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -62,7 +62,7 @@ class ServersBetweenRunsTest(unittest.TestCase):
 
     def run_suite(self, folder: str = "", **env: str) -> Path:
         """The folder of the server that a run has used; it has passed."""
-        done = run_python(["-W", "error", "-c", MAIN], cwd=self.folder / folder, env=self.env | env)
+        done = run_python(["-W", "error", "-c", MAIN], cwd=self.folder / folder, env=self.env | env, new=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return self.noted(done.stdout)
 
