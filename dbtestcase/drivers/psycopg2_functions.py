@@ -34,9 +34,14 @@ def cursor_factory_of(connection_factory: Any) -> Any:
 
 def register_on(caster: Any, cursor: Any) -> None:
     """Register a type on a cursor of the physical connection."""
+    _register_type()(caster, cursor)
+
+
+@functools.cache
+def _register_type() -> Any:
     from psycopg2 import _psycopg
 
-    _original(_psycopg.register_type)(caster, cursor)
+    return _original(_psycopg.register_type)
 
 
 @contextlib.contextmanager

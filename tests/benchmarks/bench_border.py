@@ -89,6 +89,10 @@ def block(name: str, around: Callable[[], object]) -> float:
     return seconds / BLOCK
 
 
+def differences(found: dict[str, list[float]]) -> Iterator[float]:
+    return (a - b for a, b in zip(*found.values(), strict=True))
+
+
 def main() -> None:
     kept = []
     Measured("test_rows").run()  # the class begins and stays; what is paid once is paid
@@ -97,12 +101,15 @@ def main() -> None:
         for _ in range(ROUNDS):
             found["with"].append(block(name, nullcontext))
             found["without"].append(block(name, without))
-        here, there = (min(values) for values in found.values())
+        here, there = (statistics.median(values) for values in found.values())
         middle = statistics.median(a / b for a, b in zip(*found.values(), strict=True))
         print(
             f"{name}: {here * 1e6:.1f} us with the border, {there * 1e6:.1f} us without; median of ratios {middle:.3f}"
         )
-        kept.append(verdict(f"{name}, fastest of {ROUNDS} blocks each", here / there, 1.02))
+        if name == "test_empty":  # next to nothing is left of which to take a share
+            kept.append(verdict("test_empty, us of the border", statistics.median(differences(found)) * 1e6, 2.5))
+        else:
+            kept.append(verdict(f"{name}, median of {ROUNDS} ratios", middle, 1.02))
     finish(kept)
 
 
