@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import re
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..sandbox import Rows
+from ..sandbox import Client, Rows
 from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
 from .dbapi import ProxyConnection, ProxyCursor
 from .loop_thread import LoopConnection, LoopWire
 
 __all__ = ["AsyncpgWire"]
+
+_EXECUTE = re.compile(r"\s*execute\b", re.IGNORECASE)
 
 _OUTER = SimpleNamespace(_managed=False, _isolation=None)
 """Stands in for a transaction that asyncpg has begun."""
@@ -26,6 +30,13 @@ class AsyncpgWire(LoopWire):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.codecs = Codecs(self._asyncpg)
+        self.executing: Callable[[], Client | None] = lambda: None
+        """Whose ``EXECUTE`` the driver has described last."""
+
+    def execute_for(self, client: Client) -> None:
+        """Forget how another connection's ``EXECUTE`` was described: of that name it may have nothing, or another."""
+        self._forget_statements()
+        self.executing = weakref.ref(client)
 
     @property
     def proxy_class(self) -> type[ProxyConnection]:
@@ -158,6 +169,8 @@ class _Connection(LoopConnection):
             self._command_timeout = float(parameters["command_timeout"])
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        if type(text) is str and _EXECUTE.match(text) and self._wire.executing() is not self._client:
+            self._wire.execute_for(self._client)
         streams = getattr(real, "server_side", False)
         if streams and self._client.each_statement:
             raise _no_transaction()
@@ -176,6 +189,10 @@ class _Connection(LoopConnection):
         return (_Stream if getattr(real, "server_side", False) else ProxyCursor)(self, real)
 
     def own_method(self, name: str) -> Any:
+        if name == "is_in_transaction":
+            return lambda: self._sandbox.status(self._client) != "idle"
+        if name == "is_closed":
+            return lambda: self._closed
         return functools.partial(self._register, name) if name in METHODS else super().own_method(name)
 
     async def _register(self, method: str, typename: str, *, schema: str = "public", **arguments: Any) -> None:

@@ -256,6 +256,9 @@ DIFFERENCES: dict[str, str] = {
         "autocommit: none; B.defer(17) A.fetch(423) B.at_once(120) A.reconnect(408) A.temp_create(779) B.rollback(0)"
     ),
     "and that reach the next test": "autocommit: none; B.orphan(36)",
+    "EXECUTE of a name that another has found to be nothing": (
+        "autocommit: none; A.commit(596) B.execute(226) A.prepare(150) A.execute(100)"
+    ),
     "a stream of asyncpg that has given all rows": (
         "autocommit: none; A.stream(42) A.temp_insert(957) A.temp_create(847) A.stream_on(52)"
     ),
