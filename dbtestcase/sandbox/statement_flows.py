@@ -222,6 +222,9 @@ class StatementFlows(TransactionFlows):
             self.stack.hold(client)
             yield from find_cursors(client, self._everyone())
         yield from self._noting(self.session.after(client, statement))
+        if statement.kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics:
+            # On a connection of its own the first temporary table lets the server plan anew what reads by its name.
+            yield from self._forget_plans()
         if client.each_statement and not client.piped:
             yield from self.commit(client)
 

@@ -259,6 +259,9 @@ DIFFERENCES: dict[str, str] = {
     "EXECUTE of a name that another has found to be nothing": (
         "autocommit: none; A.commit(596) B.execute(226) A.prepare(150) A.execute(100)"
     ),
+    "a plan from before the temporary table": (
+        "autocommit: none; A.advisory(120) A.temp_read(565) A.temp_create(461) A.temp_read(93)"
+    ),
     "a stream of asyncpg that has given all rows": (
         "autocommit: none; A.stream(42) A.temp_insert(957) A.temp_create(847) A.stream_on(52)"
     ),

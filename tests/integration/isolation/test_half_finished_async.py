@@ -225,14 +225,19 @@ class AsyncHalfFinishedTest(unittest.TestCase):
     """One isolation for all rounds, as a class of many tests has it."""
 
     def check(self, url: sa.URL, made: type[Operations]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pools warn of what nobody has closed
+            self.run_rounds(url, made)
+            gc.collect()
+
+    def run_rounds(self, url: sa.URL, made: type[Operations]) -> None:
         names = [n for n in dir(made) if not n.startswith("_") and n != "raw"]
         counts: Counter[str] = Counter()
         database = SimpleNamespace(url=url, built=True, reclone=lambda: None, renew_lease=lambda: None)
         patience = mock.patch.object(scheduler, "PATIENCE", 0.1)  # of one task with another's transaction
         # and of a task that waits for another of its own, beside a pipeline that stays open
         busy = mock.patch.object(scheduler, "WIRE_TIMEOUT", 1.0)
-        with patience, busy, warnings.catch_warnings(), running_sandbox(database, url) as run:
-            warnings.simplefilter("ignore")
+        with patience, busy, running_sandbox(database, url) as run:
             isolation = SandboxIsolation(run, "class")
             engine = create_async_engine(url)
             isolation.begin_class("the class", [engine])
