@@ -8,6 +8,7 @@ sync session works beside an async one, and a statement blocks the loop that run
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -250,7 +251,7 @@ class _DriverConnection:
             return own
         real = getattr(wire.connection.real._connection, name)
         if name in _ALLOWED:
-            if not asyncio.iscoroutinefunction(real):
+            if not inspect.iscoroutinefunction(real):
                 return real
 
             async def allowed(*args: Any, **kwargs: Any) -> Any:
