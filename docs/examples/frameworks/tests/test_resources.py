@@ -1,4 +1,5 @@
 import unittest
+from typing import Literal
 
 from shop import add, names
 from testresources import ResourcedTestCase, TestResourceManager
@@ -13,7 +14,7 @@ class Database(TestResourceManager):
     def clean(self, resource: Shop) -> None:
         life.end_test()
 
-    def isDirty(self) -> bool:  # for the next test it is made anew
+    def isDirty(self) -> Literal[True]:  # for the next test it is made anew
         return True
 
 
