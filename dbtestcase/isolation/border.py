@@ -173,6 +173,8 @@ class Border:
 
     def _guards(self, endpoints: frozenset[Endpoint]) -> bool:
         """Whether a driver must not connect there by itself."""
+        if not endpoints.isdisjoint(self.endpoints):  # first, and fast: a committing class asks at each statement
+            return False
         return meet(endpoints, self.leads.origins) and not meet(endpoints, self._elsewhere | self.endpoints)
 
     def _may_be_held(self, pool: Pool) -> bool:
