@@ -23,7 +23,7 @@ from dbtestcase.server.watcher import FREE
 
 __all__ = ["end_waiting", "staying_name", "take", "waiting"]
 
-PATIENCE = 2.0
+PATIENCE = 10.0
 """Seconds for a watcher to answer."""
 
 

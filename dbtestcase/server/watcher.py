@@ -516,7 +516,7 @@ class Watcher:
             self.say("free")
             self.leave_owner()
             until = time.monotonic() + self.stay_seconds
-            self.stay_seconds, self.is_taken = 0.0, False
+            self.is_taken = False
             poll = select.poll()
             poll.register(self.output, select.POLLIN)
             poll.register(listening, select.POLLIN)
@@ -526,6 +526,7 @@ class Watcher:
                         if descriptor == self.output:
                             self.read_output()
                         elif (asked := self.meet(listening.accept()[0])) != "":
+                            self.stay_seconds = until - time.monotonic()  # should it end before it says for how long
                             return asked == "take"
             finally:
                 os.unlink(path)
