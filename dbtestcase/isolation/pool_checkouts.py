@@ -207,8 +207,14 @@ class Checkouts:
             spoiled = checkout.spoiled or (all_of_them and checkout.test == self.test)
             if spoiled and checkout.thread is None and not checkout.asynchronous and checkout.hides:
                 record = checkout.record() if checkout.record is not None else None
-                if record is not None:
+                with self._lock:
+                    if record is None or checkout.thread is not None:
+                        continue  # a thread has just taken it: closed in the middle of a statement it would crash
                     checkout.gone = True
+                    raw = record.driver_connection
+                if isinstance(raw, sqlite3.Connection):
+                    raw.close()  # its record is left to who takes it next, maybe at this moment
+                else:
                     record.info.pop(_KEY, None)
                     record.invalidate()
 
@@ -258,7 +264,8 @@ class Checkouts:
         checkout: Checkout | None = record.info.get(_KEY)
         if checkout is None:
             raw = record.driver_connection
-            checkout = record.info[_KEY] = Checkout(_server_pid(connection, raw), own, asynchronous)
+            checkout = Checkout(_server_pid(connection, raw), own, asynchronous, thread=threading.get_ident())
+            record.info[_KEY] = checkout
             checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
             checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True))
             checkout.hides = checkout.spoiled or checkout.seen
@@ -268,13 +275,14 @@ class Checkouts:
             checkout.record = weakref.ref(record)
             with self._lock:
                 self._all.add(checkout)
-        elif checkout.gone or (checkout.spoiled and checkout.test != self.test):
-            raise exc.DisconnectionError("this connection belonged to an earlier test")
+        with self._lock:
+            if checkout.gone or (checkout.test and checkout.spoiled and checkout.test != self.test):
+                raise exc.DisconnectionError("this connection belonged to an earlier test")
+            checkout.thread = threading.get_ident()
         checkout.test = self.test
         checkout.call_site = find_call_site(2)
         checkout.fairy = weakref.ref(fairy)
         checkout.by_engine = False
-        checkout.thread = threading.get_ident()
 
     def _checkin(self, connection: Any, record: Any) -> None:
         checkout: Checkout | None = record.info.get(_KEY)
