@@ -133,7 +133,7 @@ class SQLiteCleaner(Cleaner):
         for session in in_the_way(sessions, expected, lasting):
             connection = session.opened.connection if session.opened is not None else None
             if connection is not None:
-                locks.end_connection(connection, session.opened.thread if session.opened is not None else None)
+                locks.end_connection(connection)
             ended.append(session)
         return ended
 

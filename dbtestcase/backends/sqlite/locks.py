@@ -7,6 +7,7 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from dbtestcase.errors import CleaningError
 
 __all__ = ["end_connection", "end_holders", "in_transaction", "unknown_holder"]
 
+GRACE = 0.25  # seconds for a thread whose statement was interrupted to roll back by itself
+PAUSE = 0.002
 THREAD_PATIENCE = 1.0  # seconds for the thread of an asynchronous connection to end
 
 
@@ -26,20 +29,23 @@ def in_transaction(connection: Any) -> bool:
     return False
 
 
-def end_connection(connection: Any, thread: int | None = None) -> None:
+def end_connection(connection: Any) -> None:
     """End a connection, in whatever event loop it was made; one that is closed already stays so.
 
-    :param thread: who uses it.  Where that is another thread, which may be inside of a statement at this moment, the
-        connection is rolled back and writes no more; to close it could crash the process.
+    Beside other threads, any of which may be inside of a statement of it at this moment, it is only interrupted, and
+    where that does not end its transaction, rolled back: to close it could crash the process.
     """
     driver = getattr(connection, "driver_connection", connection)
     if isinstance(driver, sqlite3.Connection):
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile, or good for another thread alone
             driver.interrupt()
-            if thread == threading.get_ident():
+            if threading.active_count() == 1:
                 driver.close()
                 return
-            for statement in ("PRAGMA query_only = ON", "ROLLBACK"):
+            until = time.monotonic() + GRACE
+            while in_transaction(driver) and time.monotonic() < until:
+                time.sleep(PAUSE)
+            for statement in ("PRAGMA query_only = ON", "ROLLBACK") if in_transaction(driver) else ():
                 with contextlib.suppress(sqlite3.OperationalError):  # interrupted, or nothing to roll back
                     driver.execute(statement).close()
         return
@@ -73,7 +79,7 @@ def end_holders(file: Path | None, shown: str) -> list[Session]:
     # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
     for connection in [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]:
         if in_transaction(connection) and _is_on(connection, file, shown):
-            end_connection(connection, None if threading.active_count() > 1 else threading.get_ident())
+            end_connection(connection)
             opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
             ended.append(Session(pid=id(connection), state="idle in transaction", holds=True, opened=opened))
     return ended
