@@ -1,6 +1,7 @@
 """Folders of runs are private, locked while they are in use, and swept when they are not."""
 
 import os
+import shutil
 import stat
 import tempfile
 import unittest
@@ -8,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 from dbtestcase.errors import ServerError
-from dbtestcase.server import folders, watcher
+from dbtestcase.server import folders
 from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RunFolder, locked, private_folder, private_folders, run_places, sweep
 
@@ -81,7 +82,7 @@ class FoldersTest(unittest.TestCase):
         run = RunFolder.create(self.place)
         run.let_go()
         (run.path / "a" / "b").mkdir(parents=True)
-        real = watcher.shutil.rmtree
+        real = shutil.rmtree
         calls = []
 
         def half(path: str, **how: object) -> None:
@@ -92,13 +93,13 @@ class FoldersTest(unittest.TestCase):
                 return
             real(path, **how)  # type: ignore[arg-type]
 
-        with mock.patch.object(watcher.shutil, "rmtree", half):
+        with mock.patch("shutil.rmtree", half):
             sweep([self.place])
         self.assertFalse(self.base.exists())
 
         run = RunFolder.create(self.place)
         run.let_go()
-        with mock.patch.object(watcher.shutil, "rmtree"):
+        with mock.patch("shutil.rmtree"):
             self.assertEqual(sweep([self.place]), [])
         self.assertTrue(run.lock_path.exists(), "so that the next one tries again")
 

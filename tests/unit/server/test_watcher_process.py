@@ -14,6 +14,7 @@ class WatcherProcessTest(unittest.TestCase):
         """One without a process, and the end of the pipe into which its process would write."""
         made = WatcherProcess.__new__(WatcherProcess)
         made._owner, made._pid, made._received, made._publishing = os.getpid(), 4711, b"", 0
+        made._connection = None
         made._folder = mock.Mock()
         reading, made._orders = os.pipe()
         self.addCleanup(os.close, reading)
