@@ -96,7 +96,7 @@ class SQLLog:
             groups = groups[-shown:] if shown else []
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for group in groups:
-            number, query = group[0]
+            number, query = group[0][0], group[-1][1]  # of a loop its last round: what fails, fails after it
             lines.append(f"{number:>4} {_time([query for _, query in group])}  {_statement(query)}")
             times = f"{len(group)} times, " if len(group) > 1 else ""
             lines.append(f"{'':16}{times}{query.origin or 'no line of yours'}{self._other_thread(query, names)}")

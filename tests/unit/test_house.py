@@ -18,7 +18,7 @@ class MapTest(unittest.TestCase):
         self.assertEqual(folders - set(re.findall(r"^``(\w+)``$", self.text, re.MULTILINE)), set())
 
     def test_every_module_that_is_named_exists(self) -> None:
-        paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html"), *DOCS.parent.glob("tests/unit/**/*.py")]
+        paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html"), *DOCS.parent.glob("tests/*/**/*.py")]
         modules = {name for path in paths for name in (path.stem, path.parent.name)}
         named = {
             name.rstrip("/").split("/")[-1].split(".")[0] for name in re.findall(r"``([a-z_][\w/.]+)``", self.text)

@@ -45,8 +45,8 @@ class HooksTest(unittest.TestCase):
         for owner, hooks in HOOKS.items():
             for hook in hooks:
                 without = SimpleNamespace(__version__="9.9.9", **{name: getattr(psycopg, name) for name in HOOKS})
-                crippled = {each: None for each in dir(getattr(psycopg, owner)) if each != hook}
-                setattr(without, owner, SimpleNamespace(**crippled))
+                others = (each for each in dir(getattr(psycopg, owner)) if each != hook and not each.startswith("__"))
+                setattr(without, owner, type(owner, (), dict.fromkeys(others)))
                 with self.subTest(f"{owner}.{hook}"), self.assertRaises(ConfigurationError) as caught:
                     check_hooks(without)
                 self.assertIn(f"psycopg 9.9.9 has no {owner}.{hook}", caught.exception.what)

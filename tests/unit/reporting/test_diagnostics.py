@@ -77,9 +77,9 @@ class SQLLogTest(LogCase):
         self.assertRegex(
             shown,
             rf"  1\. +\S+  SELECT 'before'\n +{where}\n"
-            rf"  2\. +\d+\.\d\d  SELECT \?  \(0,\)\n +60 times, {where}\n"
-            rf" 62\. +\d+\.\d\d  SELECT 1, \?  \(0,\)\n +3 times, {where}\n"
-            rf" 63\. +\d+\.\d\d  SELECT 2, \?  \(0,\)\n +3 times, {where}\n"
+            rf"  2\. +\d+\.\d\d  SELECT \?  \(59,\)\n +60 times, {where}\n"
+            rf" 62\. +\d+\.\d\d  SELECT 1, \?  \(2,\)\n +3 times, {where}\n"
+            rf" 63\. +\d+\.\d\d  SELECT 2, \?  \(2,\)\n +3 times, {where}\n"
             rf" 68\. +\S+  SELECT 'after'\n +{where}$",
         )
         self.assertNotIn("left out", shown)
