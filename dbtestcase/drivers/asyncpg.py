@@ -138,10 +138,10 @@ class _Stream(ProxyCursor):
                 connection._wire.failed(error)
                 raise
 
-    def _has_buffered(self, name: str, size: int = 0) -> bool:
+    def _has_buffered(self, name: str, size: int | None = None) -> bool:
         """Whether the adapter gives rows that it has already, and asks nobody."""
-        rows = len(self._real._rowbuffer)
-        return rows > 0 and (name == "fetchone" or (name == "fetchmany" and 0 < size <= rows))
+        rows = len(self._real._rowbuffer or ())  # of early releases of SQLAlchemy 2.0: None before the first fetch
+        return rows > 0 and (name == "fetchone" or (name == "fetchmany" and 0 < (size or 0) <= rows))
 
 
 def _no_transaction() -> Exception:
