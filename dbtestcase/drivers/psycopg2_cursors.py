@@ -146,16 +146,20 @@ class NamedCursor(Psycopg2Cursor):
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")
 
-    def _ask(self, command: str) -> None:
-        """Ask the server about the cursor, which sees no new rows."""
+    def _ask(self, command: str, cursor: str | None = None) -> None:
+        """Ask the server about the cursor, which sees no new rows.
+
+        :param cursor: what has to be there for that; this one, unless it is told.
+        """
         connection = self.connection
         if self.closed:
             raise connection._wire.error("InterfaceError", "cursor already closed")
         if self._mark != connection._mark and not self.withhold:
             raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
         with connection._held():
-            # one that was declared elsewhere may be another connection's
-            connection._drive(connection._sandbox.recover_for(connection._client, "" if self._declared else self.name))
+            if cursor is None:  # one that was declared elsewhere may be another connection's
+                cursor = "" if self._declared else self.name
+            connection._drive(connection._sandbox.recover_for(connection._client, cursor))
             try:
                 self._real.execute(command)
             except Exception as error:
@@ -212,7 +216,8 @@ class NamedCursor(Psycopg2Cursor):
             return False
         connection = self.connection
         sandbox, client = connection._sandbox, connection._client
-        self._ask(
-            f"SELECT 1 FROM pg_catalog.pg_cursors WHERE name = {literal(self.name)}"
-        )  # declared elsewhere, perhaps
-        return bool(self._real.fetchall()) and not sandbox.session.has_foreign_cursor(client, self.name)
+        if sandbox.session.has_foreign_cursor(client, self.name):
+            return False
+        # declared elsewhere, perhaps; if not, that is no error, as it is none on a real connection
+        self._ask(f"SELECT 1 FROM pg_catalog.pg_cursors WHERE name = {literal(self.name)}", cursor="")
+        return bool(self._real.fetchall())

@@ -121,5 +121,6 @@ DIFFERENCES = {
     "a cursor that is closed while a rollback waits": "A.copy_in(480) D.insert(177) D.savepoint(767) D.cursor(395) "
     "D.rollback_to(335) B.set(279) A.close(0) D.commit(0) B.insert(1) B.read(2)",
     "what is not known of the schema, asked for in a pipeline": "A.insert(1) B.insert_many(2) B.read(3) B.rollback(4)",
+    "a cursor that is refused outside of transactions, and closed": "autocommit: A; A.cursor(32) B.cursor(1) A.read(2)",
 }
 """Found by random sequences, or by hand."""

@@ -129,7 +129,13 @@ class Cases:
         cursor = c.cursor("old")
         cursor.execute("SELECT 1")
         c.commit()
-        return [*seen, outcome(cursor.fetchone), outcome(cursor.close)]
+        seen += [outcome(cursor.fetchone), outcome(cursor.close)]
+        c.autocommit = True
+        cursor = c.cursor("refused")
+        seen += [outcome(cursor.execute, "SELECT 1"), outcome(cursor.close), cursor.closed]
+        c.cursor().execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1")
+        seen += [outcome(c.cursor("never").close), outcome(c.cursor("held").close)]
+        return [*seen, one(c, "SELECT count(*) FROM pg_cursors WHERE name = 'held'")]
 
     def casts(self, c: Any) -> Any:
         from psycopg2 import extensions
