@@ -159,7 +159,8 @@ class AsyncCommittingTest(AsyncTest, CommittingTest):
 
     async def _close_async(self, session: AsyncSession) -> None:
         self.take_back("session")
-        await session.close()
+        with self.closing():
+            await session.close()
 
     def begin(self) -> None:
         super().begin()

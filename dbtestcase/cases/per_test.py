@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import unittest
@@ -252,12 +253,13 @@ class TestLifecycle:
 
     def close_own(self) -> None:
         """Close the sessions and the connection that the test was given."""
-        for session in self.sessions:
-            session.close()
-        for name in list(self._given):
-            value = self.take_back(name)
-            if isinstance(value, Connection):
-                value.close()
+        with contextlib.ExitStack() as stack:  # one that fails keeps none of the others from closing
+            for name in list(self._given):
+                value = self.take_back(name)
+                if isinstance(value, Connection):
+                    stack.callback(value.close)
+            for session in reversed(self.sessions):
+                stack.callback(session.close)
 
     def evidence(self, error: BaseException) -> Iterator[str]:
         """Notes for an exception that is about to fail the test."""

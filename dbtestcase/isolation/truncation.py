@@ -71,6 +71,11 @@ class TruncatingIsolation(Isolation):
     def needs_rebuild(self) -> bool:
         return self._lost
 
+    @property
+    def disk_was_full(self) -> bool:
+        """Whether a statement of the test has been told that the disk is full."""
+        return self.run.full_disks.found
+
     def begin_module(self, label: str) -> None:
         raise ConfigurationError(
             f"{label}: enterModule() was called on a committing class.",

@@ -1,5 +1,6 @@
-"""The server ends the sandbox's connection: one test fails by name, and what comes after it goes on."""
+"""The server ends the sandbox's connection, or a test's own: one test fails by name, and what comes next goes on."""
 
+import re
 import tempfile
 import unittest
 
@@ -148,6 +149,62 @@ SET_UP = """
         def test_b(self): self.count(1)
 """
 
+CLOSING = """
+    import sqlalchemy as sa
+    from dbtestcase import AsyncTruncatingDatabaseTest, TruncatingDatabaseTest
+
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    engine = sa.create_engine({url!r})
+    PID = sa.text("SELECT pg_backend_pid()")
+    FULL = sa.text("DO $$ BEGIN RAISE 'no room' USING ERRCODE = 'disk_full'; END $$")
+
+    def kill(pid):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend({{pid}}, 5000)")
+
+    def put():
+        with engine.begin() as connection:
+            assert connection.execute(sa.select(item)).all() == []
+            connection.execute(sa.insert(item).values(id=1))
+
+    class ATest(TruncatingDatabaseTest):
+        metadata = metadata
+        engines = [engine]
+        def test_a_full(self):
+            pid = self.session.scalar(PID)
+            put()
+            try:
+                self.session.execute(FULL)
+            finally:
+                kill(pid)
+        def test_b(self): put()
+        def test_c_lost(self):
+            put()
+            self.connection.execute(PID)
+            kill(self.session.scalar(PID))
+            type(self).left = self.connection
+        def test_d(self):
+            put()
+            self.assertTrue(self.left.closed)
+
+    class BTest(AsyncTruncatingDatabaseTest):
+        metadata = metadata
+        engines = [engine]
+        async def test_a_full(self):
+            pid = await self.session.scalar(PID)
+            put()
+            try:
+                await self.session.execute(FULL)
+            finally:
+                kill(pid)
+        async def test_b(self): put()
+        async def test_c_lost(self):
+            put()
+            kill(await self.session.scalar(PID))
+        async def test_d(self): put()
+"""
+
 
 class LostConnectionsTest(unittest.TestCase):
     def run_with(self, url: str, tests: str = "", suite: str = SUITE) -> Outcome:
@@ -199,6 +256,15 @@ class LostConnectionsTest(unittest.TestCase):
                 outcome = self.run_with(f"postgresql+{driver}:///app", IDLE)
                 outcome.expect(passed=4, errors=1)
                 self.assertRegex(outcome.output, r"ATest\.test_b lost the connection of the sandbox: it was closed")
+
+    def test_closing_the_tests_own_session_fails_its_test_once_and_keeps_nothing_from_being_put_back(self) -> None:
+        require_module("greenlet")
+        outcome = self.run_with("postgresql+psycopg:///app", suite=CLOSING)
+        outcome.expect(passed=4, errors=4)
+        self.assertEqual(
+            re.findall(r"^ERROR: (\w+) \(test_lost\.(\w+)\.", outcome.output, re.MULTILINE),
+            [(test, case) for case in ("ATest", "BTest") for test in ("test_a_full", "test_c_lost")],
+        )
 
 
 if __name__ == "__main__":
