@@ -1,7 +1,7 @@
 """Runs that lose something at a random moment, and what the next run finds; for a namespace of its own.
 
 ``python -m tests.support.losses ROUNDS SEED``, where /dev/shm and the process numbers are nobody else's (see
-``tests/functional/isolation/test_random_losses.py``).  Each round starts a run, on a disposable
+``tests/functional/server/test_random_losses.py``).  Each round starts a run, on a disposable
 server or, on two hosts at once, on a shared one; sends it a signal or takes something from it; lets it end; and then
 
 - the next run passes;
