@@ -14,7 +14,7 @@ metadata = sa.MetaData()
 notes = sa.Table("notes", metadata, sa.Column("text", sa.String))
 
 
-class BystanderTest(DatabaseTest):
+class DirectConnectionTest(DatabaseTest):
     metadata = metadata
 
     def setUp(self):
