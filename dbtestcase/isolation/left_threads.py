@@ -14,6 +14,9 @@ __all__ = ["LeftThreads"]
 # Where a thread is that waits for work; one that a test leaves there may well serve the next one.
 _WAITING = {"threading", "queue", "selectors", "socketserver", "concurrent", "multiprocessing", "asyncio", "anyio"}
 
+# What a thread asks there between two pieces of its work.
+_POLLING = {"is_set", "is_alive", "empty", "full", "qsize", "done", "cancelled", "running"}
+
 
 class LeftThreads:
     """Which threads were started in a test and were still at work at its end."""
@@ -53,7 +56,10 @@ class LeftThreads:
         for thread in fresh:
             self._seen.add(thread)
             frame = frames.get(thread.ident or 0)
-            if frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] not in _WAITING:
+            if frame is None:
+                continue
+            module = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if module not in _WAITING or frame.f_code.co_name in _POLLING:
                 self._left[thread.ident or 0] = weakref.ref(thread), label
 
     def refuse(self) -> None:

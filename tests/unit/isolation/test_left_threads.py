@@ -1,0 +1,75 @@
+"""Which threads are still at work when their test ends: those that compute or poll, not those that wait."""
+
+import queue
+import sys
+import threading
+import unittest
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from dbtestcase.errors import SandboxClosed
+from dbtestcase.isolation.left_threads import LeftThreads
+
+
+class LeftThreadsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.left = LeftThreads()
+        self.left.begin_class()
+        self.go = threading.Event()
+
+    def answer(self, wait: Callable[[], object]) -> str:
+        """What a thread that asks for a connection in the next test is told, when it was in ``wait`` before."""
+        started, answers = threading.Event(), queue.SimpleQueue[str]()
+
+        def work() -> None:
+            started.set()
+            wait()
+            try:
+                self.left.refuse()
+            except SandboxClosed as error:
+                answers.put(str(error))
+            else:
+                answers.put("")
+
+        thread = threading.Thread(target=work, name="late")
+        thread.start()
+        started.wait(10)
+        while not self.is_inside(thread, wait):
+            pass
+        self.left.end_test("the test before")
+        self.go.set()
+        thread.join(10)
+        return answers.get_nowait()
+
+    def is_inside(self, thread: threading.Thread, wait: Callable[[], object]) -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        if wait == self.go.wait:  # it is on its way there until the module has it
+            return frame is not None and frame.f_code.co_name == "wait"
+        while frame is not None and frame.f_code is not getattr(wait, "__code__", None):
+            frame = frame.f_back
+        return frame is not None
+
+    def test_one_that_polls_is_at_work_wherever_it_is_met(self) -> None:
+        def poll() -> None:
+            while not self.go.is_set():
+                pass
+
+        for _ in range(30):
+            with self.subTest():
+                self.go.clear()
+                self.assertRegex(self.answer(poll), "'late' was started by the test before, which has ended")
+
+    def test_one_that_waits_may_serve_the_next_test(self) -> None:
+        self.assertEqual(self.answer(self.go.wait), "")
+
+    def test_the_threads_of_a_pool_wait_between_two_pieces_of_work(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+            while pool._idle_semaphore._value != 1:  # type: ignore[attr-defined]
+                pass
+            self.left.end_test("the test before")
+            self.assertIsNone(pool.submit(self.left.refuse).result())
+
+
+if __name__ == "__main__":
+    unittest.main()
