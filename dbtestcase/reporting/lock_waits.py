@@ -72,6 +72,8 @@ class LockWatch:
         self.after = after
         self._looking = threading.Lock()
         self._ended = False
+        self._explained = 0
+        self._reporting = threading.Lock()
         self.report = ""
         """What was seen last."""
 
@@ -92,18 +94,23 @@ class LockWatch:
         with self._looking:
             if self._ended:
                 return
+            explained = self._explained
             try:
                 seen = who_blocks(self._url, _lines_by_backend(self._recording.entries))
             except psycopg.OperationalError:
                 return  # the server is going away; whoever needs it will be told so
-            self.report = seen or self.report
+            with self._reporting:
+                if self._explained == explained:  # else what was seen has become an error meanwhile
+                    self.report = seen or self.report
 
     def explain(self, errors: list[BaseException]) -> None:
         """Note on the errors of a wait for a lock who was waited for."""
-        if self.report:
+        with self._reporting:
+            report, self.report = self.report, ""
+            self._explained += 1
+        if report:
             for error in errors:
-                error.add_note(self.report)
-            self.report = ""
+                error.add_note(report)
 
 
 class _Watcher:
