@@ -17,9 +17,10 @@ from sqlalchemy import URL
 
 from dbtestcase.errors import ProgramsNotFound, ServerStartFailed
 from dbtestcase.reporting import doing, say
-from dbtestcase.server.account import Account, reachable, server_account
+from dbtestcase.server.account import reachable, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.folders import RunFolder
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB
 from dbtestcase.server.watcher import publish
@@ -152,15 +153,8 @@ class MariaDBServer(ClusterServer):
     )
     stop_signal = signal.SIGKILL  # it holds nothing that is to be kept
 
-    def __init__(
-        self,
-        programs: Programs,
-        account: Account,
-        place: Path,
-        cache: ClusterCache | None,
-        meanwhile: Callable[[], object],
-    ) -> None:
-        super().__init__(programs, account, place, cache, meanwhile)
+    def _use(self, folder: RunFolder) -> None:
+        super()._use(folder)
         self.url = URL.create("mariadb+pymysql", username="root", query={"unix_socket": str(self._socket)})
 
     @property

@@ -69,16 +69,6 @@ class PostgreSQLServer(ClusterServer):
     )
     stop_signal = signal.SIGQUIT
 
-    def __init__(
-        self,
-        programs: Programs,
-        account: Account,
-        place: Path,
-        cache: ClusterCache | None,
-        meanwhile: Callable[[], object],
-    ) -> None:
-        super().__init__(programs, account, place, cache, meanwhile)
-
     @classmethod
     def taken(
         cls, programs: Programs, account: Account, cache: ClusterCache | None, path: Path, connection: socket.socket
