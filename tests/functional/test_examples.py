@@ -27,7 +27,7 @@ COUNTS = {
     "flask_shop": (6, ("flask", "flask_sqlalchemy")),
     "script": (4, ()),
     "sqlmodel_heroes": (4, ("sqlmodel",)),
-    "behaviour": (4, ("behave",)),
+    "behaviour": (4, ("behave", "pytest_bdd")),
     "commands_and_tasks": (5, ("celery", "typer")),
     "fastapi_template": (7, ("fastapi", "httpx2", "sqlmodel")),
     "frameworks": (6, ("zope.testrunner", "testresources")),
@@ -43,16 +43,16 @@ COUNTS = {
 }
 
 
-#: Those that have a runner of their own, or need no more than one: it is the one that their users start.
-ONE_RUNNER = {
-    "behaviour": "behave",
-    "commands_and_tasks": "unittest",
-    "fastapi_template": "pytest",
-    "late_engines": "unittest",
-    "sql_files": "unittest",
-    "web_frameworks": "unittest",
-    "frameworks": "zope.testrunner",
-    "property_based": "unittest",
+#: Those that have runners of their own, or need no more than one: it is the one that their users start.
+ITS_RUNNERS = {
+    "behaviour": ("behave", "pytest-bdd"),
+    "commands_and_tasks": ("unittest",),
+    "fastapi_template": ("pytest",),
+    "late_engines": ("unittest",),
+    "sql_files": ("unittest",),
+    "web_frameworks": ("unittest",),
+    "frameworks": ("zope.testrunner",),
+    "property_based": ("unittest",),
 }
 
 
@@ -116,8 +116,8 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 
 def _runners_of(number: int, example: str) -> tuple[str, ...]:
     """In the long mode every runner for every example; else two of them, which differ by example and environment."""
-    if example in ONE_RUNNER:
-        return (ONE_RUNNER[example],)
+    if example in ITS_RUNNERS:
+        return ITS_RUNNERS[example]
     if os.environ.get("LONG_TESTS") == "1":
         return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
     number += sys.version_info[1]

@@ -39,6 +39,7 @@ RUNNERS: dict[str, tuple[str, ...]] = {
 FRAMEWORKS: dict[str, tuple[str, ...]] = {
     "zope.testrunner": ("-m", "zope.testrunner", "--test-path=.", "--tests-pattern", "^test_", "-v"),
     "behave": ("-m", "behave", "--no-color"),
+    "pytest-bdd": (*_PYTEST, "-p", "pytest_bdd.plugin", "-rA"),
 }
 SERIAL_RUNNERS = ("unittest", "nose2", "pytest")
 PARALLEL_RUNNERS = ("nose2-mp", "xdist", "unittest-parallel-class", "unittest-parallel-test")
