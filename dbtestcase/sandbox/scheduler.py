@@ -80,15 +80,8 @@ class Scheduler:
         :raises SandboxConflict: a deadlock.
         :raises SandboxTimeout: the wire stayed busy.
         """
-        with self._lock:
-            if self._deciding:
-                raise self._interrupted(ticket)
-            self._deciding = True
-            try:
-                if self._take_at_once(ticket):
-                    return
-            finally:
-                self._deciding = False
+        if self._take_at_once(ticket):
+            return
         actor = current_actor()
         with self._decision(ticket):
             limits = _Limits(self._clock)
@@ -109,6 +102,8 @@ class Scheduler:
             self.acquire(ticket)  # driven by hand, without a loop: there is nobody to give way to
             return
         await asyncio.sleep(0)  # every driver gives the other tasks a chance here
+        if self._take_at_once(ticket):
+            return
         actor = current_actor()
         loop = asyncio.get_running_loop()
         limits = _Limits(self._clock)
@@ -277,16 +272,21 @@ class Scheduler:
 
     def _take_at_once(self, ticket: Ticket) -> bool:
         """The common case, in little time: nobody else is there."""
-        if self._holder is not None or self._occupant is not None or self._waiting:
-            return False
-        if asyncio._get_running_loop() is not None or not self._alone(ticket):
-            return False
-        actor = ticket.actor
-        if actor is None or actor.task is not None or actor.thread is not threading.current_thread():
-            actor = current_actor()
-            ticket.actor = actor
-        self._holder, self._holding = ticket, actor
-        return True
+        with self._lock:
+            if self._deciding:
+                raise self._interrupted(ticket)
+            self._deciding = True
+            try:
+                if self._holder is not None or self._occupant is not None or self._waiting or not self._alone(ticket):
+                    return False
+                task = None if asyncio._get_running_loop() is None else asyncio.current_task()
+                actor = ticket.actor
+                if actor is None or actor.task is not task or actor.thread is not threading.current_thread():
+                    ticket.actor = actor = Actor(threading.current_thread(), task)
+                self._holder, self._holding = ticket, actor
+                return True
+            finally:
+                self._deciding = False
 
     def _take(self, ticket: Ticket, actor: Actor) -> None:
         self._holder, self._holding = ticket, actor

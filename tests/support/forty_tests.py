@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import textwrap
 
-__all__ = ["CONFTEST", "FORGETFUL", "NAMES", "RIGHT", "async_functions", "functions", "unittest_class"]
+__all__ = [
+    "CONFTEST",
+    "FORGETFUL",
+    "NAMES",
+    "RIGHT",
+    "async_functions",
+    "functions",
+    "functions_in_greenlets",
+    "unittest_class",
+]
 
 AUTHORS = ("ada", "grace", "barbara", "radia")
 
@@ -115,6 +124,15 @@ def async_functions(bodies: tuple[str, ...] = tuple(BODIES), first: str = _FIRST
     """
     tests = "".join(
         f"async def {name}(at):\n    t = at\n    {first}\n{textwrap.indent(code, '    ')}\n\n"
+        for name, code in _bodies(bodies)
+    )
+    return f"import pytest\n{_IMPORTS}\npytestmark = pytest.mark.anyio\n\n{tests}"
+
+
+def functions_in_greenlets(bodies: tuple[str, ...] = tuple(BODIES)) -> str:
+    """The module of async functions whose bodies are plain functions that ``on`` awaits."""
+    tests = "".join(
+        f"async def {name}(on):\n    def body(t):\n{textwrap.indent(code, '        ')}\n    await on(body)\n\n"
         for name, code in _bodies(bodies)
     )
     return f"import pytest\n{_IMPORTS}\npytestmark = pytest.mark.anyio\n\n{tests}"
