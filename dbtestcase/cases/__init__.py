@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .lifecycle import is_ours
     from .migrated import MigratedDatabaseTest, MigrationChecks
     from .nested import each_example_alone
+    from .per_class import source_files_of
     from .scopes import close_all
     from .truncating import TruncatingDatabaseTest
 
@@ -30,6 +31,7 @@ __all__ = [
     "close_all",
     "each_example_alone",
     "is_ours",
+    "source_files_of",
 ]
 
 # Loaded when first asked for: not every run needs them.
@@ -44,6 +46,7 @@ _LAZY = {
     "MigratedDatabaseTest": "dbtestcase.cases.migrated",
     "MigrationChecks": "dbtestcase.cases.migrated",
     "each_example_alone": "dbtestcase.cases.nested",
+    "source_files_of": "dbtestcase.cases.per_class",
     "close_all": "dbtestcase.cases.scopes",
     "TruncatingDatabaseTest": "dbtestcase.cases.truncating",
 }

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from unittest import TestCase
 
 from sqlalchemy import ColumnExpressionArgument, Select, and_, func, inspect, literal_column, select
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper
 
 from ..reporting import Query, Recording, harness_statements, recording
 
@@ -32,7 +32,7 @@ _SHOWN_ROWS = 5
 class QueryAssertions(TestCase):
     """Mixed into the test cases.
 
-    ``_dbtestcase`` says which connections count (``counts``), and which sync session reads the rows (``row_session``).
+    ``_dbtestcase`` says which connections count (``counts``), and which sync session reads the rows (``counting``).
     """
 
     _dbtestcase: Any
@@ -100,17 +100,17 @@ class QueryAssertions(TestCase):
         :param entity_or_table: a mapped class, an alias or a table.
         :param criteria: conditions, as for ``where()``.
         """
-        session: Session = self._dbtestcase.row_session()
-        session.flush()  # the application's own statements, so before the harness's
-        rows = select(entity_or_table).where(*criteria)
-        with harness_statements(), session.no_autoflush:
-            # From a subquery: an entity of joined inheritance is more than one table.
-            ones: Select[Any] = rows.with_only_columns(literal_column("1"), maintain_column_froms=True)
-            counted = select(func.count()).select_from(ones.subquery())
-            found = session.scalar(counted)
-            if found == n:
-                return
-            shown = session.connection().execute(rows.limit(_SHOWN_ROWS)).all()
+        with self._dbtestcase.counting() as session:
+            session.flush()  # the application's own statements, so before the harness's
+            rows = select(entity_or_table).where(*criteria)
+            with harness_statements(), session.no_autoflush:
+                # From a subquery: an entity of joined inheritance is more than one table.
+                ones: Select[Any] = rows.with_only_columns(literal_column("1"), maintain_column_froms=True)
+                counted = select(func.count()).select_from(ones.subquery())
+                found = session.scalar(counted)
+                if found == n:
+                    return
+                shown = session.connection().execute(rows.limit(_SHOWN_ROWS)).all()
         name = _name(entity_or_table)
         message = f"{name} has {_plural(found or 0, 'row')}, not {n}"
         for word, criterion in zip(["where", *["and"] * len(criteria)], criteria, strict=False):

@@ -157,6 +157,19 @@ class AsyncCommittingTest(AsyncTest, CommittingTest):
         self.test.addAsyncCleanup(self._close_async, session)  # its connection is the loop's
         return session
 
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Session]:
+        """A session of its own: the connection of the async one waits for the loop, and its transaction may be old."""
+        session = self.given("session")
+        if session is not None and (session.new or session.dirty or session.deleted):
+            raise ConfigurationError(
+                f"{self.test.id()} counts rows while its `session` holds changes that were not sent.",
+                cause="an add() without a commit(): in a committing class only what is committed is counted",
+                remedy="await self.session.commit() before assertRowCount()",
+            )
+        with Session(self.isolation.own_engine) as counting:
+            yield counting
+
     async def _close_async(self, session: AsyncSession) -> None:
         self.take_back("session")
         with self.closing():

@@ -6,6 +6,7 @@ Each test has an event loop of its own.
 from __future__ import annotations
 
 import contextlib
+import sys
 import unittest
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
@@ -64,7 +65,7 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
 
         :param name: how messages call the test.
         """
-        return isolated_async(cls, name)
+        return isolated_async(cls, name, sys._getframe(1).f_code.co_filename)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # unittest-parallel sends tests to its workers; the base class keeps a context, which cannot be pickled

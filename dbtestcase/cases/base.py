@@ -14,6 +14,7 @@ The composition is :mod:`.per_class` and :mod:`.per_test`, reached by ``_dbtestc
 from __future__ import annotations
 
 import contextlib
+import sys
 import unittest
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
@@ -198,7 +199,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
         :param name: how messages call the test.
         """
-        return isolated(cls, name)
+        return isolated(cls, name, sys._getframe(1).f_code.co_filename)
 
     # -- what a test has
 

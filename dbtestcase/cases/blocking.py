@@ -44,8 +44,8 @@ def run_coroutine(running: Coroutine[Any, Any, T]) -> T:
             if awaited is not None:  # a future: whoever fulfils it cannot run before this returns
                 raise SandboxConflict(
                     "Sync code on an async session had to wait for another task.",
-                    cause="a factory or assertRowCount() while another task is in the middle of a transaction, or a "
-                    "cleanup that needs the loop",
+                    cause="a factory or assertRowCount() while another task is in the middle of a transaction, a "
+                    "factory in a committing class, or a cleanup that needs the loop",
                     remedy="await that task first, or run the code by `await session.run_sync(…)`",
                 )
     except StopIteration as finished:

@@ -19,7 +19,7 @@ import inspect
 import os
 import unittest
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import ConfigurationError, DBTestCaseWarning
@@ -119,14 +119,16 @@ class Life(Generic[C]):
         case.tearDown_exceptions.clear()
         _raise([error for error in found if isinstance(error, Exception)], f"the cleanups of {self.case.__qualname__}")
 
-    def begin_test(self, name: str = "isolated") -> C:
+    def begin_test(self, name: str = "isolated", *, files: Iterable[str] = ()) -> C:
         """The database is made ready, then ``setUp``; a class that has not begun begins with it, for :meth:`end_class`.
 
         :param name: how messages call the test.
+        :param files: paths of the source files that the test is written in, beside its class's: an error of this
+            library that they catch was expected, and what they flush in the application's session is no lost commit.
         :returns: what ``self`` is in a test.
         :raises ConfigurationError: a test is running, or somebody has written since the last one has ended.
         """
-        self._drive(self._begin_test(name))
+        self._drive(self._begin_test(name, files))
         assert self.test is not None
         return self.test
 
@@ -139,7 +141,7 @@ class Life(Generic[C]):
         """
         self._drive(self._end_test(error))
 
-    def _begin_test(self, name: str) -> _Steps:
+    def _begin_test(self, name: str, files: Iterable[str]) -> _Steps:
         self.begin_class()
         if self._pid != os.getpid():
             self._pid = os.getpid()
@@ -147,6 +149,7 @@ class Life(Generic[C]):
         test = self.test = self.case()
         name_test(test, name)
         lifecycle_of(test).is_driven = True
+        lifecycle_of(test).own_files = frozenset(files)
         try:
             self._refuse_writes_between(test)
             lifecycle_of(test).begin()
@@ -234,9 +237,9 @@ class Life(Generic[C]):
 class AsyncLife(Life[C]):
     """The same where a loop runs: hooks and cleanups are awaited in it."""
 
-    async def begin_test(self, name: str = "isolated") -> C:  # type: ignore[override]
+    async def begin_test(self, name: str = "isolated", *, files: Iterable[str] = ()) -> C:  # type: ignore[override]
         """As :meth:`Life.begin_test`; ``asyncSetUp`` runs in the loop of who calls."""
-        await self._await(self._begin_test(name))
+        await self._await(self._begin_test(name, files))
         assert self.test is not None
         return self.test
 
@@ -279,13 +282,13 @@ def _raise(problems: list[Exception], where: str) -> None:
 
 
 @contextlib.contextmanager
-def isolated(case: type[C], name: str) -> Iterator[C]:
-    """One test's life; a class that had not begun begins and ends with it."""
+def isolated(case: type[C], name: str, file: str) -> Iterator[C]:
+    """One test's life, in a block of a file; a class that had not begun begins and ends with it."""
     life = Life(case)
     life._pid = os.getpid()  # the block's end is no one's to forget
     life.begin_class()
     try:
-        test = life.begin_test(name)
+        test = life.begin_test(name, files=[file])
         try:
             yield test
         except BaseException as error:
@@ -297,13 +300,13 @@ def isolated(case: type[C], name: str) -> Iterator[C]:
 
 
 @contextlib.asynccontextmanager
-async def isolated_async(case: type[C], name: str) -> AsyncIterator[C]:
+async def isolated_async(case: type[C], name: str, file: str) -> AsyncIterator[C]:
     """The same for async classes."""
     life = AsyncLife(case)
     life._pid = os.getpid()
     life.begin_class()
     try:
-        test = await life.begin_test(name)
+        test = await life.begin_test(name, files=[file])
         try:
             yield test
         except BaseException as error:

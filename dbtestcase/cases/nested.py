@@ -47,7 +47,7 @@ def rolled_back(life: RunningTest, *, shows: Callable[[], bool] = lambda: True) 
         failure = error
         if shows():
             add_evidence(error, life.evidence)
-    problems = isolation.end_nested(failed=failure is not None, test_files=run.source_files)
+    problems = isolation.end_nested(failed=failure is not None, test_files=life.source_files)
     try:
         if data is not None and not has_class_data:
             data.forget(life.test)  # asked for in the part: made anew when they are asked for again

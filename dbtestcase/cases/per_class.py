@@ -35,7 +35,7 @@ from .running import RunningTest
 if TYPE_CHECKING:
     from ..migrations import Target
 
-__all__ = ["ClassLifecycle", "defining_class"]
+__all__ = ["ClassLifecycle", "defining_class", "source_files_of"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
@@ -174,7 +174,7 @@ class ClassLifecycle(Provisioning):
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
         own_class_cleanups(self.cls)
         self.cls.addClassCleanup(current.end, self)
-        run = self._run = ClassRun(self.label, isolation, settings, _source_files(self.cls))
+        run = self._run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.began, run.waited = began, waited
         run.engines = [sync_engine_of(engine) for engine in engines]
         current.running = self
@@ -415,7 +415,8 @@ def defining_class(cls: type, name: str) -> type | None:
 
 
 @functools.lru_cache(maxsize=512)
-def _source_files(cls: Any) -> frozenset[str]:
+def source_files_of(cls: Any) -> frozenset[str]:
+    """Where a class and its bases outside of this library are written."""
     files = set()
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] not in ("dbtestcase", "unittest", "builtins"):

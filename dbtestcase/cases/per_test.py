@@ -41,6 +41,7 @@ class TestLifecycle:
         self.sessions: list[Session] = []
         self.failed = False
         self.is_driven = False  # by a Life, which ends it
+        self.own_files: frozenset[str] = frozenset()  # where it is written, where that is not its class's file
         self.is_awaited = True  # unless the test of an async class is known to be a plain function
         self._is_held = False  # begun before the runner begins it
         self._given: dict[str, Any] = {}
@@ -61,6 +62,12 @@ class TestLifecycle:
                 remedy="use the database in setUp(), in the test or in its cleanups",
             )
         return run.isolation
+
+    @property
+    def source_files(self) -> frozenset[str]:
+        """Where the test is written: what it catches was expected, what it flushes is no lost commit."""
+        files: frozenset[str] = self.of_class.run.source_files if self.of_class.run is not None else frozenset()
+        return files | self.own_files if self.own_files else files
 
     # -- what a test is given when it first asks
 
@@ -96,9 +103,14 @@ class TestLifecycle:
         return session
 
     def row_session(self) -> Session:
-        """The sync session that class data are attached to and rows are counted with."""
+        """The sync session that class data are attached to."""
         session: Session = self.test.session
         return session
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Session]:
+        """The sync session that rows are counted with."""
+        yield self.row_session()
 
     def own_sessions(self) -> list[Session]:
         """The sessions that the test was given, as sync ones."""
@@ -188,7 +200,7 @@ class TestLifecycle:
         self._began = perf_counter()
         self._label = test.id()
         self.failed = False
-        run.isolation.begin_test(self._label, test_files=run.source_files)
+        run.isolation.begin_test(self._label, test_files=self.source_files)
         run.log.begin_test()
         run.test = self
         if not self._is_held:
@@ -222,7 +234,7 @@ class TestLifecycle:
             return
         ended = perf_counter()
         try:
-            problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files)
+            problems = run.isolation.end_test(failed=self.failed, test_files=self.source_files)
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)

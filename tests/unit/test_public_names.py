@@ -73,7 +73,7 @@ class PublicNamesTest(unittest.TestCase):
                 for block in ast.parse(path.read_text(encoding="utf-8")).body
                 if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
                 for node in block.body
-                if isinstance(node, ast.ImportFrom)
+                if isinstance(node, ast.ImportFrom) and node.level == 1
                 for alias in node.names
             }
             with self.subTest(module.__name__):

@@ -32,15 +32,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from .errors import ConfigurationError, DBTestCaseError, MissingExtra
+from ..errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:  # pytest loads this module in every run of an environment: the rest loads where a fixture is made
-    from .cases import DatabaseTest, Life
+    from ..cases import DatabaseTest, Life
 
 try:
     import pytest
 except ImportError as error:
     raise MissingExtra("pytest", "pytest", "dbtestcase.pytest_plugin") from error
+
+from .kept import TEST, failure_of, kept_of
+from .loops import refuse_another_loop, refuse_trio
+from .marks import MARK, USES_DATABASE, options_of
+from .marks import pytest_runtest_call as pytest_runtest_call  # a hook of this plugin
 
 __all__ = ["DatabaseFixture", "database_fixture"]
 
@@ -51,19 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the mark; where ``-p dbtestcase.pytest_plugin`` was written, ask for the summary."""
     config.addinivalue_line(
         "markers",
-        f"{_MARK}(reset_sequences): for one test with a database_fixture(): whether ids start from the same number",
+        f"{MARK}(reset_sequences): for one test with a database_fixture(): whether ids start from the same number",
     )
     if __name__ in config.known_args_namespace.plugins:
         os.environ.setdefault("DBTESTCASE_SUMMARY", "1")
-
-
-_MARK = "dbtestcase"
-_USES_DATABASE = pytest.StashKey[bool]()
-"""Set on a test that uses a fixture of :func:`database_fixture`."""
-
-_OPTIONS = ("reset_sequences",)
-_TEST: pytest.StashKey[DatabaseTest] = pytest.StashKey()
-_ERROR = pytest.StashKey[BaseException]()
 
 
 class DatabaseFixture(Generic[C]):
@@ -83,11 +79,12 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
     :param autouse: whether all tests that see the fixture use it.
     :raises ConfigurationError: ``case`` is something else, or has hooks that nobody would await.
     """
-    from .cases import AsyncLife, Life
+    from ..cases import AsyncLife, Life
 
     lives = _Lives(case, Life)
-    if hasattr(case, "asyncSetUp"):
-        from .cases import AsyncTruncatingDatabaseTest
+    is_async = hasattr(case, "asyncSetUp")
+    if is_async:
+        from ..cases import AsyncTruncatingDatabaseTest
 
         if issubclass(case, AsyncTruncatingDatabaseTest) or _has_async_hooks(case):
             return cast(DatabaseFixture[C], _async_fixture(_Lives(case, AsyncLife), name, autouse))
@@ -95,13 +92,15 @@ def database_fixture(case: type[C], *, name: str | None = None, autouse: bool = 
     # Async cases too: in the sandbox nothing waits for a loop, so one fixture serves every plugin that brings one.
     @pytest.fixture(name=name, autouse=autouse)
     def database(request: pytest.FixtureRequest) -> Iterator[C]:
+        if is_async:
+            refuse_trio(request)
         life = lives.begin_class(request)
-        test = life.begin_test(request.node.nodeid)
+        test = life.begin_test(request.node.nodeid, files=_files_of(request))
         try:
             with _given(test, request):
                 yield test
         finally:
-            life.end_test(request.node.stash.get(_ERROR, None))
+            life.end_test(failure_of(request.node))
 
     return cast(DatabaseFixture[C], database)
 
@@ -115,19 +114,21 @@ def _async_fixture(lives: _Lives[C], name: str | None, autouse: bool) -> Any:
         fixture = pytest_asyncio.fixture
 
     async def database(request: pytest.FixtureRequest) -> AsyncIterator[C]:
+        refuse_trio(request)
+        refuse_another_loop(request)
         life: Any = lives.begin_class(request)
-        test = await life.begin_test(request.node.nodeid)
+        test = await life.begin_test(request.node.nodeid, files=_files_of(request))
         try:
             with _given(test, request):
                 yield test
         finally:
-            await life.end_test(request.node.stash.get(_ERROR, None))
+            await life.end_test(failure_of(request.node))
 
     return fixture(name=name, autouse=autouse)(database)
 
 
 def _has_async_hooks(case: type[DatabaseTest]) -> bool:
-    from .cases import is_ours
+    from ..cases import is_ours
 
     hooks = ("asyncSetUp", "asyncTearDown")
     return any(
@@ -156,7 +157,7 @@ class _Lives(Generic[C]):
             )
         life = self._life_for(request)
         life.refuse_inside_a_test()
-        kept = _kept(request.config)
+        kept = kept_of(request.config)
         if kept.life is not life:
             kept.end()
         of_class = life.case._dbtestcase
@@ -172,7 +173,7 @@ class _Lives(Generic[C]):
     def _life_for(self, request: pytest.FixtureRequest) -> Life[C]:
         plain = self._lives[()].case
         resets_always = plain._dbtestcase.resets_ids and not plain.reset_sequences
-        said = _options_of(request.node, resets_always=resets_always)
+        said = options_of(request.node, resets_always=resets_always)
         changed = (
             {} if resets_always else {name: value for name, value in said.items() if getattr(plain, name) != value}
         )
@@ -186,10 +187,10 @@ class _Lives(Generic[C]):
 @contextmanager
 def _given(test: DatabaseTest, request: pytest.FixtureRequest) -> Iterator[None]:
     """A test runs with the fixture's value."""
-    from .cases import each_example_alone
+    from ..cases import each_example_alone
 
     node = request.node
-    node.stash[_TEST], node.stash[_USES_DATABASE] = test, True
+    node.stash[TEST], node.stash[USES_DATABASE] = test, True
     function = getattr(node, "obj", None)
     if not _is_awaited(function):
         test._dbtestcase.is_awaited = False
@@ -197,7 +198,17 @@ def _given(test: DatabaseTest, request: pytest.FixtureRequest) -> Iterator[None]
         with each_example_alone(function, request.instance, test.rolled_back):
             yield
     finally:
-        del node.stash[_TEST]
+        del node.stash[TEST]
+
+
+def _files_of(request: pytest.FixtureRequest) -> frozenset[str]:
+    """Where a test, its class and the fixtures of ``conftest.py`` are written."""
+    from ..cases import source_files_of
+
+    own = frozenset([str(request.node.path)])
+    if request.cls is not None:
+        own |= source_files_of(request.cls)
+    return own | kept_of(request.config).conftest_files
 
 
 def _is_awaited(function: Any) -> bool:
@@ -206,90 +217,3 @@ def _is_awaited(function: Any) -> bool:
     if getattr(function, "is_hypothesis_test", False):
         function = function.hypothesis.inner_test
     return inspect.iscoroutinefunction(inspect.unwrap(function))
-
-
-class _Kept:
-    """The class that has begun and goes on from test to test; and what pytest says of the tests."""
-
-    def __init__(self) -> None:
-        self.life: Life[Any] | None = None
-
-    def end(self) -> None:
-        life, self.life = self.life, None
-        if life is not None:
-            life.end_class()
-
-    def pytest_sessionfinish(self) -> None:
-        self.end()
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """The statements of a failing test, in a section of its report."""
-        notes: list[str] = []
-        if call.when == "teardown" and call.excinfo is not None and isinstance(call.excinfo.value, DBTestCaseError):
-            notes = list(getattr(call.excinfo.value, "__notes__", ()))
-            call.excinfo.value.__notes__ = []
-        report = yield
-        report.sections.extend(("Database (dbtestcase)", note) for note in notes)
-        test = item.stash.get(_TEST, None)
-        if test is not None and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
-            if call.when != "teardown":
-                item.stash[_ERROR] = call.excinfo.value
-            from .reporting import evidence_once
-
-            for note in evidence_once(call.excinfo.value, test._dbtestcase.evidence):
-                report.sections.append(("Database (dbtestcase)", note))
-        return report
-
-
-def _kept(config: pytest.Config) -> _Kept:
-    name = "dbtestcase-fixtures"
-    found = config.pluginmanager.get_plugin(name)
-    if found is None:
-        found = _Kept()
-        config.pluginmanager.register(found, name)
-    assert isinstance(found, _Kept)
-    return found
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Refuse a mark that nothing heeds."""
-    if item.get_closest_marker(_MARK) is not None and not item.stash.get(_USES_DATABASE, False):
-        raise ConfigurationError(
-            f"{item.nodeid} has the mark {_MARK}, and uses no fixture of database_fixture(): the mark does nothing.",
-            cause="a test that has lost its fixture, or a test case, whose class has attributes for this",
-            remedy="name the fixture among the test's arguments; on a test case write reset_sequences = True",
-        )
-
-
-def _options_of(item: Any, resets_always: bool = False) -> dict[str, bool]:
-    """What the marks of a test say.
-
-    :param resets_always: whether ids start from the same number whatever is written.
-    :raises ConfigurationError: a mark that is misspelt, or would be ignored.
-    """
-    mark = item.get_closest_marker(_MARK)
-    if mark is None:
-        return {}
-    written = (
-        f"@pytest.mark.{_MARK}({', '.join([*map(repr, mark.args), *(f'{n}={v!r}' for n, v in mark.kwargs.items())])})"
-    )
-    unknown = [name for name in mark.kwargs if name not in _OPTIONS]
-    if mark.args or unknown or not mark.kwargs:
-        raise ConfigurationError(
-            f"{item.nodeid} is marked {written}"
-            + (f": {unknown[0]} is no argument of it." if unknown else ": it needs an argument by name."),
-            cause="a misspelling",
-            remedy=f"@pytest.mark.{_MARK}(reset_sequences=True)",
-        )
-    value = mark.kwargs["reset_sequences"]
-    if not isinstance(value, bool) or (resets_always and not value):
-        raise ConfigurationError(
-            f"{item.nodeid} is marked {written}: that cannot be had.",
-            cause="in a committing class ids start from the same number in every test"
-            if isinstance(value, bool)
-            else "a word or a list where yes or no belongs: any word counts as yes",
-            remedy="take the mark away" if isinstance(value, bool) else "True or False",
-        )
-    return {"reset_sequences": value}
