@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from ..reporting import lazily
+
 if TYPE_CHECKING:
-    from .async_migrated import AsyncMigratedDatabaseTest
-    from .async_truncating import AsyncTruncatingDatabaseTest
-    from .asynchronous import AsyncDatabaseTest
+    from .asynchronous import AsyncDatabaseTest, AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest
     from .base import DatabaseTest
+    from .bases import is_ours
     from .life import AsyncLife, Life
-    from .lifecycle import is_ours
     from .migrated import MigratedDatabaseTest, MigrationChecks
     from .nested import each_example_alone
     from .per_class import source_files_of
@@ -35,24 +34,15 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-_LAZY = {
-    "AsyncMigratedDatabaseTest": "dbtestcase.cases.async_migrated",
-    "AsyncTruncatingDatabaseTest": "dbtestcase.cases.async_truncating",
-    "AsyncDatabaseTest": "dbtestcase.cases.asynchronous",
-    "DatabaseTest": "dbtestcase.cases.base",
-    "AsyncLife": "dbtestcase.cases.life",
-    "Life": "dbtestcase.cases.life",
-    "is_ours": "dbtestcase.cases.lifecycle",
-    "MigratedDatabaseTest": "dbtestcase.cases.migrated",
-    "MigrationChecks": "dbtestcase.cases.migrated",
-    "each_example_alone": "dbtestcase.cases.nested",
-    "source_files_of": "dbtestcase.cases.per_class",
-    "close_all": "dbtestcase.cases.scopes",
-    "TruncatingDatabaseTest": "dbtestcase.cases.truncating",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = lazily(
+    __name__,
+    asynchronous="AsyncDatabaseTest AsyncMigratedDatabaseTest AsyncTruncatingDatabaseTest",
+    base="DatabaseTest",
+    bases="is_ours",
+    life="AsyncLife Life",
+    migrated="MigratedDatabaseTest MigrationChecks",
+    nested="each_example_alone",
+    per_class="source_files_of",
+    scopes="close_all",
+    truncating="TruncatingDatabaseTest",
+)

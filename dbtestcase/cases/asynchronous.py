@@ -16,14 +16,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from ..reporting import name_of
-from .async_lives import AsyncClass, AsyncTest
+from .async_lives import (
+    AsyncClass,
+    AsyncCommittingClass,
+    AsyncCommittingTest,
+    AsyncMigratedClass,
+    AsyncMigratedTest,
+    AsyncTest,
+)
 from .attributes import Given
 from .base import DatabaseTest
 from .blocking import run_blocking
 from .life import isolated_async
 from .lifecycle import Lifecycle
+from .migrated import Migrations
+from .truncating import TruncatingDatabaseTest
 
-__all__ = ["AsyncDatabaseTest"]
+__all__ = ["AsyncDatabaseTest", "AsyncMigratedDatabaseTest", "AsyncTruncatingDatabaseTest"]
 
 __unittest = True
 
@@ -97,3 +106,41 @@ class AsyncDatabaseTest(_AsyncLife):
                 await publish("Hello")
                 self.assertEqual(await self.session.scalar(select(func.count()).select_from(Post)), 1)
     """
+
+
+class AsyncMigratedDatabaseTest(Migrations, AsyncDatabaseTest):
+    """:class:`MigratedDatabaseTest` for async tests.
+
+    ``upgrade`` and ``downgrade`` are plain methods here too; the event loop waits for them.  What
+    ``self.session`` holds is not flushed by them: ``await self.session.flush()`` or ``commit()`` before.
+
+    .. code-block:: python
+
+        class RenameTest(AsyncMigratedDatabaseTest):
+            migrations = "alembic.ini"
+
+            async def test_names_are_joined(self):
+                self.downgrade("0008")
+                await self.session.execute(text("INSERT INTO customer (first_name, last_name) VALUES ('Ada', 'Byron')"))
+                self.upgrade("0009")
+                self.assertEqual(await self.session.scalar(text("SELECT full_name FROM customer")), "Ada Byron")
+    """
+
+    _dbtestcase = Lifecycle[AsyncMigratedClass, AsyncMigratedTest](AsyncMigratedClass, AsyncMigratedTest)
+
+
+class AsyncTruncatingDatabaseTest(_AsyncLife, TruncatingDatabaseTest):
+    """:class:`TruncatingDatabaseTest` for async tests: each in its own event loop, with connections of its own.
+
+    .. code-block:: python
+
+        class QueueTest(AsyncTruncatingDatabaseTest):
+            metadata = models.Base.metadata
+            engines = [db.async_engine]
+
+            async def test_two_workers_take_different_jobs(self):
+                jobs = await asyncio.gather(queue.take(), queue.take())
+                self.assertEqual(len(set(jobs)), 2)
+    """
+
+    _dbtestcase = Lifecycle[AsyncCommittingClass, AsyncCommittingTest](AsyncCommittingClass, AsyncCommittingTest)

@@ -23,11 +23,12 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
 from ..data import session_scope
-from ..reporting import FailureEvidence, cleanups_of, forget_class_cleanups, runs_in_a_runner
+from ..reporting import FailureEvidence, cleanups_of, forget_class_cleanups, runs_in_a_runner, together
 from .assertions import QueryAssertions
 from .attributes import Engines, Given, Tables
+from .bases import is_ours
 from .life import isolated
-from .lifecycle import Lifecycle, is_ours
+from .lifecycle import Lifecycle
 from .modules import modules
 from .nested import rolled_back
 from .never_ran import refuse_lost
@@ -124,9 +125,10 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         super().__init_subclass__(**kwargs)
         if is_ours(cls):
             forget_class_cleanups(cls)
-        if not is_ours(cls) and (set_up := watched(cls)) is not None:
+            return
+        if (set_up := watched(cls)) is not None:
             cls.setUpClass = set_up  # type: ignore[method-assign]
-        if not is_ours(cls) and (run := watched_run(cls)) is not None:
+        if (run := watched_run(cls)) is not None:
             cls.run = run  # type: ignore[method-assign]
 
     # -- hooks
@@ -253,10 +255,8 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
                 self._callCleanup(function, *arguments, **keywords)
             except Exception as problem:
                 problems.append(problem)
-        if len(problems) == 1:
-            raise problems[0]
         if problems:
-            raise ExceptionGroup(f"{self.id()}: {len(problems)} cleanups went wrong", problems)
+            raise together(problems, f"{self.id()}: {len(problems)} cleanups went wrong")
         return True
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:

@@ -4,22 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
+from ..backends import Recipe
 from ..data import ClassData, FactoryManager
-from ..errors import NotRunning
+from ..errors import LeakError, NotRunning
 from ..isolation import Isolation
 from ..reporting import SQLLog
+from ..sandbox import classify
 from ..settings import Settings
-from .running import RunningTest
-from .set_up_rows import SetUpRows
 
-__all__ = ["ClassRun", "NoSessionYet"]
+__all__ = ["ClassRun", "NoSessionYet", "RunningClass", "RunningTest", "SetUpRows"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
+
+
+class RunningClass(Protocol):
+    """A class; ``run`` is what it has while it runs."""
+
+    cls: Any
+
+    @property
+    def run(self) -> Any: ...
+
+    def recipe(self) -> Recipe: ...
+
+    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation: ...
+
+    def end(self) -> None: ...
+
+
+class RunningTest(Protocol):
+    """A test."""
+
+    test: Any
+
+    @property
+    def of_class(self) -> RunningClass: ...
+
+    @property
+    def isolation(self) -> Isolation: ...
+
+    @property
+    def source_files(self) -> frozenset[str]: ...
+
+    def evidence(self, error: BaseException) -> Iterator[str]: ...
+
+    def row_session(self) -> Session: ...
+
+    def own_sessions(self) -> list[Session]: ...
+
+    def run_on_session(self, function: Callable[[], Any]) -> Any: ...
+
+    def given(self, name: str) -> Any: ...
 
 
 class ClassRun:
@@ -55,3 +96,44 @@ class NoSessionYet:
             cause="setUpClass() that uses it before super().setUpClass(), or code at import",
             remedy="make rows in setUpTestData(), or call super().setUpClass() first",
         )
+
+
+class SetUpRows:
+    """Notes whether anything is written from the time that class data are made until they are complete.
+
+    :param label: how messages call the class.
+    :param carries: whether the statements of a connection reach the test database.
+    """
+
+    def __init__(self, label: str, carries: Callable[[Connection], bool]) -> None:
+        self._label = label
+        self._carries = carries
+        self._wrote = self._watches = False
+
+    def watch(self) -> None:
+        """Begin, when ``setUpTestData()`` has ended."""
+        self._watches = True
+        event.listen(Engine, "after_cursor_execute", self._note)
+
+    def complete(self) -> None:
+        """Class data are complete."""
+        if self._watches:
+            self._watches = False
+            event.remove(Engine, "after_cursor_execute", self._note)
+
+    def refuse_if_lost(self) -> None:
+        """The class begins again.
+
+        :raises LeakError: what it wrote in ``setUpClass()`` is lost.
+        """
+        if self._wrote:
+            raise LeakError(
+                f"What setUpClass() of {self._label} wrote after super().setUpClass() is lost: the test database had "
+                "to be begun again, and setUpClass() is not called again.",
+                cause="the connection was lost, or an earlier test changed more than rows: see the first error",
+                remedy="write these rows in setUpTestData(), which is called again where the database is",
+            )
+
+    def _note(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
+        if not self._wrote and self._carries(connection) and classify(statement).writes:
+            self._wrote = True

@@ -40,8 +40,7 @@ class CommittingClass(MigratedClass):
         server_url, disposable = self.server_url(settings, engines)
         database = self.open_database(settings, server_url, disposable=disposable, transactional=False)
         url = database.url.set(drivername=server_url.drivername)
-        run = scopes.enter(
-            "run",
+        run = scopes.of_run(
             ("committing", id(database), url.drivername),
             lambda: open_truncating_run(database, url, existing=self.cls.database == "existing"),
         )

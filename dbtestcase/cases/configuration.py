@@ -7,11 +7,9 @@ Checked are the names here, what would never run in :mod:`.never_ran`, and the o
 from __future__ import annotations
 
 import inspect
-import sys
-import sysconfig
 import unittest
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -22,13 +20,9 @@ from sqlalchemy.exc import ArgumentError
 
 from ..data import is_factory
 from ..errors import ConfigurationError
-from .lifecycle import is_ours
-from .spelling import nearest
+from .bases import HOOKS, Bases
 
-__all__ = ["HOOKS", "check_names", "is_foreign", "metadata_in", "settings_of", "users_bases"]
-
-HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
-"""Class methods that the user may write."""
+__all__ = ["check_names", "distance", "metadata_in", "nearest"]
 
 _ELSEWHERE = {
     "migrations": "MigratedDatabaseTest, or TruncatingDatabaseTest",
@@ -37,47 +31,17 @@ _ELSEWHERE = {
     "exclude_from_stairway": "the mixin MigrationChecks",
 }
 
-_ROUTINES = (FunctionType, classmethod, staticmethod, property, type)
 
-
-def settings_of(cls: type) -> set[str]:
-    """The public attributes that may be set on a class, of all of its bases that are ours."""
-    return set(_settings_among(tuple(filter(is_ours, cls.__mro__))))
-
-
-@lru_cache(maxsize=64)
-def _settings_among(ours: tuple[type, ...]) -> frozenset[str]:
-    return frozenset(
-        name
-        for base in ours
-        for name, value in vars(base).items()
-        if not name.startswith("_") and not isinstance(value, _ROUTINES) and not hasattr(value, "__set_name__")
-    )
-
-
-def users_bases(cls: type) -> list[type]:
-    """The class and those of its bases that the user has written."""
-    return [base for base in cls.__mro__ if not is_ours(base) and not is_foreign(base)]
-
-
-def is_foreign(base: type) -> bool:
-    """Whether a class belongs to Python, to another framework or to another distribution."""
-    if any(is_ours(each) for each in base.__mro__):
-        return False
-    return issubclass(base, unittest.TestCase) or _is_installed(base.__module__)
-
-
-def check_names(cls: type, *, given: Collection[str]) -> None:
+def check_names(bases: Bases, *, given: Collection[str]) -> None:
     """Refuse attributes that are nearly ours and none, that belong to another class, or that hide what a test is given.
 
     :param given: the names that the class and its tests are given while they run.
     :raises ConfigurationError: the first one that is found.
     """
-    settings = settings_of(cls)
-    hooks = [name for name in HOOKS if hasattr(cls, name)]
-    own = users_bases(cls)
-    known = _names_of_others(cls)
-    for base in own:
+    settings = bases.settings
+    hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
+    known = {*dir(unittest.IsolatedAsyncioTestCase), *(name for base in bases.foreign for name in vars(base))}
+    for base in bases.users:
         offered = base._dbtestcase.offered if hasattr(base, "_dbtestcase") else ()
         for name, value in list(vars(base).items()):
             if name.startswith(("_", "test")) or name in settings or name in hooks or name in offered:
@@ -86,11 +50,11 @@ def check_names(cls: type, *, given: Collection[str]) -> None:
             if name in given:
                 _refuse_given(where, name, value)
             elif name in known:
-                continue
+                continue  # to override what is another framework's is no slip
             elif name in _ELSEWHERE:
-                _refuse_elsewhere(cls, where, name, value)
+                _refuse_elsewhere(bases, where, name, value)
             else:
-                _refuse_near(base, own, where, name, value, settings=settings, hooks=hooks)
+                _refuse_near(base, bases.users, where, name, value, settings=settings, hooks=hooks)
 
 
 def _refuse_given(where: str, name: str, value: object) -> None:
@@ -113,12 +77,11 @@ def _refuse_given(where: str, name: str, value: object) -> None:
     )
 
 
-def _refuse_elsewhere(cls: type, where: str, name: str, value: object) -> None:
+def _refuse_elsewhere(bases: Bases, where: str, name: str, value: object) -> None:
     if name == "migrations" and not _is_migrations(value):
         return
-    ours = next(base.__name__ for base in cls.__mro__ if is_ours(base))
     raise ConfigurationError(
-        f"{where} is set, but a {ours} has no such attribute: it would be ignored.",
+        f"{where} is set, but a {bases.ours[0].__name__} has no such attribute: it would be ignored.",
         cause=f"`{name}` belongs to {_ELSEWHERE[name]}",
         remedy=f"let the class be one of {_ELSEWHERE[name]}, or take the attribute away",
     )
@@ -220,32 +183,6 @@ def _has_code(function: object) -> bool:
     return isinstance(getattr(function, "__code__", None), CodeType)
 
 
-def _names_of_others(cls: type) -> set[str]:
-    """The attributes that unittest and other frameworks define: to override them is no slip."""
-    found = set(_unittests_names())
-    for base in cls.__mro__:
-        if is_foreign(base):
-            found.update(vars(base))
-    return found
-
-
-@lru_cache(maxsize=1)
-def _unittests_names() -> frozenset[str]:
-    return frozenset(dir(unittest.IsolatedAsyncioTestCase))
-
-
-@lru_cache(maxsize=512)
-def _is_installed(module: str) -> bool:
-    """Whether a module is Python's own or lies among the installed distributions."""
-    if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
-        return True
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return False
-    paths = sysconfig.get_paths()
-    return any(Path(file).is_relative_to(paths[place]) for place in ("purelib", "platlib"))
-
-
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
@@ -294,3 +231,42 @@ def _metadata_remedy(value: Any) -> str:
             if isinstance(getattr(each, "metadata", None), MetaData) and not isinstance(each, Table):
                 return f"write metadata = {value.__name__.rpartition('.')[2]}.{name}.metadata"
     return "write metadata = Base.metadata: a MetaData, a declarative base, a registry, `db`, or a list of them"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the known names that ``name`` is a slip of; ``None`` for a name of its own.
+
+    Case and underscores do not count.  A slip begins with the right letter, and is one edit away, or two from a name of
+    eight letters and more; with the same letters in another order, it may begin with any.
+    """
+    return _nearest(name, tuple(sorted(known)))
+
+
+@cache
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    flat = _flat(name)
+    for meant in known:
+        goal = _flat(meant)
+        if sorted(flat) == sorted(goal):
+            return meant
+        if len(goal) > 3 and flat[:1] == goal[:1] and distance(flat, goal) <= (2 if len(goal) >= 8 else 1):
+            return meant
+    return None
+
+
+def distance(one: str, other: str) -> int:
+    """How many letters are to be put in, taken out, replaced, or swapped with their neighbour."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        two_before, before, row = before, row, [i]
+        for j, goal in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != goal))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == goal:
+                cost = min(cost, two_before[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def _flat(name: str) -> str:
+    return name.replace("_", "").casefold()

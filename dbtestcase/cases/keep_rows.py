@@ -23,18 +23,6 @@ MOST_KEPT = 10
 """How many failures of one process keep their rows."""
 
 
-class _Count:
-    """How many failures of this process have kept their rows."""
-
-    def __init__(self) -> None:
-        self.kept = 0
-
-
-@contextlib.contextmanager
-def _counting() -> Iterator[_Count]:
-    yield _Count()
-
-
 def keep_rows(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
     """Copy what a failing test sees now to a database of its own; call it while the test's rows are still there.
 
@@ -52,8 +40,8 @@ def _keep(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
     kind = database.url.get_backend_name()
     if kind != "postgresql":
         return f"The rows of this test were not kept: DBTESTCASE_KEEP=fail works on PostgreSQL, not on {kind}."
-    count = scopes.enter("run", "failures that kept their rows", _counting)
-    if count.kept >= MOST_KEPT:
+    kept = scopes.of_run("rows that are kept", lambda: contextlib.nullcontext(list[URL]()))
+    if len(kept) >= MOST_KEPT:
         return f"The rows of this test were not kept: {MOST_KEPT} failures of this run have kept theirs."
     copied: list[Kept] = []
 
@@ -62,7 +50,7 @@ def _keep(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
             copied.append(copy_rows(fetcher(connection), target))
 
     url = database.keep(test_id, fill)
-    count.kept += 1
+    kept.append(url)
     hours = of_class.keep_server(run.settings)
     return "\n".join(_note(url, copied[0], hours=hours, password=_password_of(of_class.cls, url)))
 

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from typing import Any, Generic, TypeVar
 
 from ..errors import ConfigurationError, DBTestCaseWarning
-from ..reporting import add_evidence, cleanups_of, name_test
+from ..reporting import add_evidence, cleanups_of, name_test, together
 from .blocking import run_coroutine
 from .lifecycle import lifecycle_of
 from .modules import current
@@ -275,10 +275,8 @@ def _collect(problems: list[Exception], function: Callable[[], Any]) -> None:
 
 
 def _raise(problems: list[Exception], where: str) -> None:
-    if len(problems) == 1:
-        raise problems[0]
     if problems:
-        raise ExceptionGroup(f"{where}: {len(problems)} problems", problems)
+        raise together(problems, f"{where}: {len(problems)} problems")
 
 
 @contextlib.contextmanager

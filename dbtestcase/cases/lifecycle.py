@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["Lifecycle", "is_ours", "lifecycle_of"]
+__all__ = ["Lifecycle", "lifecycle_of"]
 
 C = TypeVar("C", covariant=True)
 T = TypeVar("T", covariant=True)
@@ -63,8 +63,3 @@ def _composed(parts: tuple[type, ...]) -> type:
 def lifecycle_of(case: Any) -> Any:
     """The one of a class or of a test."""
     return getattr(case, NAME)
-
-
-def is_ours(cls: type) -> bool:
-    """Whether a class is one of this library's."""
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -17,7 +17,7 @@ from ..migrations import MigrationRecipe
 from ..settings import read_settings
 from . import scopes
 from .configuration import metadata_in
-from .per_class import ClassLifecycle, defining_class
+from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
 if TYPE_CHECKING:
@@ -46,18 +46,17 @@ class MigratedClass(ClassLifecycle):
                 cause="the attribute was reset",
                 remedy='migrations = "alembic.ini", or use DatabaseTest with `metadata`',
             )
-        owner = defining_class(self.cls, "migrations") if self.overrides("migrations") else self.cls
+        owner = self.bases.owner("migrations") if self.bases.overrides("migrations") else self.cls
         assert owner is not None
         file = getattr(sys.modules[owner.__module__], "__file__", None)
         folder = Path(file).parent if file else None
         source = str(migrations) if isinstance(migrations, (str, Path)) else migrations
         arguments = tuple(x_arguments.items() if isinstance(x_arguments, Mapping) else x_arguments)
 
-        @contextlib.contextmanager
-        def read() -> Iterator[MigrationRecipe]:
-            yield MigrationRecipe(migrations, relative_to=folder, x_arguments=x_arguments)
+        def read() -> contextlib.nullcontext[MigrationRecipe]:
+            return contextlib.nullcontext(MigrationRecipe(migrations, relative_to=folder, x_arguments=x_arguments))
 
-        return scopes.enter("run", ("migrations", source, folder, arguments), read)
+        return scopes.of_run(("migrations", source, folder, arguments), read)
 
 
 class MigratedTest(TestLifecycle):

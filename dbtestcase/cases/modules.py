@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import unittest
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -19,8 +18,8 @@ from ..errors import ConfigurationError
 from ..isolation import Isolation, SandboxIsolation, resolve_engines
 from ..settings import read_settings
 from . import scopes
-from .lifecycle import is_ours
-from .running import RunningClass
+from .bases import is_ours
+from .class_run import RunningClass
 
 __all__ = ["current", "modules"]
 
@@ -145,8 +144,7 @@ class Modules:
                     data.release()
                 isolation.end_module()
 
-        marker = type("_Module", (unittest.TestCase,), {"__module__": module})
-        scopes.enter("module", "outer transaction", opened, test_class=marker)
+        scopes.of_module(module, "outer transaction", opened)
         return isolation
 
 

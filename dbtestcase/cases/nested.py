@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import object_session
 
 from ..data import restore, settle
-from ..reporting import add_evidence
-from .running import RunningTest
+from ..reporting import add_evidence, together
+from .class_run import RunningTest
 
 __all__ = ["each_example_alone", "is_last_example", "rolled_back"]
 
@@ -66,10 +66,8 @@ def rolled_back(life: RunningTest, *, shows: Callable[[], bool] = lambda: True) 
         for problem in problems:
             failure.add_note(f"After it: {type(problem).__name__}: {problem}")
         raise failure
-    if len(problems) == 1:
-        raise problems[0]
     if problems:
-        raise ExceptionGroup(f"{life.test.id()}: a part of it left {len(problems)} problems behind", problems)
+        raise together(problems, f"{life.test.id()}: a part of it left {len(problems)} problems behind")
 
 
 @contextlib.contextmanager

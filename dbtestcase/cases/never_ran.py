@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from ..errors import ConfigurationError
-from .configuration import HOOKS, users_bases
+from .bases import HOOKS, Bases
 
 __all__ = ["check_runnable", "refuse_lost", "refuse_unfinished"]
 
@@ -16,16 +16,16 @@ _SYNC_HOOKS = ("setUp", "tearDown")
 _ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
 
 
-def check_runnable(cls: type, *, asynchronous: bool) -> None:
+def check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     """Refuse tests and hooks that nobody would await or iterate, and hooks that are no class methods.
 
     :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
     :raises ConfigurationError: the first one that is found.
     """
-    for name in dir(cls):
+    for name in dir(bases.cls):
         if name.startswith("test") or name == "runTest":
-            _check_test(cls, name, asynchronous=asynchronous)
-    for base in users_bases(cls):
+            _check_test(bases.cls, name, asynchronous=asynchronous)
+    for base in bases.users:
         for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
             if name in vars(base):
                 _check_hook(base, name, asynchronous=asynchronous)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import unittest
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType
 from typing import Any
 
 from ..errors import ConfigurationError
-from .configuration import HOOKS, is_foreign, settings_of
-from .lifecycle import is_ours
+from .bases import HOOKS, Bases, is_ours
 from .never_ran import refuse_unfinished
 
 __all__ = ["check_bases", "forgotten_set_up", "has_own_set_up", "watched", "watched_run", "watches"]
@@ -21,36 +19,30 @@ _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
 
 
-def check_bases(cls: type, *, given: Collection[str]) -> None:
+def check_bases(bases: Bases, *, given: Collection[str]) -> None:
     """Refuse a class among whose bases something is hidden.
 
     :param given: the names that the class and its tests are given while they run.
     :raises ConfigurationError: ``run()`` or ``setUpClass()`` of a base stands before ours and does not hand on; a base
         after ours brings attributes or hooks that are never seen; a framework's name is one of ours.
     """
-    mro = cls.__mro__
-    first = next(number for number, base in enumerate(mro) if is_ours(base) and issubclass(base, unittest.TestCase))
-    case = mro[first].__name__
-    for base in mro[:first]:
-        _check_handing_on(cls, base, case)
-    for base in filter(_is_anothers, mro):
-        if is_foreign(base):
-            _check_clash(base, given, case)
-    for name in sorted({*settings_of(cls), *HOOKS, *given, *_UNITTESTS}):
-        _check_hidden(cls, name)
+    for base in bases.all[: bases.all.index(bases.case)]:
+        _check_handing_on(bases, base)
+    for base in bases.others:
+        if base in bases.foreign:
+            _check_clash(base, given, bases.case.__name__)
+    for name in sorted({*bases.settings, *HOOKS, *given, *_UNITTESTS}):
+        _check_hidden(bases, name)
 
 
-def _is_anothers(base: type) -> bool:
-    return not is_ours(base) and base.__module__.partition(".")[0] not in ("builtins", "unittest", "typing", "abc")
-
-
-def _check_handing_on(cls: type, base: type, case: str) -> None:
+def _check_handing_on(bases: Bases, base: type) -> None:
+    case, cls = bases.case.__name__, bases.cls
     for name in _CHAINED:
         static = vars(base).get(name)
-        if static is None or getattr(static, "_dbtestcase_passes_on", False) or reaches_super(static, cls):
+        if static is None or getattr(static, "_dbtestcase_passes_on", False) or _reaches_super(static, bases):
             continue
         where = f"{base.__module__}.{base.__qualname__}.{name}()"
-        if not is_foreign(base):
+        if base not in bases.foreign:
             raise ConfigurationError(
                 f"{where} does not call super().{name}(): the tests would run outside of {case}'s transaction.",
                 cause=f"an overridden {name}() that forgot it",
@@ -64,16 +56,16 @@ def _check_handing_on(cls: type, base: type, case: str) -> None:
         )
 
 
-def forgotten_set_up(cls: type) -> ConfigurationError:
+def forgotten_set_up(bases: Bases) -> ConfigurationError:
     """The error for a ``setUpClass()`` that has ended and did not reach ours."""
-    owners = [base for base in cls.__mro__ if "setUpClass" in vars(base) and not is_passing_on(base)]
-    owner = next((base for base in owners if not reaches_super(vars(base)["setUpClass"], cls)), owners[0])
+    owners = [base for base in bases.all if "setUpClass" in vars(base) and not _is_passing_on(base)]
+    owner = next((base for base in owners if not _reaches_super(vars(base)["setUpClass"], bases)), owners[0])
     return ConfigurationError(
         f"{owner.__module__}.{owner.__qualname__}.setUpClass() ran without calling super().setUpClass().",
         cause="an overridden setUpClass() that forgot it",
         remedy="make super().setUpClass() its first line, or move the rows to setUpTestData(), which needs no super()"
-        if not is_foreign(owner)
-        else f"let {owner.__name__} come after the class of dbtestcase among the bases of {cls.__qualname__}",
+        if owner not in bases.foreign
+        else f"let {owner.__name__} come after the class of dbtestcase among the bases of {bases.cls.__qualname__}",
     )
 
 
@@ -87,19 +79,19 @@ def _check_clash(base: type, names: Collection[str], case: str) -> None:
             )
 
 
-def _check_hidden(cls: type, name: str) -> None:
+def _check_hidden(bases: Bases, name: str) -> None:
     """Refuse an attribute of a base where a class of ours, or unittest's, stands before it and has it too."""
-    owners = [base for base in cls.__mro__ if name in vars(base)]
-    if not owners or _is_anothers(owners[0]):
+    owners = [base for base in bases.all if name in vars(base)]
+    if not owners or owners[0] in bases.others:
         return
     # what comes after unittest's own is never asked; what comes after ours is, where ours hands on
     unittests = next((n for n, base in enumerate(owners) if base.__module__.startswith("unittest.")), len(owners))
     hidden = owners[unittests:] if name in _UNITTESTS else owners
-    base = next(filter(_is_anothers, hidden), None)
+    base = next((each for each in hidden if each in bases.others), None)
     if base is None:
         return
     by = owners[unittests] if name in _UNITTESTS else owners[0]
-    first = next(each for each in cls.__mro__ if is_ours(each) and issubclass(each, unittest.TestCase))
+    cls, first = bases.cls, bases.case
     raise ConfigurationError(
         f"{base.__module__}.{base.__qualname__}.{name} is hidden by {by.__name__}.{name}: it would be ignored.",
         cause=f"{base.__qualname__} comes after {first.__name__} among the bases of {cls.__qualname__}",
@@ -205,24 +197,24 @@ def _fail(test: Any, result: Any, where: str) -> None:
     result.addError(test, (type(error), error, error.__traceback__))
 
 
-def is_passing_on(base: type) -> bool:
+def _is_passing_on(base: type) -> bool:
     """Whether the ``setUpClass`` of a class was made by :func:`watched` only to hand on."""
     function = getattr(vars(base).get("setUpClass"), "__func__", None)
     return bool(getattr(function, "_dbtestcase_passes_on", False))
 
 
-def has_own_set_up(cls: type) -> bool:
+def has_own_set_up(bases: Bases) -> bool:
     """Whether somebody has written a ``setUpClass()`` for a class."""
-    return any("setUpClass" in vars(base) and not is_passing_on(base) for base in cls.__mro__ if _is_anothers(base))
+    return any("setUpClass" in vars(base) and not _is_passing_on(base) for base in bases.others)
 
 
-def reaches_super(static: Any, cls: type) -> bool:
+def _reaches_super(static: Any, bases: Bases) -> bool:
     """Whether a method may hand on to the next class: by super(), or by the name of a class that is one of ours."""
     function = inspect.unwrap(getattr(static, "__func__", static))
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         return True  # nothing is known of it
-    ways = {"super"} | {base.__name__ for base in cls.__mro__ if any(is_ours(each) for each in base.__mro__)}
+    ways = {"super"} | bases.on_ours
     pending, names = [code], set[str]()
     while pending:
         code = pending.pop()

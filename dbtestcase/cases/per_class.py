@@ -21,21 +21,19 @@ from ..migrations import commands_led
 from ..reporting import LockWatch, own_class_cleanups, report
 from ..settings import Settings, read_settings
 from . import scopes
-from .class_run import ClassRun, NoSessionYet
+from .bases import Bases
+from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_names, metadata_in
 from .hints import hints
-from .lifecycle import is_ours
 from .modules import current, modules
 from .never_ran import check_runnable, refuse_unfinished
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
-from .run_report import record_run
-from .running import RunningTest
 
 if TYPE_CHECKING:
     from ..migrations import Target
 
-__all__ = ["ClassLifecycle", "defining_class", "source_files_of"]
+__all__ = ["ClassLifecycle", "source_files_of"]
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
@@ -56,6 +54,7 @@ class ClassLifecycle(Provisioning):
 
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
+        self.bases = Bases(cls)
         self._run: ClassRun | None = None
         self._checked = False
         self.offered: set[str] = set()
@@ -82,11 +81,11 @@ class ClassLifecycle(Provisioning):
 
     def base_data(self) -> Callable[[Session], None] | None:
         """The hook that loads reference rows, if the user has one."""
-        return self.cls.load_base_data if self.overrides("load_base_data") else None
+        return self.cls.load_base_data if self.bases.overrides("load_base_data") else None
 
     def initial_schema(self) -> Callable[[Connection], None] | None:
         """The hook that makes what must exist before the tables, if the user has one."""
-        return self.cls.load_initial_schema if self.overrides("load_initial_schema") else None
+        return self.cls.load_initial_schema if self.bases.overrides("load_initial_schema") else None
 
     def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
         """Compose the isolation from the run's things, which are made once."""
@@ -143,8 +142,8 @@ class ClassLifecycle(Provisioning):
         if self._set_ups:
             return
         if self.run is None:
-            raise forgotten_set_up(self.cls)
-        if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.overrides("setUpClass"):
+            raise forgotten_set_up(self.bases)
+        if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.bases.overrides("setUpClass"):
             isolation = self.run.isolation
             if isolation.needs_rebuild:
                 self.run.set_up_rows.complete()
@@ -160,12 +159,12 @@ class ClassLifecycle(Provisioning):
         """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""
         if self.run is not None:
             return
-        scopes.class_started(self.cls)
+        scopes.module_started(self.cls.__module__)
         current.replace(self)
         self.check()
         early_uses.forget()
         settings = read_settings()
-        record_run(settings)
+        _record_run(settings)
         recorder = report.recorder()
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
@@ -186,7 +185,7 @@ class ClassLifecycle(Provisioning):
             self._watch(run)
             self._bind_factories(run)
             self._load_data(run)
-            if has_own_set_up(self.cls):
+            if has_own_set_up(self.bases):
                 run.stack.callback(run.set_up_rows.complete)
                 run.set_up_rows.watch()
         except BaseException:
@@ -270,11 +269,6 @@ class ClassLifecycle(Provisioning):
             run.session = Session(run.isolation.own_engine, expire_on_commit=False)
         return run.session
 
-    def overrides(self, name: str) -> bool:
-        """Whether the user has written a hook."""
-        owner = defining_class(self.cls, name)
-        return owner is not None and not is_ours(owner)
-
     def hints(self, error: BaseException, run: ClassRun) -> Iterator[str]:
         """What may be behind the failure of a test."""
         try:
@@ -305,9 +299,9 @@ class ClassLifecycle(Provisioning):
     def check(self) -> None:
         """Refuse what is misspelt, what would be ignored and what would never run."""
         if not self._checked:
-            check_bases(self.cls, given=self.given)
-            check_names(self.cls, given=self.given)
-            check_runnable(self.cls, asynchronous=self.asynchronous)
+            check_bases(self.bases, given=self.given)
+            check_names(self.bases, given=self.given)
+            check_runnable(self.bases, asynchronous=self.asynchronous)
             self._check_scope()
             self._checked = True
 
@@ -325,7 +319,7 @@ class ClassLifecycle(Provisioning):
                 cause="a word or a list where yes or no belongs: any word counts as yes",
                 remedy="True or False (the default)",
             )
-        if cls.transaction_scope == "test" and self.overrides("setUpTestData"):
+        if cls.transaction_scope == "test" and self.bases.overrides("setUpTestData"):
             raise ConfigurationError(
                 f'{cls.__qualname__} has a setUpTestData, but its transaction_scope is "test".',
                 cause="each test has an outer transaction of its own there, so rows cannot outlive a test",
@@ -369,7 +363,7 @@ class ClassLifecycle(Provisioning):
             run.factories = FactoryManager(self.factory_session, factories, run=self.run_factory)
 
     def _load_data(self, run: ClassRun) -> None:
-        if self.overrides("setUpTestData"):
+        if self.bases.overrides("setUpTestData"):
             refuse_unfinished(self.cls.setUpTestData(), f"{self.cls.__qualname__}.setUpTestData()")
             if run.session is not None:
                 run.session.commit()
@@ -386,7 +380,7 @@ class ClassLifecycle(Provisioning):
     def _capture_data(self, run: ClassRun) -> None:
         """Let each test get the instances that were made for the class fresh."""
         session = run.session
-        if session is None and not self.overrides("setUpTestData"):
+        if session is None and not self.bases.overrides("setUpTestData"):
             return
         with session or Session(run.isolation.own_engine, expire_on_commit=False) as session:
             session.commit()
@@ -409,11 +403,6 @@ class ClassLifecycle(Provisioning):
             raise
 
 
-def defining_class(cls: type, name: str) -> type | None:
-    """The class that defines an attribute."""
-    return next((base for base in cls.__mro__ if name in base.__dict__), None)
-
-
 @functools.lru_cache(maxsize=512)
 def source_files_of(cls: Any) -> frozenset[str]:
     """Where a class and its bases outside of this library are written."""
@@ -423,3 +412,12 @@ def source_files_of(cls: Any) -> frozenset[str]:
             with contextlib.suppress(TypeError, OSError):
                 files.add(inspect.getfile(base))
     return frozenset(files)
+
+
+def _record_run(settings: Settings) -> None:
+    """Record what this process does, if the settings ask for a report or a summary; does nothing a second time."""
+    if settings.report or settings.summary:
+        scopes.of_run(
+            "report",  # the first thing of the run, and so the last that ends
+            lambda: report.reporting(settings.report, scopes.worker_name(), summarize=settings.summary),
+        )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError, DBTestCaseError, NotRunning
 from ..isolation import Isolation
-from ..reporting import call_site_of, report
+from ..reporting import call_site_of, report, together
 from .class_run import ClassRun
 from .keep_rows import keep_rows
 from .modules import modules
@@ -245,10 +245,8 @@ class TestLifecycle:
             self.close_own()
             if run.data is not None:
                 run.data.forget(self.test)
-        if len(problems) == 1:
-            raise problems[0]
         if problems:
-            raise ExceptionGroup(f"{self.test.id()} left {len(problems)} problems behind", problems)
+            raise together(problems, f"{self.test.id()} left {len(problems)} problems behind")
 
     def _report(self, run: ClassRun, ended: float) -> None:
         recorder = report.recorder()

@@ -107,7 +107,7 @@ class Provisioning:
                 transactional=transactional,
             )
 
-        failed = scopes.enter("run", "databases that could not be made", _failures)
+        failed = scopes.failures()
         if key in failed:
             raise DatabaseError(
                 f"The database of {self.cls.__qualname__} was not made: it failed for a class before this one.",
@@ -118,7 +118,7 @@ class Provisioning:
             if self.cls.database == "existing":
                 return self.existing_use(server_url).take(key, make)
             # one database serves the sandboxed and the committing classes: neither leaves anything in it
-            database = scopes.enter("run", key[:-1], make)
+            database = scopes.of_run(key[:-1], make)
         except Exception as error:
             if hint := extension_hint(error):
                 error.add_note(hint)
@@ -132,7 +132,7 @@ class Provisioning:
 
     def existing_use(self, server_url: URL) -> ExistingUse:
         """The use that this process makes of an existing database."""
-        return scopes.enter("run", ("existing_use", str(server_url)), ExistingUse)
+        return scopes.of_run(("existing_use", str(server_url)), ExistingUse)
 
     def enter_on(
         self,
@@ -145,7 +145,7 @@ class Provisioning:
         if self.cls.database == "existing":
             made: _T = self.existing_use(server_url).enter(key, factory)
             return made
-        return scopes.enter("run", (*key, id(database)), factory)
+        return scopes.of_run((*key, id(database)), factory)
 
     def keep_server(self, settings: Settings) -> int:
         """Let the disposable server go on after the run, because rows are kept on it.
@@ -160,7 +160,7 @@ class Provisioning:
 
     def server(self, settings: Settings, kind: str) -> Server:
         """The disposable server of this process."""
-        return scopes.enter("run", ("server", kind), lambda: self._server_of_run(settings, kind))
+        return scopes.of_run(("server", kind), lambda: self._server_of_run(settings, kind))
 
     @contextlib.contextmanager
     def _server_of_run(self, settings: Settings, kind: str) -> Iterator[Server]:
@@ -174,11 +174,6 @@ class Provisioning:
             yield server
         finally:
             server.close(wait=not scopes.process_ends())
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[dict[Hashable, Exception]]:
-    yield {}
 
 
 def _kind(name: str) -> str:

@@ -1,9 +1,8 @@
-"""Things that live for a run, a module or a class, closed exactly once under every runner.
+"""Things that live for a run or a module, closed exactly once under every runner.
 
 No runner's hooks can be relied upon alone: pytest never runs module cleanups, the worker processes of nose2 and
 unittest-parallel leave without ``atexit``, and a fork after the import carries the parent's things along.  So:
 
-- a class's things end by its class cleanups;
 - a module's things end by its module cleanup, *or* with the first class of another module, *or* with the process;
 - a run's things end with the process (``multiprocessing.util.Finalize`` and ``atexit``, whichever comes first);
 - and everything belongs to the process that made it: what was inherited through a fork is neither used nor closed.
@@ -21,14 +20,13 @@ import threading
 import unittest
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from dbtestcase.errors import ConfigurationError, ServerError
+from ..errors import ServerError
 
-__all__ = ["class_started", "close_all", "enter", "live", "process_ends", "worker_name"]
+__all__ = ["close_all", "failures", "module_started", "of_module", "of_run", "process_ends", "worker_name"]
 
 T = TypeVar("T")
-ScopeName = Literal["run", "module", "class"]
 
 
 class _Scope:
@@ -36,7 +34,7 @@ class _Scope:
 
     def __init__(self) -> None:
         self.values: dict[Hashable, Any] = {}
-        self.failures: dict[Hashable, ServerError] = {}
+        self.failures: dict[Hashable, Exception] = {}
         self.stack = ExitStack()
 
     def enter(self, key: Hashable, factory: Callable[[], AbstractContextManager[T]]) -> T:
@@ -48,7 +46,7 @@ class _Scope:
                 manager = factory()
                 self.values[key] = manager.__enter__()
             except ServerError as error:
-                self.failures[key] = error  # what does not start is tried once: every class would wait for it again
+                self.failures[key] = error
                 raise
             # not enter_context: the failure of one is no exception inside the others
             self.stack.callback(manager.__exit__, None, None, None)
@@ -76,54 +74,38 @@ class Scopes:
         self._run = _Scope()
         self._module = _Scope()
         self._module_name: str | None = None
-        self._classes: dict[type[unittest.TestCase], _Scope] = {}
         self.ends = False
 
-    def enter(
-        self,
-        scope: ScopeName,
-        key: Hashable,
-        factory: Callable[[], AbstractContextManager[T]],
-        *,
-        test_class: type[unittest.TestCase] | None = None,
-    ) -> T:
+    def of_run(self, key: Hashable, factory: Callable[[], AbstractContextManager[T]]) -> T:
+        """Return the thing of the run that ``key`` names; on first use it is made, and closed when the run ends.
+
+        :param factory: makes a context manager; its ``__exit__`` is called once, in the process that made it.
+        :raises ServerError: it could not be made; it is not tried a second time.
+        """
         with self._lock:
             self._own()
-            if scope == "run":
-                return self._run.enter(key, factory)
-            if scope == "module":
-                if test_class is not None:
-                    self.class_started(test_class)
-                if not self._module.values:
-                    unittest.addModuleCleanup(self.close_module, os.getpid())
-                return self._module.enter(key, factory)
-            if test_class is None:
-                raise ConfigurationError(
-                    f"A thing of scope 'class' was asked for without a class (key: {key!r}).",
-                    cause="test_class= was left out.",
-                    remedy="pass the test class.",
-                )
-            return self._class_scope(test_class).enter(key, factory)
+            return self._run.enter(key, factory)
 
-    def _class_scope(self, test_class: type[unittest.TestCase]) -> _Scope:
-        if test_class not in self._classes:
-            scope = self._classes[test_class] = _Scope()
-            pid = os.getpid()
+    def of_module(self, module: str, key: Hashable, factory: Callable[[], AbstractContextManager[T]]) -> T:
+        """The same for a module, which runs now."""
+        with self._lock:
+            self.module_started(module)
+            if not self._module.values:
+                unittest.addModuleCleanup(self.close_module, os.getpid())
+            return self._module.enter(key, factory)
 
-            def close() -> None:
-                # a runner that forks in the middle of a class runs the class's cleanups in both processes
-                if pid == os.getpid() and self._classes.get(test_class) is scope:
-                    del self._classes[test_class]
-                    scope.close()
-
-            test_class.addClassCleanup(close)
-        return self._classes[test_class]
-
-    def class_started(self, test_class: type[unittest.TestCase]) -> None:
+    def failures(self) -> dict[Hashable, Exception]:
+        """What is tried once a run, and could not be made: every class would wait for it again."""
         with self._lock:
             self._own()
-            if test_class.__module__ != self._module_name:
-                self._module_name = test_class.__module__
+            return self._run.failures
+
+    def module_started(self, name: str) -> None:
+        """Say which module runs: where it is another one, the things of the module before are closed."""
+        with self._lock:
+            self._own()
+            if name != self._module_name:
+                self._module_name = name
                 self._module.close()
 
     def close_module(self, pid: int) -> None:
@@ -132,20 +114,14 @@ class Scopes:
                 self._module_name = None
                 self._module.close()
 
-    def live(self) -> list[Any]:
-        with self._lock:
-            return [*self._run.values.values()] if self._pid == os.getpid() else []
-
     def close_all(self) -> None:
+        """Close everything that this process made: the module, then the run, each in reverse order."""
         with self._lock:
             if self._pid != os.getpid():
                 return
             with contextlib.ExitStack() as everything:  # runs in reverse, whatever raises
                 everything.callback(self._run.close)
                 everything.callback(self._module.close)
-                classes, self._classes = self._classes, {}
-                for scope in classes.values():
-                    everything.callback(scope.close)
                 self._module_name = None
 
     def close_at_end(self) -> None:
@@ -169,9 +145,6 @@ class Scopes:
     def _forget(self) -> None:
         self._run.forget()
         self._module.forget()
-        for scope in self._classes.values():
-            scope.forget()
-        self._classes = {}
         self._module_name = None
 
     def forked(self) -> None:
@@ -183,37 +156,8 @@ _scopes = Scopes()
 os.register_at_fork(after_in_child=_scopes.forked)
 
 
-def enter(
-    scope: ScopeName,
-    key: Hashable,
-    factory: Callable[[], AbstractContextManager[T]],
-    *,
-    test_class: type[unittest.TestCase] | None = None,
-) -> T:
-    """Return the thing that ``key`` names in ``scope``; on first use it is made, and closed when the scope ends.
-
-    :param scope: ``"run"``, ``"module"`` or ``"class"``.
-    :param key: names the thing within its scope.
-    :param factory: makes a context manager; its ``__exit__`` is called once, in the process that made it.
-    :param test_class: the class that asks; needed for ``"class"``, and for ``"module"`` it says which module runs.
-    :raises ConfigurationError: ``"class"`` without ``test_class``.
-    """
-    return _scopes.enter(scope, key, factory, test_class=test_class)
-
-
-def class_started(test_class: type[unittest.TestCase]) -> None:
-    """Say that a class begins: where it belongs to another module, the things of the module before are closed."""
-    _scopes.class_started(test_class)
-
-
-def live() -> list[Any]:
-    """Return what this process holds for the run, in the order in which it was made; for reports."""
-    return _scopes.live()
-
-
-def close_all() -> None:
-    """Close everything that this process made: classes, then the module, then the run, each in reverse order."""
-    _scopes.close_all()
+of_run, of_module, failures = _scopes.of_run, _scopes.of_module, _scopes.failures
+module_started, close_all = _scopes.module_started, _scopes.close_all
 
 
 def process_ends() -> bool:

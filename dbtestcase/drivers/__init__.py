@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
@@ -19,6 +16,7 @@ from .endpoints import (
 )
 from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
 from .late_imports import when_imported
+from .mysql.watching import watch_session
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
@@ -35,9 +33,6 @@ from .sqlalchemy_internals import (
     set_creator,
 )
 from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, open_wire, register
-
-if TYPE_CHECKING:
-    from .mysql.watching import watch_session
 
 __all__ = [
     "KEEPALIVES",
@@ -79,14 +74,3 @@ __all__ = [
     "watching",
     "when_imported",
 ]
-
-# Loaded when first asked for: not every run needs them.
-_LAZY = {
-    "watch_session": "dbtestcase.drivers.mysql.watching",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from ..reporting import lazily
 from .early_uses import early_uses
 from .engines import resolve_engines, sync_engine_of
 from .interface import Isolation
@@ -28,14 +28,8 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-_LAZY = {
-    "CleanedRecipe": "dbtestcase.isolation.truncating_run",
-    "TruncatingIsolation": "dbtestcase.isolation.truncation",
-    "open_truncating_run": "dbtestcase.isolation.truncating_run",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = lazily(
+    __name__,
+    truncating_run="CleanedRecipe open_truncating_run",
+    truncation="TruncatingIsolation",
+)

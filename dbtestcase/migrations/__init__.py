@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from ..reporting import lazily
 from .commands import commands_led
 from .recipe import MigrationRecipe
 
@@ -29,18 +29,12 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-_LAZY = {
-    "Config": "dbtestcase.migrations.environment",
-    "compare_models": "dbtestcase.migrations.compare",
-    "stray_heads": "dbtestcase.migrations.heads",
-    "Project": "dbtestcase.migrations.project",
-    "Target": "dbtestcase.migrations.redirect",
-    "round_trip": "dbtestcase.migrations.walk",
-    "stairway": "dbtestcase.migrations.walk",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = lazily(
+    __name__,
+    compare="compare_models",
+    environment="Config",
+    heads="stray_heads",
+    project="Project",
+    redirect="Target",
+    walk="round_trip stairway",
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 from unittest import TestCase
@@ -21,7 +21,7 @@ from .queries import Query, Recording, recording
 
 __unittest = True
 
-__all__ = ["FailureEvidence", "SQLLog", "add_evidence", "adding_evidence", "evidence_once"]
+__all__ = ["FailureEvidence", "SQLLog", "add_evidence", "adding_evidence", "evidence_once", "together"]
 
 _SHOWN = 50  # statements of a failing test; the last ones are nearest to the failure
 _ROUND = 4  # different statements that a loop may send in each round
@@ -132,6 +132,11 @@ def evidence_once(error: BaseException, evidence: Callable[[BaseException], Iter
     if not _is_signal(error) and not getattr(error, "_dbtestcase_evidence", False):
         error._dbtestcase_evidence = True  # type: ignore[attr-defined]
         yield from filter(None, evidence(error))
+
+
+def together(problems: Sequence[Exception], message: str) -> Exception:
+    """What is to be raised for all that went wrong at an end: one thing as it is, several as a group."""
+    return problems[0] if len(problems) == 1 else ExceptionGroup(message, problems)
 
 
 class FailureEvidence(TestCase):

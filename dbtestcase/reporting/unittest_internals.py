@@ -9,7 +9,7 @@ import platform
 import unittest
 from typing import Any
 
-from .internals import require_internals
+from .imports import require_internals
 
 __all__ = [
     "CALLS",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from ..reporting import lazily
 from .disposable import disposable_server, register
 from .folders import private_folder
 from .interface import Server
@@ -33,15 +33,10 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-_LAZY = {
-    "examine": "dbtestcase.server.doctor",
-    "prepare_cache": "dbtestcase.server.prepare",
-    "prune_machine": "dbtestcase.server.prune",
-    "keep_running": "dbtestcase.server.serve",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = lazily(
+    __name__,
+    doctor="examine",
+    prepare="prepare_cache",
+    prune="prune_machine",
+    serve="keep_running",
+)

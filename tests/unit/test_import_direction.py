@@ -71,6 +71,10 @@ def imports(path: Path) -> Iterator[Import]:
             for alias in node.names:  # from .x import y: y may be a module itself
                 inner = f"{source}.{alias.name}"
                 yield Import(inner if inner in MODULES else source, alias.name, node.lineno)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazily":
+            for keyword in node.keywords:
+                inner = f"{package}.{keyword.arg}"
+                yield from (Import(inner, name, node.lineno) for name in ast.literal_eval(keyword.value).split())
         elif isinstance(node, ast.Constant) and node.value in MODULES - {"dbtestcase"}:  # for importlib
             yield Import(node.value, "", node.lineno)
 

@@ -14,8 +14,8 @@ from sqlalchemy.orm import declarative_base, registry, sessionmaker
 
 import dbtestcase
 from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, MigratedDatabaseTest, TruncatingDatabaseTest
-from dbtestcase.cases.configuration import HOOKS, metadata_in, settings_of
-from dbtestcase.cases.spelling import distance, nearest
+from dbtestcase.cases.bases import HOOKS, Bases
+from dbtestcase.cases.configuration import distance, metadata_in, nearest
 from dbtestcase.isolation.engines import resolve_engines
 
 ENGINE = create_engine("sqlite://")
@@ -165,7 +165,7 @@ class NamesTest(Checks):
         self.assertAccepted(made(TruncatingDatabaseTest, migrations="alembic.ini"))
 
     def test_every_public_attribute_and_hook_is_known(self) -> None:
-        known = settings_of(MigratedDatabaseTest) | settings_of(dbtestcase.MigrationChecks)
+        known = Bases(MigratedDatabaseTest).settings | Bases(dbtestcase.MigrationChecks).settings
         self.assertLessEqual({"url", "database", "metadata", "engines", "factories", "migrations"}, known)
         self.assertLessEqual({"transaction_scope", "reset_sequences", "exclude_from_comparison"}, known)
         for hook in HOOKS:

@@ -1,12 +1,29 @@
-"""What is used of a library beyond its public interface is looked for where it is imported, not where it is missed."""
+"""Imports with a condition: what is loaded when it is asked for, and what a library must have to be imported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
 
 from ..errors import ConfigurationError
 
-__all__ = ["require_internals"]
+__all__ = ["lazily", "require_internals"]
+
+
+def lazily(door: str, **names: str) -> Callable[[str], object]:
+    """The ``__getattr__`` of a folder's door, for what not every run needs.
+
+    :param door: the folder, as a module's name.
+    :param names: by module of the folder, what it has.
+    """
+    modules = {name: f"{door}.{module}" for module, several in names.items() for name in several.split()}
+
+    def load(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {door!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    return load
 
 
 def require_internals(library: str, needed: Iterable[tuple[object, Iterable[str]]], remedy: str) -> None:

@@ -1,0 +1,91 @@
+"""The bases of a test class, told apart: those of this library, the user's, and those of others."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import unittest
+from functools import lru_cache
+from pathlib import Path
+from types import FunctionType
+
+__all__ = ["HOOKS", "Bases", "is_ours"]
+
+HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
+"""Class methods that the user may write."""
+
+_ROUTINES = (FunctionType, classmethod, staticmethod, property, type)
+
+
+class Bases:
+    """The bases of a class, itself among them, in their order.
+
+    :param cls: the test class.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.all = cls.__mro__
+        self.ours = tuple(filter(is_ours, self.all))
+        built_on_ours = [base for base in self.all if any(map(is_ours, base.__mro__))]
+        self.foreign = [base for base in self.all if base not in built_on_ours and _is_foreign(base)]
+        """Python's, another framework's or another distribution's."""
+        self.users = [base for base in self.all if base not in self.ours and base not in self.foreign]
+        self.others = [
+            base
+            for base in self.all
+            if base not in self.ours
+            and base.__module__.partition(".")[0] not in ("builtins", "unittest", "typing", "abc")
+        ]
+        """All but ours and Python's."""
+        self.on_ours = {base.__name__ for base in built_on_ours}
+
+    @property
+    def case(self) -> type:
+        """The first of our test cases."""
+        return next(base for base in self.ours if issubclass(base, unittest.TestCase))
+
+    @property
+    def settings(self) -> set[str]:
+        """The public attributes that may be set on the class."""
+        return set(_settings_among(self.ours))
+
+    def owner(self, name: str) -> type | None:
+        """The class that defines an attribute."""
+        return next((base for base in self.all if name in vars(base)), None)
+
+    def overrides(self, name: str) -> bool:
+        """Whether the user has written an attribute of ours."""
+        owner = self.owner(name)
+        return owner is not None and owner not in self.ours
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is one of this library's."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+@lru_cache(maxsize=64)
+def _settings_among(ours: tuple[type, ...]) -> frozenset[str]:
+    return frozenset(
+        name
+        for base in ours
+        for name, value in vars(base).items()
+        if not name.startswith("_") and not isinstance(value, _ROUTINES) and not hasattr(value, "__set_name__")
+    )
+
+
+def _is_foreign(base: type) -> bool:
+    return issubclass(base, unittest.TestCase) or _is_installed(base.__module__)
+
+
+@lru_cache(maxsize=512)
+def _is_installed(module: str) -> bool:
+    """Whether a module is Python's own or lies among the installed distributions."""
+    if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return False
+    paths = sysconfig.get_paths()
+    return any(Path(file).is_relative_to(paths[place]) for place in ("purelib", "platlib"))
