@@ -41,12 +41,9 @@ class Cleaner(ABC):
     ) -> Report:
         """Put back what was changed since the last cleaning; first end the connections that stand in its way.
 
-        Never waits long: who holds a lock that it needs is ended.
-
         :param expected: the server's pids of connections that may stay open as long as they are idle (those in pools).
         :param lasting: those of connections that were there before the test: they may hold advisory locks as well.
         :param opened: where the connections of this process were opened, by the server's pid.
-        :param look: how closely sequences are looked at.
         :raises CleaningError: not everything could be put back.
         """
 
@@ -66,10 +63,7 @@ class Cleaner(ABC):
         """The other connections to the database."""
 
     def left(self, opened: Mapping[int, Opened]) -> list[Session]:
-        """Those of these connections of ours that can be rolled back on this side, as their server sees them.
-
-        The others are left to :meth:`clean`.
-        """
+        """Those of these connections of ours that can be rolled back on this side; :meth:`clean` ends the others."""
         return []
 
     def server_changes(self, named_in: str | None) -> tuple[str, ...]:

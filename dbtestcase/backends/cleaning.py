@@ -38,12 +38,7 @@ __all__ = [
 
 
 def install(url: URL) -> None:
-    """Make the bookkeeping in the database at ``url``, whose rows of this moment are the ones to put back.
-
-    Where it is a template, its clones carry the bookkeeping with them.  A second call takes the rows anew.
-
-    :raises CleaningError: the server or the role allows no way of cleaning.
-    """
+    """Make the bookkeeping in the database at ``url``, or its template, whose rows of now are those to put back."""
     cleaning_for(url).install(url)
 
 
@@ -53,11 +48,7 @@ def uninstall(url: URL) -> None:
 
 
 def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
-    """A cleaner for the database at ``url``; where :func:`install` has not run there, it runs now.
-
-    :param database: what can put the whole database back, for a test that changed the schema itself.
-    :raises CleaningError: the server or the role allows no way of cleaning.
-    """
+    """A cleaner for the database; ``database`` can put it back whole, where a test has changed the schema itself."""
     return cleaning_for(url).connect(url, database)
 
 

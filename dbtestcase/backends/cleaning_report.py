@@ -30,12 +30,7 @@ class Look(IntEnum):
 
 @dataclass(frozen=True)
 class Opened:
-    """Where a connection of this process was opened.
-
-    :param where: ``file:line`` (or anything that helps a person to find it).
-    :param thread: the identity of the thread that uses it; ``None`` when it is not in use.
-    :param connection: the driver's connection, where only this process can end it (SQLite).
-    """
+    """Where (``file:line``) a connection was opened, and by which thread; the driver's where only we can end it."""
 
     where: str
     thread: int | None = None
@@ -124,11 +119,7 @@ class Report:
 
 
 def in_the_way(sessions: Iterable[Session], expected: Collection[int], lasting: Collection[int]) -> list[Session]:
-    """The sessions that have to be ended before the cleaning.
-
-    One that waits in a pool is expected and may stay, unless it holds a lock that would bother the next test; one that
-    was there before the test may keep it; any other was left behind.
-    """
+    """The sessions to be ended before the cleaning: those left behind, and those with a lock that would stay."""
     return [s for s in sessions if s.busy or (s.pid not in lasting and (s.advisory or s.pid not in expected))]
 
 

@@ -67,10 +67,8 @@ test_database.__test__ = False  # type: ignore[attr-defined]  # its name makes r
 
 
 def prune(server_url: URL, *, templates: bool = True, dry: bool = False) -> list[str]:
-    """Drop the databases that dead runs left on a server, those with the rows of failing tests, and our templates.
+    """Drop what dead runs left on a server, the rows of failing tests and our templates; the names of what was dropped.
 
     :param dry: only say what would be dropped.
-    :returns: the names of what was dropped, sorted.
-    :raises ServerUnreachable: nobody answers at the URL, or the role is refused.
     """
     return backend_for(server_url).prune(server_url, templates=templates, dry=dry)

@@ -60,10 +60,8 @@ _CREATING = ("before_create", "after_create")
 
 
 def digest_of(metadata: MetaData, dialect: str) -> str:
-    """A hex digest of everything that ``metadata.create_all()`` makes: schemas, sequences, types, tables, constraints,
-    indexes, comments, and what the ``before_create`` and ``after_create`` listeners do.
+    """A hex digest of all that ``create_all()`` makes: schemas, types, tables, comments, and what its listeners do.
 
-    :param dialect: the name of the dialect to compile for.
     :raises SchemaError: a table cannot be compiled; the message names it.
     """
     _additions.watch()

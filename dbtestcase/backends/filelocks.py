@@ -14,22 +14,14 @@ _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file that is made for the purpose.
-
-    :param path: the file; its folder must be there.
-    """
+    """An exclusive lock on a file that is made for the purpose."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = -1
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock.
-
-        :param wait: whether to wait for another process that holds it, without a limit.
-        :returns: ``False`` where another holds it and ``wait`` is false.
-        :raises OSError: the file cannot be made.
-        """
+        """Take the lock; whether it was had, without waiting for another process that holds it."""
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

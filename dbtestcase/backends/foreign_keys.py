@@ -8,12 +8,7 @@ __all__ = ["filling_order", "with_referrers"]
 
 
 def with_referrers(touched: Iterable[int], references: Mapping[int, Collection[int]]) -> set[int]:
-    """``touched`` and every table that refers to one of them, directly or not.
-
-    Emptying a table removes, or is refused for, the rows that refer to it: so those are put back as well.
-
-    :param references: the tables that each table refers to.
-    """
+    """The tables and all that refer to them, however far: emptying one removes, or is refused for, the rows that do."""
     found = set(touched)
     pending = list(found)
     while pending:

@@ -18,13 +18,10 @@ def named_like_a_test(name: str) -> bool:
 
 
 def check_safe(shown: str, name: str, *, relations: list[str], marked: bool) -> None:
-    """Refuse a database that may hold somebody's data.
+    """Refuse a database that is neither empty nor marked as ours nor named like a test database.
 
     :param shown: the URL as it may be shown, without its password.
-    :param name: the database's name (of a SQLite file its name without folder and suffix).
-    :param relations: the names of the tables and views that are in it.
-    :param marked: whether it carries our mark.
-    :raises UnsafeDatabase: it is neither empty nor marked nor named like a test database.
+    :raises UnsafeDatabase: it may hold somebody's data.
     """
     if not relations or marked or named_like_a_test(name):
         return

@@ -19,7 +19,6 @@ __all__ = ["build_initial_schema", "load_base_data", "run_initial_schema"]
 def run_initial_schema(hook: Callable[[Connection], object] | None, connection: Connection, label: str) -> None:
     """Call the hook, if there is one, in the transaction of the connection.
 
-    :param label: what is being made, for messages.
     :raises ConfigurationError: it is asynchronous.
     """
     if hook is None:

@@ -49,10 +49,7 @@ class Database(ABC):
         return self.url.database or ""
 
     def create_in(self, connection: Connection) -> None:
-        """Make the tables inside the transaction of ``connection``, which must be rolled back.
-
-        To be called once where :attr:`built` is ``False``.
-        """
+        """Make the tables, where :attr:`built` is false, in the transaction of ``connection``, which is rolled back."""
         raise ConfigurationError(
             f"The tables of {self.name!r} are there already; they are not to be made in a transaction.",
             remedy="call Database.create_in() only where Database.built is False.",
@@ -63,24 +60,16 @@ class Database(ABC):
         """Put the database back as it was made: dropped and made again, with the same name."""
 
     def renew_lease(self) -> bool:
-        """Take the lease again, between two classes, where it was lost with its connection.
-
-        :returns: whether the database was lost meanwhile and is to be made again with :meth:`reclone`.
-        :raises ServerUnreachable: nobody answers any more.
-        """
+        """Take the lease again where it was lost; whether the database was, too, and needs :meth:`reclone`."""
         return False
 
     def spare(self) -> None:  # noqa: B027  (not every kind of database has one)
         """Close, for now, the connection that holds the lease, while others to the database stand for it."""
 
     def keep(self, test: str, fill: Callable[[URL], None]) -> URL:
-        """Make a database of the same recipe that stays when the run has ended, for the rows of a failing test.
+        """Make a database of the same recipe for the rows of a failing test, which stays until old or pruned; its URL.
 
-        It is dropped by :func:`dbtestcase.backends.prune`, and by a later run when it is old or one of many.
-
-        :param test: the test's id.
         :param fill: is given the new database's URL and writes the rows; where it fails, nothing is kept.
-        :returns: its URL, for psycopg.
         :raises DatabaseError: it cannot be made.
         """
         raise DatabaseError(
@@ -125,10 +114,7 @@ class Backend(ABC):
         """Check, lease and (unless the caller does it in a transaction) rebuild the named database."""
 
     def answer(self, server_url: URL) -> str:
-        """What answers at the URL, such as ``PostgreSQL 17.2, as the role 'ada'``.
-
-        :raises ServerUnreachable: nobody does, or the role is refused.
-        """
+        """What answers at the URL, such as ``PostgreSQL 17.2, as the role 'ada'``."""
         return f"{server_url.get_backend_name()}"
 
     @abstractmethod
@@ -137,10 +123,7 @@ class Backend(ABC):
 
 
 def create_in(recipe: Recipe, connection: Connection) -> None:
-    """``recipe.create_in(connection)``, which not every recipe has.
-
-    :raises ConfigurationError: this one has not.
-    """
+    """``recipe.create_in(connection)``, which not every recipe has."""
     make = getattr(recipe, "create_in", None)
     if make is None:
         raise ConfigurationError(

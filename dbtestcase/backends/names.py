@@ -28,10 +28,7 @@ def library_version() -> str:
 
 
 def database_name(base: str, *, longest: int = 63) -> str:
-    """A new name ``<base>_<host>_<pid>_<random>`` of at most ``longest`` bytes; the base is cut where it must be.
-
-    :param longest: in bytes of UTF-8.
-    """
+    """A new name ``<base>_<host>_<pid>_<random>`` of at most ``longest`` bytes of UTF-8, the base cut if it must be."""
     host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:16] or "host"
     tail = f"_{host}_{os.getpid()}_{secrets.token_hex(4)}"
     return (_cut(base, longest - len(tail)) or "test") + tail
@@ -43,12 +40,7 @@ def is_database_name(name: str) -> bool:
 
 
 def kept_name(base: str, test: str, *, longest: int = 63) -> str:
-    """A new name ``<base>_kept_<test>_<random>`` of at most ``longest`` bytes, for the rows of a failing test.
-
-    It never has the shape of :func:`database_name`, whatever the test is called: its random part is shorter.
-
-    :param test: the test's id; its last part is the test's name.
-    """
+    """A new name ``<base>_kept_<test>_<random>``; its random part is shorter than that of :func:`database_name`."""
     tail = f"_{secrets.token_hex(3)}"
     head = _cut(base, 24) or "test"
     middle = "_kept_" + re.sub(r"\W+", "_", test.rpartition(".")[2]).strip("_").lower()

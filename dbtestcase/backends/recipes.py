@@ -28,8 +28,7 @@ class Recipe(Protocol):
     def build(self, url: URL) -> None:
         """Make the tables and load the reference rows in the empty database at ``url``, committed for real.
 
-        :raises SchemaError: the tables cannot be created.
-        :raises MigrationError: a migration raises.
+        :raises SchemaError: the tables cannot be created (:exc:`MigrationError`: a migration raises).
         """
 
 

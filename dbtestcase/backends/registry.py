@@ -23,11 +23,10 @@ _FOLDERS = {
 
 
 def register(name: str, folder: str) -> None:
-    """Name the package that knows a dialect.
+    """Name the package that knows a dialect (the part of a URL before ``+``).
 
-    :param name: the dialect's name, the part of a URL before ``+``.
-    :param folder: the full name of a package with a module ``databases``, whose ``BACKEND`` is a :class:`Backend`, and
-        perhaps a module ``cleaning``, whose ``BACKEND`` is a :class:`Cleaning`.
+    :param folder: has a module ``databases``, whose ``BACKEND`` is a :class:`Backend`, and perhaps a module
+        ``cleaning``, whose ``BACKEND`` is a :class:`Cleaning`.
     """
     _FOLDERS[name] = folder
 
@@ -38,10 +37,7 @@ def dialects() -> list[str]:
 
 
 def backend_for(url: URL) -> Backend:
-    """What makes the databases of the dialect of ``url``.
-
-    :raises ConfigurationError: there is none.
-    """
+    """What makes the databases of the dialect of ``url``."""
     name = url.get_backend_name()
     if name not in _FOLDERS:
         raise ConfigurationError(
@@ -54,10 +50,7 @@ def backend_for(url: URL) -> Backend:
 
 
 def cleaning_for(url: URL) -> Cleaning:
-    """What cleans the databases of the dialect of ``url``.
-
-    :raises ConfigurationError: nothing does.
-    """
+    """What cleans the databases of the dialect of ``url``."""
     name = url.get_backend_name()
     module = _module(name, "cleaning") if name in _FOLDERS else None
     if module is None:

@@ -24,9 +24,8 @@ __all__ = ["MetadataRecipe"]
 
 
 class MetadataRecipe:
-    """Makes the tables of ``metadata`` and loads the reference rows.
+    """Makes the tables of one ``MetaData`` or several, in this order, and loads the reference rows.
 
-    :param metadata: one ``MetaData`` or several, made in this order.
     :param base_data: called with a ``Session`` once the tables are there; what it adds is committed.
     :param initial_schema: called with a ``Connection`` before the tables are made.
     :param label: a short name for messages; by default the names of the first tables.
@@ -58,10 +57,7 @@ class MetadataRecipe:
         return f"metadata of {', '.join(names[:3]) or 'no tables'}{more}"
 
     def fingerprint(self) -> str:
-        """A hex digest of the compiled DDL, the listeners and the base-data hook (see :mod:`.sources`).
-
-        :raises SchemaError: a table cannot be compiled; the message names it.
-        """
+        """A hex digest of the compiled DDL, the listeners and the base-data hook (see :mod:`.sources`)."""
         parts = [sqlalchemy.__version__, *(digest_of(metadata, self._dialect) for metadata in self.metadata)]
         if self.base_data is not None:
             # Defaults that Python fills in are part of what the base data become.
@@ -72,10 +68,7 @@ class MetadataRecipe:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def build(self, url: URL) -> None:
-        """Make the tables and load the reference rows in the empty database at ``url``, committed for real.
-
-        :raises SchemaError: a table cannot be created; the message names it and the statement.
-        """
+        """Make the tables and load the reference rows in the empty database at ``url``, committed for real."""
         engine = own(patient(sqlalchemy.create_engine(url, poolclass=NullPool)))
         try:
             with engine.connect() as connection:
@@ -88,10 +81,7 @@ class MetadataRecipe:
             engine.dispose()
 
     def create_in(self, connection: Connection) -> None:
-        """The same inside the transaction of ``connection``, which is neither committed nor rolled back.
-
-        :raises SchemaError: a table cannot be created; the message names it and the statement.
-        """
+        """The same inside the transaction of ``connection``, which is neither committed nor rolled back."""
         run_initial_schema(self.initial_schema, connection, self.label)
         self._create_tables(connection)
         load_base_data(self.base_data, connection, self.label)
@@ -112,7 +102,7 @@ _SCHEMAS_ARE_DATABASES = frozenset({"mysql", "mariadb", "sqlite"})
 class _Watch:
     """Sees every DDL element before it is executed: makes the schema that it needs, and remembers it for an error.
 
-    Not a ``before_create`` listener: those of the model make their schemas themselves, at whatever moment they choose.
+    No ``before_create`` listener: those of the model make their schemas themselves, at whatever moment they choose.
     """
 
     def __init__(self, connection: Connection, metadata: MetaData) -> None:

@@ -35,7 +35,6 @@ def names_a_server(url: URL) -> bool:
 def checked_url(given: object, where: str) -> URL:
     """The URL, if a database can be had by it.
 
-    :param given: a string or a ``URL``.
     :param where: where it was written, such as ``BlogTest.url``.
     :raises ConfigurationError: it has no URL's form, or names a dialect or a driver that is not there.
     """

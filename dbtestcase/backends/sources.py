@@ -45,10 +45,7 @@ _SCALARS = (
 
 
 def digest_of(*functions: Callable[..., object]) -> str:
-    """A hex digest of what ``functions`` do; the same in every process of one Python version.
-
-    :param functions: functions, bound methods, class methods, ``functools.partial`` or other callables.
-    """
+    """A hex digest of what functions do (or whatever can be called); the same in every process of a Python version."""
     reader = _Reader()
     for function in functions:
         reader.visit(function)

@@ -18,13 +18,9 @@ __all__ = ["try_url"]
 
 
 def try_url(settings: Settings, say: Callable[[str], object]) -> str | None:
-    """Make a database on the server of ``DBTESTCASE_URL``, and drop it.
+    """Make a database on the server of ``DBTESTCASE_URL``, and drop it, saying each thing in a line.
 
-    :param say: receives a line for each thing.
     :returns: the kind of the disposable server that is asked for instead; ``None`` where the URL names a server.
-    :raises ConfigurationError: the URL, its dialect or its driver cannot be used.
-    :raises ServerUnreachable: nobody answers, or the role is refused.
-    :raises CannotCreateDatabase: the role may not create databases.
     """
     if settings.url is None:
         return "postgresql"

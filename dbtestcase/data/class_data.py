@@ -110,8 +110,6 @@ def capture(test_class: type[T], session: Session, *, session_of: Callable[[T], 
 
     :param session: the class's session: it sees the rows.  Pending changes are flushed.
     :param session_of: gives the running test's session; asked when a test first reads one of the attributes.
-    :returns: for the end of each test, and of the class.
-    :raises sqlalchemy.exc.SQLAlchemyError: the flush, or reading the rows, fails.
     """
     data = ClassData(test_class, session_of)
     freezing = Freezing(session)

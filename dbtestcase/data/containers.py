@@ -151,10 +151,7 @@ def _kind_of(value: object) -> type[_Kind] | None:
 
 
 class Freezing:
-    """Takes values apart, and notes the instances that they hold.
-
-    :param session: sees the instances' rows; flushed if there are any instances.
-    """
+    """Takes values apart, and notes the instances that they hold, whose rows the session sees."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -194,10 +191,7 @@ class Freezing:
 
 
 class Thawing:
-    """What one test was given: the same value for the same thing, however often it is asked for.
-
-    :param session: the copies of stored instances belong to it.
-    """
+    """What one test was given: the same value for the same thing, however often it is asked for."""
 
     def __init__(self, session: Session) -> None:
         self._copies = Copies(session)

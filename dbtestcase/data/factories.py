@@ -163,10 +163,7 @@ class FactoryManager:
 
 
 class ManagedFactory:
-    """A factory whose every method runs with its session bound: ``create()``, ``build()``, ``create_batch()``, …
-
-    A call, ``self.factories.PostFactory(title="Hello")``, is what it is for the factory.
-    """
+    """A factory whose every method runs with its session bound; a call is what it is for the factory."""
 
     def __init__(self, manager: FactoryManager, factory: type) -> None:
         self._manager = manager

@@ -181,10 +181,7 @@ OLDEST = (3, 3)
 
 
 def refuse_old_version() -> None:
-    """Name the version that is there, if it is too old.
-
-    :raises ConfigurationError: it is.
-    """
+    """Name the version that is there, if it is too old."""
     version = str(getattr(sys.modules.get("factory"), "__version__", ""))
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers and numbers < OLDEST:

@@ -63,10 +63,7 @@ class Record:
 
 
 class Snapshot:
-    """The stored state of some instances and of what they are related to.
-
-    :param session: sees the rows; its pending changes are flushed.  Its own instances stay as they are.
-    """
+    """The stored state of some instances and of what they are related to, as the session sees the rows."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -173,10 +170,7 @@ class Snapshot:
 
 
 class Copies:
-    """Instances made from snapshots for one session; held until the session's user is done with them.
-
-    :param session: the copies of stored instances belong to it.
-    """
+    """Instances made from snapshots for one session; held until the session's user is done with them."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

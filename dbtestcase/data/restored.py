@@ -9,10 +9,7 @@ __all__ = ["restore", "settle"]
 
 
 def settle(session: Session) -> list[object]:
-    """Commit what the session holds, so that it outlives a rollback of what comes next.
-
-    :returns: its instances, for :func:`restore`; none of them is expired.
-    """
+    """Commit what the session holds, to outlive a rollback of what comes next; its instances, for :func:`restore`."""
     expires, session.expire_on_commit = session.expire_on_commit, False
     try:
         session.commit()

@@ -88,19 +88,13 @@ def refused(driver: str, keyword: str, why: str = "") -> ConfigurationError:
 
 
 def asked_of(driver: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> Asked:
-    """What ``connect(*args, **parameters)`` of a driver of PostgreSQL would make of a connection.
-
-    :raises ConfigurationError: something of it cannot be had.
-    """
+    """What ``connect(*args, **parameters)`` of a driver of PostgreSQL would make of a connection."""
     reader = {"psycopg": _libpq, "psycopg2": _libpq, "asyncpg": _asyncpg, "pg8000": _pg8000}[driver]
     return reader(driver, args, dict(parameters))
 
 
 def settings_of_options(options: str) -> dict[str, str]:
-    """The settings of a server's command line, as libpq's ``options`` has it.
-
-    :raises ConfigurationError: a switch that names no setting.
-    """
+    """The settings of a server's command line, as libpq's ``options`` has it."""
     words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", options)]
     found: dict[str, str] = {}
     position = 0
@@ -221,10 +215,7 @@ def same_encoding(one: str, other: str) -> bool:
 
 
 def known(driver: str, parameters: Mapping[str, Any], honoured: Iterable[str]) -> dict[str, Any]:
-    """The keywords that are to be honoured.
-
-    :raises ConfigurationError: one is neither that nor harmless.
-    """
+    """The keywords to be honoured; :exc:`ConfigurationError` where one is neither that nor harmless."""
     honoured = frozenset(honoured)
     for name in parameters:
         if name not in honoured and name not in HARMLESS[driver]:

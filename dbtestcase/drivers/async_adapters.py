@@ -50,11 +50,7 @@ class AdaptedConnection(ProxyConnection):
             scheduler.release(self._client.ticket)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A cursor.
-
-        :raises sqlalchemy.exc.MissingGreenlet: outside of a greenlet of SQLAlchemy's, as by a lazy load in async code:
-            it would work here, and not in production.
-        """
+        """A cursor; outside of SQLAlchemy's greenlet ``MissingGreenlet``, as in production: here it would work."""
         from sqlalchemy.util import await_only
 
         if not (self.blocking or self.awaited or in_greenlet()):

@@ -42,10 +42,7 @@ Registrations = Mapping[Key, Registration]
 
 
 class Codecs:
-    """The codecs of a physical connection.
-
-    :param connection: asyncpg's.
-    """
+    """The codecs of a physical connection of asyncpg's."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

@@ -108,10 +108,7 @@ class ProxyConnection:
             self._client.autocommit = value
 
     def refuse_two_phase(self, *args: object, **kwargs: object) -> None:
-        """``tpc_begin`` and its family.
-
-        :raises SandboxEscape: always.
-        """
+        """``tpc_begin`` and its family."""
         raise self._sandbox.note(
             SandboxEscape(
                 "A two-phase transaction would outlive the transaction that the test runs in; nothing was sent.",
@@ -205,10 +202,7 @@ class ProxyConnection:
             sandbox.scheduler.release(client.ticket)
 
     def _explain(self, error: Exception) -> None:
-        """Add to a driver's error what the sandbox knows of it.
-
-        :raises SandboxTimeout: it is about a lock that is held outside the sandbox.
-        """
+        """Add to a driver's error what the sandbox knows; one of a lock outside of it is a :exc:`SandboxTimeout`."""
         self._sandbox.explain(self._client, error)
         if self._wire.is_lock_timeout(error):
             raise self._sandbox.lock_timeout(error, self._wire.lock_holders()) from error

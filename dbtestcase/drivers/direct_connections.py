@@ -23,10 +23,7 @@ Refuse = Callable[[Statement], None]
 
 @contextlib.contextmanager
 def watching(sandbox: Sandbox, is_target: Callable[[Any], bool]) -> Iterator[None]:
-    """Watch the connections to the sandbox's database that psycopg and psycopg2 make by themselves.
-
-    :param is_target: whether a real DBAPI connection has reached the sandbox's database.
-    """
+    """Watch the connections that psycopg and psycopg2 make by themselves to the sandbox's database."""
 
     def refuse(statement: Statement) -> None:
         if statement.writes:

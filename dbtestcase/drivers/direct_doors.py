@@ -144,10 +144,7 @@ def _using(
     original: Callable[..., Any],
     passes: Callable[..., bool] = lambda *args: False,
 ) -> Callable[..., Any]:
-    """A method by which a connection sends statements.
-
-    :param passes: given its arguments, whether it only ends what was begun.
-    """
+    """A method by which a connection sends statements; ``passes`` knows arguments that only end what was begun."""
 
     def use(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _guards and not passes(*args):

@@ -54,10 +54,7 @@ class Endpoint:
 
 
 def meet(some: Set[Endpoint], others: Set[Endpoint]) -> bool:
-    """Whether a database is among both, by whatever names of its server's host.
-
-    A name is looked up only where everything else is the same.
-    """
+    """Whether a database is among both; its host's name is looked up only where everything else is the same."""
     return not some.isdisjoint(others) or any(
         (one.dialect, one.port, one.database) == (other.dialect, other.port, other.database)
         and one.dialect != "sqlite"
@@ -92,10 +89,7 @@ def endpoints_of_pool(pool: Pool, dialect: Dialect, url: URL) -> frozenset[Endpo
 
 
 def connect_arguments(pool: Pool) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
-    """What ``create_engine`` gives to the driver's ``connect()``; None where the pool has a creator of its own.
-
-    SQLAlchemy keeps it in the closure of the pool's creator only.
-    """
+    """What ``create_engine`` gives to ``connect()``, from the closure of the pool's creator; None for another."""
     creator = creator_of(pool)
     if getattr(creator, "__module__", "") != "sqlalchemy.engine.create" or not inspect.isfunction(creator):
         return None

@@ -14,10 +14,7 @@ _waiting: dict[str, list[Callable[[Any], object]]] = {}
 
 
 def when_imported(name: str, function: Callable[[Any], object]) -> None:
-    """Call ``function`` with a module: now if it is there, else as soon as it has been executed.
-
-    :param name: of the module.
-    """
+    """Call ``function`` with a module: now if it is there, else as soon as it has been executed."""
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         function(module)

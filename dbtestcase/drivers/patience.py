@@ -51,10 +51,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_starting(error: BaseException, *, restarting: bool = False) -> bool:
-    """Whether a server refused a connection because it starts or ends.
-
-    :param restarting: it was there before: that nobody listens counts as well.
-    """
+    """Whether a server refused a connection as it starts or ends; if it was there before, also where none listens."""
     words = _STARTING_WORDS + _GONE_WORDS if restarting else _STARTING_WORDS
     return _says(error, _STARTING_CODES, words)
 

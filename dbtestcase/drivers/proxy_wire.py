@@ -17,11 +17,7 @@ __all__ = ["ProxyWire"]
 
 
 class ProxyWire:
-    """The physical connection of a sandbox, opened by a SQLAlchemy dialect.
-
-    :param dialect: the dialect whose driver is used.
-    :param connection: what ``dialect.connect()`` returned, in the driver's autocommit mode.
-    """
+    """The physical connection of a sandbox, opened by a SQLAlchemy dialect, in the driver's autocommit mode."""
 
     def __init__(self, dialect: Dialect, connection: Any, rules: Rules) -> None:
         self.driver: str = dialect.driver
@@ -137,10 +133,7 @@ class ProxyWire:
         self._gone = self._gone or f"{type(error).__name__} was raised in the middle of a statement"
 
     def check_connection(self) -> None:
-        """Make sure that the physical connection can be used.
-
-        :raises Exception: the driver's ``InterfaceError``.
-        """
+        """Make sure that the physical connection can be used: the driver's ``InterfaceError`` otherwise."""
         if self.gone:
             raise self.error("InterfaceError", f"the connection of the sandbox is lost: {self.gone}")
 
@@ -167,13 +160,7 @@ class ProxyWire:
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A new virtual connection.
-
-        :param args: what the application's engine would have given to the driver's ``connect()``.
-        :param parameters: the same, by keyword.
-        :param dialect: that engine's dialect.
-        :raises ConfigurationError: something of it can neither be honoured nor done without.
-        """
+        """A new virtual connection: see :meth:`Wire.connect`."""
         made = self.async_proxy_class if dialect.is_async else self.proxy_class
         settings, keywords = self.asked(args, parameters or {}, dialect)
         connection = made(self, sandbox, sandbox.client(own=own, settings=settings))
@@ -184,10 +171,7 @@ class ProxyWire:
     def asked(
         self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect
     ) -> tuple[dict[str, object], Mapping[str, Any]]:
-        """The settings of the server, and the keywords of the driver, that an engine asks for.
-
-        :raises ConfigurationError: something can neither be honoured nor done without.
-        """
+        """The settings of the server, and the keywords of the driver, that an engine asks for and can be given."""
         return {}, parameters
 
     def asked_of_postgresql(

@@ -132,10 +132,7 @@ class Psycopg2Connection(SessionAttributes):
 
     @property
     def notifies(self) -> Any:
-        """Empty, as long as the connection listens to nothing.
-
-        :raises SandboxEscape: it does, and would listen in vain.
-        """
+        """Empty, as long as the connection listens to nothing; refused where it would listen in vain."""
         self._refuse_to_listen("notifies")
         return self._notifies
 
@@ -204,10 +201,7 @@ class Psycopg2Connection(SessionAttributes):
             self.set_client_encoding(parameters["client_encoding"])
 
     def set_client_encoding(self, encoding: str) -> None:
-        """Refused, unless it is the one in use.
-
-        :raises ConfigurationError: it is another one.
-        """
+        """Refused, unless it is the one in use."""
         there = self._wire.connection.encoding
         if not same_encoding(encoding, there):
             raise refused("psycopg2", "client_encoding", f"{encoding} beside {there}")
@@ -267,10 +261,7 @@ class Psycopg2Connection(SessionAttributes):
         return {"idle": 0, "active": 2, "failed": 3}[self._sandbox.status(self._client)]
 
     def lobject(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: it looks for the transaction of the physical connection.
-
-        :raises SandboxEscape: always.
-        """
+        """Refused: it looks for the transaction of the physical connection."""
         raise self._sandbox.note(
             SandboxEscape(
                 "lobject() would open a large object in a transaction of its own; it was not called.",

@@ -102,10 +102,7 @@ class Psycopg2Cursor(ProxyCursor):
 
 
 class NamedCursor(Psycopg2Cursor):
-    """A server-side cursor: psycopg2's own refuses to work on a physical connection in autocommit mode.
-
-    :param real: an unnamed cursor, of the class that the application asked for.
-    """
+    """A server-side cursor over an unnamed one: psycopg2's own refuses a physical connection in autocommit mode."""
 
     _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_mark", "_row", "_page"})
 
@@ -147,10 +144,7 @@ class NamedCursor(Psycopg2Cursor):
         raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")
 
     def _ask(self, command: str, cursor: str | None = None) -> None:
-        """Ask the server about the cursor, which sees no new rows.
-
-        :param cursor: what has to be there for that; this one, unless it is told.
-        """
+        """Ask the server about the cursor, which sees no new rows; ``cursor`` has to be there for that."""
         connection = self.connection
         if self.closed:
             raise connection._wire.error("InterfaceError", "cursor already closed")

@@ -15,10 +15,7 @@ __all__ = ["cursor_factory_of", "register_on", "unwrapping"]
 
 
 def cursor_factory_of(connection_factory: Any) -> Any:
-    """The class of cursors that a class of connections stands for.
-
-    :raises ConfigurationError: it is a class of the application's own, which a virtual connection is none of.
-    """
+    """The class of cursors that a class of connections stands for; an application's own is refused."""
     from psycopg2 import extensions, extras
 
     factories = {
@@ -46,11 +43,7 @@ def _register_type() -> Any:
 
 @contextlib.contextmanager
 def unwrapping(connections: type[Any], cursors: type[Any]) -> Iterator[None]:
-    """Let the functions of psycopg2 take virtual connections and cursors, under whatever name they were imported.
-
-    :param connections: the class of the virtual connections.
-    :param cursors: that of their cursors.
-    """
+    """Let the functions of psycopg2 take virtual connections and cursors, under whatever name they were imported."""
     from psycopg2 import _psycopg, sql
 
     def real(value: Any) -> Any:

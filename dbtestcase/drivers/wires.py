@@ -41,10 +41,7 @@ def register(driver: str, factory: WireFactory) -> None:
 
 @contextlib.contextmanager
 def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
-    """The physical connection of a sandbox, opened with the driver that ``url`` names.
-
-    :raises ServerUnreachable: nobody answers there.
-    """
+    """The physical connection of a sandbox, opened with the driver that ``url`` names."""
     dialect = url.get_dialect()
     if dialect.name in _RULES:
         importlib.import_module(_RULES[dialect.name])

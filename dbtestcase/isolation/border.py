@@ -68,7 +68,6 @@ class Board(Protocol):
 class Border:
     """What one class that runs lets pass.
 
-    :param cls: the name of the class, for errors.
     :param leads: where its engines are led.
     :param endpoints: the test database, by all the names that an engine may have for it.
     :param outside: engines that may reach databases of their own.
@@ -108,10 +107,7 @@ class Border:
         return pool.__dict__.get(_STAMP) is self._token
 
     def admit(self, engine: Engine) -> None:
-        """An engine asks for a connection: let it pass, lead it, or refuse it.
-
-        :raises OutsideDatabase: it is refused; it has not connected.
-        """
+        """An engine asks for a connection: let it pass, lead it, or refuse it before it has connected."""
         if is_harness():
             return
         with self._lock:
@@ -131,11 +127,7 @@ class Border:
             pool.__dict__[_STAMP] = self._token
 
     def admit_pool(self, pool: Pool, connection: Any) -> None:
-        """A pool that is used by itself hands out a real connection.
-
-        :raises DisconnectionError: it is to connect again, and is led then.
-        :raises OutsideDatabase: it is refused.
-        """
+        """A pool used by itself hands out a real connection; ``DisconnectionError`` has it connect again, led."""
         if is_harness():
             return
         if not self.leads.holds(pool) and not self._lets_pass(pool, dialect_of(pool)):
@@ -147,10 +139,7 @@ class Border:
         pool.__dict__[_STAMP] = self._token
 
     def admits_arguments(self, dialect: sa.Dialect, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
-        """A pool that is used by itself is about to connect.
-
-        :raises OutsideDatabase: it is refused.
-        """
+        """A pool that is used by itself is about to connect."""
         if not self._is_test_database(endpoints_of_arguments(dialect, args, parameters)):
             raise self._refusal(_engine_of(dialect), dialect=dialect)
 

@@ -25,10 +25,8 @@ def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def ask_listeners(
     dialect: Dialect, record: Any, args: list[Any], parameters: dict[str, Any], *, after: Any = None, engine: str = ""
 ) -> None:
-    """Let the application's ``do_connect`` listeners change the arguments in place.
+    """Let the application's ``do_connect`` listeners (those after the running one) change the arguments in place.
 
-    :param after: only those that come after this one, which is running.
-    :param engine: the engine's URL, for the message.
     :raises ConfigurationError: one has made a connection by its own means.
     """
     if not has_events(dialect):

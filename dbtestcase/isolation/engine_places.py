@@ -38,10 +38,7 @@ def where_made(engine: Engine) -> CallSite | None:
 
 
 def place_of(engine: Engine) -> str | None:
-    """What to write for an engine in a test class, such as ``shop.db.engine``; None where no module holds it.
-
-    Looked for among the globals of the application's modules, and one level below them.
-    """
+    """What to write for an engine in a test class, such as ``shop.db.engine``: a global of some module's."""
     wanted = {id(_root(engine)), id(engine)}
     best: tuple[int, int, str] | None = None
     for module_name, module in list(sys.modules.items()):

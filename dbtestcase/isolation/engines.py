@@ -20,11 +20,7 @@ __all__ = ["Leads", "Until", "resolve_engines", "sync_engine_of"]
 
 
 def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
-    """The synchronous engine inside an ``AsyncEngine``, or the engine itself.
-
-    :param attribute: the class attribute that names it.
-    :raises ConfigurationError: it is no engine.
-    """
+    """The synchronous engine inside an ``AsyncEngine``, or the engine itself, which ``attribute`` names."""
     if not is_engine(engine):
         raise not_an_engine(engine, attribute)
     inner: Engine = getattr(engine, "sync_engine", engine)
@@ -34,7 +30,6 @@ def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
 def resolve_engines(engines: Any, attribute: str = "engines") -> list[Any]:
     """The engines that a class attribute names: engines, or functions that return one or several.
 
-    :param attribute: its name.
     :raises ConfigurationError: something else is in it.
     """
     if engines is None:
@@ -92,11 +87,7 @@ class Leads(ABC):
         self._creators: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 
     def lead(self, engine: Any, *, own: bool = False, until: Until = Until.CLASS) -> None:
-        """Lead one engine, whatever its URL.
-
-        :param own: it is the test's own and not the application's.
-        :raises DBTestCaseError: it cannot be led here.
-        """
+        """Lead one engine, the application's or the test's own, whatever its URL."""
         engine = sync_engine_of(engine)
         if self.holds(engine.pool):
             return

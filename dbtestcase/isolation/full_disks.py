@@ -25,14 +25,7 @@ _WORDS = re.compile(r"No space left on device|database or disk is full|Disk full
 
 
 class FullDisks:
-    """Looks at the errors of statements while it is entered.
-
-    :param url: the test database's.
-
-    .. attribute:: found
-
-       Whether a disk was full since this was last set to false.
-    """
+    """Looks at the errors of statements while it is entered; ``found``: whether one was of a full disk."""
 
     def __init__(self, url: URL) -> None:
         self._url = url

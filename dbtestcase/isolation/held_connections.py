@@ -52,11 +52,7 @@ class _BarredCursor:
 
 
 class HeldConnections:
-    """Bars the connections that somebody holds, until it is left.
-
-    :param may_be_held: whether a pool's connections may be used.
-    :param refusal: makes the error for one that is used all the same.
-    """
+    """Bars the connections that somebody holds, until it is left, but for the pools whose may be held."""
 
     def __init__(self, may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> None:
         self._may_be_held = may_be_held
@@ -88,11 +84,7 @@ _listening = False
 
 
 def _held() -> list[Any]:
-    """The connections that pools have handed out.
-
-    SQLAlchemy has no list of them.  What was there before the first class is found by the garbage collector, once;
-    later ones are noted when they are handed out.
-    """
+    """The connections that pools have handed out: those of before the first class are found by the collector, once."""
     global _listening
     if not _listening:
         _listening = True

@@ -42,33 +42,19 @@ class Isolation(ABC):
 
     @abstractmethod
     def begin_test(self, label: str, *, test_files: frozenset[str] = frozenset()) -> None:
-        """A test begins; what is written from now on is undone at its end.
-
-        :param test_files: the test's own source files: what they flush in the application's session is no lost commit.
-        """
+        """A test begins, of these source files: what they flush in the application's session is no lost commit."""
 
     def undo_writes_between_tests(self) -> bool:
-        """Undo what was written since the last test has ended.
-
-        :returns: whether there was anything that is known of.
-        """
+        """Undo what was written since the last test has ended; whether there was anything that is known of."""
         return False
 
     @abstractmethod
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
-        """Undo what the test did.
-
-        :param failed: whether the test has failed anyhow.
-        :param test_files: the test's own source files.
-        :returns: what it left behind or did wrong, each as an error that fails it.
-        """
+        """Undo what the test did, which may have failed; what it left behind or did wrong, as errors that fail it."""
 
     @abstractmethod
     def begin_nested(self) -> None:
-        """A part of the test begins; what is written from now on is undone at the part's end.
-
-        :raises DBTestCaseError: what was written before it cannot be kept.
-        """
+        """A part of the test begins; what is written from now on is undone at the part's end."""
 
     @abstractmethod
     def end_nested(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:

@@ -36,10 +36,7 @@ class LeftThreads:
         self._running = []
 
     def end_test(self, label: str, besides: Collection[threading.Thread] = ()) -> None:
-        """Note who is still at work.
-
-        :param besides: threads that may be.
-        """
+        """Note who is still at work, besides those that may be."""
         running = threading.enumerate()
         if running == self._running:
             return
@@ -63,10 +60,7 @@ class LeftThreads:
                 self._left[thread.ident or 0] = weakref.ref(thread), label
 
     def refuse(self) -> None:
-        """Somebody asks for a connection.
-
-        :raises SandboxClosed: it is a thread of a test that has ended.
-        """
+        """Somebody asks for a connection: refuse a thread of a test that has ended."""
         if not self._left:
             return
         reference, label = self._left.get(threading.get_ident(), (None, ""))

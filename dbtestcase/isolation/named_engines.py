@@ -23,11 +23,7 @@ def is_engine(value: object) -> bool:
 
 
 def call_for_engines(function: Callable[[], Any], attribute: str = "engines") -> Any:
-    """What a function among ``engines`` gives.
-
-    :param attribute: the class attribute that names it.
-    :raises ConfigurationError: it raises, or is a coroutine function.
-    """
+    """What a function among ``engines`` gives; refused where it raises, or is a coroutine function."""
     name = getattr(function, "__qualname__", repr(function))
     try:
         given = function()
@@ -52,10 +48,7 @@ def call_for_engines(function: Callable[[], Any], attribute: str = "engines") ->
 
 
 def not_an_engine(value: object, attribute: str = "engines") -> ConfigurationError:
-    """The error for what cannot be an engine; it says what to write.
-
-    :param attribute: the class attribute that names it.
-    """
+    """The error for what cannot be an engine; it says what to write."""
     name, remedy = repr(value), "name the Engine or AsyncEngine of the application, or `lambda: app.engine`"
     or_enlist = " (or enlist())" if attribute == "engines" else ""
     cause = f"the class attribute {attribute}{or_enlist} takes engines, or functions that return them"

@@ -21,10 +21,7 @@ __all__ = ["OpenSessions"]
 
 
 class OpenSessions:
-    """The sessions of the application whose transactions have begun in a sandbox.
-
-    :param key_of: what a connection of SQLAlchemy's is known by; ``None`` where it is not watched.
-    """
+    """The sessions of the application whose transactions have begun in a sandbox, whose connections have a key."""
 
     def __init__(self, key_of: Callable[[Connection], Any]) -> None:
         self._key_of = key_of
@@ -44,12 +41,10 @@ class OpenSessions:
             self._begun.append((weakref.ref(session), key, threading.current_thread()))
 
     def roll_back(self, is_open: Callable[[Any], bool]) -> list[Exception]:
-        """Roll back the sessions that were left in a transaction whose connection is not open any more.
+        """Roll back the sessions whose connection is not open any more; what the application's own listeners raised.
 
         Those of this thread, and of threads that wait for work in a pool.  Any other thread may be using its session
         now; what it does is refused when it asks for the connection.
-
-        :returns: what the application's own listeners raised.
         """
         problems: list[Exception] = []
         kept = []

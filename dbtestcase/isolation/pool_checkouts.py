@@ -122,10 +122,7 @@ class Checkouts:
         self._lock = threading.Lock()
 
     def watch(self, engine: Engine, pool: Pool, *, own: bool = False) -> None:
-        """Listen to a pool, and to the statements of its engine.
-
-        :param own: the engine is the test's own: what its sessions leave open is nobody's fault.
-        """
+        """Listen to a pool, and to the statements of its engine; what the test's own leaves open is nobody's fault."""
         asynchronous = engine.dialect.is_async
 
         def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
@@ -144,10 +141,7 @@ class Checkouts:
 
     @contextlib.contextmanager
     def watching(self, is_ours: Callable[[Any], bool]) -> Iterator[None]:
-        """Watch the pools of all engines of the process that reach the test database by their own URL.
-
-        :param is_ours: whether a driver's connection has reached it.
-        """
+        """Watch the pools of all engines of the process that reach the test database by their own URL."""
 
         def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
             checkout: Checkout | None = record.info.get(_KEY)
@@ -196,12 +190,9 @@ class Checkouts:
             return [checkout for checkout in self._all if not checkout.gone]
 
     def end_sessions(self, *, all_of_them: bool) -> None:
-        """Close what waits in a pool and was good for this test only.
+        """Close what waits in a pool and was good for this test only; all where code in the database changes sessions.
 
-        :param all_of_them: functions and triggers in the database change sessions, unseen by any driver.
-
-        What it still holds on SQLite, MySQL or MariaDB no other connection can see: an attached file, a named lock,
-        ``LOCK TABLES``, a hook.
+        What it holds on SQLite, MySQL or MariaDB nobody else sees: an attached file, a lock, ``LOCK TABLES``, a hook.
         """
         for checkout in self.known():
             spoiled = checkout.spoiled or (all_of_them and checkout.test == self.test)

@@ -53,8 +53,7 @@ class Rerouting(Leads):
     def lead(self, engine: Any, *, own: bool = False, until: Until = Until.CLASS) -> None:
         """Let one engine (or the one inside an ``AsyncEngine``) open its connections to the test database.
 
-        :raises ConfigurationError: connections of it are in use, which would go on writing elsewhere; or it speaks to
-            another kind of database.
+        :raises ConfigurationError: connections of it are in use, or it speaks to another kind of database.
         """
         super().lead(engine, own=own, until=until)
 

@@ -18,10 +18,7 @@ UNENFORCED_POLICIES = (
 
 
 def warn_of_policies(rows: Sequence[Sequence[object]]) -> None:
-    """Warn if there are policies that the tests will not notice.
-
-    :param rows: those of :data:`UNENFORCED_POLICIES`.
-    """
+    """Warn if there are policies that the tests will not notice."""
     for role, tables in rows:
         warnings.warn(
             f"Row-level security is not in force: the tests run as {role!r}, whom the policies of {tables} do not bind "

@@ -26,12 +26,7 @@ RENEWAL = 500
 
 
 class SandboxRun:
-    """A wire, its sandbox, and the engines that are led to whatever wire there is.
-
-    :param database: the database (with ``url`` and ``reclone()``).
-    :param url: its URL, with the driver that the wire is to speak.
-    :param endpoints: further databases whose engines are led here.
-    """
+    """A wire, its sandbox, and the engines that are led to whatever wire there is."""
 
     def __init__(self, database: Any, url: URL, endpoints: Iterable[Endpoint] = ()) -> None:
         self.database = database
@@ -201,10 +196,7 @@ class SandboxRun:
     # -- engines
 
     def async_engines(self) -> tuple[Any, Any]:
-        """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same wire.
-
-        :raises ConfigurationError: the wire speaks a driver that has no async side.
-        """
+        """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same wire."""
         if self._async_engines is None:
             url = _async_url(self.url, self.wire.drivers)
             if url is None:

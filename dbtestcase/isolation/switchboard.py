@@ -37,10 +37,7 @@ __all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
 
 
 class Switchboard(Leads):
-    """Leads engines to the wire of one sandbox.
-
-    :param endpoints: the databases whose engines are led while something runs in the sandbox.
-    """
+    """Leads engines to the wire of one sandbox; those of ``endpoints`` while something runs in it."""
 
     captures = True
 
@@ -73,10 +70,7 @@ class Switchboard(Leads):
 
     @property
     def sandbox(self) -> Sandbox:
-        """The sandbox of now.
-
-        :raises NotRunning: there is none.
-        """
+        """The sandbox of now; :exc:`NotRunning` where there is none."""
         if self._sandbox is None:
             raise NotRunning(
                 "A connection to the test database was asked for while there is none; it was not made.",
@@ -121,10 +115,7 @@ class Switchboard(Leads):
         args: Sequence[Any] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A virtual connection on the wire of now.
-
-        :raises NotRunning: there is none.
-        """
+        """A virtual connection on the wire of now."""
         sandbox = self.sandbox
         return self._wire.connect(sandbox, dialect, own=own, args=args, parameters=parameters)
 
@@ -152,7 +143,7 @@ class Switchboard(Leads):
     # -- events
 
     def answer(self, dialect: sa.Dialect, record: Any, args: list[Any], parameters: dict[str, Any], after: Any) -> Any:
-        """A virtual connection for an engine that would reach a database that is led here; None for any other.
+        """A virtual connection for an engine that would reach a database that is led here (None: any other).
 
         :param after: the listener that asks; those after it have a say in the arguments.
         """
@@ -196,10 +187,7 @@ class Switchboard(Leads):
         return client if client is not None and not client.own else None
 
     def checkout(self, client: Client, record: Any, pool: Pool) -> bool:
-        """A pool hands out a virtual connection.
-
-        :returns: whether it is one of the sandbox of now, and still good for use.
-        """
+        """A pool hands out a virtual connection: whether it is one of the sandbox of now, and still good for use."""
         sandbox = self._sandbox
         if sandbox is None or client not in sandbox.clients or client.retired:
             return False

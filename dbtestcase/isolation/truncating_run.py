@@ -65,8 +65,6 @@ class CleanedRecipe:
 class TruncatingRun:
     """What all committing classes of a process that use one database share: its cleaner and its own engines.
 
-    :param database: the database (with ``reclone()``).
-    :param url: its URL, with the driver of :attr:`engine`.
     :param existing: the database outlives us, so nothing may be left in it.
     """
 

@@ -44,11 +44,7 @@ READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing t
 
 
 class TruncatingIsolation(Isolation):
-    """Real transactions; after each test what it committed is put back.
-
-    :param run: the cleaner and the engines of the process.
-    :param aliases: databases whose engines are led as if they were named.
-    """
+    """Real transactions; after each test what it committed is put back."""
 
     def __init__(self, run: TruncatingRun, *, aliases: Iterable[Endpoint] = ()) -> None:
         self.run = run

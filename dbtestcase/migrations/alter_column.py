@@ -65,11 +65,7 @@ def added(item: Item, definition: Definition) -> str:
 
 
 def altered(item: Item, old: Definition, new: Definition, parts: Collection[str], sequence: str | None) -> list[str]:
-    """Lines of Python that change a column.
-
-    :param parts: the names of the parts in which it is to change.
-    :param sequence: the name of the sequence that belongs to it now.
-    """
+    """Lines of Python that change those parts of a column; ``sequence`` belongs to it now."""
     table, column = qualified(item), quoted(item.part)
     alter = f"ALTER TABLE {table} ALTER COLUMN {column}"
     of_type = bool({"type", "collation"} & set(parts))
@@ -125,10 +121,7 @@ def identity_options(item: Item, definition: str) -> list[str]:
 def around_dependents(
     connection: Connection, item: Item, generated: dict[str, Definition]
 ) -> tuple[list[str], list[str]]:
-    """Lines to go before and after a change of a column that views and generated columns read.
-
-    :param generated: the generated columns of the table.
-    """
+    """Lines to go before and after a change of a column that views and the table's generated columns read."""
     names = {"relation": f"{quoted(item.schema)}.{quoted(item.name)}", "column": item.part}
     before: list[str] = []
     after: list[str] = []

@@ -25,10 +25,7 @@ def missing_operations(
     excluded: Callable[[Item], bool],
     version_tables: Collection[str],
 ) -> list[str]:
-    """What ``alembic revision --autogenerate`` would write, with types and server defaults compared.
-
-    :param version_tables: the tables of Alembic's own, where there are several.
-    """
+    """What ``alembic revision --autogenerate`` would write, with types and server defaults compared."""
     given = given_options(context)
     for name in ("compare_type", "compare_server_default"):
         if name not in given:

@@ -74,10 +74,7 @@ def owned_sequences(connection: Connection) -> dict[tuple[str, str], tuple[str, 
 
 
 class Columns:
-    """Says what differs in a column, in the sense of the server and of env.py.
-
-    :param given: the names of the options that env.py sets itself.
-    """
+    """Says what differs in a column, in the sense of the server and of env.py (``given``: the options that it sets)."""
 
     def __init__(self, context: MigrationContext, given: frozenset[str], known: Models, reflected: Reflected) -> None:
         assert context.connection is not None

@@ -25,10 +25,7 @@ _targets: list[Callable[[], Target]] = []
 
 @contextlib.contextmanager
 def commands_led(target: Callable[[], Target]) -> Iterator[None]:
-    """Lead what Alembic's commands connect to while the block lasts.
-
-    :param target: says where to, when a command runs.
-    """
+    """Lead what Alembic's commands connect to while the block lasts; ``target`` says where to, when one runs."""
     when_imported(_MODULE, _lead)
     _targets.append(target)
     try:

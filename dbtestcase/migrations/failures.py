@@ -38,10 +38,7 @@ class _Run(Protocol):
 
 @contextmanager
 def translated(layout: Layout, run: _Run | None = None, *, contained: bool = False) -> Iterator[None]:
-    """Raise what Alembic, env.py or a revision raises as a :class:`MigrationError`.
-
-    Errors of this library (a refusal of the sandbox, say) are raised as they are.
-    """
+    """Raise what Alembic, env.py or a revision raises as a :class:`MigrationError`, and our own errors as they are."""
     try:
         yield
     except DBTestCaseError:

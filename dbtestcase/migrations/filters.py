@@ -84,10 +84,7 @@ class Filters:
         self._parts: dict[tuple[Item, bool, bool], bool] = {}
 
     def model_table(self, table: Table, *, exists: bool) -> bool:
-        """Whether a model's table counts.
-
-        :param exists: whether the migrations have made it.
-        """
+        """Whether a model's table counts, which the migrations have made or not."""
         return self._table(*self._known.key(table), migrated=exists)
 
     def model_part(self, item: Item, migrated: Mapping[Item, str]) -> bool:
@@ -95,11 +92,7 @@ class Filters:
         return self(item, before=item in migrated, after=True, migrated=migrated)
 
     def __call__(self, item: Item, *, before: bool, after: bool, migrated: Mapping[Item, str]) -> bool:
-        """Whether an item counts.
-
-        :param before: whether the migrations have made it.
-        :param after: whether the models have it.
-        """
+        """Whether an item counts: ``before``: the migrations have made it, ``after``: the models have it."""
         if self._excluded(item):
             return False
         if item.kind in ("enum", "schema", "sequence") and not item.part:

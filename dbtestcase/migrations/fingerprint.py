@@ -18,10 +18,9 @@ _LEFT_OUT = {"script.py.mako", "README"}
 
 
 def fingerprint(layout: Layout, *, x_arguments: tuple[str, ...] = ()) -> str:
-    """Return a hex digest over the scripts, env.py, the ini, the arguments and Alembic's version.
+    """A hex digest over every file below the script folders, the ini, the arguments and Alembic's version.
 
-    Every file below the script folders counts, so that SQL files which revisions read are covered; what a revision
-    imports from elsewhere is not.  Paths count relative to their folder: a project that moved keeps its template.
+    Paths count relative to their folder: a project that moved keeps its template.
     """
     digest = hashlib.sha256(_FORMAT)
 

@@ -16,10 +16,7 @@ __all__ = ["check_heads", "stray_heads"]
 
 
 def stray_heads(script: ScriptDirectory) -> list[Script]:
-    """Heads that another head competes with.
-
-    Lines that have nothing in common, and branches that carry different labels, are meant to have a head each.
-    """
+    """Heads that compete: lines without a common revision, and branches with other labels, may have one each."""
     heads = list(script.get_revisions("heads"))
     if len(heads) < 2:
         return []
@@ -36,10 +33,7 @@ def stray_heads(script: ScriptDirectory) -> list[Script]:
 
 
 def check_heads(script: ScriptDirectory, layout: Layout) -> list[Script]:
-    """Return the heads.
-
-    :raises MigrationError: two heads compete; the message says how to merge them.
-    """
+    """The heads; :exc:`MigrationError` if two compete."""
     stray = stray_heads(script)
     if stray:
         names = " and ".join(head.revision for head in stray)

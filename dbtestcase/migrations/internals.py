@@ -36,12 +36,10 @@ __all__ = [
 
 
 class SharedScripts(ScriptDirectory):
-    """A ``ScriptDirectory`` that shares the revisions with others that look in the same folders.
+    """A ``ScriptDirectory`` that shares the revisions with others that look in the same folders (``maps``, by these).
 
     Each run of env.py has one of its own, as each command of Alembic has: env.py may say where the revisions lie until
     it first asks for them.  Their files are imported once.
-
-    :param maps: the revisions known by now, by where they lie.
     """
 
     leads_by_itself = True  #: its runs of env.py are led already, see :mod:`.commands`
@@ -98,10 +96,7 @@ def forget_made_types(context: MigrationContext) -> None:
 
 
 class replaced_head_maintainer:
-    """While it is entered, runs of migrations keep the books of the version table with what ``make`` returns.
-
-    :param make: given the context and its heads; ``None`` where Alembic's own is to do.
-    """
+    """While it is entered, runs keep the version table's books with what ``make`` returns, if it returns anything."""
 
     def __init__(self, make: Callable[[MigrationContext, Iterable[str]], HeadMaintainer | None]) -> None:
         self._make = make

@@ -85,10 +85,7 @@ def find_layout(migrations: str | Path | Config, *, relative_to: Path | None = N
 
 
 def require_alembic() -> None:
-    """Say which extra is missing, without importing what is there.
-
-    :raises MissingExtra: Alembic is not installed.
-    """
+    """Say which extra is missing, without importing what is there."""
     if "alembic" not in sys.modules and importlib.util.find_spec("alembic") is None:
         raise MissingExtra("alembic", "migrations", "MigratedDatabaseTest")
 

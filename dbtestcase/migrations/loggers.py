@@ -35,10 +35,7 @@ class _State:
 
 @contextmanager
 def loggers_kept(folders: Sequence[Path]) -> Iterator[None]:
-    """Undo what env.py does to the loggers while the block lasts.
-
-    :param folders: where env.py and the revisions lie.
-    """
+    """Undo what env.py and revisions, which lie in these folders, do to the loggers while the block lasts."""
     keeper = _Keeper(folders)
     patches: list[tuple[Any, str, Any]] = [
         (logging.config, "fileConfig", keeper.configuring(logging.config.fileConfig)),

@@ -35,12 +35,7 @@ __all__ = ["Project", "revisions"]
 
 
 class Project:
-    """The scripts of one Alembic project, and its env.py.
-
-    :param migrations: path of an ``alembic.ini`` or ``pyproject.toml``, or an Alembic ``Config``.
-    :param relative_to: where the search for a relative path begins, see :func:`find_layout`.
-    :param x_arguments: what ``alembic -x`` would be given, such as ``["tenant=acme"]``.
-    """
+    """The scripts of one Alembic project, and its env.py; its parameters are those of :class:`MigrationRecipe`."""
 
     def __init__(
         self,
@@ -58,16 +53,12 @@ class Project:
 
         ``head`` reaches every head of a project whose several lines are told apart by labels or have nothing in common.
 
-        :raises MigrationError: a revision raises, there is no such revision, a line has two heads, or no revision is
-            found.
+        :raises MigrationError: a revision raises, there is no such revision, a line has two heads, or none is found.
         """
         self._upgrade(as_target(target), revision, over_commits=False)
 
     def build(self, target: Target | URL | Engine) -> None:
-        """Upgrade an empty database, which is thrown away if that fails, to ``head``.
-
-        :raises MigrationError: a revision raises, a line has two heads, or no revision is found.
-        """
+        """Upgrade an empty database, which is thrown away if that fails, to ``head``."""
         self._upgrade(as_target(target), "head", over_commits=True)
 
     def _upgrade(self, target: Target, revision: str, *, over_commits: bool) -> None:
@@ -88,8 +79,7 @@ class Project:
     def downgrade(self, target: Target | URL | Engine, revision: str) -> None:
         """Downgrade to a revision: an identifier or the beginning of one, ``-1``, ``base``.
 
-        :raises MigrationError: a revision raises, there is no such revision below the current one, or none is found at
-            all.
+        :raises MigrationError: a revision raises, or there is no such revision below the current one.
         """
         versions = HeldVersions(over_commits=False)
 
@@ -100,10 +90,7 @@ class Project:
         self.run(as_target(target), steps, action="downgrade", versions=versions, destination_rev=revision)
 
     def current_revisions(self, target: Target | URL | Engine) -> tuple[str, ...]:
-        """What the version table says: one identifier for each line of revisions, none at base.
-
-        :raises MigrationError: env.py raises, or no revision is found.
-        """
+        """What the version table says: one identifier for each line of revisions, none at base."""
         found: list[str] = []
 
         def steps(heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
@@ -114,11 +101,7 @@ class Project:
         return tuple(found)
 
     def script(self, target: Target | URL | Engine) -> ScriptDirectory:
-        """The revisions, where env.py says that they lie.
-
-        :param target: a database for env.py to connect to.
-        :raises MigrationError: env.py raises, no revision is found, or the chain of revisions is broken.
-        """
+        """The revisions, where env.py says that they lie."""
         found: list[ScriptDirectory] = []
 
         def steps(heads: Any, context: MigrationContext) -> Iterable[RevisionStep]:
@@ -143,9 +126,7 @@ class Project:
         :param action: the name of Alembic's command that does the same: ``"upgrade"``, ``"downgrade"``, ``"current"``.
         :param forced: what ``context.configure`` is given whatever env.py gives it.
         :param versions: entered while env.py runs, by one thread at a time.
-        :param options: for Alembic's ``EnvironmentContext``.
-        :raises MigrationError: env.py or a revision raises, env.py does not migrate the target, or no revision is
-            found.
+        :raises MigrationError: env.py or a revision raises, or env.py does not migrate the target.
         """
         beside_running_loop(partial(self._run, target, steps, action, forced or {}, versions, options))
 

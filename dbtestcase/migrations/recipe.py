@@ -111,10 +111,7 @@ class MigrationRecipe:
             engine.dispose()
 
     def create_in(self, connection: Connection) -> None:
-        """The same inside the sandbox that ``connection`` belongs to, which is neither committed nor rolled back.
-
-        :raises MigrationError: a migration raises, or does what PostgreSQL cannot do inside a transaction.
-        """
+        """The same inside the sandbox that ``connection`` belongs to, which is neither committed nor rolled back."""
         from dbtestcase.migrations.redirect import Target
 
         run_initial_schema(self.initial_schema, connection, self.label)

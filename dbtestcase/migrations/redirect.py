@@ -37,10 +37,9 @@ _lock = threading.RLock()  # alembic.context is one per process
 class Target:
     """The database that is to be migrated.
 
-    :param url: where it is.
     :param contained: it is seen through a sandbox, which answers ``do_connect`` for engines of the URL's driver.
-    :param engine: a synchronous engine to it, for environments that use another driver inside a sandbox, or where a
-        URL cannot name the database (SQLite in memory).
+    :param engine: a synchronous engine to it, for an env.py that uses another driver inside a sandbox, or where a URL
+        cannot name the database (SQLite in memory).
     """
 
     url: URL

@@ -58,10 +58,7 @@ def register(dialect: str, taker: _Taker) -> None:
 
 
 def take(connection: Connection, *, ignored: Collection[str] = ()) -> SchemaState:
-    """Take a snapshot.
-
-    :param ignored: names of tables to leave out, such as Alembic's own.
-    """
+    """Take a snapshot, without the tables of these names."""
     return _takers.get(connection.dialect.name, _inspected)(connection, ignored)
 
 

@@ -50,8 +50,7 @@ def replaced(
     """Put the models' tables in the place of the migrated ones while the block lasts.
 
     :param dropped: schema and name of every migrated table.
-    :param tables: which of the models' tables are to be made.
-    :param counts: which of their parts are to be made, where not everything can be.
+    :param counts: which parts of the tables are to be made, where not everything can be.
     :returns: what could not be made, with the server's reason.
     """
     transaction = connection.begin_nested() if connection.in_transaction() else connection.begin()

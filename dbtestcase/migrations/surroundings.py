@@ -14,11 +14,7 @@ T = TypeVar("T")
 
 
 def beside_running_loop(function: Callable[[], T]) -> T:
-    """Call a function; in a thread of its own where this one runs an event loop.
-
-    An asynchronous env.py calls ``asyncio.run``, which refuses to run in a thread that already runs a loop.
-    The loop waits meanwhile, as it does for every statement of a test.
-    """
+    """Call a function; where this thread runs an event loop, in another: an async env.py calls ``asyncio.run``."""
     if not _loop_is_running():
         return function()
     outcome: list[Any] = []

@@ -21,10 +21,7 @@ __all__ = ["HeldVersions"]
 
 
 class HeldVersions:
-    """Holds back the version table's updates of runs of migrations, while it is entered, until :meth:`write`.
-
-    :param over_commits: whether a commit in the middle of the run leaves the table as it is.
-    """
+    """Holds back updates of the version table until :meth:`write`, or where the run commits unless ``over_commits``."""
 
     def __init__(self, *, over_commits: bool) -> None:
         self._over_commits = over_commits

@@ -70,7 +70,6 @@ def stairway(
     :param target: an empty database, or one that can be downgraded to base; afterwards it is at head.
     :param exclude: names of what may differ (see :func:`excluder`), or identifiers of revisions that are only upgraded.
     :param reset: makes the database empty again, so that the walk goes on after a problem; without it, it ends there.
-    :raises MigrationError: env.py fails, or a script cannot be imported.
     """
     problems: list[Problem] = []
     position = 0
@@ -96,11 +95,7 @@ def stairway(
 
 
 def round_trip(project: Project, target: Target | URL | Engine, *, exclude: Collection[str] = ()) -> list[Problem]:
-    """Upgrade an empty database to head, and back to base: nothing may be left.
-
-    :param target: as for :func:`stairway`; afterwards it is at base.
-    :raises MigrationError: a revision raises.
-    """
+    """Upgrade an empty database to head, and back to base: nothing may be left."""
     found: list[Difference] = []
     excluded = excluder(exclude)
 

@@ -56,10 +56,7 @@ class _Lock:
 
 
 class AdvisoryLocks(SessionObjects):
-    """Which connection holds which lock, and how often.
-
-    :param facts: knows which functions in the server take such locks, where nobody can tell for whom.
-    """
+    """Which connection holds which lock, and how often."""
 
     topics: ClassVar[Topic] = Topic.ADVISORY
 

@@ -26,11 +26,7 @@ NO_SCOPE = -2
 
 
 class Clients:
-    """The virtual connections over one wire.
-
-    :param wire: the physical connection, on which no transaction is open.
-    :param rules: the dialect's rules.
-    """
+    """The virtual connections over one wire."""
 
     def __init__(self, wire: Wire, rules: Rules) -> None:
         self.wire = wire
@@ -93,10 +89,7 @@ class Clients:
     def client(
         self, *, own: bool = False, what: str = "connection", settings: Mapping[str, object] | None = None
     ) -> Client:
-        """A new virtual connection's part.
-
-        :param settings: the server's settings that its engine asks for.
-        """
+        """A new virtual connection's part, with the server's settings that its engine asks for."""
         client = Client(f"{'the test' if own else 'the application'}'s {what} {next(self._numbers)}", own=own)
         client.scope = self._scopes[-1].number if self._scopes else 0
         settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
@@ -202,10 +195,7 @@ class Clients:
         )
 
     def explain(self, client: Client, error: BaseException) -> None:
-        """Add to an error of the server's what only a test has to know.
-
-        :raises SandboxConflict: it is about what another connection has, and all share one session.
-        """
+        """Add to an error of the server's what only a test has to know; a conflict where another connection did it."""
         self.rules.annotate(error)
         conflict = self.session.explain(client, error)
         if conflict is not None:

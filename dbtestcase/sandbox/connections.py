@@ -82,10 +82,7 @@ class Wire(Protocol):
         """An outer transaction is about to begin: nothing is left of what the last one's clients have set."""
 
     def test_ended(self, restart: Callable[[str], bool]) -> None:
-        """Everything was rolled back to the last mark: what else a test has changed ends now.
-
-        :param restart: :meth:`Sandbox.restart`.
-        """
+        """Everything was rolled back to the last mark: what else a test has changed ends (:meth:`Sandbox.restart`)."""
 
     def forget_plans(self) -> None:
         """Forget the statements that the driver has prepared: the schema was rolled back, and they go with it."""
@@ -119,10 +116,7 @@ def characteristics(text: str) -> tuple[str, bool | None]:
 
 
 class Client(Owner):
-    """A virtual connection's part of the sandbox.
-
-    :param own: whether it is the test's own and not the application's.
-    """
+    """A virtual connection's part of the sandbox: the application's, or the test's own."""
 
     __slots__ = (
         "__weakref__",

@@ -122,10 +122,7 @@ class ConstraintModes(SessionObjects):
 def _changed(
     deferred: frozenset[str], deferrable: set[str], known: list[tuple[str, str, str]], text: str
 ) -> frozenset[str]:
-    """The constraints that are deferred after a ``SET CONSTRAINTS``.
-
-    :param known: each deferrable constraint: quoted with its schema, the schema, the name.
-    """
+    """The constraints deferred after a ``SET CONSTRAINTS``; ``known``: quoted with its schema, schema, name."""
     masked = POSTGRESQL.mask(text)
     match = _SET.search(masked)
     assert match is not None  # it was found by the same pattern

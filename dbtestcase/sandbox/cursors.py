@@ -18,10 +18,7 @@ _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
 
 
 def close_cursors(names: Iterable[str], *, holdable: bool = False) -> Flow:
-    """Close what the server has not: its own rollback closes only the cursors whose savepoint is still there.
-
-    :param holdable: whether those that outlive a commit are to go, too.
-    """
+    """Close what the server has not: its own rollback closes only the cursors whose savepoint is still there."""
     listed = ", ".join(map(literal, names))
     rows = yield f"{_OPEN}name IN ({listed}){'' if holdable else ' AND NOT is_holdable'}"
     for (name,) in rows:
@@ -44,10 +41,7 @@ def open_cursor(name: str) -> str:
 
 
 def free_cursor_name(client: Client, name: str, clients: Iterable[Client]) -> Flow:
-    """The client is about to declare a cursor.
-
-    :raises SandboxConflict: another client has an open one of that name.
-    """
+    """The client is about to declare a cursor; refused where another has an open one of that name."""
     holder = next((each for each in clients if each is not client and name in each.cursors), None)
     if holder is None:
         return

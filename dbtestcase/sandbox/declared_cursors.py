@@ -34,10 +34,7 @@ class _Cursor:
 
 
 class DeclaredCursors(SessionObjects):
-    """Those of PostgreSQL; what a driver declares for its own cursors is among them.
-
-    :param fail: gives the server's error and aborts the client's transaction.
-    """
+    """Those of PostgreSQL, a driver's own among them; ``fail`` gives the server's error and aborts the transaction."""
 
     topics: ClassVar[Topic] = Topic.CURSORS
 

@@ -16,10 +16,7 @@ __all__ = ["warn_of_dirty_reads", "warn_of_locks"]
 
 
 def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[Owner], facts: SchemaFacts) -> Flow:
-    """Warn if the statement may see rows that another client has written and not committed.
-
-    :param writers: those with unfinished writes.
-    """
+    """Warn if the statement may see rows that another client has written and not committed."""
     for other in writers:
         if isinstance(other, Client) and _is_news(client, other):
             if facts.knows_relations:
@@ -30,10 +27,7 @@ def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[
 
 
 def warn_of_locks(client: Client, lockers: Iterable[Client]) -> None:
-    """Warn if the client takes rows that another one has locked.
-
-    :param lockers: those that have locked rows.
-    """
+    """Warn if the client takes rows that another one has locked."""
     for other in lockers:
         if _is_news(client, other):
             _warn(client, other, "has locked rows: it may get rows that production would let it wait for, or skip")

@@ -28,10 +28,7 @@ _LEFT = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql"
 
 
 class PreparedStatements(SessionObjects):
-    """Those of PostgreSQL that were prepared by SQL; a driver's own are its own affair.
-
-    :param fail: gives the server's error and aborts the client's transaction.
-    """
+    """Those prepared by SQL, not by a driver; ``fail`` gives the server's error and aborts the transaction."""
 
     topics: ClassVar[Topic] = Topic.PREPARED
 

@@ -24,10 +24,9 @@ def find_problems(
 ) -> list[DBTestCaseError]:
     """Look at the sandbox before it is rolled back.
 
-    :param label: the test.
+    :param label: the test, of these files: an error that they catch was expected.
     :param unfinished: the application's connections with unfinished writes.
     :param raised: errors of the sandbox during the test.
-    :param test_files: source files of the test: an error that they catch was expected.
     :param wrote: whether it has written anything that can be lost with the connection.
     """
     found: list[DBTestCaseError] = []
@@ -63,11 +62,7 @@ def find_problems(
 
 
 def outer_transaction_ended(label: str, by: str = "", *, cause: Exception | None = None) -> LeakError:
-    """The error for what went past the sandbox.
-
-    :param by: the statement that did it; empty where it is not known.
-    :param cause: the error by which it was noticed.
-    """
+    """The error for what went past the sandbox, by a statement if it is known, noticed by an error."""
     leak = LeakError(
         f"{label} ended the outer transaction{f' by {by!r}' if by else ''}: what it wrote may have been committed.",
         cause="a COMMIT or ROLLBACK that the sandbox could not see (a raw PGconn, a statement that commits by itself)",
@@ -78,11 +73,7 @@ def outer_transaction_ended(label: str, by: str = "", *, cause: Exception | None
 
 
 def find_swallowed(label: str, raised: Iterable[DBTestCaseError], test_files: frozenset[str]) -> list[DBTestCaseError]:
-    """Errors of ours that the application has caught: each as one that fails the test.
-
-    :param raised: errors of ours during the test.
-    :param test_files: source files of the test: an error that they catch was expected.
-    """
+    """Errors of ours that the application, and not the test's own files, has caught: each as one that fails it."""
     return [_leak(label, error) for error in raised if _was_swallowed(error, test_files)]
 
 

@@ -19,10 +19,7 @@ __all__ = ["RowLocks"]
 
 
 class RowLocks(SessionObjects):
-    """Who has locked rows, by which statements.
-
-    :param unfinished: gives those with writes that are neither committed nor rolled back.
-    """
+    """Who has locked rows, by which statements."""
 
     topics: ClassVar[Topic] = Topic.IMPATIENT
 

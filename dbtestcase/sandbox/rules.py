@@ -95,10 +95,7 @@ class Rules:
         return ""
 
     def report(self, client: Client, statement: Statement, unknown: set[str]) -> str | None:
-        """What to send in place of a statement that asks for settings: as its own connection would know them.
-
-        :param unknown: names that only other connections have made known to the server.
-        """
+        """What to send in place of a statement that asks for settings; ``unknown``: those only others have made."""
         return None
 
     def takes_locks(self, statement: Statement) -> bool:

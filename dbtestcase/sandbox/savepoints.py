@@ -47,10 +47,7 @@ class Fate(enum.Enum):
 
 
 class Owner:
-    """One connection's view of its own transaction.
-
-    :param name: how it is called in messages.
-    """
+    """One connection's view of its own transaction."""
 
     __slots__ = ("active", "failed", "labels", "name")
 
@@ -104,11 +101,7 @@ class Entry:
 
 
 class Conflict(Exception):
-    """A write that must go lies below a write that stays.
-
-    :param rolled_back: whose rollback cannot be carried out.
-    :param kept: whose writes it would undo.
-    """
+    """A write that must go lies below a write that stays: who rolls back, and whose writes that would undo."""
 
     def __init__(self, rolled_back: Owner, kept: list[Owner]) -> None:
         super().__init__(rolled_back, kept)
@@ -119,9 +112,7 @@ class Conflict(Exception):
 class Stack:
     """The savepoints of one physical transaction, lowest first.
 
-    Every method returns the steps to be sent to the server, in order.
-
-    :param prefix: what the names of savepoints begin with.
+    Every method returns the steps to be sent to the server, in order, or raises :exc:`Conflict` (see the module).
     """
 
     def __init__(self, prefix: str = "dbtc_") -> None:
@@ -136,11 +127,7 @@ class Stack:
     # -- what the owners do
 
     def statement(self, owner: Owner, *, writes: bool, looks: bool = True) -> list[Step]:
-        """``owner`` is about to run a statement.
-
-        :param looks: whether it may see rows; those of a cursor were seen when it was declared.
-        :raises Conflict: a rollback is waiting below other owners' unfinished writes, and the statement would see it.
-        """
+        """``owner`` is about to run a statement, which ``looks`` at rows unless its cursor was declared before."""
         if looks:
             self._refuse_if_waiting()
         owner.active = True
@@ -187,31 +174,21 @@ class Stack:
         del owner.labels[depth]
 
     def release(self, owner: Owner, label: str) -> None:
-        """The application releases a savepoint.
-
-        :raises KeyError: it has set none of that name.
-        """
+        """The application releases a savepoint; :exc:`KeyError` where it has set none of that name."""
         depth = _depth_of(owner, label)
         for entry in self._open_entries(owner):
             entry.depth = min(entry.depth, depth)
         del owner.labels[depth:]
 
     def rollback_to(self, owner: Owner, label: str) -> list[Step]:
-        """The application rolls back to a savepoint, which stays set.
-
-        :raises KeyError: it has set none of that name.
-        :raises Conflict: see the module.
-        """
+        """The application rolls back to a savepoint, which stays set; :exc:`KeyError` if there is none."""
         depth = _depth_of(owner, label)
         del owner.labels[depth + 1 :]
         owner.failed = False
         return self._doom([e for e in self._open_entries(owner) if e.depth > depth], owner)
 
     def commit(self, owner: Owner) -> list[Step]:
-        """The application commits; a failed transaction is rolled back, as on the server.
-
-        :raises Conflict: see the module; the commit counts all the same.
-        """
+        """The application commits, in spite of a conflict; a failed transaction is rolled back, as on the server."""
         if owner.failed:
             return self.rollback(owner)
         wrote = False
@@ -224,10 +201,7 @@ class Stack:
         return self._settle()
 
     def rollback(self, owner: Owner) -> list[Step]:
-        """The application rolls back its transaction.
-
-        :raises Conflict: see the module.
-        """
+        """The application rolls back its transaction."""
         targets = list(self._open_entries(owner))
         owner.end()
         return self._doom(targets, owner)

@@ -246,10 +246,7 @@ class Scheduler:
         )
 
     def _wait(self, seconds: float) -> bool:
-        """Let the others go on until something has changed.
-
-        :returns: whether it has, within that time.
-        """
+        """Let the others go on until something has changed; whether it has, within that time."""
         self._threads += 1
         self._deciding = False
         try:

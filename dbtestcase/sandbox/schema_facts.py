@@ -20,10 +20,7 @@ _COMMANDS = ("insert", "update", "delete")
 
 
 class SchemaFacts:
-    """Functions, views, triggers, constraints and relations of the test database.
-
-    :param rules: the dialect's rules, which hold the queries.
-    """
+    """Functions, views, triggers, constraints and relations of the test database."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -24,16 +24,7 @@ def nothing() -> Flow:
 
 
 class SessionObjects:
-    """One kind of thing.
-
-    .. attribute:: topics
-
-       What the statements speak of that concern it even while nobody uses it.
-
-    .. attribute:: used
-
-       Whether every statement is to be shown to it.
-    """
+    """One kind of thing: ``topics`` of statements concern it while nobody uses it; while it is ``used``, all do."""
 
     topics: ClassVar[Topic] = Topic.NONE
     used = False

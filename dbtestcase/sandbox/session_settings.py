@@ -179,10 +179,7 @@ class SettingsStore:
             self.seen.update(new)
 
     def after(self, mine: SessionSettings, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
-        """Remember what a connection has set.
-
-        :param reset: whether it has set nothing but come back to what it began with.
-        """
+        """Remember what a connection has set, or, if it ``reset`` something, where it began."""
         names = list(self._baseline) if "*" in names else list(names)
         begun_with = {name: value for name, value in mine.startup.items() if name in names} if reset else {}
         if begun_with:

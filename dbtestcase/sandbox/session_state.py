@@ -28,12 +28,7 @@ Factory = Callable[[Rules, Wire, SchemaFacts, Stack, Fail], list[SessionObjects]
 
 
 class SessionState:
-    """The kinds of things, each asked in turn.
-
-    .. attribute:: used
-
-       Whether anything is owned by anybody, so that no statement may take the short way.
-    """
+    """The kinds of things, each asked in turn; ``used`` if anybody owns any: no statement takes the short way then."""
 
     def __init__(self, rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> None:
         self._facts = facts

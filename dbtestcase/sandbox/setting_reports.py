@@ -29,8 +29,6 @@ class UnknownSetting(Exception):
 def report(statement: Statement, level: str, unknown: set[str], *, deferrable: bool = False) -> str | None:
     """The statement that asks for the same with another answer; None where the session's own is right.
 
-    :param level: the isolation level of the transaction.
-    :param deferrable: whether that is deferrable.
     :param unknown: settings that a connection of its own would not know.
     :raises UnknownSetting: the server would not know what to answer.
     """

@@ -43,10 +43,7 @@ class _Transaction:
 
 
 class Snapshots(SessionObjects):
-    """The transactions that have a snapshot, and those that have committed since the oldest of them began.
-
-    :param unfinished: gives those with writes that are neither committed nor rolled back.
-    """
+    """The transactions that have a snapshot, and those that have committed since the oldest of them began."""
 
     def __init__(self, rules: Rules, facts: SchemaFacts, unfinished: Callable[[], Iterable[Owner]]) -> None:
         self._rules = rules

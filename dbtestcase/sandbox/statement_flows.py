@@ -21,10 +21,7 @@ class StatementFlows(TransactionFlows):
     """Flows around each statement; the common case of each has a door of its own that sends little and asks little."""
 
     def at_once(self, client: Client, statement: Statement) -> str | None:
-        """The common case of :meth:`before`, in little time: a plain statement, nobody else busy.
-
-        :returns: what is to be sent before the statement, perhaps nothing; None if this is not that case.
-        """
+        """The common case of :meth:`before`, in little time: what is to be sent before; None if it is not that case."""
         if (
             not statement.plain
             or client.failed
@@ -72,10 +69,7 @@ class StatementFlows(TransactionFlows):
         )
 
     def before(self, client: Client, statement: Statement) -> Flow:
-        """The client is about to run a statement, and holds the wire.
-
-        :raises SandboxError: it is refused; nothing was sent.
-        """
+        """The client is about to run a statement, and holds the wire; what is refused was not sent."""
         if not self.is_open(client):
             if client.scope != POOLED or not self._scopes:
                 raise self.note(self._closed(client))
@@ -178,10 +172,7 @@ class StatementFlows(TransactionFlows):
                 raise error
 
     def _give_settings(self, client: Client) -> Flow:
-        """Give the wire the settings of the client.
-
-        :raises ConfigurationError: the server refuses one that the client's engine asked for.
-        """
+        """Give the wire the settings of the client, or tell which of its engine's the server refuses."""
         try:
             yield from self._settings.apply(client.settings)
         except Exception as error:
@@ -229,10 +220,7 @@ class StatementFlows(TransactionFlows):
             yield from self.commit(client)
 
     def failed(self, client: Client, *, partly: bool) -> Flow:
-        """A statement failed on a server that undoes the statement and lets its transaction go on.
-
-        :param partly: some of its rows may have been written all the same.
-        """
+        """A statement failed, perhaps ``partly``, on a server that undoes it and lets its transaction go on."""
         if self.stack.entries and not partly:
             self.stack.unwrite(client)
         if client.each_statement:

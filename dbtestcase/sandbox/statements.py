@@ -162,10 +162,7 @@ _SPECIAL_SETTINGS = {
 
 
 def classify(text: str, lexer: Lexer = POSTGRESQL) -> Statement:
-    """Say what ``text`` would do; a string of several statements is as strong as its strongest part.
-
-    :param lexer: the lexical rules of the dialect.
-    """
+    """Say what ``text`` would do; a string of several statements is as strong as its strongest part."""
     if len(text) > 20_000:
         return _classify(text, lexer)
     return _cached(text) if lexer is POSTGRESQL else _cached_by(text, lexer)

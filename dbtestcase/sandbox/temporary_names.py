@@ -31,7 +31,6 @@ class TemporaryNames(SessionObjects):
     """Which connection has made which temporary table.
 
     :param drop: SQL that drops one, with a place for its quoted name.
-    :param lexer: the lexical rules of the dialect.
     :param rolls_back: whether a rollback undoes what makes one.
     """
 

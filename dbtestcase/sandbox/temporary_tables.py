@@ -58,10 +58,7 @@ class _Relation:
 
 
 class TemporaryTables(SessionObjects):
-    """Those of PostgreSQL.
-
-    :param facts: knows which functions make some, and which code in the server may read any table.
-    """
+    """Those of PostgreSQL."""
 
     topics: ClassVar[Topic] = Topic.TEMPORARY
 

@@ -45,10 +45,7 @@ class Sandbox(StatementFlows):
 
     @_holding_the_wire
     def begin(self, label: str, *, mark: bool = False) -> None:
-        """Begin the outer transaction.
-
-        :param mark: set the first mark in the same round trip; where nobody does anything before it, it stays there.
-        """
+        """Begin the outer transaction, with the first mark in the same round trip if that is wanted."""
         self.wire.reset()
         marks = [f"SAVEPOINT {_MARK}1"] if mark else []
         self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks)
@@ -90,11 +87,9 @@ class Sandbox(StatementFlows):
 
     @_holding_the_wire
     def renew(self, label: str) -> bool:
-        """Begin a new outer transaction below the last mark, if nothing was written before the mark.
+        """Begin a new outer transaction, if nothing was written before the last mark; whether it could be done.
 
         Dead rows are removed by the server only when the transaction that made them has ended.
-
-        :returns: whether it could be done.
         """
         if len(self._scopes) != 2 or self._scopes[0].wrote:
             return False
@@ -107,10 +102,7 @@ class Sandbox(StatementFlows):
 
     @_holding_the_wire
     def end(self) -> None:
-        """Roll back the outer transaction; no client can be used any more.
-
-        :raises Exception: the driver's; the transaction was not the one that was begun here.
-        """
+        """Roll back the outer transaction, which must be the one begun here; no client can be used any more."""
         try:
             if self.wire.in_transaction():
                 self._leave([_BACK, self.rules.end])
@@ -130,10 +122,7 @@ class Sandbox(StatementFlows):
 
     @_holding_the_wire
     def restart(self, *statements: str) -> bool:
-        """Run statements that must not run in a transaction, if nothing was written in the outer one.
-
-        :returns: whether it could be done.
-        """
+        """Run statements that must not run in a transaction, if nothing was written in the outer one; whether so."""
         if self._wrote or any(scope.wrote for scope in self._scopes):
             return False
         self._is_marked = False
@@ -213,10 +202,7 @@ class Sandbox(StatementFlows):
             client.end()
 
     def problems(self, test_files: frozenset[str] = frozenset()) -> list[DBTestCaseError]:
-        """What is wrong at the end of a test, before it is rolled back.
-
-        :param test_files: source files of the test: an error of the sandbox that they catch was expected.
-        """
+        """What is wrong at the end of a test, before it is rolled back."""
         return find_problems(
             self.label,
             self.wire,

@@ -24,10 +24,7 @@ class TransactionFlows(Clients):
     """Flows (generators that yield SQL and receive rows) of transactions; a driver runs them, blocking or awaiting."""
 
     def commit_at_once(self, client: Client) -> bool:
-        """Commit where nothing need be sent for it: the common case of :meth:`commit`, in little time.
-
-        :returns: whether it is done.
-        """
+        """Commit where nothing need be sent, the common case of :meth:`commit`, in little time; whether it is done."""
         if (
             not client.active
             or client.failed
@@ -50,10 +47,7 @@ class TransactionFlows(Clients):
         return True
 
     def commit(self, client: Client) -> Flow:
-        """The client commits: kept until the test ends.
-
-        :raises SandboxConflict: rows of a rollback that waited below would be kept with it.
-        """
+        """The client commits: kept until the test ends."""
         if not self.is_open(client):
             if client.active:
                 raise self.note(self._closed(client))
@@ -102,10 +96,7 @@ class TransactionFlows(Clients):
         )
 
     def rollback(self, client: Client) -> Flow:
-        """The client rolls back: its own work undone, nobody else's.
-
-        :raises SandboxConflict: another transaction's committed rows lie above.
-        """
+        """The client rolls back: its own work undone, nobody else's."""
         if not self.is_open(client):
             client.end()
             return
@@ -310,10 +301,7 @@ class TransactionFlows(Clients):
         client.cursors[name] = client.depth
 
     def recover_for(self, client: Client, cursor: str = "") -> Flow:
-        """Before something that sees no new rows, such as ``FETCH``: undo another client's failure.
-
-        :param cursor: the server-side cursor that is asked; it may have ended with its transaction.
-        """
+        """Before something that sees no new rows, such as ``FETCH`` of a cursor: undo another client's failure."""
         if not self.is_open(client):
             if client.scope != POOLED or not self._scopes:
                 raise self.note(self._closed(client))

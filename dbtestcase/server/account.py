@@ -17,10 +17,7 @@ __all__ = ["Account", "has_entry", "reachable", "server_account"]
 
 @dataclass(frozen=True)
 class Account:
-    """The user and group that a server's processes and files belong to.
-
-    :ivar switched: whether it is another one than this process's own.
-    """
+    """The user and group that a server's processes and files belong to; ``switched`` if they are not ours."""
 
     name: str
     uid: int
@@ -36,10 +33,7 @@ class Account:
 
 @cache
 def server_account(candidates: tuple[str, ...] = ("postgres", "nobody")) -> Account:
-    """This user; for root, the first of ``candidates`` that this machine has.
-
-    :raises ServerStartFailed: root, and none of them is there.
-    """
+    """This user; for root, the first of ``candidates`` that this machine has."""
     uid, gid = os.geteuid(), os.getegid()
     if uid != 0:
         try:

@@ -32,10 +32,8 @@ _Made = TypeVar("_Made", bound=Server)
 def start_in_room(
     title: str, account: Account, cache: ClusterCache | None, initialised: int, make: Callable[[Path], _Made]
 ) -> _Made:
-    """Start a server in the first place that has room for it.
+    """Start a server, whose empty data takes ``initialised`` bytes, in the first place that has room for it.
 
-    :param title: what the server is called.
-    :param initialised: the size of its data when there is nothing in it, in bytes.
     :raises ServerError: there is no room, or nothing can be written.
     """
     cached = cache.find() if cache else None
@@ -79,11 +77,7 @@ def start_in_room(
 
 
 class ClusterServer(Server):
-    """See :class:`dbtestcase.server.Server`.
-
-    :raises OSError: the data cannot be written to ``place``.
-    :raises ServerStartFailed: the server does not start.
-    """
+    """See :class:`dbtestcase.server.Server`."""
 
     title: ClassVar[str]
     """What it is called."""

@@ -121,11 +121,7 @@ def _unusable(folder: Path, error: OSError, use: str = "written") -> ServerError
 
 
 class ClusterCache:
-    """The clusters of one version, initialised in one way.
-
-    :param root: the cache's folder.
-    :param name: the version and the way, as a folder's name.
-    """
+    """The clusters of one version, initialised in one way, by which they are named in the folder ``root``."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
@@ -192,11 +188,7 @@ class ClusterCache:
             context.__exit__(None, None, None)
 
     def copied(self, cluster: CachedCluster, event: dict[str, Any]) -> None:
-        """A watcher has copied a cluster, under :meth:`reading`, and says what happened.
-
-        :raises BrokenCluster: it is not complete.
-        :raises OSError: the target cannot be written.
-        """
+        """A watcher has copied a cluster, under :meth:`reading`; :exc:`BrokenCluster` where it is not complete."""
         if event["event"] == "uncopied":
             error = OSError(event["errno"], event["text"], event["where"])
             if not event["unreadable"]:
@@ -219,10 +211,7 @@ class ClusterCache:
             sweep_cache(str(self.folder))
 
     def publish_base(self, data: Path, templates: tuple[str, ...] = (), *, public: bool = False) -> None:
-        """Put a cluster that was just initialised into the cache, under :meth:`changing`.
-
-        :param public: whether every user may read it.
-        """
+        """Put a cluster that was just initialised into the cache, under :meth:`changing`; all may read a public one."""
         with self._writing():
             publish(str(data), str(self.base), self.note(templates), public=public)
             if public:

@@ -45,11 +45,7 @@ default_text_search_config = 'pg_catalog.english'
 
 
 def configuration(socket: Path, room: int) -> str:
-    """The whole of ``postgresql.conf``.
-
-    :param socket: the folder of the Unix socket.
-    :param room: bytes that the data may take; an eighth of them for the log, 256 MB at most.
-    """
+    """The whole of ``postgresql.conf``; of ``room`` bytes for the data an eighth may be log, 256 MB at most."""
     log = min(max(room // 8 // MIB, 8), 256)
     return CONFIGURATION.format(socket=str(socket).replace("'", "''"), log=log)
 

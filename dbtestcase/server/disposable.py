@@ -32,11 +32,7 @@ _MODULES = {
 
 
 def register(kind: str, module: str) -> None:
-    """Name the module that starts servers of a kind.
-
-    :param kind: a dialect's name, such as ``mariadb``.
-    :param module: the full name of a module with a function ``start(settings: Settings, meanwhile) -> Server``.
-    """
+    """Name the module that starts a kind of server, by ``start(settings: Settings, meanwhile) -> Server``."""
     _MODULES[kind] = module
 
 

@@ -37,11 +37,9 @@ EXTRAS = {
 
 
 def examine(say: Callable[[str], object], try_url: Callable[[Settings, Callable[[str], object]], str | None]) -> int:
-    """Say what a run would use, a line for each thing.
+    """Say what a run would use, a line for each thing; the exit status, 0 if a run would have a server.
 
-    :param say: receives the lines.
     :param try_url: tries the server that the settings name, or gives the kind of the disposable one that they ask for.
-    :returns: the exit status: 0 if a run would have a server, 1 otherwise.
     """
     say(f"dbtestcase   {_version('dbtestcase')}, Python {platform.python_version()} on {platform.platform(terse=True)}")
     say(f"libraries    SQLAlchemy {_version('sqlalchemy')}, psycopg {_version('psycopg')}")

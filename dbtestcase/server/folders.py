@@ -55,10 +55,7 @@ def _anybody_may_rename(place: Path) -> bool:
 
 
 def make_folder(path: Path, mode: int) -> None:
-    """Make a folder with these modes, whatever the umask; those above it, where they are missing, are private.
-
-    :raises FileExistsError: there is something of that name.
-    """
+    """Make a folder with these modes, whatever the umask; those above it, where they are missing, are private."""
     if not path.parent.exists():
         with suppress(FileExistsError):
             make_folder(path.parent, 0o700)

@@ -55,17 +55,14 @@ class Server(ABC):
         )
 
     def wait(self) -> str:
-        """Wait until the server ends of itself; what it said.
-
-        :raises ServerError: this kind of server cannot.
-        """
+        """Wait until the server ends of itself; what it said."""
         raise ServerError(
             "This kind of server cannot be waited for.", cause=f"{type(self).__name__} has no way to be watched."
         )
 
     @abstractmethod
     def close(self, *, wait: bool = True) -> None:
-        """Stop the server and remove its folder.  Does nothing the second time, and in a forked process.
+        """Stop the server and remove its folder; does nothing the second time, and in a forked process.
 
         :param wait: whether to wait until that is done; a process that ends need not.
         """

@@ -30,10 +30,7 @@ def end_oldest(places: list[Path], *, spared: int) -> None:
 
 
 def end_kept(places: list[Path], *, dry: bool = False) -> Iterator[Path]:
-    """End the servers that stay in ``places``, and wait until each is gone; their folders.
-
-    :param dry: only say which they are.
-    """
+    """End the servers that stay in ``places``, and wait until each is gone; their folders."""
     for door in _doors(places):
         if dry:
             with claimed(door.with_suffix("")) as dead:  # nobody knocks: a door that is only opened ends a server too

@@ -103,10 +103,7 @@ def cache_name(programs: Programs) -> str:
 
 
 def find_mariadb() -> Programs:
-    """The server's programs: on ``PATH``, or where the system's packages put them.
-
-    :raises ProgramsNotFound: there are none of MariaDB 10.5 or later.
-    """
+    """The server's programs, of MariaDB 10.5 or later: on ``PATH``, or where the system's packages put them."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_FOLDERS, *glob.glob("/usr/lib/mysql*/bin")))
     reasons = []
     for name in ("mariadbd", "mysqld"):

@@ -73,11 +73,7 @@ class PostgreSQLServer(ClusterServer):
     def taken(
         cls, programs: Programs, account: Account, cache: ClusterCache | None, path: Path, connection: socket.socket
     ) -> PostgreSQLServer:
-        """One that another run has left, which belongs to this process from now on.
-
-        :param path: its folder.
-        :param connection: to its watcher.
-        """
+        """One that another run has left in a folder, ours from now on; ``connection`` leads to its watcher."""
         server = cls.__new__(cls)
         server._begin(programs, account, path.parent.parent, cache)
         folder = RunFolder(path, path.with_suffix(".lock"), -1)

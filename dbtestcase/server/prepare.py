@@ -18,11 +18,9 @@ __all__ = ["prepare_cache"]
 
 
 def prepare_cache(settings: Settings) -> Iterator[str]:
-    """Initialise a PostgreSQL, and a MariaDB where its programs are, in the cache, readable for everybody.
+    """Initialise a PostgreSQL, and a MariaDB where its programs are, in the cache, for everybody; what was prepared.
 
-    :returns: what was prepared, a phrase for each.
     :raises ConfigurationError: there is to be no cache.
-    :raises ServerError: no server starts, or the cache cannot be written.
     """
     root = cache_root(dataclasses.replace(settings, cache_is_chosen=True))
     if root is None:

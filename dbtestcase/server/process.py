@@ -70,10 +70,7 @@ class WatcherProcess:
 
     @classmethod
     def taken(cls, folder: RunFolder, connection: socket.socket) -> WatcherProcess:
-        """One that waited for an owner, which this process is now.
-
-        :param connection: to the watcher, which has said so.
-        """
+        """One that waited for an owner, which this process is now."""
         made = cls.__new__(cls)
         made._owner, made._folder, made._received, made._publishing = os.getpid(), folder, b"", 0
         made._pid, made._connection = 0, connection  # it is no child of this process
@@ -123,10 +120,9 @@ class WatcherProcess:
     def close(self, timeout: float = 30.0, *, wait: bool = True) -> list[dict[str, Any]]:
         """Let it stop the server and remove the folder, and wait until it has; the events that nobody has read.
 
-        :param wait: if not, nothing is waited for but what is still to be written to the cache.
         Where the server was told to stay, the last of them is ``kept``, and nothing is stopped or removed.  A watcher
-        that still writes to the cache when the time is up is left to finish, and one that does nothing is given up;
-        a line says so.  Does nothing the second time, and in a process that was forked from the owner.
+        that still writes to the cache when the time is up is left to finish, and one that does nothing is given up; a
+        line says so.  Does nothing the second time, and in a process that was forked from the owner.
         """
         if not self.ours or self._orders < 0:
             return []

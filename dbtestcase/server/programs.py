@@ -34,10 +34,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Programs:
-    """A folder with ``postgres`` and ``initdb``.
-
-    :ivar source: how it was found, for people.
-    """
+    """A folder with ``postgres`` and ``initdb``; ``source`` tells people how it was found."""
 
     bin: Path
     version: str
@@ -49,10 +46,7 @@ class Programs:
 
 
 def find_programs(settings: Settings) -> Programs:
-    """The programs to use: the folder that was named, else the wheel, else ``PATH``, else the system's packages.
-
-    :raises ProgramsNotFound: there are none, or those that were named cannot be used.
-    """
+    """The programs to use: the folder that was named, else the wheel, else ``PATH``, else the system's packages."""
     if settings.postgres_bin is not None:
         found, reason = _examine(settings.postgres_bin, "DBTESTCASE_POSTGRES_BIN")
         if found is None:
@@ -109,10 +103,7 @@ def _examine(folder: Path, source: str) -> tuple[Programs | None, str]:
 
 
 def programs_for(account: Account, programs: Programs) -> Programs:
-    """The same programs, copied to a temp folder where ``account`` cannot reach them; later runs find the copy there.
-
-    :raises ServerError: they cannot be copied.
-    """
+    """The same programs, copied to a temp folder where ``account`` cannot reach them; later runs find the copy."""
     if reachable(programs.bin / "postgres", account) and reachable(programs.bin / "initdb", account):
         return programs
     sources = _sources(programs)

@@ -22,9 +22,7 @@ __all__ = ["prune_machine"]
 def prune_machine(settings: Settings, *, dry: bool = False) -> list[str]:
     """Remove what runs have left: servers with kept rows, the data of killed runs, cached clusters, unused programs.
 
-    :param dry: only say what would be removed.
     :returns: what was removed, a phrase for each.
-    :raises ServerError: something cannot be removed.
     """
     places = _places()
     try:

@@ -22,10 +22,7 @@ def room_in(place: Path) -> int:
 
 
 def memory_left(cgroup: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> int:
-    """Bytes of memory that this process may still use: of the machine, and of each control group around it.
-
-    :param cgroup: where control groups are mounted, of either version.
-    """
+    """Bytes of memory that this process may still use: of the machine, and of each control group around it."""
     return max(min([_UNLIMITED, *_of_the_machine(proc), *_of_the_groups(cgroup, proc)]), 0)
 
 
@@ -82,10 +79,7 @@ def _read(path: Path) -> str:
 
 
 def is_out_of_room(folder: Path) -> bool:
-    """Whether a disposable server, whose folder that is, has complained of a full place and got no room since.
-
-    Its watcher has given up the room that it had taken for that, or is about to.
-    """
+    """Whether a server's folder says that it has found a place full, and that its watcher gives up its spare room."""
     if not os.path.isdir(f"{folder}{OWN}"):
         return False
     info = os.statvfs(folder)

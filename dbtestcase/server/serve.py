@@ -19,12 +19,9 @@ _TITLES = {"postgresql": "PostgreSQL"}
 
 
 def keep_running(settings: Settings, kind: str | None = None) -> int:
-    """Start a server, print its URL alone on stdout, and stop it on Ctrl-C, SIGTERM or SIGHUP.
+    """Start a server, print its URL alone on stdout, and stop it on Ctrl-C, SIGTERM or SIGHUP; the exit status.
 
     :param kind: ``postgresql``, ``mariadb`` or ``mysql``; by default the kind that ``DBTESTCASE_URL`` names.
-    :returns: the exit status: 0, since being ended is how this ends.
-    :raises ConfigurationError: ``DBTESTCASE_URL`` names a kind that has no server.
-    :raises ServerError: it does not start, or it has ended of itself.
     """
     kind = kind or _named_kind(settings)
     title = _TITLES.get(kind, "MariaDB")

@@ -172,11 +172,9 @@ def remove_tree(path: str) -> bool:
 
 
 def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = False) -> None:
-    """Copy the stopped cluster ``source`` into the cache and let ``pointer`` name it; the caller holds the lock alone.
+    """Copy the stopped cluster ``source`` into the cache and, when it is complete, let ``pointer`` name it in one step.
 
-    The pointer is replaced in one step, and never before what it names is complete.
-
-    :param public: whether everybody may read it.
+    The caller holds the lock alone.
     """
     cache = os.path.dirname(pointer)
     sweep_cache(cache)
@@ -236,12 +234,7 @@ class Ending(BaseException):
 
 
 class Watcher:
-    """One server, its owner, and what both have to say.
-
-    :param owner: the owner's pid.
-    :param folder: what is removed at the end, and ``lock`` after it.
-    :param uid: whom the server is given to (-1: nobody, it runs as this user).
-    """
+    """One server, its owner, and what both have to say; at the end ``folder`` is removed, and its lock after it."""
 
     def __init__(self, owner: int, folder: str, lock: str, uid: int, gid: int) -> None:
         self.owner, self.folder, self.lock, self.uid, self.gid = owner, folder, lock, uid, gid
@@ -500,9 +493,8 @@ class Watcher:
         return [json.loads(line) for line in lines]
 
     def wait_for_owner(self) -> bool:
-        """Where the server is to stay: wait until somebody takes it or wants its end, or the time is up.
+        """Wait, where the server is to stay, until somebody takes it or ends it, or time is up; whether it is taken.
 
-        :returns: whether it is taken.
         Only who may write to the socket can connect: this user.
         """
         if not self.stay_seconds or self.keep_seconds or self.output < 0:

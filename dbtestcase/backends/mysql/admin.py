@@ -45,11 +45,7 @@ def quoted(name: str) -> str:
 
 
 class Admin:
-    """A connection in autocommit mode, renewed with its locks where the server has ended it.
-
-    :param database: the database to use; by default none.
-    :raises ServerUnreachable: nobody answers at ``url``, or the user is refused.
-    """
+    """A connection in autocommit mode, renewed with its locks where the server has ended it."""
 
     def __init__(self, url: URL, database: str | None = None) -> None:
         self.url = url
@@ -109,22 +105,15 @@ class Admin:
         return self.pid != os.getpid()
 
     def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
-        """The rows of a query with ``%s`` parameters, or of one without any, as it stands.
-
-        :raises CannotCreateDatabase: the user may not do it.
-        :raises DatabaseError: it fails for another reason.
-        """
+        """The rows of a query with ``%s`` parameters, or of one without any, as it stands."""
         self.renew()
         return self._ask(query, parameters)
 
     run = rows
 
     def renew(self) -> None:
-        """Connect again where the connection was lost, and take its locks again.
+        """Connect again where the connection was lost, and take its locks again; asks the socket, not the server.
 
-        Asks the socket, not the server: nothing is sent while the connection stands.
-
-        :raises ServerUnreachable: nobody answers any more.
         :raises DatabaseError: another run has taken a database of this one meanwhile.
         """
         descriptor = descriptor_of(self._connection)
@@ -169,10 +158,7 @@ class Admin:
         )
 
     def lock(self, name: str, *, wait: int = 0) -> bool:
-        """Take the lock that stands for a database; it ends with this connection.
-
-        :param wait: seconds to wait for another connection that holds it.
-        """
+        """Take the lock that stands for a database and ends with this connection, waiting for so many seconds."""
         if lock_name(name) in self._locks:  # by another database of this process: the server would give it twice
             return False
         ((taken,),) = self.rows("SELECT GET_LOCK(%s, %s)", (lock_name(name), wait))

@@ -173,10 +173,7 @@ class MySQLCleaner(Cleaner):
         return found
 
     def _begin_anew(self, why: str, *, exact: bool) -> Report:
-        """Let the database be made anew.
-
-        :param exact: rows may go back from the copies, which outlive the database as long as this connection does.
-        """
+        """Let the database be made anew; ``exact`` if rows may go back from the copies, which outlive it."""
         if self._database is None:
             raise CleaningError(
                 f"The database {self._url.database!r} could not be put back: {why}.",

@@ -105,7 +105,6 @@ def read_state(link: Link, since: int, *, tables_only: bool = False) -> State:
     """What the server says now.
 
     :param since: the second from which on calculated statistics matter.
-    :param tables_only: leave out what is neither table, view nor sequence.
     """
     ((second,),) = link.rows(f"SELECT FLOOR(UNIX_TIMESTAMP(SYSDATE(6)) - {_LATE})")
     state = State(int(second))

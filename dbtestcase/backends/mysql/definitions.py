@@ -109,11 +109,7 @@ def read_definition(rows: Rows, database: str, key: Key, table: str = "", place:
 
 
 def restore_definitions(link: Link, wanted: Mapping[Key, Definition], found: Mapping[Key, Definition]) -> set[str]:
-    """Make everything as it was: drop what is new or different, and make what is missing.
-
-    :returns: the tables that are new, and empty.
-    :raises ServerSaid: the server refuses it.
-    """
+    """Drop what is new or different, and make what is missing; the tables that are new, and empty."""
     different = {key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)}
     tables = {name for kind, name in different if kind == "TABLE"}
     around = {each.table for key in different if (each := wanted.get(key) or found.get(key)) is not None and each.table}

@@ -13,10 +13,7 @@ __all__ = ["ExistingDatabase", "refuse_without_transactions"]
 
 
 def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> None:
-    """Refuse tables whose rows a rollback leaves where they are.
-
-    :raises SchemaError: there are some; the message names them.
-    """
+    """Refuse tables whose rows a rollback leaves where they are."""
     if tables:
         shown = ", ".join(f"{table} ({engine})" for table, engine in tables)
         raise SchemaError(

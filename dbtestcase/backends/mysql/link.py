@@ -65,10 +65,7 @@ def number_of(error: BaseException) -> int:
 
 
 class Link:
-    """A connection in autocommit mode, with what checks rows switched off.
-
-    :raises CleaningError: it cannot be made.
-    """
+    """A connection in autocommit mode, with what checks rows switched off."""
 
     def __init__(self, url: URL) -> None:
         self.database = str(url.database)
@@ -99,10 +96,7 @@ class Link:
         return name.decode("ascii") if isinstance(name, bytes) else str(name)
 
     def rows(self, query: str | bytes) -> list[tuple[Any, ...]]:
-        """Run one statement.
-
-        :raises ServerSaid: the server refuses it, or cannot be reached any more.
-        """
+        """Run one statement; :exc:`ServerSaid` where the server refuses it, or cannot be reached any more."""
         try:
             cursor = self._connection.cursor()
             try:

@@ -26,10 +26,7 @@ KEPT_IN_ALL = 24
 
 
 class Register:
-    """The register of one base name.
-
-    :param base: what the names of databases begin with.
-    """
+    """The register of one base name, with which the names of its databases begin."""
 
     def __init__(self, admin: Admin, base: str) -> None:
         self._admin = admin
@@ -110,10 +107,7 @@ class Register:
         return True
 
     def drop_unused(self, *, all_of_them: bool = False, dry: bool = False) -> Iterator[str]:
-        """Drop what was not completed or not meant to be kept, and of the others all but those used last.
-
-        :param dry: only say which they are.
-        """
+        """Drop what was not completed or not meant to be kept, and of the others all but the last used; their names."""
         rows = self._rows(f"SELECT name, content <> '', state FROM {self._table} ORDER BY used DESC, name")
         kept = 0
         for found, complete, state in rows:

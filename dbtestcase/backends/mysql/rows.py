@@ -23,10 +23,7 @@ _RUN_OUT = 4084
 
 @dataclass(frozen=True)
 class _Copy:
-    """The temporary table that holds the rows, and the columns that they have there.
-
-    ``exact``: the server lets rows go back with their history, if they have any.
-    """
+    """The temporary table with the rows, and their columns; ``exact`` if they can go back with any history."""
 
     name: str
     columns: tuple[str, ...]
@@ -105,10 +102,7 @@ class Copies:
         sequences: Collection[str],
         definitions: Mapping[Key, Definition],
     ) -> None:
-        """Make rows, counters and sequences as they are wanted.
-
-        :raises ServerSaid: the server refuses it.
-        """
+        """Make rows, counters and sequences as they are wanted."""
         triggers = {key: each for key, each in definitions.items() if each.table in tables}
         for _, name in triggers:
             self._link.rows(f"DROP TRIGGER IF EXISTS {quoted(name)}")

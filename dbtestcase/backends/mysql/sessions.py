@@ -47,10 +47,7 @@ class Sessions:
         self._sees_transactions = True
 
     def others(self, opened: Mapping[int, Opened], resting: Collection[int] = ()) -> list[Session]:
-        """The other connections that use the database, and those of this process wherever they have gone.
-
-        :param resting: the pids of those that wait in a pool, which has ended their transactions.
-        """
+        """The other connections that use the database, and ours wherever they are; ``resting``: those in pools."""
         numbers = ", ".join(map(str, opened)) or "NULL"
         return self._read(f"DB = {literal(self._link.database)} OR ID IN ({numbers})", opened, resting)
 
@@ -126,10 +123,7 @@ class Sessions:
                     ) from error
 
     def end_holders(self, refused: ServerSaid, opened: Mapping[int, Opened]) -> list[Session]:
-        """End who holds the lock that a statement of the cleaner's waited for in vain: it waits for it once more.
-
-        :raises CleaningError: nobody can be named for it.
-        """
+        """End who holds the lock that a statement of the cleaner's waited for in vain: it waits for it once more."""
         with closing(Link(self._url)) as observer, ThreadPoolExecutor(1) as pool:
             around = Sessions(self._url, observer)
             waiting = pool.submit(self._link.rows, refused.statement)
@@ -163,10 +157,7 @@ class Sessions:
             return inside
 
     def _roll_back_prepared(self, link: Link, *, hesitate: bool) -> list[Session]:
-        """End what ``XA PREPARE`` has left without a connection: of whose database it is, the server does not say.
-
-        :param hesitate: where there are several, those of other tests of these moments may yet be ended by them.
-        """
+        """End what ``XA PREPARE`` has left, of any database; of several, those of other tests may yet end there."""
         prepared = [_xid(*row) for row in link.rows("XA RECOVER")]
         if hesitate and len(prepared) > 1:
             return []

@@ -65,10 +65,8 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
 class Admin:
     """A connection in autocommit mode, renewed with its locks where the server has ended it.
 
-    :param url: the server, with any driver.
-    :param database: the database to connect to; by default ``postgres``, or the URL's where that is refused.
+    :param database: by default ``postgres``, or the URL's where that is refused.
     :param lock_timeout: seconds to wait for a lock; 0: for ever.
-    :raises ServerUnreachable: nobody answers at ``url``, or the role is refused.
     """
 
     def __init__(self, url: URL, database: str | None = None, *, lock_timeout: float = 0) -> None:
@@ -171,12 +169,7 @@ class Admin:
     # -- losing and renewing the connection
 
     def renew(self) -> None:
-        """Connect again where the connection was lost, and take its locks again.
-
-        Asks the socket, not the server: nothing is sent while the connection stands.
-
-        :raises ServerUnreachable: nobody answers any more.
-        """
+        """Connect again where the connection was lost, and take its locks again; asks the socket, not the server."""
         with self._mutex:
             if _is_lost(self._connection):
                 self._connection.close()

@@ -60,12 +60,7 @@ SELECT CASE WHEN %(take)s THEN pg_advisory_lock(%(lease_class)s, %(lease)s)::tex
 
 @dataclass
 class Catalog:
-    """Our databases on the server.
-
-    .. attribute:: fsync
-
-       Whether the server writes through to the disk.
-    """
+    """Our databases on the server; ``fsync``: whether that writes through to the disk."""
 
     fsync: bool
     _leases: set[int]
@@ -211,10 +206,7 @@ def end_connections(admin: Admin, name: str) -> None:
 
 
 def drop(admin: Admin, name: str) -> None:
-    """Drop a database whoever uses it: connections are refused and ended, prepared transactions rolled back.
-
-    :raises DatabaseError: it cannot be dropped, such as one with a replication slot.
-    """
+    """Drop a database whoever uses it: connections are refused and ended, prepared transactions rolled back."""
     in_use, prepared = admin.rows(_USERS, {"name": name})[0]
     try:
         if prepared:
@@ -280,8 +272,6 @@ def drop_unless_in_use(admin: Admin, name: str, *, dry: bool = False) -> bool:
     """Drop what no living process owns or is connected to; ``False`` where one does, or takes it at this moment.
 
     Its lease is held meanwhile: an owner that has lost its own, and wants it back, waits, and finds the database gone.
-
-    :param dry: only say whether it would be dropped.
     """
     key = lock_key(name)
     if admin.holds(LEASE_LOCKS, key):  # the server would give it twice

@@ -30,10 +30,7 @@ T = TypeVar("T")
 
 
 def connect(url: URL) -> Connection:
-    """A connection for the cleaning: in autocommit mode, quiet for our triggers, safe from a role's own settings.
-
-    :raises CleaningError: the database cannot be reached.
-    """
+    """A connection for the cleaning: in autocommit mode, quiet for our triggers, safe from a role's own settings."""
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
     query = {_RENAMED.get(name, name): value for name, value in url.query.items()}
     target = url.set(drivername="postgresql+psycopg", query={k: v for k, v in query.items() if k in known})
@@ -63,10 +60,9 @@ def connect(url: URL) -> Connection:
 class Attempt:
     """How one attempt to clean went.
 
-    ``absent``: not all connections that are expected are there.
-
     ``busy``: somebody stands in the way, nothing was done.  ``altered``: the schema was changed (see ``changes``), rows
-    were not put back.  ``clean``: all is as it was, unless it was ``disturbed`` meanwhile.
+    were not put back.  ``clean``: all is as it was, unless it was ``disturbed`` meanwhile.  ``absent``: not all
+    connections that are expected are there.
     """
 
     outcome: Literal["busy", "altered", "clean"]
@@ -100,17 +96,11 @@ class PostgreSQLCleaner(Cleaner):
 
     @abstractmethod
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
-        """Put back what was touched, unless somebody stands in the way.
-
-        :param opened: how many connections the caller knows to be new.
-        """
+        """Put back what was touched, unless somebody stands in the way; ``opened`` connections are known to be new."""
 
     @abstractmethod
     def _reopen(self) -> None:
-        """Connect again, where the connection was lost with all that the server's session knew.
-
-        :raises CleaningError: the database is not there, or what was to be put back is lost.
-        """
+        """Connect again, where the connection was lost with all that the server's session knew."""
 
     @abstractmethod
     def _carry_over(self) -> object:

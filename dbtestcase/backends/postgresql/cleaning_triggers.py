@@ -48,10 +48,7 @@ def uninstall(connection: Connection) -> None:
 
 
 def install(connection: Connection) -> None:
-    """Make the bookkeeping; what there is at this moment is what will be put back.
-
-    :raises CleaningError: a table cannot be read, or somebody holds a lock on one.
-    """
+    """Make the bookkeeping; what there is at this moment is what will be put back."""
     try:
         with connection.transaction():
             uninstall(connection)

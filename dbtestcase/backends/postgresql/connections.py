@@ -91,11 +91,9 @@ class Connections:
         *,
         hesitate: bool,
     ) -> list[Session]:
-        """End the connections that stand in the way of a cleaning.
+        """End the connections that stand in the way of a cleaning, and roll back prepared transactions; which it was.
 
         :param hesitate: give those that may be about to finish a moment to do so.
-        :returns: those that were ended, and the prepared transactions that were rolled back.
-        :raises CleaningError: one cannot be ended.
         """
         doomed = self._in_the_way(expected, lasting, opened, disturbed=not hesitate)
         deadline = time.monotonic() + GRACE
@@ -112,10 +110,7 @@ class Connections:
     def _in_the_way(
         self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened], *, disturbed: bool
     ) -> list[Session]:
-        """One that does nothing may stay, whoever opened it, unless it holds a lock that would bother the next test.
-
-        :param disturbed: somebody works on: so one that did something just now is not believed to have finished.
-        """
+        """What does nothing may stay without a lock; while somebody works on, what did something just now may not."""
         recent = self._recent() if disturbed else set()
         return [
             session

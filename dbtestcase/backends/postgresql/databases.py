@@ -116,10 +116,7 @@ class PostgreSQLDatabase(Database):
         return template_name(fingerprint, self._admin.version_name, self._admin.user)
 
     def _clone(self, name: str, recipe: Recipe) -> str:
-        """Make a database from the template of ``recipe``, which is built where it is not there.
-
-        :returns: the template's name.
-        """
+        """Make a database from the template of ``recipe``, which is built where it is missing; the template's name."""
         template = self._template_of(recipe)
         if not self.catalog.has_template(template):
             template = self._build_template(template, recipe)
@@ -132,10 +129,7 @@ class PostgreSQLDatabase(Database):
                 template = self._build_template(template, recipe)
 
     def _build_template(self, template: str, recipe: Recipe) -> str:
-        """Build the template, unless another process has done so while this one waited for the lock.
-
-        :returns: its name, which may be another than was expected: what the build read belongs to it.
-        """
+        """Build the template, unless another process has meanwhile; its name, to which what the build read belongs."""
         with catalogs.build_lock(self._admin, template, recipe.label):
             name = database_name(self._request.base)
             self.catalog = catalogs.look(self._admin, name)
@@ -285,10 +279,7 @@ class PostgreSQLDatabase(Database):
 
 
 def keep_rows(request: Request, holder: Admin, test: str, fill: Callable[[URL], None]) -> URL:
-    """See :meth:`Database.keep`.
-
-    :param holder: holds the lease of what is kept for as long as the run goes on.
-    """
+    """See :meth:`Database.keep`; ``holder`` holds the lease of what is kept for as long as the run goes on."""
     admin = Admin.shared(request.server_url)
     try:
         database = PostgreSQLDatabase(admin, replace(request, disposable=False))

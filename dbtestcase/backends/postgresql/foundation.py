@@ -71,10 +71,7 @@ _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session
 
 
 class Foundation:
-    """The state of a database at this moment.
-
-    :param admin: a connection to it.
-    """
+    """The state of a database at this moment."""
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
@@ -101,10 +98,7 @@ class Foundation:
         self._digests = self._digest()
 
     def restore(self) -> None:
-        """Drop what is not part of it, and put back what is.
-
-        :raises DatabaseError: something cannot be dropped or put back; it is named.
-        """
+        """Drop what is not part of it, and put back what is."""
         try:
             self._drop_rest()
             self._restore_places()

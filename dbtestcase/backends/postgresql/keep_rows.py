@@ -50,11 +50,7 @@ _NO_BOOKS = """
 
 
 class Kept(NamedTuple):
-    """What :func:`copy_rows` did.
-
-    :ivar rows: how many rows were copied.
-    :ivar missing: tables and columns that the target does not have: made by the test, they are not copied.
-    """
+    """How many rows were copied, and the tables and columns that were not: the test has made them."""
 
     rows: int
     missing: tuple[str, ...]
@@ -76,14 +72,12 @@ def fetcher(dbapi_connection: Any) -> Fetch:
 
 
 def copy_rows(fetch: Fetch, target: URL) -> Kept:
-    """Make the target's tables hold what the source's hold now: all rows, and where the sequences are.
+    """Make the target, a clone of the same template, hold what the source's tables and sequences hold now.
 
-    The target is a clone of the same template; its own rows are replaced.  Foreign keys and triggers rest meanwhile
-    (``session_replication_role``; a role that may not set it drops the foreign keys and makes them again, those that
-    the rows do not satisfy as ``NOT VALID``).
+    Foreign keys and triggers rest meanwhile (``session_replication_role``; a role that may not set it drops the foreign
+    keys and makes them again, those that the rows do not satisfy as ``NOT VALID``).
 
     :param fetch: runs SQL where the rows can be seen, see :func:`fetcher`; statements have no parameters and no ``%``.
-    :raises psycopg.Error: the target cannot be written.
     """
     positional, named = _connect_arguments(target)
     source = _tables(fetch(_TABLES))

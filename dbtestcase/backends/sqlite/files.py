@@ -50,11 +50,7 @@ def build_url(url: URL) -> URL:
 
 
 def open_uri(url: URL, *, mode: str = "") -> sqlite3.Connection:
-    """A plain connection to the database of a URL, in autocommit mode.
-
-    :param mode: ``ro`` to change nothing, not even the file's time.
-    :raises sqlite3.OperationalError: it cannot be opened.
-    """
+    """A plain connection to the database of a URL, in autocommit mode; ``mode=ro`` changes not even the file's time."""
     if is_in_memory(url):
         options = "&".join(f"{key}={url.query[key]}" for key in ("vfs", "mode", "cache") if key in url.query)
         uri = f"{url.database}?{options}"
@@ -87,10 +83,7 @@ def replace_content(target: sqlite3.Connection, source: Path | None, shown: str)
 
 
 def private_folder() -> Path:
-    """The folder of this user's databases: in RAM where there is such a place, else in the temp folder.
-
-    :raises ServerError: it cannot be made.
-    """
+    """The folder of this user's databases: in RAM where there is such a place, else in the temp folder."""
     ram = Path("/dev/shm")
     place = ram if os.access(ram, os.W_OK | os.X_OK) and not os.environ.get("TMPDIR") else Path(tempfile.gettempdir())
     return folder_of_ours(place, name="dbtestcase-sqlite", mode=0o700)
@@ -104,10 +97,7 @@ def remove(file: Path) -> None:
 
 
 def remove_orphans(folder: Path, *, dry: bool = False) -> Iterator[str]:
-    """Remove the databases whose owner is gone; their files.
-
-    :param dry: only say which they are.
-    """
+    """Remove the databases whose owner is gone; their files."""
     for path in folder.glob("*.lock"):
         lock = FileLock(path)
         if is_database_name(path.stem) and lock.acquire(wait=False):

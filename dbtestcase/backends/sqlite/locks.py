@@ -71,10 +71,7 @@ class _Nobody:
 
 
 def end_holders(file: Path | None, shown: str) -> list[Session]:
-    """End the connections of this process that no pool knows and that are in a transaction on the database.
-
-    :param file: the database's file; ``None`` for one in memory, whose name is ``shown``.
-    """
+    """End the connections of this process that no pool knows and that are in a transaction on the database."""
     ended = []
     # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
     for connection in [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]:

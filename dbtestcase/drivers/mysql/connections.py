@@ -154,10 +154,7 @@ class Behaviour(ProxyConnection):
             self._client.block = 0
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """``SET NAMES`` for this connection.
-
-        :raises ConfigurationError: the driver would have to write its strings in another encoding.
-        """
+        """``SET NAMES`` for this connection; refused where the driver would have to write in another encoding."""
         there = self._wire.charset
         if charset != there and not {charset, there} <= _UTF8:
             raise refused(self.dialect.driver, "charset", f"{charset} beside {there}")
@@ -175,19 +172,13 @@ class Behaviour(ProxyConnection):
         )  # type: ignore[return-value]
 
     def select_db(self, database: Any) -> None:
-        """Refused, unless the database is the one in use.
-
-        :raises SandboxEscape: it is another one.
-        """
+        """Refused, unless the database is the one in use."""
         name = database.decode() if isinstance(database, bytes) else str(database)
         if name != self._wire.send("SELECT DATABASE()")[0][0]:
             raise self.refuse(f"select_db({name!r})")
 
     def change_user(self, *args: Any, **kwargs: Any) -> None:
-        """Refused.
-
-        :raises SandboxEscape: always.
-        """
+        """Refused."""
         raise self.refuse("change_user()")
 
 
@@ -215,10 +206,7 @@ class MySQLConnection(Behaviour):
         return super().cursor(self._buffered(cursor), *args, **kwargs) if cursor else super().cursor(*args, **kwargs)
 
     def _buffered(self, cursor: type) -> type:
-        """The class that fetches at once in place of one that streams: nobody else could use the wire meanwhile.
-
-        :raises SandboxEscape: a class of the application's own that streams.
-        """
+        """The class that fetches at once in place of one that streams: nobody else could use the wire meanwhile."""
         if not any("SSCursor" in base.__name__ for base in cursor.__mro__):
             return cursor
         module = importlib.import_module(f"{type(self._wire.connection).__module__.partition('.')[0]}.cursors")

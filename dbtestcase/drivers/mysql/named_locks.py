@@ -15,10 +15,7 @@ _CALL = re.compile(r"\b(get_lock|release_lock|is_free_lock|is_used_lock|release_
 
 
 class NamedLocks(SessionObjects):
-    """Which connection holds which lock; one that another wants is refused.
-
-    :param lexer: the lexical rules of the dialect.
-    """
+    """Which connection holds which lock; one that another wants is refused."""
 
     topics: ClassVar[Topic] = Topic.ADVISORY
 

@@ -41,10 +41,7 @@ _short = functools.lru_cache(maxsize=2048)(changes_session)
 
 
 def watch_session(connection: Any, changed: Callable[[], None]) -> bool:
-    """Call ``changed`` when a connection of PyMySQL or mysqlclient changes its session.
-
-    :returns: whether the driver is one of these, so that it can be seen.
-    """
+    """Call ``changed`` when a connection changes its session; whether its driver is one that can be watched."""
     if type(connection).__module__.partition(".")[0] not in ("pymysql", "MySQLdb"):
         return False
     query = connection.query

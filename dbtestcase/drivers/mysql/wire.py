@@ -69,10 +69,7 @@ class Containment:
         self.reconnect: Callable[[], Any] | None = None
 
     def prepare(self, lock_timeout: float, connect: Callable[[], Any] | None) -> None:
-        """Settings that only the wire needs.
-
-        :param connect: opens one more connection, to ask who holds a lock.
-        """
+        """Settings that only the wire needs; ``connect`` opens one more connection, to ask who holds a lock."""
         self.reconnect = connect
         seconds = max(int(lock_timeout), 1)
         self.send(f"SET SESSION innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}")

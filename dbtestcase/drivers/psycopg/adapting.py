@@ -25,10 +25,7 @@ class CountingAdaptersMap(AdaptersMap):
 
 
 class SharedPrepareManager(PrepareManager):
-    """A virtual connection's: what is prepared, on the server, it knows from the physical one's.
-
-    :param shared: the physical connection's.
-    """
+    """A virtual connection's: what is prepared, on the server, it knows from the physical one's."""
 
     def __init__(self, shared: PrepareManager) -> None:
         self._shared = shared

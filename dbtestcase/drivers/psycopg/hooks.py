@@ -46,10 +46,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
 
 
 def check_hooks(module: Any = psycopg) -> None:
-    """Make sure that this psycopg has the methods that the sandbox needs.
-
-    :raises ConfigurationError: naming what is missing and the version to install.
-    """
+    """Make sure that this psycopg has the methods that the sandbox needs."""
     require_internals(
         f"psycopg {module.__version__}",
         [(getattr(module, name, type(name, (), {})), methods) for name, methods in HOOKS.items()],

@@ -23,10 +23,7 @@ DRAIN_TIMEOUT = 5.0
 
 
 def drain(pgconn: Any) -> None:
-    """Receive whatever the server still sends for what was left in the middle.
-
-    :raises psycopg.OperationalError: it goes on too long, or the connection is lost.
-    """
+    """Receive whatever the server still sends for what was left in the middle."""
     deadline = time.monotonic() + DRAIN_TIMEOUT
     if pgconn.pipeline_status:
         pgconn.pipeline_sync()

@@ -370,10 +370,7 @@ class Virtual:
         return self._sandbox.note(never_notified(what))
 
     def add_notify_handler(self, callback: Any) -> None:
-        """Refused: it would never be called.
-
-        :raises SandboxEscape: always.
-        """
+        """Refused: it would never be called."""
         raise self._refuse_notifies("add_notify_handler()")
 
 

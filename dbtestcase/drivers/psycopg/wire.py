@@ -28,12 +28,7 @@ _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, Transa
 
 
 class PsycopgWire:
-    """The physical connection of a sandbox.
-
-    :param conninfo: libpq's connection string.
-    :param virtual: the classes of the virtual connections, synchronous and asynchronous.
-    :raises psycopg.OperationalError: nobody answers.
-    """
+    """The physical connection of a sandbox, and its classes of virtual connections, synchronous and asynchronous."""
 
     driver = "psycopg"
     drivers = frozenset({driver})

@@ -110,10 +110,7 @@ class Features(ProxyConnection):
                 getattr(real, name)(None, *args[1:])
 
     def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
-        """Attach a file once, whichever connections do so: here all share one.
-
-        :raises SandboxEscape: the name stands for another file.
-        """
+        """Attach a file once, for all connections share one; a name that stands for another file is refused."""
         parameters = args[0] if args else ()
         if file == "?" and parameters:
             file = str(parameters[0])
@@ -171,10 +168,7 @@ class Features(ProxyConnection):
             copy.backup(target, pages=pages, progress=progress, sleep=sleep)
 
     def deserialize(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: it replaces the database outside of any transaction.
-
-        :raises SandboxEscape: always.
-        """
+        """Refused: it replaces the database outside of any transaction."""
         raise self._sandbox.note(
             SandboxEscape(
                 "Connection.deserialize() would replace the test database, outside of any transaction.",

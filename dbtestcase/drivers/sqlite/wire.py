@@ -97,10 +97,7 @@ class SQLiteWire(ProxyWire):
         self.applied = None
 
     def test_ended(self, restart: Callable[[str], bool]) -> None:
-        """Take back what only connections knew that no later test is handed.
-
-        :param restart: runs a statement outside of the transaction, if nothing was written in it.
-        """
+        """Take back what only connections knew that no later test is handed."""
         if not self.changed:
             return
         self.changed = False
