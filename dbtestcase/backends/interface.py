@@ -100,6 +100,7 @@ class Request:
     mode: Mode
     disposable: bool
     transactional: bool
+    fetch: Callable[[str], bool]
 
 
 class Backend(ABC):

@@ -102,7 +102,8 @@ class MigratedTest(TestLifecycle):
         configured = of_class.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
         empty = MetadataRecipe([], initial_schema=of_class.initial_schema(), label="an empty database")
+        fetch = of_class.template_source(settings, server_url, disposable=disposable)
         with test_database(
-            server_url, empty, base=f"{base}_walk", settings=settings, disposable=disposable
+            server_url, empty, base=f"{base}_walk", settings=settings, disposable=disposable, fetch=fetch
         ) as database:
             yield Target(database.url), database.reclone

@@ -105,6 +105,7 @@ class Provisioning:
                 # where the server stays, the next run is to find it without this database
                 disposable=disposable and not (settings.stay and server_url.get_backend_name() == "postgresql"),
                 transactional=transactional,
+                fetch=self.template_source(settings, server_url, disposable=disposable),
             )
 
         failed = scopes.failures()
@@ -129,6 +130,12 @@ class Provisioning:
             database.made_template = False
             self.server(settings, server_url.get_backend_name()).persist()
         return database
+
+    def template_source(self, settings: Settings, server_url: URL, *, disposable: bool) -> Callable[[str], bool]:
+        """What has the files of a template there: a server of ours, which may still have them in the cache."""
+        if not disposable:
+            return lambda template: True
+        return self.server(settings, server_url.get_backend_name()).fetch
 
     def existing_use(self, server_url: URL) -> ExistingUse:
         """The use that this process makes of an existing database."""
@@ -169,7 +176,7 @@ class Provisioning:
                 backend_for(URL.create(kind))
                 self.recipe().fingerprint()
 
-        server = disposable_server(settings, kind=kind, meanwhile=meanwhile)
+        server = disposable_server(settings, kind=kind, meanwhile=meanwhile, on_demand=True)
         try:
             yield server
         finally:

@@ -7,13 +7,14 @@ import os
 import subprocess
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting import limit_named_by, say
 from dbtestcase.server.account import Account
-from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache
+from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache, TemplateFiles
 from dbtestcase.server.folders import RunFolder, is_full, run_places, sweep
 from dbtestcase.server.interface import Server
 from dbtestcase.server.process import WatcherProcess
@@ -163,14 +164,22 @@ class ClusterServer(Server):
         self._make()
         return None
 
+    def _left_out(self, cache: ClusterCache, cluster: CachedCluster) -> list[TemplateFiles]:
+        """What of a cluster is not copied before the server starts."""
+        return []
+
     def _copy(self, cache: ClusterCache, cluster: CachedCluster) -> None:
         """Have a cached cluster copied, and the server started on it; meanwhile this process gets ready for it."""
+        left_out = self._left_out(cache, cluster)
+        files, size = (sum(each.files for each in left_out), sum(each.size for each in left_out))
+        cluster = replace(cluster, files=cluster.files - files, size=cluster.size - size)
         self._watcher.order(
             "copy",
             source=str(cluster.folder),
             target=str(self.data),
             files=cluster.files,
             bytes=cluster.size,
+            leave_out=[each.folder for each in left_out],
             start=self._order(),
         )
         self._meanwhile()

@@ -18,8 +18,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ from dbtestcase.server.folders import locked, make_folder, private_folder, priva
 from dbtestcase.server.watcher import UNUSED_SECONDS, publish, remove_tree, sweep_cache
 from dbtestcase.settings import Settings
 
-__all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "cache_folders", "cache_root", "project_root", "size_of"]
+__all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "TemplateFiles", "cache_folders", "cache_root"]
+__all__ += ["project_root", "size_of"]
 
 MARKERS = (".git", ".hg", "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "alembic.ini")
 
@@ -41,14 +43,26 @@ class BrokenCluster(Exception):
 
 
 @dataclass(frozen=True)
+class TemplateFiles:
+    """What of a cluster is one template's: a folder, as a path below the cluster's, such as ``base/16384``."""
+
+    folder: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
 class CachedCluster:
-    """A stopped cluster in the cache, as its pointer describes it."""
+    """A stopped cluster in the cache, as its pointer describes it.
+
+    :ivar templates: by name, with what is known of their files.
+    """
 
     pointer: Path
     folder: Path
     files: int
     size: int
-    templates: tuple[str, ...]
+    templates: dict[str, TemplateFiles | None]
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -152,7 +166,7 @@ class ClusterCache:
         try:
             note: dict[str, Any] = json.loads(pointer.read_text(encoding="utf-8"))
             folder = self.folder / str(note["folder"])
-            return CachedCluster(pointer, folder, note["files"], note["bytes"], tuple(note["templates"]))
+            return CachedCluster(pointer, folder, note["files"], note["bytes"], _templates(note["templates"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         except PermissionError as error:
@@ -210,10 +224,10 @@ class ClusterCache:
                 cluster.pointer.unlink()
             sweep_cache(str(self.folder))
 
-    def publish_base(self, data: Path, templates: tuple[str, ...] = (), *, public: bool = False) -> None:
+    def publish_base(self, data: Path, *, public: bool = False) -> None:
         """Put a cluster that was just initialised into the cache, under :meth:`changing`; all may read a public one."""
         with self._writing():
-            publish(str(data), str(self.base), self.note(templates), public=public)
+            publish(str(data), str(self.base), self.note({}), public=public)
             if public:
                 for folder in (self.folder, self.root):
                     folder.chmod(0o755)
@@ -222,9 +236,23 @@ class ClusterCache:
                 if other != self.folder and other.is_dir() and _unused(other):
                     remove_tree(str(other))
 
-    def note(self, templates: tuple[str, ...]) -> dict[str, Any]:
-        """What a pointer says beside the cluster's folder."""
-        return {"templates": list(templates), "project": str(project_root())}
+    def note(self, templates: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
+        """What a pointer says beside the cluster's folder.
+
+        :param templates: their names, with the folder of each where that can be copied by itself.
+        """
+        known = dict(templates) if isinstance(templates, Mapping) else list(templates)
+        return {"templates": known, "project": str(project_root())}
+
+
+def _templates(noted: Any) -> dict[str, TemplateFiles | None]:
+    if not isinstance(noted, dict):
+        return dict.fromkeys(noted)
+    return {
+        name: TemplateFiles(each["folder"], each["files"], each["bytes"])
+        for name, each in noted.items()
+        if re.fullmatch(r"base/\d+", each["folder"])
+    }
 
 
 def size_of(folder: Path) -> int:

@@ -37,11 +37,16 @@ def register(kind: str, module: str) -> None:
 
 
 def disposable_server(
-    settings: Settings, *, kind: str = "postgresql", meanwhile: Callable[[], object] = lambda: None
+    settings: Settings,
+    *,
+    kind: str = "postgresql",
+    meanwhile: Callable[[], object] = lambda: None,
+    on_demand: bool = False,
 ) -> Server:
     """Start a server of this process's own, as a context manager.
 
     :param meanwhile: what this process can do while others copy and start, such as importing what it will need.
+    :param on_demand: whoever clones a template there calls :meth:`Server.fetch` before; otherwise all are there.
     :raises ConfigurationError: nothing can start a server of this kind.
     :raises ProgramsNotFound: there are no programs for it on this machine.
     :raises ServerStartFailed: the programs are there, but it does not start.
@@ -54,4 +59,10 @@ def disposable_server(
             remedy="set DBTESTCASE_URL (or the class attribute url) to a server that is there.",
         )
     server: Server = importlib.import_module(_MODULES[kind]).start(settings, meanwhile)
+    if not on_demand:
+        try:
+            server.fetch_all()
+        except BaseException:
+            server.close()
+            raise
     return server

@@ -43,6 +43,19 @@ class Server(ABC):
         nothing.
         """
 
+    def fetch(self, template: str) -> bool:
+        """Have the files of a template there, before a database is made from it.
+
+        PostgreSQL leaves most of those that it knows in the cache until they are asked for.
+
+        :returns: ``False`` where they cannot be had any more: its database is to be dropped, and made again.
+        :raises ServerError: there is no room for them.
+        """
+        return True
+
+    def fetch_all(self) -> None:  # noqa: B027  (a kind of server that is copied whole has nothing to fetch)
+        """Have the files of every template there, before others use the server; one that cannot be had is dropped."""
+
     def keep(self) -> None:
         """Let the server go on when this process has ended, for some hours, because something on it was kept.
 

@@ -217,4 +217,4 @@ class MariaDBServer(ClusterServer):
             for left in ("ibtmp1", "tc.log"):
                 (self.data / left).unlink(missing_ok=True)
             with cache.changing():
-                publish(str(self.data), str(cache.project), cache.note(tuple(made)))
+                publish(str(self.data), str(cache.project), cache.note(made))

@@ -10,13 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase.errors import ServerStartFailed
+from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting import doing, say
 from dbtestcase.server.account import Account, has_entry, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
-from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.folders import RAM, RunFolder, is_full, run_places, temp_places
 from dbtestcase.server.kept_servers import KEEP_HOURS, MOST_KEPT, end_oldest
@@ -24,6 +25,7 @@ from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.server.room import MIB, room_in
 from dbtestcase.server.staying import staying_name, take
+from dbtestcase.server.template_files import TemplatesOnDemand
 from dbtestcase.server.watcher import Unreadable, copy_tree, remove_tree
 from dbtestcase.settings import Settings
 
@@ -31,7 +33,7 @@ __all__ = ["PostgreSQLServer", "start"]
 
 INITIALISED_SIZE = 30 * MIB
 _DATABASES = """
-SELECT datname, datallowconn FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')
+SELECT datname, datallowconn, oid::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')
 """
 
 
@@ -84,12 +86,18 @@ class PostgreSQLServer(ClusterServer):
     def _use(self, folder: RunFolder) -> None:
         super()._use(folder)
         self._is_kept = False
+        self._templates: TemplatesOnDemand | None = None
         query = {"host": str(folder.path), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
 
     # -- starting
 
+    def _left_out(self, cache: ClusterCache, cluster: CachedCluster) -> list[TemplateFiles]:
+        self._templates = TemplatesOnDemand(cache, cluster, self.data, self._run_folder.own, self._owner)
+        return list(self._templates.absent.values())
+
     def _initialise(self) -> None:
+        self._templates = None
         command = [str(self._programs.bin / "initdb"), "-D", str(self.data), *initdb_options(self._programs)]
         with doing(f"initialising PostgreSQL {self.version}, once"):
             done = self._run(command)
@@ -130,7 +138,39 @@ class PostgreSQLServer(ClusterServer):
     def _environment(self) -> dict[str, str]:
         return program_environment()
 
-    # -- keeping templates
+    # -- templates
+
+    def fetch(self, template: str) -> bool:
+        if self._templates is None or not self._watcher.ours or self._closed:
+            return True
+        return self._templates.fetch(template)
+
+    def fetch_all(self) -> None:
+        if self._templates is not None and self._templates.absent and self._watcher.ours and not self._closed:
+            with self._connect() as connection:
+                self._complete(connection)
+
+    def _complete(self, connection: psycopg.Connection) -> list[tuple[str, bool, str]]:
+        """Have the files of every template there, or drop it; the databases, and the OID of each."""
+        databases = connection.execute(_DATABASES).fetchall()
+        if self._templates is None:
+            return databases
+        there = {name for name, _, _ in databases}
+        for name in self._templates.absent:
+            if name not in there:
+                self._templates.forget(name)
+            elif not self._is_fetched(self._templates, name):
+                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+                databases = [each for each in databases if each[0] != name]
+        return databases
+
+    @staticmethod
+    def _is_fetched(templates: TemplatesOnDemand, name: str) -> bool:
+        try:
+            return templates.fetch(name)
+        except ServerError as error:
+            say(f"the template database {name} is left out: {error.what}")
+            return False
 
     def persist(self) -> None:
         if self._cache is None or not self._cache.writable or not self._watcher.ours or self._closed:
@@ -140,15 +180,18 @@ class PostgreSQLServer(ClusterServer):
         cache = self._cache
         with self._connect() as connection:
             databases = connection.execute(_DATABASES).fetchall()
-            templates = tuple(sorted(name for name, accepts in databases if not accepts))
             known = cache.read(cache.project)
             self._unsaved = False
-            if set(templates) <= set(known.templates if known else ()):
+            if {name for name, accepts, _ in databases if not accepts} <= set(known.templates if known else ()):
                 return
-            stage = self._stage(connection)
+            databases = self._complete(connection)
+            # what is to be dropped from the copy anyway need not be copied
+            doomed = frozenset(f"base/{oid}" for _, accepts, oid in databases if accepts)
+            stage = self._stage(connection, doomed)
         if stage is None:
             return
-        quoted = ['"' + name.replace('"', '""') + '"' for name, accepts in databases if accepts]
+        quoted = ['"' + name.replace('"', '""') + '"' for name, accepts, _ in databases if accepts]
+        templates = {name: f"base/{oid}" for name, accepts, oid in databases if not accepts}
         self._watcher.order(
             "run",
             command=[str(self._programs.bin / "postgres"), "--single", *self._on(stage), "postgres"],
@@ -163,7 +206,7 @@ class PostgreSQLServer(ClusterServer):
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(host=str(self._folder), port=5432, user="postgres", dbname="postgres", autocommit=True)
 
-    def _stage(self, connection: psycopg.Connection) -> Path | None:
+    def _stage(self, connection: psycopg.Connection, doomed: frozenset[str]) -> Path | None:
         """Copy the running server's files at a moment when nothing is written; ``None`` if there was none."""
         stage = self._run_folder.own / f"stage-{os.urandom(4).hex()}"
         with doing("keeping the new template for the next runs"):
@@ -171,7 +214,7 @@ class PostgreSQLServer(ClusterServer):
                 connection.execute("CHECKPOINT")
                 before = _position(connection)
                 try:
-                    copy_tree(str(self.data), str(stage), *self._owner)
+                    copy_tree(str(self.data), str(stage), *self._owner, leave_out=doomed)
                     quiet = _position(connection) == before
                 except Unreadable:  # a file went away under our hands: something is being written
                     quiet = False
@@ -194,10 +237,12 @@ class PostgreSQLServer(ClusterServer):
 
     def stay(self, seconds: float, name: str) -> None:
         """Wait for the next run when this process has ended; see :mod:`dbtestcase.server.staying`."""
+        self.fetch_all()
         self._watcher.order("stay", seconds=seconds, name=name)
 
     def keep(self) -> None:
         if not self._is_kept and self._watcher.ours and not self._closed:
+            self.fetch_all()
             self._watcher.order("keep", seconds=KEEP_HOURS * 3600)
             self._is_kept = True
             end_oldest([RAM, *temp_places()], spared=MOST_KEPT - 1)

@@ -20,6 +20,7 @@ the next run sweeps the folder: server and watcher hold the folder's lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -46,9 +47,10 @@ RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the
 WAS_FULL = "full"  # the file in the watcher's own folder that says that they are given up
 RESERVE_SECONDS = 2.0  # after which they are taken again, if they and twice as many more can be had
 FULL = "No space left on device"
+ABSENT = "dbtestcase-not-copied-yet"  # the one file, which nobody may read, in the folder of a database left out
 
 NOTHING: frozenset[str] = frozenset()
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Unreadable(OSError):
@@ -73,7 +75,7 @@ def copy_tree(
     reading = _open_folder(source)
     try:
         os.mkdir(target, modes[0])
-        writing = os.open(target, _FOLDER)
+        writing = os.open(target, FOLDER)
         try:
             asked = os.fstat(writing).st_mode & 0o777 == modes[0]  # else a umask has taken something away
             foreign = os.fstat(reading).st_uid != os.geteuid()
@@ -103,7 +105,7 @@ class _Copying:
                     inner = _open_folder(name, reading, source)
                     try:
                         os.mkdir(name, self.modes[0], dir_fd=writing)
-                        made = os.open(name, _FOLDER, dir_fd=writing)
+                        made = os.open(name, FOLDER, dir_fd=writing)
                         try:
                             count, length = self.folder(inner, made, f"{source}/{name}", f"{path}/")
                         finally:
@@ -151,7 +153,7 @@ class _Copying:
 
 def _open_folder(name: str, inside: int | None = None, source: str = "") -> int:
     try:
-        return os.open(name, _FOLDER, dir_fd=inside)
+        return os.open(name, FOLDER, dir_fd=inside)
     except OSError as error:
         raise _unreadable(error, f"{source}/{name}" if source else name) from error
 
@@ -175,6 +177,9 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
     """Copy the stopped cluster ``source`` into the cache and, when it is complete, let ``pointer`` name it in one step.
 
     The caller holds the lock alone.
+
+    :param note: with the folder of each template by its name; how many files and bytes each has is added.
+    :raises Unreadable: the folder of a template is not complete.
     """
     cache = os.path.dirname(pointer)
     sweep_cache(cache)
@@ -182,6 +187,8 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
     making = os.path.join(cache, name)
     try:
         files, size = copy_tree(source, making, public=public)
+        if isinstance(note["templates"], dict):
+            note = note | {"templates": {name: _measured(making, at) for name, at in note["templates"].items()}}
         with open(f"{making}.json.new", "w", encoding="utf-8") as stream:
             json.dump(note | {"folder": name, "files": files, "bytes": size, "public": public}, stream)
             os.fchmod(stream.fileno(), 0o644 if public else 0o600)
@@ -190,8 +197,51 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
         sweep_cache(cache)
 
 
+def _measured(cluster: str, folder: str) -> dict[str, Any]:
+    with os.scandir(os.path.join(cluster, folder)) as entries:
+        sizes = {entry.name: entry.stat().st_size for entry in entries}
+    if ABSENT in sizes or "PG_VERSION" not in sizes:
+        raise Unreadable(errno.ENOENT, "the folder of a template is not complete", folder)
+    return {"folder": folder, "files": len(sizes), "bytes": sum(sizes.values())}
+
+
+def leave_out(data: str, folders: list[str], uid: int, gid: int) -> None:
+    """Put something in the place of folders that were not copied, which the server cannot read.
+
+    Where there is nothing PostgreSQL makes a database without an error, and without files; now it is refused.
+    """
+    for folder in folders:
+        os.mkdir(os.path.join(data, folder), 0o700)
+        os.close(os.open(os.path.join(data, folder, ABSENT), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0))
+        for path in (os.path.join(data, folder, ABSENT), os.path.join(data, folder)):
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def hold(folder: str) -> int:
+    """Keep a cluster of the cache from being swept as long as the descriptor is open."""
+    descriptor = os.open(folder, FOLDER)
+    with contextlib.suppress(OSError):  # no locks on that file system: what is gone is made again
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _is_held(folder: str) -> bool:
+    descriptor = os.open(folder, FOLDER)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def sweep_cache(cache: str) -> None:
     """Remove, under the lock, what no pointer names: earlier clusters, and what a killed process left half-written.
+
+    A cluster from which a run may still want something stays until the next time.
 
     A pointer goes when it was not used for long, when the folder of its project is gone, or when the clusters of all
     projects take more than :data:`LARGEST_CACHE`: those first that were used longest ago, and never the last one.
@@ -225,7 +275,7 @@ def sweep_cache(cache: str) -> None:
         path = os.path.join(cache, name)
         if name.endswith(".json.new"):
             os.unlink(path)
-        elif name not in named and os.path.isdir(path):
+        elif name not in named and os.path.isdir(path) and not _is_held(path):
             remove_tree(path)
 
 
@@ -251,6 +301,7 @@ class Watcher:
         self.own, self.door = folder + OWN, folder + DOOR
         self.reserved = os.path.join(self.own, "reserve")
         self.reserve_at = 0.0
+        self.held = -1
 
     def say(self, event: str, **details: Any) -> None:
         with contextlib.suppress(
@@ -300,8 +351,12 @@ class Watcher:
     def copy(self, order: dict[str, Any]) -> None:
         """Copy a cluster; if it is complete, give the folder to the server's account and start the server."""
         try:
-            found = copy_tree(order["source"], order["target"], self.uid, self.gid)
+            left_out = order["leave_out"]
+            found = copy_tree(order["source"], order["target"], self.uid, self.gid, leave_out=frozenset(left_out))
             if found == (order["files"], order["bytes"]):
+                if left_out:
+                    leave_out(order["target"], left_out, self.uid, self.gid)
+                    self.held = hold(order["source"])
                 if self.uid >= 0:
                     os.chown(self.folder, self.uid, self.gid, follow_symlinks=False)
                 self.start(order["start"])

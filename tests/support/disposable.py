@@ -33,7 +33,7 @@ OWNER = """
 
     if "PLACE" in os.environ:  # instead of the RAM folder, where other runs sweep as well
         folders.RAM = pathlib.Path(os.environ["PLACE"])
-    server = disposable_server(read_settings())
+    server = disposable_server(read_settings(), on_demand="ON_DEMAND" in os.environ)
     def say(*words):
         print(*words, flush=True)
     postmaster = (server.data / "postmaster.pid").read_text().split()[0]

@@ -180,6 +180,8 @@ class PostgreSQLDatabase(Database):
     def _create(self, name: str, template: str | None) -> None:
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
+            if not self._request.fetch(template):
+                catalogs.drop(self._admin, template)  # then it is made again, as one that somebody else has dropped
             statement += sql.SQL(" TEMPLATE {}" + self._strategy()).format(sql.Identifier(template))
         statement += sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(catalogs.MARK_LIMIT))
         try:

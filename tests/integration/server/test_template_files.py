@@ -1,0 +1,295 @@
+"""Templates whose files stay in the cache until somebody asks for them: none is cloned that lacks them."""
+
+import os
+import shutil
+import signal
+import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+from unittest import mock
+
+import psycopg
+
+from dbtestcase.errors import ServerError
+from dbtestcase.server import disposable_server, template_files
+from dbtestcase.server.cache import ClusterCache
+from dbtestcase.server.postgresql import PostgreSQLServer
+from dbtestcase.server.watcher import Unreadable, publish, sweep_cache
+from dbtestcase.settings import Settings, read_settings
+from tests.support.disposable import Owner, owner, scratch, seed, wait_for_end
+
+NAMES = [f"dbtestcase_template_{number:031x}" for number in range(3)]
+FIRST, SECOND, LAST = NAMES
+
+
+def connect(server: PostgreSQLServer, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+    """The judge's own connection."""
+    host = str(server.data.parent)
+    return psycopg.connect(host=host, port=5432, user="postgres", dbname=database, autocommit=True)
+
+
+def run(server: PostgreSQLServer, statement: str) -> None:
+    with connect(server) as connection:
+        connection.execute(statement.encode())
+
+
+def add_template(server: PostgreSQLServer, name: str) -> None:
+    """A template that holds its own name."""
+    run(server, f"CREATE DATABASE {name}")
+    with connect(server, name) as connection:
+        connection.execute(f"CREATE TABLE own AS SELECT '{name}' AS name".encode())
+    run(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+
+
+def clone(server: PostgreSQLServer, template: str, database: str = "clone") -> str:
+    """What is in a database made of the template."""
+    strategy = "STRATEGY FILE_COPY" if int(server.version.split(".")[0]) >= 15 else ""
+    run(server, f"CREATE DATABASE {database} TEMPLATE {template} {strategy}")
+    with connect(server, database) as connection:
+        row = connection.execute("SELECT name FROM own").fetchone()
+    run(server, f"DROP DATABASE {database}")
+    assert row is not None
+    return str(row[0])
+
+
+class Cached(unittest.TestCase):
+    """A cache with three templates, made once for a class; each test has a copy."""
+
+    made: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.made = Path(cls.enterClassContext(scratch()))
+        seed(cls.made)
+        with cls.start_on(cls.made) as server:
+            for name in NAMES:
+                add_template(server, name)
+            server.persist()
+
+    def setUp(self) -> None:
+        self.root = Path(self.enterContext(scratch()))
+        shutil.copytree(self.made, self.root, dirs_exist_ok=True)
+        self.said: list[str] = []
+        for module in ("cache", "postgresql"):
+            self.enterContext(mock.patch(f"dbtestcase.server.{module}.say", self.said.append))
+        self.was_used(LAST)
+
+    @staticmethod
+    @contextmanager
+    def start_on(root: Path, *, on_demand: bool = True) -> Iterator[PostgreSQLServer]:
+        settings = Settings(postgres_bin=read_settings().postgres_bin, cache=root, cache_is_chosen=True)
+        with disposable_server(settings, on_demand=on_demand) as server:
+            assert isinstance(server, PostgreSQLServer)
+            yield server
+
+    def start(self, *, on_demand: bool = True) -> PostgreSQLServer:
+        return self.enterContext(self.start_on(self.root, on_demand=on_demand))
+
+    @property
+    def cache(self) -> ClusterCache:
+        (folder,) = self.root.iterdir()
+        return ClusterCache(self.root, folder.name)
+
+    def source(self, name: str) -> Path:
+        """The folder of a template in the cache."""
+        cluster = self.cache.read(self.cache.project)
+        assert cluster is not None
+        files = cluster.templates[name]
+        assert files is not None
+        return cluster.folder / files.folder
+
+    def was_used(self, name: str) -> None:
+        """A run before has asked for this template, and for no other after it."""
+        for each in NAMES:
+            os.utime(self.source(each), (1e9 + (each == name), 1e9 + (each == name)))
+
+    def not_copied(self, server: PostgreSQLServer) -> list[str]:
+        """The templates whose files are not there, as the folders of the data show them."""
+        with connect(server) as connection:
+            databases = connection.execute("SELECT datname, oid FROM pg_database ORDER BY 1").fetchall()
+        return [str(name) for name, oid in databases if not (server.data / f"base/{oid}/PG_VERSION").exists()]
+
+
+class TemplateFilesTest(Cached):
+    def test_what_was_used_last_is_copied_at_the_start_and_the_rest_on_demand(self) -> None:
+        server = self.start()
+        self.assertEqual(self.not_copied(server), [FIRST, SECOND])
+        self.assertEqual(clone(server, LAST), LAST)
+        for name in (LAST, SECOND, SECOND):
+            self.assertTrue(server.fetch(name))
+            self.assertEqual(clone(server, name), name)
+        self.assertEqual(self.not_copied(server), [FIRST])
+        server.close()
+        self.assertEqual(self.not_copied(self.start()), [FIRST, LAST])
+
+    def test_no_road_makes_a_database_of_what_is_not_there(self) -> None:
+        server = self.start()
+        strategies = [""]
+        if int(server.version.split(".")[0]) >= 15:
+            strategies += [" STRATEGY FILE_COPY", " STRATEGY WAL_LOG"]
+        for strategy in strategies:
+            with self.subTest(strategy), self.assertRaisesRegex(psycopg.Error, "could not open file"):
+                run(server, f"CREATE DATABASE clone TEMPLATE {FIRST}{strategy}")
+        run(server, f"ALTER DATABASE {FIRST} ALLOW_CONNECTIONS true")
+        with self.assertRaisesRegex(psycopg.OperationalError, "is not a valid data directory"):
+            connect(server, FIRST)
+        with connect(server) as connection:
+            self.assertIsNone(connection.execute("SELECT FROM pg_database WHERE datname = 'clone'").fetchone())
+
+    def test_who_did_not_say_that_it_fetches_has_all_of_them(self) -> None:
+        server = self.start(on_demand=False)
+        self.assertEqual(self.not_copied(server), [])
+        self.assertEqual([clone(server, name) for name in NAMES], NAMES)
+
+    def test_a_server_that_is_kept_or_stays_has_all_of_them(self) -> None:
+        for hand_over in (PostgreSQLServer.keep, lambda server: server.stay(60.0, "00000000")):
+            with self.subTest(hand_over), self.start_on(self.root) as server:
+                with mock.patch.object(server._watcher, "order"):
+                    hand_over(server)
+                self.assertEqual(self.not_copied(server), [])
+
+    def test_a_new_template_is_kept_with_all_the_others(self) -> None:
+        new = f"dbtestcase_template_{99:031x}"
+        server = self.start()
+        add_template(server, new)
+        server.persist()
+        server.close()
+        self.assertEqual(self.said, [])
+        again = self.start()
+        self.assertEqual(len(self.not_copied(again)), 3)
+        for name in (*NAMES, new):
+            self.assertTrue(again.fetch(name))
+            self.assertEqual(clone(again, name), name)
+
+    def test_a_folder_that_is_not_complete_is_never_kept(self) -> None:
+        server = self.start()
+        with connect(server) as connection:
+            row = connection.execute(f"SELECT oid FROM pg_database WHERE datname = '{FIRST}'".encode()).fetchone()
+        assert row is not None
+        note = self.cache.note({FIRST: f"base/{row[0]}"})
+        before = self.cache.read(self.cache.project)
+        with self.cache.changing(), self.assertRaises(Unreadable):
+            publish(str(server.data), str(self.cache.project), note)
+        self.assertEqual(self.cache.read(self.cache.project), before)
+        self.assertTrue(self.source(FIRST).is_dir())
+
+    def test_what_is_gone_from_the_cache_is_said_not_to_be_there(self) -> None:
+        server = self.start()
+        shutil.rmtree(self.root)
+        self.assertFalse(server.fetch(FIRST))
+        self.assertTrue(server.fetch(LAST))
+        server.fetch_all()
+        self.assertEqual(self.not_copied(server), [FIRST])
+        with self.assertRaisesRegex(psycopg.ProgrammingError, "does not exist"):
+            run(server, f"CREATE DATABASE clone TEMPLATE {SECOND}")
+
+    def test_one_that_has_lost_a_file_is_not_used_and_said_to_be_broken(self) -> None:
+        server = self.start()
+        (self.source(FIRST) / "pg_filenode.map").unlink()
+        self.assertFalse(server.fetch(FIRST))
+        self.assertRegex(self.said[0], r"cached cluster .* is broken \(.*base/\d+ has \d+ files of \d+")
+        self.assertIn(FIRST, self.not_copied(server))
+
+    def test_nothing_comes_back_for_a_database_that_was_dropped(self) -> None:
+        server = self.start()
+        before = set(os.listdir(server.data / "base"))
+        run(server, f"DROP DATABASE {FIRST}")
+        self.assertFalse(server.fetch(FIRST))
+        self.assertEqual(len(before - set(os.listdir(server.data / "base"))), 1)
+        server.fetch_all()
+        self.assertEqual(self.not_copied(server), [])
+
+    def test_another_run_that_writes_to_the_cache_takes_nothing_away(self) -> None:
+        server, other = self.start(), self.start()
+        old = self.source(FIRST).parent.parent
+        add_template(other, f"dbtestcase_template_{77:031x}")
+        other.persist()
+        other.close()
+        self.assertNotEqual(self.source(FIRST).parent.parent, old)
+        self.assertTrue(server.fetch(FIRST))
+        self.assertEqual(clone(server, FIRST), FIRST)
+        server.close()
+        self.assertTrue(old.is_dir())
+        with self.cache.changing():
+            sweep_cache(str(self.cache.folder))
+        self.assertFalse(old.is_dir(), "nobody holds it any more")
+
+    def test_a_full_place_is_an_error_and_leaves_things_as_they_were(self) -> None:
+        server = self.start()
+
+        def full(source: str, target: str, *_: object) -> None:
+            os.mkdir(target)
+            raise OSError(28, "No space left on device", target)
+
+        with mock.patch.object(template_files, "copy_tree", full), self.assertRaisesRegex(ServerError, "No space left"):
+            server.fetch(FIRST)
+        self.assertTrue(server.fetch(FIRST))
+        self.assertEqual(clone(server, FIRST), FIRST)
+
+    def test_an_interrupt_leaves_things_as_they_were(self) -> None:
+        server = self.start()
+        with mock.patch.object(template_files, "copy_tree", side_effect=KeyboardInterrupt):
+            self.assertRaises(KeyboardInterrupt, server.fetch, FIRST)
+        self.assertEqual(self.not_copied(server), [FIRST, SECOND])
+        self.assertTrue(server.fetch(FIRST))
+        with mock.patch("os.rename", side_effect=KeyboardInterrupt):
+            self.assertRaises(KeyboardInterrupt, server.fetch, SECOND)
+        self.assertFalse(server.fetch(SECOND), "it is made again")
+
+
+#: Where a fetch stops, and says so.
+STOPS = {
+    "before the first file": "template_files.copy_tree = lambda *_: stop()",
+    "in the middle": """
+        original = watcher._Copying.file
+        def file(self, name, *rest):
+            if name == "PG_VERSION":
+                stop()
+            return original(self, name, *rest)
+        watcher._Copying.file = file
+        """,
+    "when it is copied": "template_files.TemplatesOnDemand._put = lambda *_: stop()",
+    "between the two steps": "os.rename = lambda *_, **__: stop()",
+}
+
+
+class KilledTest(Cached):
+    """Whoever is killed while files are fetched leaves nothing, and the next run has what it needs."""
+
+    @contextmanager
+    def fetching(self, stop: str) -> Iterator[Owner]:
+        self.was_used(LAST)
+        more = """
+            from dbtestcase.server import template_files, watcher
+            def stop():
+                say("fetching")
+                signal.pause()
+            """
+        env = {"DBTESTCASE_CACHE": str(self.root), "ON_DEMAND": "1"}
+        code = dedent(more) + dedent(stop) + f"\nserver.fetch({FIRST!r})"
+        with owner(code, env=env) as process:
+            self.assertEqual(process.line(), "fetching")
+            yield process
+
+    def test_the_owner_or_its_watcher(self) -> None:
+        for place, stop in STOPS.items():
+            for who in ("owner", "watcher"):
+                with self.subTest(place, killed=who), self.fetching(stop) as process:
+                    if who == "owner":
+                        process.kill(signal.SIGKILL)
+                    else:
+                        os.kill(process.watcher, signal.SIGKILL)
+                        wait_for_end(process.server)
+                        process.kill(signal.SIGKILL)
+                    wait_for_end(process.watcher, process.server)
+                    with self.start_on(self.root) as server:  # sweeps
+                        self.assertEqual(process.traces(), [])
+                        self.assertTrue(server.fetch(FIRST))
+                        self.assertEqual(clone(server, FIRST), FIRST)
+        self.assertEqual(self.said, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
