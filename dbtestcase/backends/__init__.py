@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cleaning
-from .databases import Database, ExistingUse, prune, register, test_database
+from .databases import Database, ExistingUse, prune, register, test_database, try_url
 from .initial_schema import build_initial_schema, load_base_data, run_initial_schema
 from .inputs import note_folder
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
@@ -12,7 +12,6 @@ from .registry import backend_for
 from .schema import MetadataRecipe
 from .server_urls import checked_url, names_a_server
 from .sources import digest_of
-from .trial import try_url
 
 __all__ = [
     "Database",

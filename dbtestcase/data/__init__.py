@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .class_data import ClassData, ModuleData, capture, capture_module
 from .factories import Factories, FactoryManager, bound, is_factory
-from .restored import restore, settle
-from .sessions import async_session_scope, engine_of, session_scope
+from .sessions import async_session_scope, engine_of, restore, session_scope, settle
 
 __all__ = [
     "ClassData",

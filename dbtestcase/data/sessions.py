@@ -1,4 +1,4 @@
-"""Sessions that end as they should: committed, rolled back on an error, always closed."""
+"""Sessions that end as they should, and what they hold when a part of a test is undone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, object_session
+from sqlalchemy.orm.attributes import instance_state
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-__all__ = ["async_session_scope", "engine_of", "session_scope"]
+__all__ = ["async_session_scope", "engine_of", "restore", "session_scope", "settle"]
 
 
 def engine_of(session: Any) -> Engine | None:
@@ -76,3 +77,30 @@ async def async_session_scope(
         raise
     finally:
         await close()
+
+
+def settle(session: Session) -> list[object]:
+    """Commit what the session holds, to outlive a rollback of what comes next; its instances, for :func:`restore`."""
+    expires, session.expire_on_commit = session.expire_on_commit, False
+    try:
+        session.commit()
+    finally:
+        session.expire_on_commit = expires
+    return list(session.identity_map.values())
+
+
+def restore(session: Session, instances: list[object]) -> None:
+    """After the rollback: the session holds what it held, and reads it again; what has come since is let go."""
+    session.rollback()
+    held = {id(instance) for instance in instances}
+    for instance in list(session.identity_map.values()):
+        if id(instance) not in held:
+            session.expunge(instance)
+    for instance in instances:
+        if object_session(instance) is not None:
+            continue
+        if instance_state(instance).was_deleted:  # and committed, which was rolled back
+            make_transient(instance)
+            make_transient_to_detached(instance)
+        session.add(instance)
+    session.expire_all()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Dialect
 
 from ..sandbox import Client, Rows
-from .asyncpg_codecs import METHODS, Codecs, Registration, Registrations
 from .dbapi import ProxyConnection, ProxyCursor
 from .loop_thread import LoopConnection, LoopWire
 
-__all__ = ["AsyncpgWire"]
+__all__ = ["METHODS", "AsyncpgWire", "Codecs", "Registration", "Registrations"]
 
 _EXECUTE = re.compile(r"\s*execute\b", re.IGNORECASE)
 
@@ -214,3 +215,73 @@ class _Connection(LoopConnection):
             raise
         finally:
             scheduler.release(self._client.ticket)
+
+
+METHODS = frozenset(("set_type_codec", "set_builtin_type_codec", "reset_type_codec"))
+
+Key = tuple[str, str]
+"""A type's schema and name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """A call of one of asyncpg's methods."""
+
+    method: str
+    arguments: Mapping[str, Any] = field(hash=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Registration) and self._essence == other._essence
+
+    def __hash__(self) -> int:
+        return hash(self.method)
+
+    @property
+    def _essence(self) -> tuple[object, ...]:
+        return self.method, tuple(sorted((name, _essence(value)) for name, value in self.arguments.items()))
+
+
+Registrations = Mapping[Key, Registration]
+
+
+class Codecs:
+    """The codecs of a physical connection of asyncpg's."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._known: list[Registrations] = []
+        self.current: Registrations = self.interned({})
+        """What the physical connection has."""
+
+    def interned(self, registrations: Registrations) -> Registrations:
+        """The one object that stands for equal registrations."""
+        for each in self._known:
+            if each == registrations:
+                return each
+        self._known.append(registrations)
+        return registrations
+
+    async def apply(self, wanted: Registrations) -> None:
+        """Register what is wanted, and take back what is not."""
+        had = dict(self.current)
+        for schema, typename in list(had):
+            if (schema, typename) not in wanted:
+                del had[schema, typename]
+                with contextlib.suppress(ValueError):  # the type was rolled back
+                    await self._connection.reset_type_codec(typename, schema=schema)
+        for (schema, typename), registration in wanted.items():
+            if had.get((schema, typename)) != registration:
+                self.current = self.interned(had)  # should it fail
+                call = getattr(self._connection, registration.method)
+                await call(typename, schema=schema, **registration.arguments)
+                had = {**had, (schema, typename): registration}
+        self.current = wanted
+
+
+def _essence(value: object) -> object:
+    """What makes two functions the same: SQLAlchemy defines its own anew for each connection."""
+    code = getattr(value, "__code__", None)
+    if code is None or getattr(value, "__defaults__", None) or getattr(value, "__kwdefaults__", None):
+        return repr(value) if isinstance(value, str) else (id(value), value)
+    cells = tuple(id(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ())
+    return id(code), cells

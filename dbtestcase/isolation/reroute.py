@@ -10,8 +10,8 @@ from sqlalchemy.pool import Pool
 
 from dbtestcase.drivers import family_of, patiently
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.isolation.connect_arguments import ask_listeners, connect_arguments
 from dbtestcase.isolation.engines import Leads, Until
+from dbtestcase.isolation.switchboard import ask_listeners, connect_arguments
 from dbtestcase.reporting import shown
 
 __all__ = ["Rerouting"]

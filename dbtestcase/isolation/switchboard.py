@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -20,20 +21,21 @@ from ..drivers import (
     endpoints_of_connection,
     forbid_overflow,
     harness_connections,
+    has_events,
     is_asyncio,
     meet,
     pool_of,
     watching,
 )
-from ..errors import NotRunning, SandboxEscape
+from ..drivers import connect_arguments as arguments_of
+from ..errors import ConfigurationError, NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import Client, Sandbox, Wire
 from .border import add_board, client_of_dbapi, remove_board
-from .connect_arguments import ask_listeners, connect_arguments
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
 
-__all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
+__all__ = ["Switchboard", "ask_listeners", "blocking_engine", "connect_arguments", "initialize_dialect"]
 
 
 class Switchboard(Leads):
@@ -234,3 +236,34 @@ def initialize_dialect(wire: Any, async_engine: Any) -> None:
     pool = sa.pool.StaticPool(lambda: wire.connection, dialect=spoken, reset_on_return=None)
     with harness_connections(), Engine(pool, spoken, engine.url).connect() as connection:
         engine.dialect.initialize(connection)
+
+
+_OURS = __name__.partition(".")[0] + "."
+
+
+def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What ``create_engine()`` was given in the URL and ``connect_args``; nothing where there is a ``creator=``."""
+    args, parameters = arguments_of(pool) or ((), {})
+    return tuple(args), dict(parameters)
+
+
+def ask_listeners(
+    dialect: Dialect, record: Any, args: list[Any], parameters: dict[str, Any], *, after: Any = None, engine: str = ""
+) -> None:
+    """Let the application's ``do_connect`` listeners (those after the running one) change the arguments in place.
+
+    :raises ConfigurationError: one has made a connection by its own means.
+    """
+    if not has_events(dialect):
+        return
+    listeners = list(dialect.dispatch.do_connect)
+    for listener in listeners[listeners.index(after) + 1 if after in listeners else 0 :]:
+        if str(getattr(listener, "__module__", "")).startswith(_OURS):
+            continue
+        if listener(dialect, record, args, parameters) is not None:
+            raise ConfigurationError(
+                f"A do_connect listener of the engine {engine or dialect.name} opened a connection by its own "
+                "means: nobody knows to which database.",
+                cause="an application that makes its connections itself",
+                remedy="let the listener change the arguments that it is given, or switch it off in tests",
+            )

@@ -8,9 +8,8 @@ from . import report
 from .call_sites import CallSite, call_site_of, find_call_site, is_application
 from .imports import lazily, require_internals
 from .limits import limit_named_by
-from .progress import doing, say
+from .progress import doing, say, warn_at
 from .urls import pasteable, shown, without_secrets
-from .warned import warn_at
 
 if TYPE_CHECKING:
     from .failures import FailureEvidence, SQLLog, add_evidence, evidence_once, together

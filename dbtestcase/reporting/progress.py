@@ -1,4 +1,4 @@
-"""One line on stderr when a start-up takes longer than a second; nothing otherwise."""
+"""What is said while a run lasts: one line where a start-up takes longer than a second; warnings, where they belong."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from . import report
 
-__all__ = ["doing", "say"]
+__all__ = ["doing", "say", "warn_at"]
 
 PATIENCE = 1.0  # seconds
 
@@ -80,3 +82,15 @@ def _saying(what: str) -> Iterator[None]:
         timer.cancel()
         timer.join()
         progress.spent += time.monotonic() - started
+
+
+def warn_at(message: str, category: type[Warning], filename: str, lineno: int, source: Any = None) -> None:
+    """Give a warning that belongs to a line, as Python's own filters want it: ignored, once, as an error.
+
+    :param source: the object that the warning is about.
+    """
+    recorder = report.recorder()
+    if recorder is not None:  # before the warning, which may be an error
+        where = os.path.relpath(filename) if filename.startswith(os.getcwd()) else filename
+        recorder.write("warning", category=category.__name__, line=f"{where}:{lineno}", text=message)
+    warnings.warn_explicit(message, category, filename, lineno, source=source)

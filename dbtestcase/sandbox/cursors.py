@@ -1,18 +1,27 @@
 """Server-side cursors: they end with their transaction, whatever the one physical transaction does.
 
-Each function is a flow for PostgreSQL, whose server lists the cursors that are open.
+What SQL declares has a name that belongs to its connection; ``WITH HOLD`` lasts as long as that.  The functions are
+flows for PostgreSQL, whose server lists the cursors that are open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import SandboxConflict
 from .connections import Client
+from .lexer import NAME, POSTGRESQL, name_in
 from .rules import COMMITTING
+from .session_objects import SessionObjects
 from .session_settings import Flow, literal
+from .statements import Statement
+from .topics import Topic
 
-__all__ = ["close_cursors", "find_cursors", "free_cursor_name", "name_is_taken", "open_cursor"]
+__all__ = ["DeclaredCursors", "close_cursors", "find_cursors", "free_cursor_name", "name_is_taken", "open_cursor"]
+
 
 _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
 
@@ -59,3 +68,121 @@ def name_is_taken(name: str, holder: Client) -> SandboxConflict:
         cause="names of server-side cursors belong to a session of the server, and all connections share one here",
         remedy="close the first cursor before the second is declared, give each a name of its own, or " + COMMITTING,
     )
+
+
+_ASKED = re.compile(
+    rf"(?:^|;)\s*(?:(close)\s+|(?:fetch|move)\s+(?:[^;\"]*?\b(?:from|in)\s+|(?:next|prior|first|last|all)\s+)?){NAME}\s*(?=;|$)",
+    re.IGNORECASE,
+)
+_LASTING = -1
+
+
+@dataclass
+class _Cursor:
+    owner: Client
+    scope: int
+    holdable: bool
+    depth: int
+    """How many savepoints its owner had set when it was declared; :data:`_LASTING`: its transaction was committed."""
+
+
+class DeclaredCursors(SessionObjects):
+    """Those of PostgreSQL, a driver's own among them; ``fail`` gives the server's error and aborts the transaction."""
+
+    topics: ClassVar[Topic] = Topic.CURSORS
+
+    def __init__(self, fail: Callable[[Client, str, str], Exception]) -> None:
+        self._fail = fail
+        self._known: dict[str, _Cursor] = {}
+        self._left: list[str] = []
+        """Those that are gone for their connections, and that the server may have still."""
+
+    @property
+    def used(self) -> bool:  # type: ignore[override]
+        return bool(self._known or self._left)
+
+    def is_foreign(self, client: Client, name: str) -> bool:
+        """Whether a name is that of a cursor that the client cannot know."""
+        known = self._known.get(name)
+        return name in self._left or (known is not None and known.owner is not client)
+
+    def check(self, client: Client, statement: Statement) -> Flow:
+        if statement.cursor:
+            known = self._known.get(statement.cursor)
+            if known is not None and known.owner is not client:
+                raise name_is_taken(statement.cursor, known.owner)
+        elif Topic.CURSORS in statement.topics:
+            for _, name in _asked(statement.text):
+                if self.is_foreign(client, name):
+                    raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')
+        return
+        yield
+
+    def before(self, client: Client, statement: Statement) -> Flow:
+        if self._left:
+            left, self._left = self._left, []
+            yield from close_cursors(left, holdable=True)
+        if Topic.CURSORS in statement.topics and _closes_all(statement):
+            mine = {*client.cursors, *(name for name, each in self._known.items() if each.owner is client)}
+            if mine:
+                yield from close_cursors(mine, holdable=True)
+
+    def replace(self, client: Client, statement: Statement) -> str | None:
+        if Topic.CURSORS in statement.topics and _closes_all(statement):
+            return "SET LOCAL dbtestcase.done = 'closed'"
+        return None
+
+    def after(self, client: Client, statement: Statement) -> Flow:
+        if statement.cursor:
+            self._known[statement.cursor] = _Cursor(client, client.scope, statement.holdable, client.depth)
+        elif Topic.CURSORS in statement.topics:
+            for closed, name in _asked(statement.text):
+                if closed:
+                    self._known.pop(name, None)
+            if _closes_all(statement):
+                self._keep(lambda each: each.owner is not client)
+        return
+        yield
+
+    def ended(self, client: Client, *, committed: bool) -> Flow:
+        for each in self._known.values():
+            if each.owner is client and committed and each.holdable:
+                each.depth = _LASTING
+        self._keep(lambda each: each.owner is not client or each.depth == _LASTING)
+        return
+        yield
+
+    def rolled_back_to(self, client: Client, depth: int) -> None:
+        # after an error the server may have them still: only what lies above everybody's writes is rolled back at once
+        self._leave(lambda each: each.owner is client and each.depth >= depth)
+
+    def released(self, client: Client, depth: int) -> None:
+        for each in self._known.values():
+            if each.owner is client:
+                each.depth = min(each.depth, depth - 1)
+
+    def closed(self, client: Client) -> None:
+        self._leave(lambda each: each.owner is client)
+
+    def forget(self, scope: int) -> Flow:
+        self._left.clear()
+        self._keep(lambda each: each.scope != scope)
+        return
+        yield
+
+    def _leave(self, gone: Callable[[_Cursor], bool]) -> None:
+        self._left += [name for name, each in self._known.items() if gone(each)]
+        self._keep(lambda each: not gone(each))
+
+    def _keep(self, kept: Callable[[_Cursor], bool]) -> None:
+        self._known = {name: each for name, each in self._known.items() if kept(each)}
+
+
+def _asked(text: str) -> list[tuple[bool, str]]:
+    """The cursors that a string of SQL fetches from or moves in, or closes."""
+    matches = _ASKED.finditer(POSTGRESQL.mask(text))
+    return [(match[1] is not None, name_in(text[match.start(2) : match.end(2)])) for match in matches]
+
+
+def _closes_all(statement: Statement) -> bool:
+    return " ".join(POSTGRESQL.mask(statement.text).lower().rstrip("; \n").split()) == "close all"

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..errors import SandboxEscape
 from .connections import Client, characteristics
 from .savepoints import Step
-from .session_settings import Rows, literal, read_settings, write_settings
-from .setting_reports import report
+from .session_settings import Rows, literal, read_settings, report, write_settings
 from .statements import Kind, Statement
 
 __all__ = ["PostgreSQLRules", "Rules", "register_rules", "rules_for"]

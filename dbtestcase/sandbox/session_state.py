@@ -8,7 +8,7 @@ from ..errors import SandboxConflict
 from .advisory_locks import IS_HELD, AdvisoryLocks
 from .connections import Client, Wire
 from .constraint_modes import ConstraintModes
-from .declared_cursors import DeclaredCursors
+from .cursors import DeclaredCursors
 from .listening import Listening
 from .prepared_statements import PreparedStatements
 from .row_locks import RowLocks

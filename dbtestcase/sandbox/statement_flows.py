@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigurationError
+from collections.abc import Iterable
+
+from ..errors import ConfigurationError, DirtyReadWarning
+from ..reporting import find_call_site, warn_at
 from .clients import where
 from .connections import POOLED, Client
 from .cursors import find_cursors, free_cursor_name
-from .dirty_reads import warn_of_dirty_reads, warn_of_locks
 from .rules import COMMITTING
-from .session_settings import Flow
-from .setting_reports import UnknownSetting
+from .savepoints import Owner
+from .schema_facts import SchemaFacts
+from .session_settings import Flow, UnknownSetting
 from .statements import Kind, Statement
 from .topics import Topic
 from .transaction_flows import TransactionFlows
 
-__all__ = ["StatementFlows"]
+__all__ = ["StatementFlows", "warn_of_dirty_reads", "warn_of_locks"]
 
 
 class StatementFlows(TransactionFlows):
@@ -234,3 +237,37 @@ class StatementFlows(TransactionFlows):
         yield from self.facts.load_triggers()
         if not self.facts.may_write_without_rows(statement):
             self.stack.unwrite(client)
+
+
+def warn_of_dirty_reads(client: Client, statement: Statement, writers: Iterable[Owner], facts: SchemaFacts) -> Flow:
+    """Warn if the statement may see rows that another client has written and not committed."""
+    for other in writers:
+        if isinstance(other, Client) and _is_news(client, other):
+            if facts.knows_relations:
+                yield from facts.load_relations()
+                if not facts.may_see(statement, other.writes.values()):
+                    continue
+            _warn(client, other, "has unfinished writes: it may see rows that production would not show")
+
+
+def warn_of_locks(client: Client, lockers: Iterable[Client]) -> None:
+    """Warn if the client takes rows that another one has locked."""
+    for other in lockers:
+        if _is_news(client, other):
+            _warn(client, other, "has locked rows: it may get rows that production would let it wait for, or skip")
+
+
+def _is_news(client: Client, other: Client) -> bool:
+    return other is not client and not other.own and other.name not in client.warned
+
+
+def _warn(client: Client, other: Client, what: str) -> None:
+    client.warned.add(other.name)
+    call_site = find_call_site()
+    warn_at(
+        f"{client} runs a statement while {other} {what}.",
+        DirtyReadWarning,
+        call_site.filename if call_site else __file__,
+        call_site.lineno if call_site else 0,
+        source=client,
+    )

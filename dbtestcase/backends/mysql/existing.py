@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.existing import MARK_TABLE, check_safe
 from dbtestcase.backends.interface import Database, Request
 from dbtestcase.backends.mysql.admin import PATIENCE, Admin, build_url, quoted
 from dbtestcase.backends.mysql.content import drop_everything, read_content, relations

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import psycopg
 from sqlalchemy import URL, Connection
 
-from dbtestcase.backends.guard import MARK_TABLE, check_safe
+from dbtestcase.backends.existing import MARK_TABLE, check_safe
 from dbtestcase.backends.interface import Database, Request, create_in
 from dbtestcase.backends.names import lock_key
 from dbtestcase.backends.postgresql.admin import Admin, build_url

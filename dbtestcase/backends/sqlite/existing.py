@@ -9,8 +9,8 @@ from contextlib import closing
 
 from sqlalchemy import Connection
 
+from dbtestcase.backends.existing import MARK_TABLE, check_safe
 from dbtestcase.backends.filelocks import FileLock
-from dbtestcase.backends.guard import MARK_TABLE, check_safe
 from dbtestcase.backends.interface import Database, Request, create_in
 from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable

@@ -4,10 +4,9 @@
 
     record   what each process writes while it runs: a line of JSON a test, readable also where the process was killed
     joining  the parts of all processes made one document
-    writing  the document written as what was asked for
+    writing  from the first class of a process to the last process of a run, which writes what was asked for
     compare  two documents: what got slower, which statements are newly repeated
     page     the document as one page that needs nothing else
-    running  from the first class of a process to the last process of a run
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from .command import add_report
 from .compare import Budget, Worse, parse_budgets, worse
 from .joining import SCHEMA_VERSION, Document, join, parts_of, read_document
 from .record import Recorder, parts_folder, recorder, start, stop
-from .running import reporting
-from .summary import summary
-from .writing import write_outputs, write_report
+from .writing import reporting, summary, write_outputs, write_report
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -9,8 +9,7 @@ from typing import Any
 from ...errors import ConfigurationError
 from .compare import parse_budgets, worse
 from .joining import join, parts_of, read_document
-from .summary import summary
-from .writing import write_outputs
+from .writing import summary, write_outputs
 
 __all__ = ["add_report"]
 

@@ -12,7 +12,7 @@ from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, String, 
 from sqlalchemy.orm import Session
 
 from dbtestcase import backends as databases
-from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.existing import MARK_TABLE
 from dbtestcase.backends.interface import Database
 from dbtestcase.backends.mysql import admin as mysql_admin
 from dbtestcase.backends.mysql import existing as mysql_existing

@@ -15,7 +15,7 @@ from unittest import mock
 from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, Table, create_engine, event, make_url
 
 from dbtestcase import backends as databases
-from dbtestcase.backends.guard import MARK_TABLE
+from dbtestcase.backends.existing import MARK_TABLE
 from dbtestcase.backends.interface import Database
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.backends.sqlite import databases as sqlite

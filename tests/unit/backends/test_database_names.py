@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 from dbtestcase.backends import names
-from dbtestcase.backends.guard import check_safe, named_like_a_test
+from dbtestcase.backends.existing import check_safe, named_like_a_test
 from dbtestcase.errors import UnsafeDatabase
 
 

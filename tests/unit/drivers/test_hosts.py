@@ -8,7 +8,7 @@ from unittest import mock
 
 from sqlalchemy import make_url
 
-from dbtestcase.drivers import hosts
+from dbtestcase.drivers import endpoints
 from dbtestcase.drivers.endpoints import endpoints_of_url, meet
 
 KNOWN = {
@@ -25,8 +25,8 @@ class HostsTest(unittest.TestCase):
         self.asked: list[str] = []
         self.enterContext(mock.patch.object(socket, "getaddrinfo", self.answer))
         self.enterContext(mock.patch.object(socket, "gethostname", lambda: "this-machine"))
-        hosts._resolved.cache_clear()
-        self.addCleanup(hosts._resolved.cache_clear)
+        endpoints._resolved.cache_clear()
+        self.addCleanup(endpoints._resolved.cache_clear)
 
     def answer(self, name: str, *rest: object) -> list[Any]:
         self.asked.append(name)
@@ -96,7 +96,7 @@ class HostsTest(unittest.TestCase):
         released = threading.Event()
         self.addCleanup(released.set)
         self.enterContext(mock.patch.object(socket, "getaddrinfo", lambda *_: released.wait(60) and []))
-        with mock.patch.object(hosts, "_PATIENCE", 0.01):
+        with mock.patch.object(endpoints, "_PATIENCE", 0.01):
             self.assertFalse(self.meeting("postgresql+psycopg://slow/shop", "postgresql+psycopg://localhost/shop"))
 
 
