@@ -39,16 +39,10 @@ class Bases:
         ]
         """All but ours and Python's."""
         self.on_ours = {base.__name__ for base in built_on_ours}
-
-    @property
-    def case(self) -> type:
+        self.case = next((base for base in self.ours if issubclass(base, unittest.TestCase)), cls)
         """The first of our test cases."""
-        return next(base for base in self.ours if issubclass(base, unittest.TestCase))
-
-    @property
-    def settings(self) -> set[str]:
+        self.settings = _settings_among(self.ours)
         """The public attributes that may be set on the class."""
-        return set(_settings_among(self.ours))
 
     def owner(self, name: str) -> type | None:
         """The class that defines an attribute."""

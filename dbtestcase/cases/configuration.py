@@ -42,13 +42,13 @@ def check_names(bases: Bases, *, given: Collection[str]) -> None:
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known = {*dir(unittest.IsolatedAsyncioTestCase), *(name for base in bases.foreign for name in vars(base))}
     for base in bases.users:
-        offered = base._dbtestcase.offered if hasattr(base, "_dbtestcase") else ()
         for name, value in list(vars(base).items()):
-            if name.startswith(("_", "test")) or name in settings or name in hooks or name in offered:
+            if name.startswith(("_", "test")) or name in settings or name in hooks:
                 continue
             where = f"{base.__module__}.{base.__qualname__}.{name}"
             if name in given:
-                _refuse_given(where, name, value)
+                if not hasattr(base, "_dbtestcase") or name not in base._dbtestcase.offered:
+                    _refuse_given(where, name, value)
             elif name in known:
                 continue  # to override what is another framework's is no slip
             elif name in _ELSEWHERE:

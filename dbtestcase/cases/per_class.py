@@ -9,19 +9,17 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
-from ..backends import MetadataRecipe, Recipe
 from ..data import FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
 from ..errors import ConfigurationError
-from ..isolation import Isolation, SandboxIsolation, early_uses, resolve_engines, running_sandbox, sync_engine_of
+from ..isolation import Isolation, early_uses, resolve_engines, sync_engine_of
 from ..migrations import commands_led
 from ..reporting import LockWatch, own_class_cleanups, report
 from ..settings import Settings, read_settings
 from . import scopes
-from .bases import Bases
 from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_names, metadata_in
 from .hints import hints
@@ -54,7 +52,6 @@ class ClassLifecycle(Provisioning):
 
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
-        self.bases = Bases(cls)
         self._run: ClassRun | None = None
         self._checked = False
         self.offered: set[str] = set()
@@ -72,33 +69,6 @@ class ClassLifecycle(Provisioning):
         return f"class {self.cls.__module__}.{self.cls.__qualname__}"
 
     # -- the parts that a case class may have otherwise
-
-    def recipe(self) -> Recipe:
-        configured = self.configured_url(read_settings())
-        dialect = configured.get_backend_name() if configured is not None else "postgresql"
-        metadata = metadata_in(self.cls)
-        return MetadataRecipe(metadata, self.base_data(), initial_schema=self.initial_schema(), dialect=dialect)
-
-    def base_data(self) -> Callable[[Session], None] | None:
-        """The hook that loads reference rows, if the user has one."""
-        return self.cls.load_base_data if self.bases.overrides("load_base_data") else None
-
-    def initial_schema(self) -> Callable[[Connection], None] | None:
-        """The hook that makes what must exist before the tables, if the user has one."""
-        return self.cls.load_initial_schema if self.bases.overrides("load_initial_schema") else None
-
-    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
-        """Compose the isolation from the run's things, which are made once."""
-        server_url, disposable = self.server_url(settings, engines)
-        database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
-        url = database.url.set(drivername=server_url.drivername)
-        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url))
-        return SandboxIsolation(
-            run,
-            self.cls.transaction_scope,
-            reset_sequences=self.cls.reset_sequences,
-            aliases=self.aliases(settings),
-        )
 
     def migration_target(self, isolation: Isolation) -> Target:
         """The test database, for an env.py: seen through the sandbox."""

@@ -1,4 +1,4 @@
-"""Which server and which database a class uses: composed from its attributes, made once in a process."""
+"""Which server, database and isolation a class uses: composed from its attributes, made once in a process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
+from sqlalchemy.orm import Session
 
-from ..backends import Database, ExistingUse, Recipe, backend_for, checked_url, names_a_server, test_database
+from ..backends import (
+    Database,
+    ExistingUse,
+    MetadataRecipe,
+    Recipe,
+    backend_for,
+    checked_url,
+    names_a_server,
+    test_database,
+)
 from ..drivers import Endpoint, endpoints_of_url, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
-from ..isolation import sync_engine_of
+from ..isolation import Isolation, SandboxIsolation, running_sandbox, sync_engine_of
 from ..reporting import shown
 from ..server import KEEP_HOURS, Server, disposable_server
-from ..settings import Settings
+from ..settings import Settings, read_settings
 from . import scopes
+from .bases import Bases
+from .configuration import metadata_in
 from .hints import extension_hint
 
 __all__ = ["Provisioning"]
@@ -25,17 +37,39 @@ _T = TypeVar("_T")
 
 
 class Provisioning:
-    """Finds the server and the database of a test class.
-
-    :param cls: the class, with ``url`` and ``database``.
-    """
+    """Finds the server and the database of a test class, and what isolates its tests there."""
 
     def __init__(self, cls: Any) -> None:
         self.cls = cls
+        self.bases = Bases(cls)
 
     def recipe(self) -> Recipe:
         """What the database is made from."""
-        raise NotImplementedError
+        configured = self.configured_url(read_settings())
+        dialect = configured.get_backend_name() if configured is not None else "postgresql"
+        metadata = metadata_in(self.cls)
+        return MetadataRecipe(metadata, self.base_data(), initial_schema=self.initial_schema(), dialect=dialect)
+
+    def base_data(self) -> Callable[[Session], None] | None:
+        """The hook that loads reference rows, if the user has one."""
+        return self.cls.load_base_data if self.bases.overrides("load_base_data") else None
+
+    def initial_schema(self) -> Callable[[Connection], None] | None:
+        """The hook that makes what must exist before the tables, if the user has one."""
+        return self.cls.load_initial_schema if self.bases.overrides("load_initial_schema") else None
+
+    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
+        """Compose the isolation from the run's things, which are made once."""
+        server_url, disposable = self.server_url(settings, engines)
+        database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
+        url = database.url.set(drivername=server_url.drivername)
+        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url))
+        return SandboxIsolation(
+            run,
+            self.cls.transaction_scope,
+            reset_sequences=self.cls.reset_sequences,
+            aliases=self.aliases(settings),
+        )
 
     def configured_url(self, settings: Settings) -> URL | None:
         """The URL of the class, else the one of the environment."""
@@ -52,6 +86,7 @@ class Provisioning:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
         configured = self.configured_url(settings)
         kind = configured.get_backend_name() if configured is not None else "postgresql"
+        engines = [sync_engine_of(engine) for engine in engines]
         self._refuse_other_kinds(configured, kind, engines)
         driver = _driver(configured, kind, engines)
         if configured is not None and names_a_server(configured):
@@ -72,7 +107,7 @@ class Provisioning:
 
     def _refuse_other_kinds(self, configured: URL | None, kind: str, engines: list[Any]) -> None:
         """An engine of another kind of database than the test's cannot be led, whatever the driver."""
-        others = [engine for engine in map(sync_engine_of, engines) if _kind(engine.dialect.name) != _kind(kind)]
+        others = [engine for engine in engines if _kind(engine.dialect.name) != _kind(kind)]
         if not others:
             return
         other = others[0]
@@ -190,9 +225,8 @@ def _kind(name: str) -> str:
 def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:
     """The driver of the wire: the application's, else what the URL says."""
     for engine in engines:
-        dialect = sync_engine_of(engine).dialect
-        if family_of(dialect.name) == family_of(kind):
-            return f"{dialect.name}+{dialect.driver}"
+        if family_of(engine.dialect.name) == family_of(kind):
+            return f"{engine.dialect.name}+{engine.dialect.driver}"
     if configured is not None and ("+" in configured.drivername or kind != "postgresql"):
         return configured.drivername
     return f"{kind}+psycopg"
