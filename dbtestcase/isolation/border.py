@@ -38,7 +38,7 @@ from ..drivers import (
 )
 from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
 from ..reporting import CallSite, find_call_site, shown
-from ..sandbox import Client
+from ..sandbox import Client, find_swallowed
 from .early_uses import early_uses
 from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until, resolve_engines, sync_engine_of
@@ -99,6 +99,13 @@ class Border:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+
+    def swallowed(self, label: str, test_files: frozenset[str]) -> list[DBTestCaseError]:
+        """The refusals that the test which ends, and not its own files, has caught: errors that fail it."""
+        if not self.raised:
+            return []
+        raised, self.raised = self.raised, []
+        return find_swallowed(label, raised, test_files)
 
     # -- decisions
 

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
+from dbtestcase.backends import cleaning
 from dbtestcase.drivers import is_asyncio, pool_of, watch_session
 from dbtestcase.reporting import CallSite, find_call_site
 
@@ -102,6 +103,11 @@ class Checkout:
     def fairy_in_use(self) -> Any:
         """SQLAlchemy's handle on the connection, while somebody has it."""
         return self.fairy() if self.fairy is not None and self.thread is not None else None
+
+    def opened(self) -> cleaning.Opened:
+        """Where it was checked out, for the cleaner."""
+        connection = getattr(self.fairy_in_use(), "dbapi_connection", None)
+        return cleaning.Opened(str(self.call_site or "an unknown line"), self.thread, connection)
 
 
 def checkout_of(connection: sa.Connection) -> Checkout | None:
@@ -219,15 +225,36 @@ class Checkouts:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
 
-    def left_open(self) -> dict[int, Checkout]:
-        """What the running test has checked out in this thread and not given back, by the server's pid."""
+    def standing(self) -> tuple[list[int], set[int], dict[int, cleaning.Opened]]:
+        """What a cleaner has to know: who may stay, who is in use since before the test, where each was opened."""
+        known = self.known()
+        expected = [each.pid for each in known if each.thread is None or each.own]
+        lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}
+        return expected, lasting, {each.pid: each.opened() for each in known}
+
+    def look(self) -> cleaning.Look:
+        """How closely the cleaner has to look at sequences, after the statements of the test."""
+        if Trait.SETVAL in self.traits:
+            return cleaning.Look.EXACT
+        return cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
+
+    def left_open(self) -> dict[int, cleaning.Opened]:
+        """What the running test has checked out in this thread and not given back; its own sessions are rolled back."""
+        self.roll_back_own()
         return {
-            checkout.pid: checkout
+            checkout.pid: checkout.opened()
             for checkout in self.known()
             if checkout.test == self.test
             and checkout.thread == threading.get_ident()
             and not (checkout.own or checkout.asynchronous)
         }
+
+    def give_back(self, pids: Collection[int]) -> None:
+        """Give connections that the test has left open back to their pools, which roll back."""
+        for checkout in self.known():
+            fairy = checkout.fairy_in_use()
+            if checkout.pid in pids and checkout.thread == threading.get_ident() and fairy is not None:
+                fairy.close()
 
     def roll_back_own(self) -> None:
         """End the transactions that the test's own sessions left open."""

@@ -6,23 +6,41 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from threading import Thread
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
 
 from ..drivers import Endpoint
 from ..errors import ConfigurationError, DirtyReadWarning, LeakError
-from ..sandbox import Client, find_swallowed, outer_transaction_ended
+from ..sandbox import Client, outer_transaction_ended
 from .border import Border
-from .class_states import ClassState, SharedTransaction
 from .engines import Until
 from .interface import Isolation
-from .resting import begin_use
+from .runs import begin_use
 from .sandbox_run import RENEWAL, SandboxRun
 
-__all__ = ["SandboxIsolation"]
+__all__ = ["ClassState", "SandboxIsolation", "SharedTransaction"]
+
+
+class ClassState(Enum):
+    IDLE = "idle"  # no class of ours runs
+    MODULE = "module"  # the outer transaction of a module is open, between its classes
+    CLASS = "class"  # a class has begun, between its tests
+    TEST = "test"
+    LOST = "lost"  # a class has begun, and the transaction that held its rows is gone
+
+
+class SharedTransaction:
+    """An outer transaction that several classes share."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.wrote = False
+        """Whether rows were written in it that its classes are to see."""
+        self.is_ruined = False
+        """Whether such rows are lost."""
 
 
 class SandboxIsolation(Isolation):
@@ -44,6 +62,8 @@ class SandboxIsolation(Isolation):
         self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Endpoint] = ()
     ) -> None:
         self.run = run
+        self.engine = run.engine
+        self.own_engine = run.own_engine
         self.scope = scope
         if reset_sequences and not (run.rules.sequences or run.rules.counters_roll_back):
             raise ConfigurationError(
@@ -57,9 +77,7 @@ class SandboxIsolation(Isolation):
         self._module: SharedTransaction | None = None
         self._border: Border | None = None
         self._threads = run.board.left_threads
-        self._restore = ""
-        self._restore_class = ""
-        self._label = ""
+        self._restore = self._restore_class = self._label = ""
         self._marked = False
         self._at_rest = False
         """Whether nobody could use the wire when the test began: if nobody is given a connection, nothing is undone."""
@@ -67,20 +85,12 @@ class SandboxIsolation(Isolation):
         self._nested: list[tuple[str, frozenset[Thread]]] = []
 
     @property
-    def engine(self) -> Engine:  # type: ignore[override]
-        return self.run.engine
-
-    @property
-    def own_engine(self) -> Engine:  # type: ignore[override]
-        return self.run.own_engine
-
-    @property
     def database(self) -> Any:
         return self.run.database
 
     @property
     def needs_rebuild(self) -> bool:
-        if self._state is ClassState.CLASS and self._is_open and self.run.look_for_loss():
+        if self._state is ClassState.CLASS and not self._each_test and self.run.look_for_loss():
             self._lose()
         return self._state is ClassState.LOST
 
@@ -88,11 +98,6 @@ class SandboxIsolation(Isolation):
     def _each_test(self) -> bool:
         """Whether each test has an outer transaction of its own."""
         return self.scope == "test" and self._module is None
-
-    @property
-    def _is_open(self) -> bool:
-        """Whether an outer transaction is to be there between the tests of a class."""
-        return not self._each_test
 
     def async_engines(self) -> tuple[Any, Any]:
         return self.run.async_engines()
@@ -113,19 +118,26 @@ class SandboxIsolation(Isolation):
 
     def _begin(self, label: str) -> None:
         """Begin the outer transaction, on a new wire if need be; the tables in it where the database exists already."""
+
+        def begin() -> None:
+            self.run.make_ready()
+            self._rewind_sequences()
+            self.run.tidy()
+            self.run.sandbox.begin(label, mark=not self._each_test)
+            if not self.run.database.built:
+                with self.own_engine.begin() as connection:
+                    self.run.database.create_in(connection)
+                self.run.sandbox.pin()
+
+        self._retried(begin)
+
+    def _retried(self, attempt: Callable[[], None], unless: Callable[[], bool] = lambda: False) -> None:
+        """Try once more where the wire is lost meanwhile."""
         for last in (False, True):
             try:
-                self.run.make_ready()
-                self._rewind_sequences()
-                self.run.tidy()
-                self.run.sandbox.begin(label, mark=not self._each_test)
-                if not self.run.database.built:
-                    with self.run.own_engine.begin() as connection:
-                        self.run.database.create_in(connection)
-                    self.run.sandbox.pin()
-                return
+                return attempt()
             except Exception:
-                if self.run.is_lost:
+                if self.run.is_lost and not unless():
                     self.run.lose()
                     if not last:
                         continue
@@ -160,21 +172,15 @@ class SandboxIsolation(Isolation):
         self._end_outer("module")
 
     def _mark_in_module(self, module: SharedTransaction, label: str) -> None:
-        for last in (False, True):
-            try:
-                if self.run.is_lost:
-                    self._renew_module(module)
-                module.wrote |= self.run.sandbox.wrote
-                self._check_before_mark()
-                self._restore_class = self._note_sequences()
-                self.run.sandbox.mark(label)
-                return
-            except Exception:
-                if self.run.is_lost and not module.is_ruined:
-                    self.run.lose()
-                    if not last:
-                        continue
-                raise
+        def mark() -> None:
+            if self.run.is_lost:
+                self._renew_module(module)
+            module.wrote |= self.run.sandbox.wrote
+            self._check_before_mark()
+            self._restore_class = self._note_sequences()
+            self.run.sandbox.mark(label)
+
+        self._retried(mark, unless=lambda: module.is_ruined)
 
     def _renew_module(self, module: SharedTransaction) -> None:
         """Begin the module's transaction again, if no rows were lost with it."""
@@ -221,11 +227,11 @@ class SandboxIsolation(Isolation):
         self._marked = False
         if self._module is not None:
             self._mark_in_module(self._module, self._label)
-        elif self._is_open:
+        elif not self._each_test:
             self._begin(self._label)
         self._state = ClassState.CLASS
         self._engines = list(engines)
-        if self._is_open:
+        if not self._each_test:
             self.run.board.greet(self._engines)
         self._threads.begin_class()
 
@@ -335,9 +341,7 @@ class SandboxIsolation(Isolation):
         problems = [] if is_untouched else self._end_undoing(label, failed=failed, test_files=test_files)
         if border is not None:
             border.in_test = False
-            if border.raised:
-                problems += find_swallowed(label, border.raised, test_files)
-                border.raised.clear()
+            problems += border.swallowed(label, test_files)
         self.run.board.release(Until.TEST)
         if failed and problems:
             problems = [p for p in problems if not _is_swallowed(p)]
@@ -345,7 +349,7 @@ class SandboxIsolation(Isolation):
 
     def _end_undoing(self, label: str, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         """Roll back what the test has done; or lose the wire with it."""
-        problems = self._undone(label, test_files, lambda found: self._roll_back(found, failed=failed))
+        problems = self._undone(label, test_files, self._undo_test, failed=failed)
         if self.run.full_disks.found:
             if failed:  # of that: a server that had no room for its log has ended, and the connection with it
                 problems.clear()
@@ -357,7 +361,7 @@ class SandboxIsolation(Isolation):
         return problems
 
     def _undone(
-        self, label: str, test_files: frozenset[str], roll_back: Callable[[list[Exception]], None]
+        self, label: str, test_files: frozenset[str], undo: Callable[[], None], *, failed: bool
     ) -> list[Exception]:
         """Look for what is wrong, then roll back."""
         sandbox = self.run.sandbox
@@ -366,7 +370,12 @@ class SandboxIsolation(Isolation):
             try:
                 self.run.wire.settle()
                 problems += sandbox.problems(test_files)
-                roll_back(problems)
+                if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
+                    problems.append(late)
+                if self.run.wire.in_transaction():
+                    undo()
+                else:
+                    self._lose()
             except Exception as error:
                 if not self.run.wire.gone:
                     problems.append(outer_transaction_ended(label, cause=error))
@@ -375,13 +384,8 @@ class SandboxIsolation(Isolation):
                 self._lose()
         return problems
 
-    def _roll_back(self, problems: list[Exception], *, failed: bool) -> None:
-        sandbox, wire = self.run.sandbox, self.run.wire
-        if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
-            problems.append(late)
-        if not wire.in_transaction():
-            self._lose()
-            return
+    def _undo_test(self) -> None:
+        sandbox = self.run.sandbox
         self._tests += 1
         self.run.count_test()
         if self._each_test:
@@ -389,7 +393,7 @@ class SandboxIsolation(Isolation):
         elif self._tests % RENEWAL or not sandbox.renew(self._label):
             sandbox.rollback_to_mark(self._label)
         if self._restore:
-            wire.run(self._restore)
+            self.run.wire.run(self._restore)
 
     # -- a part of a test
 
@@ -419,24 +423,18 @@ class SandboxIsolation(Isolation):
         if self._state is not ClassState.TEST or not self._nested:
             return []  # lost with the connection, which was said where it was noticed
         restore, threads = self._nested.pop()
-        sandbox, wire, border = self.run.sandbox, self.run.wire, self._border
+        sandbox, border = self.run.sandbox, self._border
         label = sandbox.label
 
-        def roll_back(problems: list[Exception]) -> None:
-            if not failed and not problems and (late := sandbox.deferred_failure()) is not None:
-                problems.append(late)
-            if not wire.in_transaction():
-                self._lose()
-                return
+        def undo() -> None:
             sandbox.drop_mark()
             if restore:
-                wire.run(restore)
+                self.run.wire.run(restore)
 
         self._threads.end_test(label, besides=threads)
-        problems = self._undone(label, test_files, roll_back)
+        problems = self._undone(label, test_files, undo, failed=failed)
         if border is not None:
-            problems += find_swallowed(label, border.raised, test_files)
-            border.raised.clear()
+            problems += border.swallowed(label, test_files)
         if failed:
             problems = [p for p in problems if not _is_swallowed(p)]
         # those from before have nothing to lose: with unfinished writes the part would not have begun

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import select
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
 from ..drivers import Endpoint, descriptor_of, endpoints_of_url, open_wire
-from ..errors import ConfigurationError, RowSecurityWarning
+from ..errors import ConfigurationError
 from ..sandbox import Sandbox
 from .engines import Until
 from .full_disks import FullDisks
 from .open_sessions import OpenSessions
+from .runs import UNENFORCED_POLICIES, warn_of_policies
 from .switchboard import Switchboard, blocking_engine, initialize_dialect
 
-__all__ = ["RENEWAL", "UNENFORCED_POLICIES", "SandboxRun", "running_sandbox", "warn_of_policies"]
+__all__ = ["RENEWAL", "SandboxRun", "running_sandbox"]
 
 RENEWAL = 500
 """Tests after which a new outer transaction is begun, so that the dead rows of the old one can be removed."""
@@ -241,24 +241,3 @@ def _engine_for(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return sa.create_engine(url, poolclass=sa.pool.QueuePool, max_overflow=-1)
     return sa.create_engine(url, max_overflow=-1)
-
-
-UNENFORCED_POLICIES = (
-    "SELECT r.rolname, string_agg(DISTINCT p.polrelid::regclass::text, ', ') FROM pg_catalog.pg_policy p "
-    "JOIN pg_catalog.pg_class c ON c.oid = p.polrelid AND c.relrowsecurity "
-    "JOIN pg_catalog.pg_roles r ON r.rolname = current_user AND (r.rolsuper OR r.rolbypassrls) GROUP BY 1"
-)
-"""PostgreSQL's query for a role that passes over policies, and the policies' tables; perhaps no row."""
-
-
-def warn_of_policies(rows: Sequence[Sequence[object]]) -> None:
-    """Warn if there are policies that the tests will not notice."""
-    for role, tables in rows:
-        warnings.warn(
-            f"Row-level security is not in force: the tests run as {role!r}, whom the policies of {tables} do not bind "
-            "(a superuser passes over them, also with FORCE ROW LEVEL SECURITY). Let the application's connections "
-            "take the role that they have in production: connect_args={'options': '-c role=shop_app'}, or SET ROLE "
-            "in a connect listener of the engine (docs/howto: Row-level security).",
-            RowSecurityWarning,
-            stacklevel=2,
-        )

@@ -15,8 +15,7 @@ from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.full_disks import FullDisks
 from dbtestcase.isolation.pool_checkouts import Checkouts
 from dbtestcase.isolation.reroute import Rerouting
-from dbtestcase.isolation.resting import begin_use
-from dbtestcase.isolation.sandbox_run import UNENFORCED_POLICIES, warn_of_policies
+from dbtestcase.isolation.runs import UNENFORCED_POLICIES, begin_use, warn_of_policies
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -27,10 +27,9 @@ from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.interface import Isolation
 from dbtestcase.isolation.open_sessions import OpenSessions
-from dbtestcase.isolation.pool_checkouts import Checkout, Trait, checkout_of
+from dbtestcase.isolation.pool_checkouts import checkout_of
 from dbtestcase.isolation.truncating_run import TruncatingRun
 from dbtestcase.reporting import warn_at
-from dbtestcase.sandbox import find_swallowed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -175,7 +174,6 @@ class TruncatingIsolation(Isolation):
 
     def _put_back(self) -> tuple[list[cleaning.Session], cleaning.Report]:
         """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
-        self.run.checkouts.roll_back_own()
         given_back = self._give_back()
         self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         report = self._clean()
@@ -201,21 +199,17 @@ class TruncatingIsolation(Isolation):
             except LeftoverConnectionWarning as warning:  # python -W error
                 problems.append(warning)
         if self._border is not None:
-            swallowed = find_swallowed(self._label, self._border.raised, test_files)
+            swallowed = self._border.swallowed(self._label, test_files)
             problems += () if failed else swallowed
-            self._border.raised.clear()
         return problems
 
     def _give_back(self) -> list[cleaning.Session]:
         """Roll back what the test has left open and give it back to its pool; as the server saw it before."""
         left = self.run.checkouts.left_open()
-        sessions = self.run.cleaner.left({pid: _opened(checkout) for pid, checkout in left.items()}) if left else []
+        sessions = self.run.cleaner.left(left) if left else []
         if sessions:
             self._sessions.roll_back(lambda checkout: checkout.pid not in left)
-            for session in sessions:
-                fairy = left[session.pid].fairy_in_use()
-                if fairy is not None:
-                    fairy.close()
+            self.run.checkouts.give_back({session.pid for session in sessions})
         return sessions
 
     def end_class(self) -> None:
@@ -270,33 +264,14 @@ class TruncatingIsolation(Isolation):
 
     def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
         checkouts = self.run.checkouts
-        known = checkouts.known()
+        expected, lasting, opened = checkouts.standing()
         report = self.run.cleaner.clean(
-            expected=[checkout.pid for checkout in known if checkout.thread is None or checkout.own],
-            lasting=self._lasting | {each.pid for each in known if _is_lasting(each, checkouts.test)},
-            opened={each.pid: _opened(each) for each in known},
-            look=_look(checkouts.traits) if look is None else look,
+            expected=expected, lasting=self._lasting | lasting, opened=opened, look=look or checkouts.look()
         )
         self._lost |= report.lost
         gone = {session.pid for session in report.ended} | set(report.absent)
         checkouts.retire(None if report.recloned else gone)
         return report
-
-
-def _opened(checkout: Checkout) -> cleaning.Opened:
-    connection = getattr(checkout.fairy_in_use(), "dbapi_connection", None)
-    return cleaning.Opened(str(checkout.call_site or "an unknown line"), checkout.thread, connection)
-
-
-def _is_lasting(checkout: Checkout, test: int) -> bool:
-    """Whether a connection has been in use since before the test began."""
-    return checkout.thread is not None and checkout.test < test
-
-
-def _look(found: Trait) -> cleaning.Look:
-    if Trait.SETVAL in found:
-        return cleaning.Look.EXACT
-    return cleaning.Look.ALL if Trait.NEXTVAL in found else cleaning.Look.TOUCHED
 
 
 def _leak(session: cleaning.Session, test: str) -> LeakError:
