@@ -66,7 +66,8 @@ class TestLifecycle:
     @property
     def source_files(self) -> frozenset[str]:
         """Where the test is written: what it catches was expected, what it flushes is no lost commit."""
-        files: frozenset[str] = self.of_class.run.source_files if self.of_class.run is not None else frozenset()
+        run = self.of_class.run
+        files: frozenset[str] = run.source_files if run is not None else frozenset()
         return files | self.own_files if self.own_files else files
 
     # -- what a test is given when it first asks

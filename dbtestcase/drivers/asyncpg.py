@@ -66,10 +66,10 @@ class AsyncpgWire(LoopWire):
         return rows
 
     def send(self, command: str) -> Rows:
-        portal = self.connection.loop_thread
+        loop_thread = self.connection.loop_thread
         if command.lstrip().partition(" ")[0].upper() in ("SELECT", "WITH"):
-            return [tuple(row) for row in portal.run(self._asyncpg.fetch(command))]
-        portal.run(self._asyncpg.execute(command))
+            return [tuple(row) for row in loop_thread.run(self._asyncpg.fetch(command))]
+        loop_thread.run(self._asyncpg.execute(command))
         return []
 
     def in_transaction(self) -> bool:

@@ -18,7 +18,7 @@ from ..errors import SandboxBusy, SandboxEscape
 from ..sandbox import COMMITTING, Client, Flow, Kind, Sandbox, Statement, classify, with_parameter_names
 from .proxy_wire import ProxyWire
 
-__all__ = ["GenericWire", "ProxyConnection", "ProxyCursor"]
+__all__ = ["CursorOver", "GenericWire", "ProxyConnection", "ProxyCursor", "autocommit"]
 
 _CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 
@@ -217,19 +217,24 @@ class ProxyConnection:
         return classify(text if isinstance(text, str) else str(text))
 
 
+autocommit = property(
+    lambda connection: connection._client.autocommit,
+    lambda connection, value: connection.set_autocommit(bool(value)),
+)
+"""``autocommit`` of a connection, where the driver has it as an attribute."""
+
+
 def _state_of(reference: weakref.ref[ProxyConnection]) -> object:
     connection = reference()
     return None if connection is None else connection.state()
 
 
-class ProxyCursor:
-    """A cursor over a cursor of the physical connection."""
+class CursorOver:
+    """Hands on to another cursor what it does not do itself."""
 
-    def __init__(self, connection: ProxyConnection, real: Any) -> None:
-        object.__setattr__(self, "connection", connection)
+    def __init__(self, real: Any) -> None:
         object.__setattr__(self, "_real", real)
 
-    connection: ProxyConnection
     _real: Any
 
     def __getattr__(self, name: str) -> Any:
@@ -237,6 +242,28 @@ class ProxyCursor:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._real, name, value)
+
+    def fetchone(self) -> Any:
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fetch("fetchmany", *args, **kwargs)
+
+    def fetchall(self) -> Any:
+        return self._fetch("fetchall")
+
+    def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._real, name)(*args, **kwargs)
+
+
+class ProxyCursor(CursorOver):
+    """A cursor over a cursor of the physical connection."""
+
+    def __init__(self, connection: ProxyConnection, real: Any) -> None:
+        super().__init__(real)
+        object.__setattr__(self, "connection", connection)
+
+    connection: ProxyConnection
 
     def __iter__(self) -> Iterator[Any]:
         while (row := self.fetchone()) is not None:
@@ -274,23 +301,11 @@ class ProxyCursor:
         """Call a procedure, inside the sandbox."""
         return self.connection._run(f"CALL {name}()", lambda _: self._real.callproc(name, *args), self._real)
 
-    def fetchone(self) -> Any:
-        return self._fetch("fetchone")
-
-    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._fetch("fetchmany", *args, **kwargs)
-
-    def fetchall(self) -> Any:
-        return self._fetch("fetchall")
-
     def close(self) -> None:
         self._real.close()
 
     async def _async_soft_close(self) -> None:
         """An async engine over a synchronous wire: the rows must outlive this."""
-
-    def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._real, name)(*args, **kwargs)
 
     def _returned(self, result: Any) -> Any:
         return self if result is self._real else result

@@ -18,8 +18,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, Rules
+from . import dbapi
 from .async_adapters import AdaptedConnection
-from .dbapi import ProxyConnection
+from .dbapi import CursorOver, ProxyConnection
 from .proxy_wire import ProxyWire
 
 __all__ = ["BlockingConnection", "LoopThread", "LoopWire", "open_loop_wire"]
@@ -105,52 +106,36 @@ class BlockingConnection:
         return self.loop_thread.call(self.real.ping, *args)
 
 
-class _BlockingCursor:
+class _BlockingCursor(CursorOver):
     def __init__(self, loop_thread: LoopThread, real: Any) -> None:
+        super().__init__(real)
         object.__setattr__(self, "_loop_thread", loop_thread)
-        object.__setattr__(self, "_cursor_", real)
 
     _loop_thread: LoopThread
-    _cursor_: Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor_, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._cursor_, name, value)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._loop_thread.call(self._cursor_.execute, *args, **kwargs)
+        return self._loop_thread.call(self._real.execute, *args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._loop_thread.call(self._cursor_.executemany, *args, **kwargs)
+        return self._loop_thread.call(self._real.executemany, *args, **kwargs)
 
     def nextset(self) -> Any:
-        return self._loop_thread.call(self._cursor_.nextset)
+        return self._loop_thread.call(self._real.nextset)
 
     def setinputsizes(self, *args: Any) -> Any:
-        return self._loop_thread.call(self._cursor_.setinputsizes, *args)
-
-    def fetchone(self) -> Any:
-        return self._fetch("fetchone")
-
-    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._fetch("fetchmany", *args, **kwargs)
-
-    def fetchall(self) -> Any:
-        return self._fetch("fetchall")
+        return self._loop_thread.call(self._real.setinputsizes, *args)
 
     def close(self) -> None:
-        self._loop_thread.call(self._cursor_.close)
+        self._loop_thread.call(self._real.close)
 
     async def _async_soft_close(self) -> None:
-        close = getattr(self._cursor_, "_async_soft_close", None)
+        close = getattr(self._real, "_async_soft_close", None)
         if close is not None:
             self._loop_thread.run(close())
 
     def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        method = getattr(self._cursor_, name)
-        if getattr(self._cursor_, "server_side", False):
+        method = getattr(self._real, name)
+        if getattr(self._real, "server_side", False):
             return self._loop_thread.call(method, *args, **kwargs)
         return method(*args, **kwargs)  # the rows are there already
 
@@ -206,13 +191,7 @@ class LoopConnection(AdaptedConnection):
     def isolation_level(self) -> Any:
         return self.__dict__.get("isolation_level")
 
-    @property
-    def autocommit(self) -> bool:
-        return self._client.autocommit
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        self.set_autocommit(bool(value))
+    autocommit = dbapi.autocommit
 
     @property
     def readonly(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..sandbox import Kind, Rows
+from . import dbapi
 from .dbapi import ProxyConnection
 from .proxy_wire import ProxyWire
 
@@ -70,13 +71,7 @@ class Pg8000Wire(ProxyWire):
 
 
 class _Connection(ProxyConnection):
-    @property
-    def autocommit(self) -> bool:
-        return self._client.autocommit
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        self.set_autocommit(bool(value))
+    autocommit = dbapi.autocommit
 
     def commit(self) -> None:
         failed = self._sandbox.status(self._client) == "failed"
