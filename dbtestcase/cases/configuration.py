@@ -27,6 +27,7 @@ __all__ = ["check_names", "distance", "metadata_in", "nearest"]
 _ELSEWHERE = {
     "migrations": "MigratedDatabaseTest, or TruncatingDatabaseTest",
     "x_arguments": "MigratedDatabaseTest, or TruncatingDatabaseTest",
+    "all_in_models": "the mixin MigrationChecks",
     "exclude_from_comparison": "the mixin MigrationChecks",
     "exclude_from_stairway": "the mixin MigrationChecks",
 }

@@ -85,20 +85,26 @@ class Migrations(DatabaseTest):
                 f"Join them: alembic merge -m 'merge heads' {identifiers}"
             )
 
-    def assertModelsMatchMigrations(self, *, exclude: Collection[str] = ()) -> None:
+    def assertModelsMatchMigrations(
+        self, *, exclude: Collection[str] = (), all_in_models: Collection[str] = ()
+    ) -> None:
         """Fail if the models differ from the migrated database; the message is the missing ``upgrade()``.
 
         Compared are tables, columns with types, server defaults and comments, primary and foreign keys, unique, CHECK
         and exclusion constraints, indexes, enums and sequences (elsewhere than on PostgreSQL: what ``alembic check``
-        compares).
+        compares); and what listeners of ``before_create`` and ``after_create`` make: views, functions, triggers,
+        extensions, policies and the like.  What only the migrations make beside tables is theirs.
 
         :param exclude: names to pass over, also with ``*``: ``["legacy_*", "post.rating", "ix_post_title"]``.
+        :param all_in_models: kinds beside tables (``"view"``, ``"trigger"``) of which nothing is the migrations' own.
         """
         from ..migrations import compare_models
 
         life = self._dbtestcase
         models = None if self.metadata is None else metadata_in(type(self))
-        missing = compare_models(life.project, life.migration_target(), metadata=models, exclude=exclude)
+        missing = compare_models(
+            life.project, life.migration_target(), metadata=models, exclude=exclude, all_in_models=all_in_models
+        )
         if missing:
             body = "\n".join("    " + line for operation in missing for line in operation.splitlines())
             self.fail(
@@ -163,6 +169,10 @@ class MigrationChecks:
     exclude_from_comparison: ClassVar[Collection[str]] = ()
     """Names that :meth:`test_models_match_migrations` passes over."""
 
+    all_in_models: ClassVar[Collection[str]] = ()
+    """Kinds beside tables, such as ``"view"`` or ``"trigger"``, of which the models say all that there is: what only
+    the migrations make of these is left over for :meth:`test_models_match_migrations`."""
+
     exclude_from_stairway: ClassVar[Collection[str]] = ()
     """Names, or identifiers of revisions, that the two tests of downgrades pass over."""
 
@@ -178,7 +188,7 @@ class MigrationChecks:
 
     def test_models_match_migrations(self) -> None:
         """The models are what the migrations make."""
-        self.assertModelsMatchMigrations(exclude=self.exclude_from_comparison)
+        self.assertModelsMatchMigrations(exclude=self.exclude_from_comparison, all_in_models=self.all_in_models)
 
     def test_stairway(self) -> None:
         """Each revision can be taken up, down and up again."""

@@ -21,6 +21,7 @@ from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
     constraints_of,
+    creates_itself,
     creator_of,
     dialect_of,
     forbid_overflow,
@@ -29,6 +30,7 @@ from .sqlalchemy_internals import (
     pool_of,
     pool_with_events,
     record_of,
+    schema_generator,
     sequences_of,
     set_creator,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "WireFactory",
     "connect_arguments",
     "constraints_of",
+    "creates_itself",
     "creator_of",
     "descriptor_of",
     "dialect_of",
@@ -67,6 +70,7 @@ __all__ = [
     "pool_with_events",
     "record_of",
     "register",
+    "schema_generator",
     "sequences_of",
     "set_creator",
     "watch_files",

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Dialect, MetaData, Sequence, Table
+from sqlalchemy import Connection, Dialect, MetaData, Sequence, Table
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.sql.ddl import SchemaGenerator
 
 from ..reporting import require_internals
 
 __all__ = [
     "adapters_of",
     "constraints_of",
+    "creates_itself",
     "creator_of",
     "dialect_of",
     "forbid_overflow",
@@ -27,6 +29,7 @@ __all__ = [
     "pool_of",
     "pool_with_events",
     "record_of",
+    "schema_generator",
     "sequences_of",
     "set_creator",
 ]
@@ -91,6 +94,16 @@ def sequences_of(metadata: MetaData) -> Iterable[Sequence]:
 def constraints_of(table: Table) -> Iterable[Any]:
     """The constraints of a table in the order in which they are created."""
     return table._sorted_constraints
+
+
+def creates_itself(table: Table) -> Any:
+    """The statement that makes a table which is a view or made from a query (SQLAlchemy 2.1); else None."""
+    return getattr(table, "_creator_ddl", None)
+
+
+def schema_generator(connection: Connection) -> SchemaGenerator:
+    """What ``create_all`` hands to listeners as ``_ddl_runner``; DDL elements of SQLAlchemy ask for it."""
+    return SchemaGenerator(connection.dialect, connection, checkfirst=True)  # type: ignore[no-untyped-call]
 
 
 def in_greenlet() -> bool:

@@ -6,32 +6,28 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
+from dbtestcase.migrations.beside_tables import create
 from dbtestcase.migrations.columns import OWN_SEQUENCE, Definition, sequence_options
+from dbtestcase.migrations.dependents import views_around
 from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Item
+from dbtestcase.migrations.schema_state import Item, SchemaState
 
 __all__ = ["added", "altered", "around_dependents", "identity_options"]
 
 _SERIAL = {"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 
-# Views that read the column, however indirectly, each after those that it reads; and generated columns.
-_VIEWS = text(
+_PARTS = text(
     """
-    WITH RECURSIVE reader (view, depth) AS (
-        SELECT DISTINCT r.ev_class, 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-        WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
-            AND d.refobjid = to_regclass(:relation) AND d.refobjsubid = (
-                SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass(:relation) AND attname = :column)
-            AND r.ev_class <> d.refobjid
-        UNION
-        SELECT DISTINCT r.ev_class, reader.depth + 1 FROM reader
-            JOIN pg_depend d ON d.refobjid = reader.view AND d.classid = 'pg_rewrite'::regclass
-            JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reader.view
-    )
-    SELECT nspname, relname, relkind, pg_get_viewdef(c.oid, true)
-    FROM (SELECT view, max(depth) AS depth FROM reader GROUP BY view) v
-        JOIN pg_class c ON c.oid = v.view AND c.relkind IN ('v', 'm') JOIN pg_namespace n ON n.oid = c.relnamespace
-    ORDER BY v.depth, relname
+    SELECT DISTINCT CASE WHEN t.oid IS NOT NULL THEN 'trigger' WHEN p.oid IS NOT NULL THEN 'policy' ELSE 'rule' END,
+        coalesce(t.tgname, p.polname, r.rulename)
+    FROM pg_depend d
+        LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid AND NOT t.tgisinternal
+        LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid
+        LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid AND r.ev_class = d.refobjid
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(:relation)
+        AND d.refobjsubid = (
+            SELECT attnum FROM pg_attribute WHERE attrelid = to_regclass(:relation) AND attname = :column)
+        AND coalesce(t.oid, p.oid, r.oid) IS NOT NULL
     """
 )
 _GENERATED = text(
@@ -119,17 +115,16 @@ def identity_options(item: Item, definition: str) -> list[str]:
 
 
 def around_dependents(
-    connection: Connection, item: Item, generated: dict[str, Definition]
+    connection: Connection, item: Item, generated: dict[str, Definition], migrated: SchemaState
 ) -> tuple[list[str], list[str]]:
-    """Lines to go before and after a change of a column that views and the table's generated columns read."""
+    """Lines to go around a change of a column that views, triggers, rules, policies or generated columns read."""
+    before, after = views_around(connection, item, item.part)
     names = {"relation": f"{quoted(item.schema)}.{quoted(item.name)}", "column": item.part}
-    before: list[str] = []
-    after: list[str] = []
-    for schema, view, kind, definition in connection.execute(_VIEWS, names):
-        what = "MATERIALIZED VIEW" if kind == "m" else "VIEW"
-        name = qualified(Item("view", schema, view))
-        before.insert(0, execute(f"DROP {what} {name}"))
-        after.append(execute(f"CREATE {what} {name} AS\n{definition.rstrip(';')}"))
+    for kind, name in connection.execute(_PARTS, names):
+        part = Item(kind, item.schema, item.name, name)
+        if part in migrated:
+            before.append(execute(f"DROP {kind.upper()} {quoted(name)} ON {qualified(part)}"))
+            after[:0] = map(execute, create(part, migrated[part]))
     for (column,) in connection.execute(_GENERATED, names):
         if column in generated:
             part = Item("column", item.schema, item.name, column)

@@ -13,6 +13,7 @@ from sqlalchemy import MetaData
 
 from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.internals import compares_with_more_than_alembic
+from dbtestcase.migrations.recorded import missing_beside_tables
 from dbtestcase.migrations.schema_state import Item
 from dbtestcase.migrations.write import written
 
@@ -37,6 +38,8 @@ def missing_operations(
         ours = isinstance(operation, DropTableOp) and operation.table_name in version_tables
         if not ours and not excluded(_item(operation)):
             found += written(context, operation)
+    if context.dialect.name in ("sqlite", "mysql", "mariadb"):
+        found += missing_beside_tables(context, models, excluded)
     return found
 
 

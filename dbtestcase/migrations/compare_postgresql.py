@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, MetaData, text
 
-from dbtestcase.migrations import schema_state, schema_state_postgresql  # noqa: F401  registers itself
+from dbtestcase.drivers import creates_itself
+from dbtestcase.migrations import beside_tables, schema_state, schema_state_postgresql  # noqa: F401  registers itself
+from dbtestcase.migrations.beside_tables import owner_of
 from dbtestcase.migrations.columns import Columns, owned_sequences
 from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.filters import Filters, Reflected
-from dbtestcase.migrations.models import Models
+from dbtestcase.migrations.listeners import Listeners, made_by
+from dbtestcase.migrations.making import Maker
+from dbtestcase.migrations.models import CONSTRAINTS, Models
 from dbtestcase.migrations.proof import proved
 from dbtestcase.migrations.schema_state import Difference, Item, SchemaState
 from dbtestcase.migrations.shadow import replaced
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["missing_operations"]
 
-# What models can say.  Views, functions, triggers and the like are the migrations' own.
+# What tables say.  Of what stands beside them the models' listeners may say some: the rest is the migrations' own.
 _KINDS = {
     "column",
     "primary key",
@@ -39,6 +43,8 @@ _KINDS = {
     "schema",
 }
 _NAMED_IN_DEFINITION = {"index"}
+_RENAMED = {*CONSTRAINTS, "index"}
+_SAID = ("UNLOGGED", "PARTITION BY", "INHERITS")  # of a table as a whole
 _PARTITION = re.compile(r"INHERITS .* (FOR VALUES|DEFAULT)", re.DOTALL)
 
 
@@ -47,17 +53,21 @@ def missing_operations(
     models: Sequence[MetaData],
     excluded: Callable[[Item], bool],
     ignored: Collection[str],
+    complete: Collection[str] = (),
 ) -> list[str]:
     """Return the missing upgrade operations as lines of Python.
 
     :param ignored: names of tables that are Alembic's own.
+    :param complete: the kinds beside tables of which the models say all that there is.
     """
     assert context.connection is not None
-    comparison = _Comparison(context, context.connection, models, excluded, ignored)
+    comparison = _Comparison(context, context.connection, models, excluded, ignored, complete)
     found, renamed = comparison.found(comparison.migrated)
     lines = comparison.refusals()
     if found or renamed:
-        writer = Writer(context, comparison.known, comparison.columns, comparison.migrated, comparison.modelled)
+        writer = Writer(
+            context, comparison.known, comparison.columns, comparison.migrated, comparison.modelled, comparison.sent
+        )
         proposals = writer.write(found, renamed)
         lines += proved(context, proposals, lambda: comparison.unmended(renamed), writer.write)
     return lines
@@ -71,8 +81,10 @@ class _Comparison:
         models: Sequence[MetaData],
         excluded: Callable[[Item], bool],
         ignored: Collection[str],
+        complete: Collection[str],
     ) -> None:
         self._connection = connection
+        self._complete = complete
         self._ignored = ignored
         default_schema = connection.execute(text("SELECT current_schema()")).scalar_one()
         self.migrated = schema_state.take(connection, ignored=ignored)
@@ -87,33 +99,41 @@ class _Comparison:
             table
             for key, table in known.tables.items()
             # A table that is mapped to a view is not a table to create.
-            if relations.get(key, "table") == "table" and passes.model_table(table, exists=key in relations)
+            if (relations.get(key, "table") == "table" or creates_itself(table) is not None)
+            and passes.model_table(table, exists=key in relations)
         ]
-        dropped = [
-            (item.schema, item.name)
-            for item in migrated
-            if item.kind == "table" and self._counts(Difference(item, migrated[item], None))
-        ]
+        alone = {"table", "enum", "sequence", *beside_tables.WHOLES} - {"extension"}
+        apart = [item for item in migrated if item.kind in alone and not item.part]
+        counted = [item for item in apart if self._counts(Difference(item, migrated[item], None))]
 
         def counts(part: Item) -> bool:
             return passes.model_part(part, migrated)
 
-        with replaced(connection, dropped, known, tables, counts) as self.refused:
-            modelled = schema_state.take(connection, ignored=ignored)
-        # The models' place keeps the enums and sequences that no model knows; in the comparison they are left over.
+        listeners = Listeners(connection, models, tables)
+        maker = Maker(connection, known, tables, listeners)
+        self.sent = listeners.sent
+        with replaced(connection, maker, apart, counted, counts, self._look) as shadow:
+            modelled = self._look()
+        self.refused = shadow.refused
+        # What no model is known to make is the migrations' own, or in the models' place left over.
         names = known.named(connection)
+        extensions = {each.name for statement in self.sent for each in made_by(statement) if each.kind == "extension"}
         self.modelled = {
             item: definition
             for item, definition in modelled.items()
-            if item.part or item.kind not in ("enum", "sequence") or (item.schema, item.name) in names
+            if not (item in shadow.kept and definition == migrated[item] and (item.schema, item.name) not in names)
+            and not (item.kind == "extension" and item in migrated and item.name not in extensions)
         }
+
+    def _look(self) -> SchemaState:
+        return schema_state.take(self._connection, ignored=self._ignored)
 
     def found(self, migrated: SchemaState) -> tuple[list[Difference], list[tuple[Item, Item]]]:
         """What differs, and which constraints and indexes only have another name."""
         differences = [
             difference
             for difference in schema_state.differences(migrated, self.modelled)
-            if difference.item.kind in _KINDS
+            if difference.item.kind in _KINDS | beside_tables.KINDS
             and self._matters(difference, migrated)
             and not self._is_refused(difference)
         ]
@@ -133,13 +153,13 @@ class _Comparison:
     def _differs(self, difference: Difference) -> bool:
         """Whether a column that both have differs for the server and for env.py."""
         item, before, after = difference
-        if item.kind != "column" or before is None or after is None:
+        if item.kind != "column" or before is None or after is None or self.known.find(item) is None:
             return True
         return bool(self.columns.differing(item, before, after))
 
     def unmended(self, renamed: list[tuple[Item, Item]]) -> list[Difference]:
         """What of the findings is still there, in a database that was changed."""
-        now, still_renamed = self.found(schema_state.take(self._connection, ignored=self._ignored))
+        now, still_renamed = self.found(self._look())
         names = {new for _, new in still_renamed}
         return [*now, *(Difference(old, "another name", None) for old, new in renamed if new in names)]
 
@@ -157,8 +177,13 @@ class _Comparison:
 
     def _matters(self, difference: Difference, migrated: SchemaState) -> bool:
         item, before, after = difference
-        if item.kind == "table":  # storage options, row security and partitions are the migrations' own
-            return (before is None or after is None) and not _is_partition(item, migrated)
+        if item.kind in beside_tables.KINDS:
+            if after is None:
+                return item.kind in self._complete
+            return before is None or not beside_tables.same(item, before, after)
+        if item.kind == "table":  # what more the migrations say of it is their own
+            said = before is None or after is None or any(word in after and word not in before for word in _SAID)
+            return said and not _is_partition(item, migrated)
         if item.kind == "schema":
             return before is None
         if item.kind == "enum":
@@ -168,11 +193,12 @@ class _Comparison:
         if item.kind == "sequence":  # that of a serial column follows the column; an identity has options of its own
             column = Item("column", item.schema, item.name, item.part)
             return "IDENTITY" in migrated.get(column, "") and "IDENTITY" in self.modelled.get(column, "")
-        if item.kind == "comment" and item.name.startswith(("schema ", "type ", "function ", "index ")):
-            return False
         table = Item("table", item.schema, item.name)
         if table not in migrated and table not in self.modelled:
-            return False
+            owner = owner_of(item, self.modelled)
+            if item.kind == "column":  # a type is all that is said of it
+                return owner is not None and owner.kind == "type"
+            return after is not None and (item.kind == "comment" or owner is not None)
         return not _is_partition(table, migrated)
 
     def _is_refused(self, difference: Difference) -> bool:
@@ -196,7 +222,7 @@ class _Comparison:
         renamed: list[tuple[Item, Item]] = []
         rest = list(found)
         for new in found:
-            if new.before is not None or not new.item.is_part or new.item.kind in ("column", "comment", "sequence"):
+            if new.before is not None or new.item.kind not in _RENAMED:
                 continue
             for old in rest:
                 same_place = old.item[:3] == new.item[:3] and old.after is None

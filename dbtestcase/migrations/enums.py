@@ -7,7 +7,7 @@ import re
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Item, SchemaState
 
-__all__ = ["alter_enum"]
+__all__ = ["alter_enum", "made_anew"]
 
 
 def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> list[str]:
@@ -21,13 +21,20 @@ def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> li
                 place = f" AFTER {new[position - 1]}" if position else f" BEFORE {old[0]}" if old else ""
                 lines.append("    " + execute(f"ALTER TYPE {name} ADD VALUE {value}{place}"))
         return ["\n".join(lines)]
-    old_name = f"{enum.name}_old"
-    lines = [
-        f"# {enum} has {before}, the models say {after}",
-        execute(f"ALTER TYPE {name} RENAME TO {quoted(old_name)}"),
-        execute(f"CREATE TYPE {name} AS ENUM ({after})"),
-    ]
-    written = f"{quoted(enum.schema)}.{quoted(enum.name)}"
+    said = f"# {enum} has {before}, the models say {after}"
+    return [said, *made_anew(enum, f"CREATE TYPE {name} AS ENUM ({after})", migrated, through="text")]
+
+
+def made_anew(type_: Item, create: str, migrated: SchemaState, *, through: str) -> list[str]:
+    """Lines of Python: a type made again under its name, and the columns that have it converted.
+
+    :param through: a type that values of the old one can be cast to, and cast to the new one.
+    """
+    name = qualified(type_)
+    old_name = f"{type_.name}_old"
+    kind = "DOMAIN" if type_.kind == "domain" else "TYPE"
+    lines = [execute(f"ALTER {kind} {name} RENAME TO {quoted(old_name)}"), execute(create)]
+    written = f"{quoted(type_.schema)}.{quoted(type_.name)}"
     for item, definition in migrated.items():
         if item.kind == "column" and re.match(re.escape(written) + r"(\[\])?( |$)", definition):
             table, column = qualified(item), quoted(item.part)
@@ -38,12 +45,12 @@ def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> li
             lines.append(
                 execute(
                     f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {name}{array} "
-                    f"USING {column}::text{array}::{name}{array}"
+                    f"USING {column}::{through}{array}::{name}{array}"
                 )
             )
             if default:
                 lines.append(execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {default}"))
-    return [*lines, execute(f"DROP TYPE {qualified(enum, old_name)}")]
+    return [*lines, execute(f"DROP {kind} {qualified(type_, old_name)}")]
 
 
 def _values(definition: str) -> list[str]:

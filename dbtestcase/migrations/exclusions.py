@@ -21,6 +21,9 @@ def excluder(patterns: Collection[str]) -> Callable[[Item], bool]:
 
     def excluded(item: Item) -> bool:
         names = {item.name, f"{item.schema}.{item.name}"}
+        if item.name.endswith(")"):  # a routine, with its arguments
+            name = item.name.partition("(")[0]
+            names |= {name, f"{item.schema}.{name}"}
         if item.part:
             names |= {item.part, f"{item.name}.{item.part}", f"{item.schema}.{item.name}.{item.part}"}
         return any(fnmatchcase(name, pattern) for name in names for pattern in wanted)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, inspect
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
+from dbtestcase.migrations.beside_tables import WHOLES
 from dbtestcase.migrations.models import CONSTRAINTS, Models
 from dbtestcase.migrations.schema_state import Item
 
@@ -24,6 +25,8 @@ _KINDS = {
     "unique constraint": "unique_constraint",
     "foreign key": "foreign_key_constraint",
 }
+_ALONE = {"enum", "schema", "sequence", *WHOLES}
+_NO_TABLES = ("view", "materialized view", "domain")  # of which Alembic asks nothing
 
 
 class Reflected:
@@ -95,7 +98,15 @@ class Filters:
         """Whether an item counts: ``before``: the migrations have made it, ``after``: the models have it."""
         if self._excluded(item):
             return False
-        if item.kind in ("enum", "schema", "sequence") and not item.part:
+        alone = (item.kind in _ALONE and not item.part) or (
+            item.kind == "table" and item[1:3] not in self._known.tables
+        )
+        if after and (alone or item.kind == "listener"):  # the models say it, wherever that is
+            return True
+        if alone and item.kind != "table":
+            return not item.schema or self._schema(item.schema)
+        owner = (item.schema, item.name)
+        if owner not in self._known.tables and any(Item(kind, *owner) in migrated for kind in _NO_TABLES):
             return self._schema(item.schema)
         in_database = Item("table", item.schema, item.name) in migrated
         if not self._table(item.schema, item.name, migrated=in_database):

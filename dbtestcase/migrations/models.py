@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Constraint, Dialect, Index, MetaData, Table
+from sqlalchemy import Column, Connection, Constraint, Dialect, Index, MetaData, Table, text
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.schema import (
     CheckConstraint,
@@ -30,6 +30,15 @@ CONSTRAINTS: dict[str, type[Constraint]] = {
     "check constraint": CheckConstraint,
     "exclusion constraint": ExcludeConstraint,
 }
+
+_POSITIONS = text(
+    """
+    SELECT nspname, relname, attname FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
+        JOIN pg_namespace n ON n.oid = r.relnamespace
+    WHERE r.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND n.nspname !~ '^(pg_|information_schema)'
+    ORDER BY a.attrelid, a.attnum
+    """
+)
 
 
 class Models:
@@ -89,6 +98,14 @@ class Models:
                 found.add((type_.schema or self.default_schema, str(type_.name)))
         return found
 
+    def positions(self, connection: Connection) -> dict[tuple[str, str], list[str]]:
+        """The columns of the migrated tables in their order."""
+        found: dict[tuple[str, str], list[str]] = {key: [] for key in self.tables}
+        for schema, table, column in connection.execute(_POSITIONS):
+            if (schema, table) in found:
+                found[schema, table].append(column)
+        return found
+
     def names(self, item: Item) -> bool:
         """Whether the models say themselves what this constraint is called."""
         return self.find(item) is not None
@@ -111,5 +128,7 @@ def named_types(table: Table, connection: Connection) -> Iterator[SchemaType]:
             type_ = type_.impl_instance if isinstance(type_, TypeDecorator) else type_.item_type
         if isinstance(type_, SchemaType) or hasattr(type_, "create_type"):
             implementation = type_.dialect_impl(connection.dialect)
-            if hasattr(implementation, "create_type"):
+            # An enum is compared whoever makes it, a domain where the models say that they do.
+            makes = getattr(implementation, "create_type", None)
+            if makes or (makes is not None and hasattr(implementation, "enums")):
                 yield cast(SchemaType, implementation)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy.dialects import postgresql
 
 from dbtestcase.migrations.schema_state import Item
 
 __all__ = ["execute", "qualified", "quoted"]
+
+# What SQLAlchemy would take for a parameter, in a string that Alembic hands to it.
+_PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w+(?!:)\b)")
 
 _preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -25,7 +30,8 @@ def qualified(item: Item, name: str | None = None) -> str:
 
 def execute(statement: str) -> str:
     """``op.execute(…)`` as Python, on several lines where the statement has several."""
-    statement = statement.strip().removesuffix(";")
-    if "\n" in statement:
-        return f'op.execute(\n    """\n{statement}\n    """\n)'
-    return f"op.execute({statement!r})"
+    statement = _PARAMETER.sub(r"\\:", statement.strip().removesuffix(";"))
+    if "\n" not in statement or '"""' in statement:
+        return f"op.execute({statement!r})"
+    raw = "r" if "\\" in statement else ""
+    return f'op.execute(\n    {raw}"""\n{statement}\n    """\n)'

@@ -25,7 +25,10 @@ _QUERY = text(
         SELECT oid, nspname FROM pg_namespace
         WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', :own_schema)
     ),
-    member AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+    member AS (  -- of an extension, or of a type: the constructors of a range
+        SELECT classid, objid FROM pg_depend
+        WHERE deptype = 'e' OR deptype = 'i' AND classid IN ('pg_proc'::regclass, 'pg_cast'::regclass)
+    ),
     relation AS (
         SELECT c.*, space.nspname FROM pg_class c JOIN space ON space.oid = c.relnamespace
         WHERE c.relname NOT IN :ignored
@@ -54,15 +57,21 @@ _QUERY = text(
         nspname::text, relname::text, '',
         concat_ws(' ',
             CASE relpersistence WHEN 'u' THEN 'UNLOGGED' END,
-            CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid, true) END,
+            CASE WHEN relkind IN ('v', 'm') THEN
+                concat('WITH (' || array_to_string(reloptions, ', ') || ') ', 'AS ', ltrim(pg_get_viewdef(oid, true)))
+                END,
             'PARTITION BY ' || pg_get_partkeydef(oid),
             (SELECT 'INHERITS ' || string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno)
                 FROM pg_inherits WHERE inhrelid = relation.oid),
-            pg_get_expr(relpartbound, oid),
-            'WITH ' || reloptions::text,
-            CASE WHEN relrowsecurity THEN 'ROW SECURITY' END,
-            CASE WHEN relforcerowsecurity THEN 'FORCED' END)
+            pg_get_expr(relpartbound, oid))
     FROM relation WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+    UNION ALL
+    SELECT 'storage parameter', nspname, relname, option_name, option_value
+    FROM relation, pg_options_to_table(reloptions) WHERE relkind IN ('r', 'p', 'f')
+    UNION ALL
+    SELECT 'row security', nspname, relname, word, ''
+    FROM relation, (VALUES ('ENABLE'), ('FORCE')) AS words (word)
+    WHERE relkind IN ('r', 'p') AND CASE word WHEN 'ENABLE' THEN relrowsecurity ELSE relforcerowsecurity END
     UNION ALL
     SELECT 'column', r.nspname, r.relname, a.attname,
         concat_ws(' ',
@@ -102,8 +111,10 @@ _QUERY = text(
     FROM type WHERE typtype = 'e'
     UNION ALL
     SELECT 'domain', nspname, typname, '',
-        concat_ws(' ', format_type(typbasetype, typtypmod), CASE WHEN typnotnull THEN 'NOT NULL' END,
-            'DEFAULT ' || typdefault)
+        concat_ws(' ', format_type(typbasetype, typtypmod),
+            (SELECT 'COLLATE ' || quote_ident(collname) FROM pg_collation WHERE oid = type.typcollation
+                AND oid <> (SELECT typcollation FROM pg_type WHERE pg_type.oid = type.typbasetype)),
+            CASE WHEN typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || typdefault)
     FROM type WHERE typtype = 'd'
     UNION ALL
     SELECT 'range', nspname, typname, '', format_type(rngsubtype, NULL)
@@ -118,29 +129,70 @@ _QUERY = text(
         LEFT JOIN pg_attribute a ON a.attrelid = owned.owner AND a.attnum = owned.attnum
     UNION ALL
     SELECT CASE prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
-        nspname, signature, '', CASE WHEN prokind = 'a' THEN '' ELSE pg_get_functiondef(oid) END
+        nspname, signature, '',
+        CASE WHEN prokind <> 'a' THEN pg_get_functiondef(oid) ELSE (
+            SELECT concat_ws(', ', 'SFUNC = ' || aggtransfn::regproc, 'STYPE = ' || format_type(aggtranstype, NULL),
+                'FINALFUNC = ' || nullif(aggfinalfn, 0)::regproc, 'COMBINEFUNC = ' || nullif(aggcombinefn, 0)::regproc,
+                'INITCOND = ' || quote_literal(agginitval))
+            FROM pg_aggregate WHERE aggfnoid = routine.oid) END
     FROM routine
+    UNION ALL
+    SELECT 'collation', nspname, collname, '',
+        concat_ws(', ', 'PROVIDER = ' || CASE collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
+            CASE WHEN collprovider = 'c' THEN concat_ws(', ', 'LC_COLLATE = ' || quote_literal(collcollate),
+                'LC_CTYPE = ' || quote_literal(collctype)) END,
+            -- its name is another in each of these versions
+            'LOCALE = ' || quote_literal(coalesce(to_jsonb(c) ->> 'colllocale', to_jsonb(c) ->> 'colliculocale',
+                CASE WHEN collprovider <> 'c' THEN collcollate END)),
+            CASE WHEN NOT collisdeterministic THEN 'DETERMINISTIC = false' END,
+            'RULES = ' || quote_literal(to_jsonb(c) ->> 'collicurules'))
+    FROM pg_collation c JOIN space ON space.oid = c.collnamespace
+    WHERE NOT EXISTS (SELECT FROM member WHERE classid = 'pg_collation'::regclass AND objid = c.oid)
     UNION ALL
     SELECT 'trigger', r.nspname, r.relname, g.tgname,
         concat_ws(' ', pg_get_triggerdef(g.oid, true),
-            CASE g.tgenabled WHEN 'D' THEN 'DISABLED' WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' END)
+            CASE g.tgenabled WHEN 'D' THEN '(DISABLE)' WHEN 'A' THEN '(ENABLE ALWAYS)'
+                WHEN 'R' THEN '(ENABLE REPLICA)' END)
     FROM pg_trigger g JOIN relation r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
     UNION ALL
     SELECT 'rule', r.nspname, r.relname, w.rulename, pg_get_ruledef(w.oid, true)
     FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
     UNION ALL
     SELECT 'policy', r.nspname, r.relname, y.polname,
-        concat_ws(' ', y.polcmd, CASE WHEN NOT y.polpermissive THEN 'RESTRICTIVE' END,
-            'TO ' || (SELECT string_agg(rolname, ', ' ORDER BY rolname) FROM pg_roles WHERE oid = ANY (y.polroles)),
-            'USING ' || pg_get_expr(y.polqual, y.polrelid), 'WITH CHECK ' || pg_get_expr(y.polwithcheck, y.polrelid))
+        concat_ws(' ', CASE WHEN NOT y.polpermissive THEN 'AS RESTRICTIVE' END,
+            'FOR ' || CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+            'TO ' || (SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolname)
+                FROM pg_roles WHERE oid = ANY (y.polroles)),
+            'USING (' || pg_get_expr(y.polqual, y.polrelid) || ')',
+            'WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')')
     FROM pg_policy y JOIN relation r ON r.oid = y.polrelid
     UNION ALL
-    SELECT 'event trigger', '', evtname, '', concat_ws(' ', evtevent, evtfoid::regproc, evtenabled, evttags::text)
+    SELECT 'event trigger', '', evtname, '',
+        concat_ws(' ', 'ON ' || evtevent,
+            'WHEN TAG IN (' || (SELECT string_agg(quote_literal(tag), ', ') FROM unnest(evttags) AS tag) || ')',
+            'EXECUTE FUNCTION ' || evtfoid::regproc || '()',
+            CASE evtenabled WHEN 'D' THEN '(DISABLE)' WHEN 'A' THEN '(ENABLE ALWAYS)'
+                WHEN 'R' THEN '(ENABLE REPLICA)' END)
     FROM pg_event_trigger e
     WHERE NOT EXISTS (SELECT FROM member WHERE classid = 'pg_event_trigger'::regclass AND objid = e.oid)
     UNION ALL
     SELECT 'statistics', space.nspname, stxname, '', pg_get_statisticsobjdef(s.oid)
     FROM pg_statistic_ext s JOIN space ON space.oid = s.stxnamespace
+    UNION ALL
+    SELECT i.type, '', i.identity, '', ''
+    FROM (
+        SELECT 'pg_operator'::regclass, o.oid FROM pg_operator o JOIN space ON space.oid = oprnamespace
+        UNION ALL SELECT 'pg_opclass'::regclass, o.oid FROM pg_opclass o JOIN space ON space.oid = opcnamespace
+        UNION ALL SELECT 'pg_opfamily'::regclass, o.oid FROM pg_opfamily o JOIN space ON space.oid = opfnamespace
+        UNION ALL SELECT 'pg_cast'::regclass, oid FROM pg_cast WHERE oid >= 16384
+        UNION ALL SELECT 'pg_ts_config'::regclass, o.oid FROM pg_ts_config o JOIN space ON space.oid = cfgnamespace
+        UNION ALL SELECT 'pg_ts_dict'::regclass, o.oid FROM pg_ts_dict o JOIN space ON space.oid = dictnamespace
+        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid FROM pg_foreign_data_wrapper
+        UNION ALL SELECT 'pg_foreign_server'::regclass, oid FROM pg_foreign_server
+        UNION ALL SELECT 'pg_publication'::regclass, oid FROM pg_publication
+    ) AS other (class, id), pg_identify_object(class, id, 0) i
+    WHERE NOT EXISTS (SELECT FROM member WHERE classid = class AND objid = id)
     UNION ALL
     SELECT 'comment', r.nspname, CASE r.relkind WHEN 'i' THEN 'index ' ELSE '' END || r.relname,
         coalesce(a.attname, ''), d.description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dbtestcase.migrations import beside_tables
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Difference, Item
 
@@ -11,9 +12,13 @@ __all__ = ["drop_statement", "in_order", "operations"]
 
 # What depends on others goes first.
 _ORDER = (
+    "event trigger",
     "trigger",
     "rule",
     "policy",
+    "row security",
+    "storage parameter",
+    "publication",
     "view",
     "materialized view",
     "foreign key",
@@ -25,16 +30,24 @@ _ORDER = (
     "column",
     "table",
     "foreign table",
+    "cast",
+    "operator class",
+    "operator family",
+    "operator",
+    "aggregate",
     "function",
     "procedure",
-    "aggregate",
     "sequence",
     "type",
     "domain",
     "enum",
     "range",
     "statistics",
-    "event trigger",
+    "collation",
+    "text search configuration",
+    "text search dictionary",
+    "server",
+    "foreign-data wrapper",
     "schema",
     "extension",
 )
@@ -45,23 +58,7 @@ _CONSTRAINTS = {
     "exclusion constraint": "unique",
     "primary key": "primary",
 }
-_DROP = {
-    "view": "VIEW",
-    "materialized view": "MATERIALIZED VIEW",
-    "foreign table": "FOREIGN TABLE",
-    "function": "FUNCTION",
-    "procedure": "PROCEDURE",
-    "aggregate": "AGGREGATE",
-    "sequence": "SEQUENCE",
-    "type": "TYPE",
-    "domain": "DOMAIN",
-    "enum": "TYPE",
-    "range": "TYPE",
-    "statistics": "STATISTICS",
-    "event trigger": "EVENT TRIGGER",
-    "schema": "SCHEMA",
-    "extension": "EXTENSION",
-}
+_DROP = {"sequence": "SEQUENCE", "enum": "TYPE", "schema": "SCHEMA"}
 
 
 def operations(differences: Iterable[Difference]) -> list[str]:
@@ -114,32 +111,29 @@ def _drop(item: Item) -> str:
             return f"op.drop_index({item.part!r}, table_name={item.name!r}{schema})"
         case kind if kind in _CONSTRAINTS:
             return f"op.drop_constraint({item.part!r}, {item.name!r}, type_={_CONSTRAINTS[kind]!r}{schema})"
-        case "trigger" | "rule" | "policy":
-            return execute(f"DROP {item.kind.upper()} {quoted(item.part)} ON {qualified(item)}")
         case "comment":
             return ""
         case "sequence" if item.part:
             return ""
         case kind if kind in _DROP:
             return execute(f"DROP {_DROP[kind]} {qualified(item)}")
-    return ""
+    statement = beside_tables.drop(item)
+    return execute(statement) if statement else ""
 
 
 def _create(item: Item, definition: str) -> str:
     name = qualified(item)
     match item.kind:
-        case "index" | "trigger" | "function" | "procedure" | "rule" | "statistics":
+        case "index":
             return execute(definition)
-        case "view" | "materialized view":
-            return execute(f"CREATE {item.kind.upper()} {name} AS {definition}")
         case "column":
             return execute(f"ALTER TABLE {name} ADD COLUMN {quoted(item.part)} {definition}")
         case kind if kind in _CONSTRAINTS:
             return execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(item.part)} {definition}")
         case "enum":
             return execute(f"CREATE TYPE {name} AS ENUM ({definition})")
-        case "schema" | "extension":
-            return execute(f"CREATE {item.kind.upper()} {quoted(item.name)}")
+        case "schema":
+            return execute(f"CREATE SCHEMA {quoted(item.name)}")
         case "table":
             return f"op.create_table({item.name!r}, …)"
-    return ""
+    return "\n".join(map(execute, beside_tables.create(item, definition)))

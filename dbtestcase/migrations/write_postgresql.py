@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alembic.operations import ops
@@ -11,7 +11,8 @@ from sqlalchemy import ARRAY, Column, Constraint, Enum, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import DOMAIN
 
-from dbtestcase.migrations import undo
+from dbtestcase.drivers import creates_itself
+from dbtestcase.migrations import beside_tables, undo
 from dbtestcase.migrations.alter_column import added, altered, around_dependents, identity_options
 from dbtestcase.migrations.columns import Columns, Definition, owned_sequences, parsed
 from dbtestcase.migrations.enums import alter_enum
@@ -20,13 +21,26 @@ from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.proof import Proposal
 from dbtestcase.migrations.schema_state import Difference, Item, SchemaState
 from dbtestcase.migrations.write import written
+from dbtestcase.migrations.write_beside import BesideTables
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
 __all__ = ["Writer"]
 
-_ORDER = ("schema", "enum", "sequence", "table", "column", "primary key", "unique constraint", "foreign key")
+_ORDER = (
+    "schema",
+    "extension",
+    "enum",
+    "domain",
+    "sequence",
+    "table",
+    "column",
+    "primary key",
+    "unique constraint",
+    "foreign key",
+)
+_READERS = ("view", "materialized view", "trigger", "rule", "policy", "statistics", "publication")
 _REFERRED = ("table", "column", "primary key", "unique constraint", "index")  # what a foreign key needs there
 
 
@@ -34,7 +48,13 @@ class Writer:
     """Writes differences (``before``: migrated, ``after``: as the models want it) as proposals, the nicest first."""
 
     def __init__(
-        self, context: MigrationContext, known: Models, columns: Columns, migrated: SchemaState, modelled: SchemaState
+        self,
+        context: MigrationContext,
+        known: Models,
+        columns: Columns,
+        migrated: SchemaState,
+        modelled: SchemaState,
+        sent: Sequence[str],
     ) -> None:
         assert context.connection is not None
         self._context = context
@@ -43,6 +63,7 @@ class Writer:
         self._columns = columns
         self._migrated = migrated
         self._modelled = modelled
+        self._beside = BesideTables(context.connection, migrated, modelled, sent)
 
     def write(self, found: Iterable[Difference], renamed: Iterable[tuple[Item, Item]] = ()) -> list[Proposal]:
         """All of it, in an order in which most of it can run."""
@@ -51,19 +72,22 @@ class Writer:
         changed = [each for each in found if each.before is not None and each.after is not None]
         gone = [each for each in found if each.after is None]
         proposals = [Proposal(Difference(old, "", None), self._renamed(old, new)) for old, new in renamed]
-        # An enum is made anew for the columns that use it now, so before there are more of them.
-        enums = [each for each in changed if each.item.kind == "enum"]
-        proposals += [Proposal(each, self._changed(each)) for each in enums]
+        # Types are made anew for the columns that have them now, so before there are more; views before their parts.
+        wholes = [each for each in changed if each.item.kind in ("enum", "domain", "view", "materialized view")]
+        proposals += [Proposal(each, self._changed(each)) for each in wholes]
         # Tables go before others are made, which may need the names of their indexes; their foreign keys before them,
         # for a CASCADE would take those along.
         apart = [each for each in changed if each.item.kind == "foreign key" and _needs_any(each, gone)]
         early = [each for each in gone if each.item.kind in ("foreign key", "table")]
         proposals += self._left_over([*apart, *early])
-        proposals += [Proposal(each, self._missing(each.item)) for each in missing]
-        rest = [each for each in changed if each not in enums and each not in apart]
+        # What reads columns comes when they are what it is to read.
+        readers = [each for each in missing if each.item.kind in _READERS]
+        proposals += [Proposal(each, self._missing(each.item)) for each in missing if each not in readers]
+        rest = [each for each in changed if each not in wholes and each not in apart]
         proposals += [Proposal(each, self._changed(each)) for each in rest]
         proposals += self._left_over([each for each in gone if each.item.kind != "comment" and each not in early])
         proposals += [Proposal(Difference(each.item, None, each.after), self._missing(each.item)) for each in apart]
+        proposals += [Proposal(each, self._missing(each.item)) for each in readers]
         proposals += [Proposal(each, self._comment(each.item, None)) for each in gone if each.item.kind == "comment"]
         return [
             Proposal(each.difference, [lines for lines in each.alternatives if lines])
@@ -87,6 +111,9 @@ class Writer:
         proposals = []
         for each in undo.in_order(Difference(each.item, None, each.before) for each in gone):
             lines = undo.operations([each])
+            if each.item.kind == "column" and self._beside.of_type(each.item):
+                proposals.append(Proposal(each, [self._beside.attribute(each.item, None)]))
+                continue
             plain = undo.drop_statement(each.item)
             alternatives = [lines, *([[execute(plain)], [execute(f"{plain} CASCADE")]] if plain else [])]
             if each.item.kind in ("enum", "sequence"):
@@ -99,14 +126,11 @@ class Writer:
         subject = self._known.find(item)
         definition = self._modelled[item]
         name = qualified(item)
-        if item.kind == "table" and table is not None:
+        if item.kind == "table" and table is not None and creates_itself(table) is None:
             indexes: list[str] = []
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 indexes += self._op(ops.CreateIndexOp.from_index(index))
-            # A domain is there, or made with this table, or with a table before it.
-            ways = (False, True, False) if any(isinstance(c.type, DOMAIN) for c in table.columns) else (False,)
-            copies = [_with_existing_types(table, but_domains=way) for way in ways]
-            return [[*self._op(ops.CreateTableOp.from_table(copy)), *indexes] for copy in copies]
+            return [[*self._op(ops.CreateTableOp.from_table(_with_existing_types(table))), *indexes]]
         if item.kind == "column" and table is not None:
             column = _with_existing_types(table).columns[item.part] if item.part in table.columns else None
             if column is None:  # its key is another than its name
@@ -115,6 +139,10 @@ class Writer:
                 self._op(ops.AddColumnOp.from_column_and_tablename(table.schema, table.name, column)),
                 [added(item, parsed(definition))],
             ]
+        if item.kind == "column" and self._beside.of_type(item):
+            return [self._beside.attribute(item, definition)]
+        if item.kind == "column":
+            return [[added(item, parsed(definition))]]
         if item.kind == "index":
             alembics = self._op(ops.CreateIndexOp.from_index(subject)) if isinstance(subject, Index) else []
             return [alembics, [execute(definition)]]
@@ -126,6 +154,10 @@ class Writer:
             return self._comment(item, definition)
         if item.kind == "schema":
             return [[execute(f"CREATE SCHEMA {quoted(item.name)}")]]
+        if item.kind in beside_tables.KINDS or item.kind == "table":
+            return self._beside.missing(item)
+        if Item("domain", item.schema, item.name) in self._modelled:
+            return [[execute(f"ALTER DOMAIN {name} ADD CONSTRAINT {quoted(item.part)} {definition}")]]
         sql = [execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(item.part)} {definition}")]
         if item.kind in ("unique constraint", "foreign key") and isinstance(subject, Constraint):
             return [self._op(ops.AddConstraintOp.from_constraint(subject)), sql]
@@ -139,6 +171,8 @@ class Writer:
         item, before, after = difference
         assert before is not None and after is not None
         name = qualified(item)
+        if item.kind == "column" and self._beside.of_type(item):
+            return [self._beside.attribute(item, after, changes=True)]
         if item.kind == "column":
             return self._changed_column(item, before, after)
         if item.kind == "comment":
@@ -150,8 +184,12 @@ class Writer:
                 return [identity_options(item, after)]
             cycle = "" if after.endswith("CYCLE") else " NO CYCLE"
             return [[execute(f"ALTER SEQUENCE {name} AS {after}{cycle}")]]
+        if item.kind in beside_tables.KINDS or item.kind == "table":
+            return self._beside.changed(item, before, after)
         if before == f"{after} NOT VALID":
             return [[execute(f"ALTER TABLE {name} VALIDATE CONSTRAINT {quoted(item.part)}")]]
+        if Item("domain", item.schema, item.name) in self._modelled:
+            return [[execute(f"ALTER DOMAIN {name} DROP CONSTRAINT {quoted(item.part)}"), *self._missing(item)[0]]]
         dropped = Difference(item, None, before)
         plain = undo.drop_statement(item)
         made = self._missing(item)
@@ -161,7 +199,9 @@ class Writer:
     def _changed_column(self, item: Item, before: str, after: str) -> list[list[str]]:
         old, new = parsed(before), parsed(after)
         column = self._known.find(item)
-        assert isinstance(column, Column)
+        if not isinstance(column, Column):  # of a table that a listener has made
+            parts = {name for name in old._fields if getattr(old, name) != getattr(new, name)}
+            return [altered(item, old, new, parts, None)]
         parts = self._columns.differing(item, before, after)
         was = [f"# was {before}"]
         if "computed" in parts:
@@ -182,7 +222,7 @@ class Writer:
                 options["modify_server_default"] = column.server_default
             schema = column.table.schema
             ways.insert(0, [*was, *self._op(ops.AlterColumnOp(item.name, item.part, schema=schema, **options))])
-        around = around_dependents(self._connection, item, self._generated(item))
+        around = around_dependents(self._connection, item, self._generated(item), self._migrated)
         if any(around):
             ways.append([*was, *around[0], *by_sql, *around[1]])
         return ways
@@ -201,16 +241,12 @@ class Writer:
 
     def _comment(self, item: Item, comment: str | None) -> list[list[str]]:
         schema = self._schema(item)
-        text = "NULL" if comment is None else "'" + comment.replace("'", "''") + "'"
-        if item.part.startswith("constraint "):
-            constraint = item.part.removeprefix("constraint ")
-            return [[execute(f"COMMENT ON CONSTRAINT {quoted(constraint)} ON {qualified(item)} IS {text}")]]
+        sql = self._beside.comment(item, comment)
+        on_table = Item("table", item.schema, item.name) in {**self._modelled, **self._migrated}
+        if not on_table or item.part.startswith(("constraint ", "trigger ")):
+            return [[sql]]
         if item.part:
-            sql = f"COMMENT ON COLUMN {qualified(item)}.{quoted(item.part)} IS {text}"
-            return [
-                [f"op.alter_column({item.name!r}, {item.part!r}, comment={comment!r}{schema})"],
-                [execute(sql)],
-            ]
+            return [[f"op.alter_column({item.name!r}, {item.part!r}, comment={comment!r}{schema})"], [sql]]
         if comment is None:
             return [[f"op.drop_table_comment({item.name!r}{schema})"]]
         return [[f"op.create_table_comment({item.name!r}, {comment!r}{schema})"]]
@@ -233,12 +269,11 @@ def _referred(item: Item) -> str:
     return f"{quoted(item.schema)}.{quoted(item.name)}"
 
 
-def _with_existing_types(table: Table, *, but_domains: bool = False) -> Table:
-    """A copy whose enums (and domains) are not made with it: they are there, or made before it."""
+def _with_existing_types(table: Table) -> Table:
+    """A copy whose enums and domains are not made with it: they are there, or made before it."""
     copy = table.to_metadata(MetaData(naming_convention=table.metadata.naming_convention))
     for column in copy.columns:
-        if not (but_domains and isinstance(column.type, DOMAIN)):
-            column.type = _existing(column.type)
+        column.type = _existing(column.type)
     return copy
 
 

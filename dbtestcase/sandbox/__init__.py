@@ -77,7 +77,7 @@ Questions
 from __future__ import annotations
 
 from .connections import Client, Wire
-from .lexer import FILL, MYSQL, PART, SQLITE, Lexer
+from .lexer import FILL, MYSQL, PART, POSTGRESQL, SQLITE, Lexer, name_in
 from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
 from .rules import COMMITTING, Rules, register_rules, rules_for
@@ -98,6 +98,7 @@ __all__ = [
     "FILL",
     "MYSQL",
     "PART",
+    "POSTGRESQL",
     "SQLITE",
     "Client",
     "Fail",
@@ -118,6 +119,7 @@ __all__ = [
     "common_objects",
     "find_swallowed",
     "literal",
+    "name_in",
     "never_notified",
     "outer_transaction_ended",
     "register_objects",

@@ -74,7 +74,9 @@ _OURS = (
     "AND r.relnamespace::regnamespace::text NOT LIKE 'pg_toast%'"
 )
 _PLAIN = "attgenerated = '' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = r.oid AND attnum = ANY (indkey))"
-_UNREAD = f"{_PLAIN} AND relname NOT IN ('order_line', 'orders') AND relkind = 'r'"
+_UNREAD = (
+    f"{_PLAIN} AND relname NOT IN ('order_line', 'orders', 'invoice', 'payment', 'product_label') AND relkind = 'r'"
+)
 _ALONE = """NOT EXISTS (
     SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass AND refobjid = r.oid AND refobjsubid = attnum)"""
 _SERIAL = "pg_get_serial_sequence(r.oid::regclass::text, attname) IS NOT NULL AND attidentity = ''"
@@ -83,6 +85,11 @@ _TREE = "x.relam = 403 AND NOT indisunique"
 _ON_PRODUCT = " AND r.relname = 'product'"
 _UQ = "conname ~ '^uq'"
 _NOT_PARTITIONED = "relkind = 'r'"
+_VIEW_OPTIONS = ["RESET (security_barrier)", "SET (security_barrier = false)", "SET (check_option = local)"]
+_MOMENTS = ["AFTER UPDATE", "BEFORE INSERT OR UPDATE", "BEFORE UPDATE OF name"]
+_WIDER = "ALTER ATTRIBUTE width TYPE bigint"
+_CURRENCY = "SET DEFAULT 'CHF'"
+_QUOTED = "'it''s drifted'"
 
 #: The statements of a change.
 Kind: TypeAlias = Callable[[Catalog], list[str]]
@@ -90,6 +97,10 @@ Kind: TypeAlias = Callable[[Catalog], list[str]]
 
 def _alter(column: Any, change: str) -> list[str]:
     return [f"ALTER TABLE {column.table} ALTER COLUMN {column.name} {change}"]
+
+
+def _view(columns: str) -> list[str]:
+    return ["DROP VIEW order_total", f"CREATE VIEW order_total AS SELECT {columns} FROM orders GROUP BY status"]
 
 
 def _enum(values: str) -> Kind:
@@ -155,11 +166,17 @@ KINDS: dict[str, Kind] = {
         c.column("atttypid = 'varchar'::regtype"), f"TYPE varchar({c.dice.randrange(255, 999)})"
     ),
     "column precision": lambda c: _alter(
-        c.column("atttypid = 'numeric'::regtype AND attgenerated = '' AND relname <> 'order_line'"),
+        c.column("atttypid = 'numeric'::regtype AND attgenerated = '' AND relname NOT IN ('order_line', 'payment')"),
         "TYPE numeric(9, 1)",
     ),
+    "column that a policy reads": lambda c: [
+        "DROP POLICY paid ON billing.payment",
+        "ALTER TABLE billing.payment ALTER amount TYPE numeric(14, 2)",
+        "CREATE POLICY paid ON billing.payment FOR SELECT USING (amount > 0)",
+    ],
     "column of a generated one": lambda c: [
-        "DROP VIEW order_total CASCADE",
+        "DROP VIEW IF EXISTS order_total CASCADE",
+        "DROP MATERIALIZED VIEW sales",
         "ALTER TABLE order_line DROP COLUMN total",
         "ALTER TABLE order_line ALTER quantity TYPE bigint",
         "ALTER TABLE order_line ADD total numeric(14, 2) GENERATED ALWAYS AS (quantity * unit_price) STORED",
@@ -178,7 +195,10 @@ KINDS: dict[str, Kind] = {
         *_alter((col := c.column("attndims > 0")), "DROP DEFAULT"),
         *_alter(col, f"TYPE {c.dice.choice(['text', 'varchar(80)'])} USING array_to_string({col.name}, ',')"),
     ],
-    "column domain": lambda c: _alter(c.column("atttypid::regtype::text = 'billing.currency'"), "TYPE char(3)"),
+    "column domain": lambda c: [
+        "DROP VIEW billing.unpaid",
+        *_alter(c.column("atttypid::regtype::text = 'billing.currency'"), "TYPE char(3)"),
+    ],
     "column nullable": lambda c: _alter(c.column("attnotnull AND attidentity = '' AND " + _PLAIN), "DROP NOT NULL"),
     "column not nullable": lambda c: _alter(c.column("NOT attnotnull AND " + _PLAIN), "SET NOT NULL"),
     "default missing": lambda c: _alter(c.column("atthasdef AND attgenerated = ''"), "DROP DEFAULT"),
@@ -263,6 +283,95 @@ KINDS: dict[str, Kind] = {
     "sequence missing": lambda c: ["DROP SEQUENCE billing.invoice_number CASCADE"],
     "sequence options": lambda c: [f"ALTER SEQUENCE billing.invoice_number INCREMENT {c.dice.randrange(11, 99)} CYCLE"],
     "sequence left over": lambda c: ["CREATE SEQUENCE drifted"],
+    "view missing": lambda c: [f"DROP VIEW {c.dice.choice(['order_total', 'billing.unpaid'])}"],
+    "view changed": lambda c: [
+        "CREATE OR REPLACE VIEW billing.unpaid WITH (security_barrier) AS SELECT * FROM billing.invoice "
+        f"WHERE number > {c.dice.randrange(99)}"
+    ],
+    "view columns": lambda c: _view(c.dice.choice(["status", "status, count(*)", "now()"])),
+    "view that another one reads": lambda c: [
+        *_view("status"),
+        "CREATE VIEW label_use_too AS SELECT * FROM order_total",
+    ],
+    "view options": lambda c: [f"ALTER VIEW billing.unpaid {c.dice.choice(_VIEW_OPTIONS)}"],
+    "materialized view missing": lambda c: ["DROP MATERIALIZED VIEW sales"],
+    "materialized view changed": lambda c: [
+        "DROP MATERIALIZED VIEW sales",
+        "CREATE MATERIALIZED VIEW sales AS SELECT product_id, 1 AS sold FROM order_line",
+        *c.dice.choice([[], ["CREATE INDEX sales_product ON sales (sold)"]]),
+    ],
+    "index of a materialized view missing": lambda c: ["DROP INDEX sales_product"],
+    "function missing": lambda c: [
+        c.dice.choice(["DROP FUNCTION touch_updated_at CASCADE", "DROP FUNCTION billing.gross"])
+    ],
+    "function changed": lambda c: [
+        "CREATE OR REPLACE FUNCTION billing.gross(net numeric, rate numeric DEFAULT 0.2) RETURNS numeric "
+        f"IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN net * (1 + rate) + {c.dice.randrange(9)}; END'"
+    ],
+    "function options": lambda c: [
+        f"ALTER FUNCTION billing.gross {c.dice.choice(['VOLATILE', 'STRICT', 'SECURITY DEFINER', 'COST 7'])}"
+    ],
+    "function arguments": lambda c: [
+        "DROP FUNCTION billing.gross",
+        f"CREATE FUNCTION billing.gross({c.dice.choice(['net real', 'net numeric'])}) RETURNS numeric "
+        "LANGUAGE sql AS 'SELECT 1.0'",
+    ],
+    "function result": lambda c: [
+        "DROP FUNCTION billing.gross",
+        "CREATE FUNCTION billing.gross(net numeric, rate numeric DEFAULT 0.2) RETURNS int "
+        "IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN net * (1 + rate); END$$",
+        *c.dice.choice([[], ["CREATE VIEW label_use_too AS SELECT billing.gross(1)"]]),
+    ],
+    "procedure missing": lambda c: ["DROP PROCEDURE billing.remind"],
+    "procedure changed": lambda c: [
+        "CREATE OR REPLACE PROCEDURE billing.remind() LANGUAGE sql AS 'DELETE FROM billing.payment'"
+    ],
+    "aggregate missing": lambda c: ["DROP AGGREGATE product_of(numeric)"],
+    "aggregate changed": lambda c: [
+        "DROP AGGREGATE product_of(numeric)",
+        "CREATE AGGREGATE product_of(numeric) (SFUNC = numeric_mul, STYPE = numeric, INITCOND = '2')",
+    ],
+    "trigger missing": lambda c: ["DROP TRIGGER product_touched ON product"],
+    "trigger changed": lambda c: [
+        "DROP TRIGGER product_touched ON product",
+        f"CREATE TRIGGER product_touched {c.dice.choice(_MOMENTS)} ON product FOR EACH ROW "
+        "EXECUTE FUNCTION touch_updated_at()",
+    ],
+    "trigger state": lambda c: [
+        f"ALTER TABLE product {c.dice.choice(['DISABLE', 'ENABLE ALWAYS', 'ENABLE REPLICA'])} TRIGGER product_touched"
+    ],
+    "rule missing": lambda c: ["DROP RULE history ON audit.event"],
+    "rule changed": lambda c: [
+        "CREATE OR REPLACE RULE history AS ON UPDATE TO audit.event WHERE old.id > 7 DO INSTEAD NOTHING"
+    ],
+    "policy missing": lambda c: ["DROP POLICY paid ON billing.payment"],
+    "policy changed": lambda c: [f"ALTER POLICY paid ON billing.payment USING (amount > {c.dice.randrange(1, 99)})"],
+    "storage parameter missing": lambda c: ["ALTER TABLE audit.event RESET (fillfactor)"],
+    "storage parameter changed": lambda c: [f"ALTER TABLE audit.event SET (fillfactor = {c.dice.randrange(20, 80)})"],
+    "extension missing": lambda c: ["DROP EXTENSION citext"],
+    "type missing": lambda c: ["DROP TYPE size"],
+    "type attributes": lambda c: [
+        f"ALTER TYPE size {c.dice.choice(['ADD ATTRIBUTE depth int', 'DROP ATTRIBUTE height', _WIDER])}"
+    ],
+    "range missing": lambda c: ["DROP TYPE price_range"],
+    "domain rules": lambda c: [
+        f"ALTER DOMAIN billing.currency {c.dice.choice(['SET NOT NULL', 'DROP CONSTRAINT currency_check', _CURRENCY])}"
+    ],
+    "domain type": lambda c: [
+        "ALTER TABLE billing.invoice ALTER currency DROP DEFAULT",
+        "DROP VIEW billing.unpaid",
+        "ALTER TABLE billing.invoice ALTER currency TYPE text",
+        "DROP DOMAIN billing.currency",
+        "CREATE DOMAIN billing.currency AS varchar(9) CHECK (VALUE ~ '^[A-Z]{3}$')",
+        "ALTER TABLE billing.invoice ALTER currency TYPE billing.currency",
+    ],
+    "statistics missing": lambda c: ["DROP STATISTICS order_customers"],
+    "statistics changed": lambda c: [
+        "DROP STATISTICS order_customers",
+        "CREATE STATISTICS order_customers (ndistinct) ON customer_id, status FROM orders",
+    ],
+    "collation missing": lambda c: ["DROP COLLATION plain"],
+    "comment of a view": lambda c: [f"COMMENT ON VIEW order_total IS {c.dice.choice(['NULL', _QUOTED])}"],
     "table missing": lambda c: [f"DROP TABLE {c.table()} CASCADE"],
     "table left over": lambda c: [
         f"CREATE TABLE drifted (id {c.dice.choice(['serial', 'int'])} PRIMARY KEY, category_id int REFERENCES category)"

@@ -19,7 +19,7 @@ STEPS = """
         migrations = {ini!r}
 
         def test_a_data_migration(self):
-            self.assertEqual(self.current_revision(), "0036")
+            self.assertEqual(self.current_revision(), "0037")
             self.downgrade("0008")
             self.session.execute(
                 text("INSERT INTO customer (first_name, last_name, email) VALUES ('Ada', 'Lovelace', 'ada@a.org')")
@@ -37,7 +37,7 @@ STEPS = """
             self.assertEqual(self.session.scalar(text("SELECT slug FROM category")), "red-wine")
 
         def test_the_others_leave_nothing(self):
-            self.assertEqual(self.current_revision(), "0036")
+            self.assertEqual(self.current_revision(), "0037")
             self.assertEqual(self.session.scalar(text("SELECT count(*) FROM customer")), 0)
 
         def test_autocommit_blocks_and_concurrent_indexes(self):
@@ -50,14 +50,14 @@ STEPS = """
             self.downgrade("base")
             self.assertIsNone(self.current_revision())
             self.upgrade()
-            self.assertEqual(self.current_revision(), "0036")
+            self.assertEqual(self.current_revision(), "0037")
 
         def test_inside_an_event_loop(self):
             async def step():
                 self.downgrade("-1")
                 return self.current_revision()
 
-            self.assertEqual(asyncio.run(step()), "0035")
+            self.assertEqual(asyncio.run(step()), "0036")
 """
 
 ASYNC_STEPS = """
@@ -77,7 +77,7 @@ ASYNC_STEPS = """
             self.assertEqual(await self.session.scalar(text("SELECT full_name FROM customer")), "Ada Lovelace")
 
         async def test_the_other_leaves_nothing(self):
-            self.assertEqual(self.current_revision(), "0036")
+            self.assertEqual(self.current_revision(), "0037")
             self.assertEqual(await self.session.scalar(text("SELECT count(*) FROM customer")), 0)
 """
 

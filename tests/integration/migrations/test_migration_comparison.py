@@ -56,7 +56,7 @@ class ShopDriftTest(unittest.TestCase):
         self.assertEqual(found, ["op.drop_table('stray', schema='attic')"])
 
     def test_a_missing_table_with_its_indexes(self) -> None:
-        found = self.missing("DROP TABLE product_label")
+        found = self.missing("DROP TABLE product_label CASCADE")
         self.assertEqual(len(found), 1)
         self.assertIn(
             "op.create_table('product_label',\n    sa.Column('product_id', sa.Integer(), nullable=False),", found[0]
@@ -195,12 +195,11 @@ class ShopDriftTest(unittest.TestCase):
             "DROP TYPE old",
         )
         self.assertEqual(
-            found,
-            [
-                "with op.get_context().autocommit_block():\n"
-                "    op.execute(\"ALTER TYPE order_status ADD VALUE 'shipped' AFTER 'paid'\")"
-            ],
+            found[0],
+            "with op.get_context().autocommit_block():\n"
+            "    op.execute(\"ALTER TYPE order_status ADD VALUE 'shipped' AFTER 'paid'\")",
         )
+        self.assertIn("CREATE VIEW order_total", found[1])  # which the models say
 
     def test_a_value_that_the_models_do_not_know(self) -> None:
         found = self.missing("ALTER TYPE billing.payment_method ADD VALUE 'cheque'")

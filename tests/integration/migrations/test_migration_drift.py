@@ -42,11 +42,13 @@ class DriftTest(MigratedDatabaseTest):
     def look(self) -> schema_state.SchemaState:
         """The schema, but for what only the migrations say."""
         taken = schema_state.take(self.connection, ignored=["alembic_version"])
-        kinds = ("view", "trigger", "function", "rule", "schema")
+        own = ("login_", "label_use", "order_changed", "gross(", "touch_updated_at(")
         return {
-            item: definition
+            item: " ".join(definition.split()).lower()
             for item, definition in taken.items()
-            if item.kind not in kinds and not (item.kind == "sequence" and item.part) and "login_" not in item.name
+            if item.kind != "schema"
+            and not (item.kind == "sequence" and item.part)
+            and not any(name in str(item) for name in own)
         }
 
     def test_nothing_is_found_where_nothing_is_changed(self) -> None:
@@ -68,7 +70,7 @@ class DriftTest(MigratedDatabaseTest):
         for change, keys, cascades in (
             ("ALTER TABLE category RENAME TO drifted", 1, 0),
             ("CREATE SCHEMA drifted; ALTER TABLE category SET SCHEMA drifted", 1, 0),
-            ("ALTER TABLE billing.invoice RENAME TO drifted", 1, 0),
+            ("ALTER TABLE billing.invoice RENAME TO drifted", 1, 1),  # it has a view
             ("CREATE SCHEMA drifted; ALTER TABLE billing.invoice SET SCHEMA drifted", 1, 0),  # it has a domain
             ("ALTER TABLE orders RENAME TO drifted", 2, 1),  # it has a view
             ("ALTER TABLE product RENAME TO drifted; ALTER TABLE category RENAME TO too", 2, 0),
@@ -87,7 +89,8 @@ class DriftTest(MigratedDatabaseTest):
                     (len(dropped), sum(" CASCADE" in line for line in found if "DROP" in line)), (keys, cascades)
                 )
                 self.assertEqual(found[: len(dropped)], dropped)
-                self.assertTrue(all(line.startswith("op.create_foreign_key('fk_") for line in found[-keys:]), found)
+                made = [line.partition("(")[0] for line in found if line.startswith(("op.create_t", "op.create_for"))]
+                self.assertEqual(made[-keys:], ["op.create_foreign_key"] * keys, found)
 
     def mended(self, before: schema_state.SchemaState, change: list[str]) -> list[str]:
         """What is found after a change, which mends it; nothing of both is left."""
@@ -100,8 +103,8 @@ class DriftTest(MigratedDatabaseTest):
             self.run_revision(found)
             self.assertEqual(self.missing(), [], f"not mended by {found}")
             left = [str(each) for each in schema_state.differences(before, self.look())]
-            # a domain stays in the schema that was renamed: domains are the migrations' own, as views are
-            left = [each for each in left if "drifted_pkey" not in each and "domain drifted." not in each]
+            # what stands beside the tables stays in a schema that was renamed: it may be the migrations' own
+            left = [each for each in left if "drifted_pkey" not in each and " drifted." not in each]
             self.assertEqual(left, [], f"by {found}")
             return found
         finally:

@@ -128,7 +128,7 @@ class TemplateTest(EnvironmentTestCase):
         for name in ("alembic.ini", "alembic_async.ini"):
             with self.subTest(name), empty_database() as database:
                 MigrationRecipe(SHOP / name).build(database.url)
-                self.assertEqual(database.ask("SELECT version_num FROM alembic_version"), [("0036",)])
+                self.assertEqual(database.ask("SELECT version_num FROM alembic_version"), [("0037",)])
                 self.assertIn("payment", database.tables())
 
 

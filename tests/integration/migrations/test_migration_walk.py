@@ -87,7 +87,7 @@ class StairwayTest(WalkTestCase):
             "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             "rule public.author.quiet": "CREATE RULE quiet AS ON DELETE TO author DO INSTEAD NOTHING",
             "policy public.author.mine": "CREATE POLICY mine ON author USING (id = 1)",
-            "changed:   table public.author": "ALTER TABLE author ENABLE ROW LEVEL SECURITY",
+            "row security public.author.ENABLE": "ALTER TABLE author ENABLE ROW LEVEL SECURITY",
             "schema attic": "CREATE SCHEMA attic",
             "comment public.author": "COMMENT ON TABLE author IS 'who wrote it'",
             "statistics public.pairs": "CREATE STATISTICS pairs ON id, (id + 1) FROM author",

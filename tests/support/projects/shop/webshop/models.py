@@ -177,3 +177,54 @@ class Payment(Base):
     amount: Mapped[decimal.Decimal] = mapped_column(money)
 
     __table_args__ = (sa.CheckConstraint("amount <> 0", name="ck_payment_amount"), {"schema": "billing"})
+
+
+def _makes(moment: str, target: sa.MetaData | sa.Table, *statements: str) -> None:
+    for statement in statements:
+        sa.event.listen(target, moment, sa.DDL(statement).execute_if(dialect="postgresql"))
+
+
+_makes("before_create", Base.metadata, "CREATE EXTENSION IF NOT EXISTS citext")
+_makes(
+    "before_create",
+    Product.__table__,
+    "CREATE FUNCTION touch_updated_at() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN NEW.updated_at := clock_timestamp(); RETURN NEW; END'",
+)
+_makes(
+    "after_create",
+    Product.__table__,
+    "CREATE TRIGGER product_touched BEFORE UPDATE ON product FOR EACH ROW EXECUTE FUNCTION touch_updated_at()",
+)
+_makes(
+    "after_create",
+    Event.__table__,
+    "CREATE RULE history AS ON UPDATE TO audit.event DO INSTEAD NOTHING",
+    "ALTER TABLE audit.event SET (fillfactor = 90)",
+)
+_makes("after_create", Payment.__table__, "CREATE POLICY paid ON billing.payment FOR SELECT USING (amount > 0)")
+_makes(
+    "after_create",
+    Base.metadata,
+    "CREATE OR REPLACE VIEW order_total AS SELECT orders.id AS order_id, status, sum(quantity * line.unit_price) total "
+    "FROM orders JOIN order_line line ON line.order_id = orders.id GROUP BY orders.id",
+    "COMMENT ON VIEW order_total IS 'What an order comes to.'",
+    "CREATE VIEW billing.unpaid WITH (security_barrier) AS SELECT * FROM billing.invoice",
+    "CREATE MATERIALIZED VIEW IF NOT EXISTS sales AS "
+    "SELECT product_id, sum(quantity) AS sold FROM order_line GROUP BY 1",
+    "CREATE UNIQUE INDEX sales_product ON sales (product_id)",
+    "CREATE OR REPLACE FUNCTION billing.gross(net numeric, rate numeric DEFAULT 0.2) RETURNS numeric "
+    "IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN net * (1 + rate); END$$",
+    "CREATE PROCEDURE billing.remind() LANGUAGE sql AS 'UPDATE billing.payment SET amount = amount'",
+    "CREATE AGGREGATE product_of(numeric) (SFUNC = numeric_mul, STYPE = numeric, INITCOND = '1')",
+    "CREATE TYPE price_range AS RANGE (SUBTYPE = numeric)",
+    "CREATE STATISTICS order_customers ON customer_id, status FROM orders",
+    "CREATE COLLATION plain (LC_COLLATE = 'C', LC_CTYPE = 'C')",
+)
+
+
+@sa.event.listens_for(Base.metadata, "after_create")
+def _size(target: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    """A type that is made where it is missing, as it is often written."""
+    if not connection.scalar(sa.text("SELECT count(*) FROM pg_type WHERE typname = 'size'")):
+        connection.execute(sa.text("CREATE TYPE size AS (width integer, height integer)"))
