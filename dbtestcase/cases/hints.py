@@ -48,6 +48,12 @@ def hints(
     table = _missing_table(error)
     if table:
         yield _about_tables(table, name, metadata, made_by)
+    if any(type(each).__name__ == "MissingGreenlet" for each in _chain(error)):
+        yield (
+            "dbtestcase: a commit() of `session` has expired its instances, as SQLAlchemy does unless it is told "
+            "otherwise, and in async code reading them again has to be awaited: await self.session.refresh(instance). "
+            "An application need not be given the test's session: whatever its own ones commit is undone as well."
+        )
     if isinstance(error, AssertionError | AttributeError | TypeError):
         if not resets and dialect != "sqlite" and _is_about_an_id(error):
             way = "the id of the row that it made, or TruncatingDatabaseTest"

@@ -25,7 +25,9 @@ def refuse_another_loop(request: pytest.FixtureRequest) -> None:
     mark = request.node.get_closest_marker("asyncio")
     if mark is not None:
         of_test = mark.kwargs.get("loop_scope") or _setting(request, "asyncio_default_test_loop_scope") or "function"
-        of_fixture = _setting(request, "asyncio_default_fixture_loop_scope") or "function"
+        of_fixture = _setting(request, "asyncio_default_fixture_loop_scope")
+        if of_fixture in ("", "fixture-scope"):
+            of_fixture = "function"
         remedy = (
             f"asyncio_default_fixture_loop_scope = {of_test} in pytest's configuration, or "
             f'@pytest.mark.asyncio(loop_scope="{of_fixture}")'

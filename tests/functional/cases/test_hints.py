@@ -7,9 +7,9 @@ import unittest
 from typing import Any
 
 from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, create_engine, func, insert, select, text
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
-from dbtestcase import DatabaseTest, TruncatingDatabaseTest
+from dbtestcase import AsyncDatabaseTest, DatabaseTest, TruncatingDatabaseTest
 from tests.support.forgetful import executes
 from tests.support.inner import InnerRuns, run_inner
 from tests.support.runners import run_suite, write_suite
@@ -21,6 +21,29 @@ EDIT = Table(
 )
 LATER = MetaData()
 Table("early", LATER, Column("id", Integer, primary_key=True))
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Task(Base):
+    __tablename__ = "task"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class ExpiredTest(InnerRuns):
+    def test_what_has_to_be_awaited_after_a_commit_is_said(self) -> None:
+        class Expired(AsyncDatabaseTest):
+            metadata = Base.metadata
+
+            async def test_it(self) -> None:
+                task = Task()
+                self.session.add(task)
+                await self.session.commit()
+                task.id  # noqa: B018
+
+        self.assertFailed(Expired, pattern="MissingGreenlet[^$]*await self.session.refresh")
 
 
 class TablesTest(InnerRuns):
