@@ -49,6 +49,11 @@ class AsyncClass(ClassLifecycle):
         url = application.url.render_as_string(hide_password=False)
         return {"engine": application, "sync_engine": isolation.engine, "database_url": url}
 
+    @property
+    def sync_session_class(self) -> type[Session]:
+        made_of: type[Session] = self.cls.session_class.sync_session_class
+        return made_of
+
     def async_factory_session(self) -> Any:
         run = self.run
         return run.test.test.session if run is not None and run.test is not None else None
@@ -85,7 +90,8 @@ class AsyncTest(TestLifecycle):
     def new_async_session(self) -> AsyncSession:
         """A session that its user closes."""
         _, own = self.isolation.async_engines()
-        return AsyncSession(own)
+        session: AsyncSession = self.test.session_class(own)
+        return session
 
     def row_session(self) -> Session:
         own = self.test.session.sync_session if self.is_awaited else self.test.sync_session
@@ -167,7 +173,7 @@ class AsyncCommittingTest(AsyncTest, CommittingTest):
                 cause="an add() without a commit(): in a committing class only what is committed is counted",
                 remedy="await self.session.commit() before assertRowCount()",
             )
-        with Session(self.isolation.own_engine) as counting:
+        with self.of_class.sync_session_class(self.isolation.own_engine) as counting:
             yield counting
 
     async def _close_async(self, session: AsyncSession) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import sys
 import unittest
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import ColumnExpressionArgument, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -39,6 +39,8 @@ __unittest = True
 
 class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
     """What all async cases share."""
+
+    session_class: ClassVar[type[Session] | type[AsyncSession]] = AsyncSession
 
     session: Given[Session, AsyncSession]  # type: ignore[assignment]
     """The test's own session, in the same transaction as the application's; closed at its end, never committed.

@@ -14,6 +14,7 @@ The composition is :mod:`.per_class` and :mod:`.per_test`, reached by ``_dbtestc
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import unittest
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 __all__ = ["DatabaseTest"]
 
@@ -100,6 +101,10 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     transaction_scope: ClassVar[Literal["class", "module", "test"]] = "class"
     """How long the outer transaction lasts: ``"class"``, ``"module"`` (one for all classes of the module) or ``"test"``
     (no class data; a fresh ``now()`` in each test)."""
+
+    session_class: ClassVar[type[Session] | type[AsyncSession]] = Session
+    """What the test's own sessions are made of: a subclass of ``Session``, such as ``sqlmodel.Session``; in async
+    classes of ``AsyncSession``, whose ``sync_session_class`` makes the sync ones."""
 
     reset_sequences: ClassVar[bool] = False
     """Whether ids start from the same number in every test, for suites with hard-coded ids."""
@@ -208,7 +213,9 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
     @contextlib.contextmanager
     def session_scope(self) -> Iterator[Session]:
         """A new session of the test's own: commit at the end, rollback on an error, always closed."""
-        with session_scope(self._dbtestcase.isolation.own_engine) as session:
+        life = self._dbtestcase
+        make = functools.partial(life.of_class.sync_session_class, life.isolation.own_engine)
+        with session_scope(make) as session:
             yield session
 
     def rolled_back(self) -> contextlib.AbstractContextManager[None]:

@@ -68,7 +68,7 @@ class Modules:
             raise _entered_late(running.cls, f"{current.running.cls.__qualname__} runs")
         current.replace(running)
         isolation = self._entered(running, module) or self._open(running, module)
-        self._session = self._session or Session(isolation.own_engine, expire_on_commit=False)
+        self._session = self._session or running.sync_session_class(isolation.own_engine, expire_on_commit=False)
         return self._session
 
     def _entered(self, running: RunningClass, module: str) -> Isolation | None:

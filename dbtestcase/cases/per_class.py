@@ -230,13 +230,19 @@ class ClassLifecycle(Provisioning):
             if run.session is not None:
                 stack.callback(run.session.close)
 
+    @property
+    def sync_session_class(self) -> type[Session]:
+        """What its sessions are made of."""
+        made_of: type[Session] = self.cls.session_class
+        return made_of
+
     def session(self) -> Session | NoSessionYet:
         """The session of the class data."""
         run = self.run
         if run is None or not run.begun:
             return NoSessionYet(self.cls)
         if run.session is None:
-            run.session = Session(run.isolation.own_engine, expire_on_commit=False)
+            run.session = self.sync_session_class(run.isolation.own_engine, expire_on_commit=False)
         return run.session
 
     def hints(self, error: BaseException, run: ClassRun) -> Iterator[str]:
@@ -272,11 +278,18 @@ class ClassLifecycle(Provisioning):
             check_bases(self.bases, given=self.given)
             check_names(self.bases, given=self.given)
             check_runnable(self.bases, asynchronous=self.asynchronous)
-            self._check_scope()
+            self._check_values()
             self._checked = True
 
-    def _check_scope(self) -> None:
+    def _check_values(self) -> None:
         cls = self.cls
+        kind = "AsyncSession" if self.asynchronous else "Session"
+        if not isinstance(cls.session_class, type) or kind not in {base.__name__ for base in cls.session_class.__mro__}:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.session_class is {cls.session_class!r}.",
+                cause="a sessionmaker, a session, or the class of sync sessions in an async class",
+                remedy=f"{kind} (the default) or a subclass of it",
+            )
         if cls.transaction_scope not in _SCOPES:
             raise ConfigurationError(
                 f"{cls.__qualname__}.transaction_scope is {cls.transaction_scope!r}.",
@@ -352,7 +365,7 @@ class ClassLifecycle(Provisioning):
         session = run.session
         if session is None and not self.bases.overrides("setUpTestData"):
             return
-        with session or Session(run.isolation.own_engine, expire_on_commit=False) as session:
+        with session or self.sync_session_class(run.isolation.own_engine, expire_on_commit=False) as session:
             session.commit()
             run.data = capture(self.cls, session, session_of=lambda test: test._dbtestcase.row_session())
             session.commit()

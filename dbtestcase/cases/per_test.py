@@ -99,7 +99,7 @@ class TestLifecycle:
 
     def new_session(self) -> Session:
         """A sync session that is closed at the end."""
-        session = Session(self.isolation.own_engine)
+        session = self.of_class.sync_session_class(self.isolation.own_engine)
         self.sessions.append(session)
         return session
 

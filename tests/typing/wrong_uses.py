@@ -93,6 +93,10 @@ class TheScope(DatabaseTest):
     transaction_scope = "function"  # wrong
 
 
+class TheFactoryOfSessions(DatabaseTest):
+    session_class = sessionmaker()  # wrong
+
+
 class TheDatabase(DatabaseTest):
     database = "blog_test"  # wrong
 

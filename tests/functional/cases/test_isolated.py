@@ -243,5 +243,40 @@ class AsyncIsolatedTest(unittest.IsolatedAsyncioTestCase):
             test.assertRowCount(Author, 0)
 
 
+class SessionClassTest(unittest.IsolatedAsyncioTestCase):
+    def test_every_session_of_the_tests_own_is_of_that_class(self) -> None:
+        class Own(Session):
+            pass
+
+        class Notes(DatabaseTest):
+            metadata = Base.metadata
+            session_class = Own
+
+            @classmethod
+            def setUpTestData(cls) -> None:
+                seen.append(type(cls.session))
+
+        seen: list[type] = []
+        with Notes.isolated() as test, test.session_scope() as scoped:
+            seen += [type(test.session), type(scoped)]
+        self.assertEqual(seen, [Own] * 3)
+
+    async def test_the_same_of_async_classes(self) -> None:
+        class Own(Session):
+            pass
+
+        class OwnAsync(AsyncSession):
+            sync_session_class = Own
+
+        class Notes(AsyncDatabaseTest):
+            metadata = Base.metadata
+            session_class = OwnAsync
+
+        async with Notes.isolated() as test, test.session_scope() as scoped:
+            with test.sync_session_scope() as sync_scoped:
+                seen = [type(each) for each in (test.session, scoped, test.sync_session, sync_scoped)]
+        self.assertEqual(seen, [OwnAsync, OwnAsync, Own, Own])
+
+
 if __name__ == "__main__":
     unittest.main()

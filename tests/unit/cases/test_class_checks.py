@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine
-from sqlalchemy.orm import declarative_base, registry, sessionmaker
+from sqlalchemy.orm import Session, declarative_base, registry, sessionmaker
 
 import dbtestcase
 from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, MigratedDatabaseTest, TruncatingDatabaseTest
@@ -317,6 +317,9 @@ class ValuesTest(Checks):
     def test_an_attribute_that_holds_something_else_is_refused(self) -> None:
         self.assertRefused(made(transaction_scope="tests"), "'tests'", '"class"')
         self.assertRefused(made(reset_sequences="no"), "'no'", "True or False")
+        for wrong in (sessionmaker(), Session(), object):
+            self.assertRefused(made(session_class=wrong), "session_class is", "Session .the default. or a subclass")
+        self.assertRefused(made(AsyncDatabaseTest, session_class=Session), "AsyncSession .the default. or a subclass")
 
 
 class MetadataTest(unittest.TestCase):

@@ -2,7 +2,7 @@
 
 from heroes import services
 from heroes.models import Hero, Team
-from sqlmodel import SQLModel, col
+from sqlmodel import Session, SQLModel, col
 
 from dbtestcase import DatabaseTest
 
@@ -10,6 +10,7 @@ from dbtestcase import DatabaseTest
 class HeroesTest(DatabaseTest):
     metadata = SQLModel.metadata
     engines = [services.engine]
+    session_class = Session  # with exec()
     team: Team
 
     @classmethod
