@@ -19,6 +19,8 @@ __all__ = ["VirtualAsyncConnection", "VirtualConnection"]
 class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     """A synchronous connection of the application over the sandbox's wire."""
 
+    __module__, __qualname__ = "psycopg", "Connection"  # as it is written down
+
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if self._stream is not self._wire.stream:
             self._refuse_stale(gen)
@@ -83,12 +85,9 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
             self._sandbox.abandon(self._client)
 
     def close(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(psycopg.Error):
-                self._num_transactions = 0
-                self.rollback()
-            self._sandbox.close(self._client)
+        if not self.closed:
             self._closed = True
+            self.pgconn.finish()
 
 
 class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
@@ -97,6 +96,8 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
     A statement blocks the event loop while it runs: the wire is shared with synchronous code, which could not wait for
     a task that is suspended in the middle of an answer.
     """
+
+    __module__, __qualname__ = "psycopg", "AsyncConnection"
 
     @contextlib.asynccontextmanager
     async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
@@ -163,9 +164,6 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
             self._sandbox.abandon(self._client)
 
     async def close(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(psycopg.Error):
-                self._num_transactions = 0
-                await self.rollback()
-            self._sandbox.close(self._client)
+        if not self.closed:
             self._closed = True
+            self.pgconn.finish()

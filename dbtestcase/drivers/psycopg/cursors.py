@@ -1,162 +1,191 @@
-"""psycopg: the generators that are mixed into classes of cursors, those of the application among them."""
+"""psycopg: what cursors of virtual connections do otherwise, in psycopg's classes and those of the application alike.
+
+Their classes stay psycopg's own and the application's: ``type(cursor)`` is what it is on any connection.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import re
-from collections.abc import AsyncIterator, Hashable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ...errors import SandboxEscape
 from ...sandbox import Kind, Statement, classify, with_parameter_names
 from .hooks import Gen
 
-__all__ = ["query_text", "sandboxed", "statement_of_caller"]
+__all__ = ["Led", "query_text", "statement_of_caller"]
+
+Original = Callable[..., Any]
+"""A method of psycopg's, as a function."""
 
 
-class _CursorGenerators:
-    """What is mixed into a class of cursors: each statement is announced to its connection."""
+class Led:
+    """A mark of connections whose cursors announce each statement to them."""
 
-    __slots__ = ()
 
-    _conn: Any
-    _rowcount: int
-
-    def _start_query(self, query: Any = None) -> Gen:
-        if query is not None and self._conn._announced is None:
-            self._conn._announce(query)
-        yield from super()._start_query(query)  # type: ignore[misc]
-
-    def _execute_gen(self, query: Any, params: Any = None, **kwargs: Any) -> Gen:
-        conn = self._conn
-        statement = conn._announce(query)
-        if not statement.plain:
-            if statement.kind in _CONTROL:
-                conn._announced = None
-                self._reset()  # type: ignore[attr-defined]
-                yield from conn._control(statement)
-                return
-            replacement = conn._sandbox.replacement(conn._client, statement)
-            if replacement is not None:
-                query = replacement
-            if "?" in statement.settings:
-                conn._announced = statement = with_parameter_names(statement, params)
-        try:
-            yield from super()._execute_gen(query, params, **kwargs)  # type: ignore[misc]
-        except pg_errors.LockNotAvailable as error:
-            raise conn._lock_timeout(error) from error
-        except pg_errors.ProgrammingError:
-            conn._leave_copy()  # which execute() has begun and cannot read
-            raise
-        except pg_errors.Error as error:
-            conn._sandbox.explain(conn._client, error)
-            raise
-        if not conn._sandbox.is_over(conn._client, statement, self._rowcount):
-            yield from conn._finish(self._rowcount)
-
-    def _executemany_gen_pipeline(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
-        if _COPIES.search(self._conn._announce(query).text):
-            self._conn._announced = None
-            raise pg_errors.NotSupportedError("COPY cannot be used in pipeline mode")  # it would lose the connection
-        yield from super()._executemany_gen_pipeline(query, *args, **kwargs)  # type: ignore[misc]
-
-    def _executemany_gen_no_pipeline(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
+def _start_query(original: Original, self: Any, query: Any = None) -> Gen:
+    if query is not None and self._conn._announced is None:
         self._conn._announce(query)
-        yield from super()._executemany_gen_no_pipeline(query, *args, **kwargs)  # type: ignore[misc]
-        yield from self._conn._finish(-1)
-
-    def _start_copy_gen(self, statement: Any, *args: Any, **kwargs: Any) -> Gen:
-        self._conn._announce(statement)
-        self._conn._begin_stream()
-        yield from super()._start_copy_gen(statement, *args, **kwargs)  # type: ignore[misc]
-
-    def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
-        self._conn._begin_stream()
-        yield from super()._stream_send_gen(*args, **kwargs)  # type: ignore[misc]
-
-    def _declare_gen(self, query: Any, *args: Any, **kwargs: Any) -> Gen:
-        yield from super()._declare_gen(query, *args, **kwargs)  # type: ignore[misc]
-        yield from self._conn._finish(-1)
-
-    def _close_gen(self) -> Gen:
-        # psycopg asks the wire's transaction, but it is the virtual one that the cursor has ended with
-        status = self._conn.status
-        if status == "active" or (status == "idle" and self._withhold):  # type: ignore[attr-defined]
-            # an error of somebody else would let psycopg pass over it
-            yield from self._conn._drive(self._conn._sandbox.recover_for(self._conn._client))
-            yield from super()._close_gen()  # type: ignore[misc]
+    yield from original(self, query)
 
 
-class _SyncCursor(_CursorGenerators):
-    __slots__ = ()
+def _execute_gen(original: Original, self: Any, query: Any, params: Any = None, **kwargs: Any) -> Gen:
+    conn = self._conn
+    statement = conn._announce(query)
+    if not statement.plain:
+        if statement.kind in _CONTROL:
+            conn._announced = None
+            self._reset()
+            yield from conn._control(statement)
+            return
+        replacement = conn._sandbox.replacement(conn._client, statement)
+        if replacement is not None:
+            query = replacement
+        if "?" in statement.settings:
+            conn._announced = statement = with_parameter_names(statement, params)
+    try:
+        yield from original(self, query, params, **kwargs)
+    except pg_errors.LockNotAvailable as error:
+        raise conn._lock_timeout(error) from error
+    except pg_errors.ProgrammingError:
+        conn._leave_copy()  # which execute() has begun and cannot read
+        raise
+    except pg_errors.Error as error:
+        conn._sandbox.explain(conn._client, error)
+        raise
+    if not conn._sandbox.is_over(conn._client, statement, self._rowcount):
+        yield from conn._finish(self._rowcount)
 
-    @contextlib.contextmanager
-    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        stream = None
-        try:
-            with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
-                stream = self._conn._stream
-                yield copy
-        finally:
-            self._conn._end_stream(stream)
+
+def _executemany_gen_pipeline(original: Original, self: Any, query: Any, *args: Any, **kwargs: Any) -> Gen:
+    if _COPIES.search(self._conn._announce(query).text):
+        self._conn._announced = None
+        raise pg_errors.NotSupportedError("COPY cannot be used in pipeline mode")  # it would lose the connection
+    yield from original(self, query, *args, **kwargs)
+
+
+def _executemany_gen_no_pipeline(original: Original, self: Any, query: Any, *args: Any, **kwargs: Any) -> Gen:
+    self._conn._announce(query)
+    yield from original(self, query, *args, **kwargs)
+    yield from self._conn._finish(-1)
+
+
+def _start_copy_gen(original: Original, self: Any, statement: Any, *args: Any, **kwargs: Any) -> Gen:
+    self._conn._announce(statement)
+    self._conn._begin_stream()
+    yield from original(self, statement, *args, **kwargs)
+
+
+def _stream_send_gen(original: Original, self: Any, *args: Any, **kwargs: Any) -> Gen:
+    self._conn._begin_stream()
+    yield from original(self, *args, **kwargs)
+
+
+def _declare_gen(original: Original, self: Any, query: Any, *args: Any, **kwargs: Any) -> Gen:
+    yield from original(self, query, *args, **kwargs)
+    yield from self._conn._finish(-1)
+
+
+def _close_gen(original: Original, self: Any) -> Gen:
+    # psycopg asks the wire's transaction, but it is the virtual one that the cursor has ended with
+    status = self._conn.status
+    if status == "active" or (status == "idle" and self._withhold):
+        # an error of somebody else would let psycopg pass over it
+        yield from self._conn._drive(self._conn._sandbox.recover_for(self._conn._client))
+        yield from original(self)
+
+
+@contextlib.contextmanager
+def _copy(original: Original, self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    stream = None
+    try:
+        with original(self, *args, **kwargs) as copy:
+            stream = self._conn._stream
+            yield copy
+    finally:
+        self._conn._end_stream(stream)
+    if not self._conn.closed:
         with self._conn.lock:
             self._conn.wait(self._conn._finish(-1))
 
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        rows = super().stream(*args, **kwargs)  # type: ignore[misc]
-        stream = None
-        try:
-            for row in rows:
-                stream = self._conn._stream
-                yield row
-        finally:
-            rows.close()
-            self._conn._end_stream(stream or self._conn._stream)
+
+def _stream(original: Original, self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    rows = original(self, *args, **kwargs)
+    stream = None
+    try:
+        for row in rows:
+            stream = self._conn._stream
+            yield row
+    finally:
+        rows.close()
+        self._conn._end_stream(stream or self._conn._stream)
 
 
-class _AsyncCursor(_CursorGenerators):
-    __slots__ = ()
-
-    @contextlib.asynccontextmanager
-    async def copy(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        stream = None
-        try:
-            async with super().copy(*args, **kwargs) as copy:  # type: ignore[misc]
-                stream = self._conn._stream
-                yield copy
-        finally:
-            self._conn._end_stream(stream)
+@contextlib.asynccontextmanager
+async def _copy_async(original: Original, self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    stream = None
+    try:
+        async with original(self, *args, **kwargs) as copy:
+            stream = self._conn._stream
+            yield copy
+    finally:
+        self._conn._end_stream(stream)
+    if not self._conn.closed:
         async with self._conn.lock:
             await self._conn.wait(self._conn._finish(-1))
 
-    async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        rows = super().stream(*args, **kwargs)  # type: ignore[misc]
-        stream = None
-        try:
-            async for row in rows:
-                stream = self._conn._stream
-                yield row
-        finally:
-            await rows.aclose()
-            self._conn._end_stream(stream or self._conn._stream)
+
+async def _stream_async(original: Original, self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    rows = original(self, *args, **kwargs)
+    stream = None
+    try:
+        async for row in rows:
+            stream = self._conn._stream
+            yield row
+    finally:
+        await rows.aclose()
+        self._conn._end_stream(stream or self._conn._stream)
 
 
 _COPIES = re.compile(r"\bcopy\b[^;]*\b(?:to\s+stdout|from\s+stdin)\b", re.IGNORECASE)
 _CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 
 
-@functools.cache
-def sandboxed(cls: type[Any]) -> type[Any]:
-    """The class of cursors with the sandbox's generators mixed in."""
-    if issubclass(cls, _CursorGenerators):
-        return cls
-    mixin = _AsyncCursor if issubclass(cls, psycopg.AsyncCursor) else _SyncCursor
-    return type(cls.__name__, (mixin, cls), {"__slots__": (), "__module__": cls.__module__})
+def _lead(owner: Any, name: str, ours: Callable[..., Any]) -> None:
+    """Let cursors of virtual connections do ``ours`` instead of a method, which it is given."""
+    original = owner.__dict__[name]
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self._conn, Led):
+            return ours(original, self, *args, **kwargs)
+        return original(self, *args, **kwargs)
+
+    setattr(owner, name, method)
+
+
+_BASE, _SERVER = psycopg.Cursor.__mro__[1], psycopg.ServerCursor.__mro__[1]
+_OURS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (_BASE, "_start_query", _start_query),
+    (_BASE, "_execute_gen", _execute_gen),
+    (_BASE, "_executemany_gen_pipeline", _executemany_gen_pipeline),
+    (_BASE, "_executemany_gen_no_pipeline", _executemany_gen_no_pipeline),
+    (_BASE, "_start_copy_gen", _start_copy_gen),
+    (_BASE, "_stream_send_gen", _stream_send_gen),
+    (_SERVER, "_declare_gen", _declare_gen),
+    (_SERVER, "_close_gen", _close_gen),
+    (psycopg.Cursor, "copy", _copy),
+    (psycopg.Cursor, "stream", _stream),
+    (psycopg.AsyncCursor, "copy", _copy_async),
+    (psycopg.AsyncCursor, "stream", _stream_async),
+)
+for _owner, _name, _method in _OURS:
+    _lead(_owner, _name, _method)
 
 
 def query_text(query: Any, connection: Any) -> str:
@@ -171,26 +200,12 @@ def query_text(query: Any, connection: Any) -> str:
 
 def statement_of_caller(frame: Any, connection: Any) -> Statement:
     """The statement of a cursor that was made without ``connection.cursor()``, such as ``ClientCursor(connection)``."""
-    sandbox = getattr(connection, "_sandbox", None)  # a real connection is none of a sandbox's
     for _ in range(16):  # other watchers and recorders may stand in between
         if frame is None:
             break
         for name in ("query", "statement"):
             query = frame.f_locals.get(name)
             if isinstance(query, (str, bytes, sql.Composable)):
-                found = classify(query_text(query, connection))
-                if found.kind in _CONTROL and sandbox is not None:
-                    raise sandbox.note(
-                        SandboxEscape(
-                            f"The statement {found.text!r} was run by a cursor that the sandbox did not make; "
-                            "it was not sent.",
-                            cause="a cursor class called directly with the connection",
-                            remedy="use connection.cursor(), or set connection.cursor_factory",
-                        )
-                    )
-                cursor = frame.f_locals.get("self")
-                if sandbox is not None and isinstance(cursor, (psycopg.Cursor, psycopg.AsyncCursor)):
-                    cursor.__class__ = sandboxed(cast(Hashable, type(cursor)))  # what it does next is announced
-                return found
+                return classify(query_text(query, connection))
         frame = frame.f_back
     return classify("CALL unknown()")

@@ -17,6 +17,7 @@ class _TransactionGenerators:
     """``connection.transaction()`` on the stack of savepoints."""
 
     _conn: Any
+    _outer_transaction: bool
     _savepoint_name: str
     status: Any
     force_rollback: bool
@@ -25,13 +26,8 @@ class _TransactionGenerators:
     _test: int
 
     def _push_savepoint(self) -> None:
-        conn = self._conn
-        self._outer_transaction = conn.status == "idle"
-        if not self._outer_transaction and not self._savepoint_name:
-            self._savepoint_name = f"_pg3_{conn._num_transactions + 1}"
-        self._stack_index = conn._num_transactions
-        self._test = conn._tests
-        conn._num_transactions += 1
+        super()._push_savepoint()  # type: ignore[misc]
+        self._test = self._conn._tests
 
     def _enter_gen(self) -> Gen:
         conn = self._conn
@@ -107,8 +103,8 @@ _PLAIN = classify("")
 
 
 class VirtualTransaction(_TransactionGenerators, psycopg.Transaction):
-    pass
+    __module__, __qualname__ = "psycopg", "Transaction"
 
 
 class VirtualAsyncTransaction(_TransactionGenerators, psycopg.AsyncTransaction):
-    pass
+    __module__, __qualname__ = "psycopg", "AsyncTransaction"

@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,13 +15,13 @@ from psycopg import waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-from ...errors import SandboxEscape
+from ...errors import SandboxBusy, SandboxEscape
 from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, never_notified, split
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
-from .cursors import query_text, sandboxed, statement_of_caller
+from .cursors import Led, query_text, statement_of_caller
 from .hooks import Gen
-from .info import described, info_of, status_of
+from .info import Info
 from .results import results, results_in_pipeline
 from .wire import PsycopgWire
 
@@ -61,12 +62,13 @@ class _WireLock:
         return False
 
 
-class Virtual:
+class Virtual(Led):
     """What ``VirtualConnection`` and ``VirtualAsyncConnection`` share: the generators."""
 
     pgconn: Any
     _pipeline: Any
     _num_transactions: int
+    _check_connection_ok: Any
     _tests = 0
     """How many tests have left it in the middle of a block."""
 
@@ -94,67 +96,27 @@ class Virtual:
         self._stream: object | None = None
         wire.virtual.add(self)
         self._notice = functools.partial(psycopg.Connection._notice_handler, weakref.ref(self))  # type: ignore[arg-type]
-        self.pgconn.notice_handler = wire.notices
+        self.pgconn.belongs_to(self)
         client.state = functools.partial(_state_of, weakref.ref(self))
         weakref.finalize(self, sandbox.abandon, client).atexit = False
 
     # -- attributes that applications look at
 
     @property
-    def closed(self) -> bool:
-        return bool(self._closed or super().closed)  # type: ignore[attr-defined,misc]
-
-    def _check_connection_ok(self) -> None:
-        if self._closed:  # type: ignore[attr-defined]
-            raise psycopg.OperationalError("the connection is closed")
-        super()._check_connection_ok()  # type: ignore[misc]
-
-    @property
-    def broken(self) -> bool:
-        return bool(super().broken)  # type: ignore[misc]
-
-    @property
     def info(self) -> psycopg.ConnectionInfo:
-        return info_of(self)
-
-    def __repr__(self) -> str:
-        return described(self, "AsyncConnection" if isinstance(self, psycopg.AsyncConnection) else "Connection")
-
-    def fileno(self) -> int:
-        """What ``select()`` waits for."""
-        self._check_connection_ok()
-        return super().fileno()  # type: ignore[misc,no-any-return]
+        return Info(self)
 
     def settle_settings(self) -> None:
         """Give the wire what the connection has set: psycopg reads what the server has told of it."""
         if not self._client.failed and not self._pipeline:
             with self.lock:
-                flow = self._drive(self._sandbox.settle_settings(self._client))
-                waiting.wait(flow, self.pgconn.socket, interval=0.1)
+                self._wait_here(self._drive(self._sandbox.settle_settings(self._client)))
 
     @property
     def adapters(self) -> AdaptersMap:
         if self._adapters is None:
             self._adapters = CountingAdaptersMap(psycopg.adapters)
         return self._adapters
-
-    # an application may bring its own cursor classes: they get the sandbox's generators too
-
-    @property
-    def cursor_factory(self) -> Any:
-        return self._cursor_factory
-
-    @cursor_factory.setter
-    def cursor_factory(self, value: Any) -> None:
-        self._cursor_factory = sandboxed(value)
-
-    @property
-    def server_cursor_factory(self) -> Any:
-        return self._server_cursor_factory
-
-    @server_cursor_factory.setter
-    def server_cursor_factory(self, value: Any) -> None:
-        self._server_cursor_factory = sandboxed(value)
 
     # -- generators that psycopg calls
 
@@ -176,7 +138,7 @@ class Virtual:
         encoded = command.encode(self.pgconn._encoding)
         if not self._pipeline:
             if command.startswith(("SAVEPOINT dbtc_", "RELEASE SAVEPOINT dbtc_")) and _CHECKS not in command:
-                result = self.pgconn.exec_(encoded)  # answered at once, so there is no need to wait for the socket
+                result = self._wire.pgconn.exec_(encoded)  # answered at once: no need to wait for the socket
                 if result.status == ExecStatus.FATAL_ERROR:
                     raise pg_errors.error_from_result(result, encoding=self.pgconn._encoding)
                 return []
@@ -186,7 +148,7 @@ class Virtual:
         return (yield from results_in_pipeline(self._pipeline, commands))
 
     def _start_query(self) -> Gen:
-        if self._closed or self.pgconn.status != ConnStatus.OK:  # type: ignore[attr-defined]
+        if self.pgconn.status != ConnStatus.OK:
             self._check_connection_ok()
         statement, self._announced = self._announced, None
         if statement is None:
@@ -213,9 +175,9 @@ class Virtual:
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _commit_gen(self) -> Gen:
-        if self._closed or self.pgconn.status != ConnStatus.OK:  # type: ignore[attr-defined]
+        if self.pgconn.status != ConnStatus.OK:
             self._check_connection_ok()
-        self._refuse_in_block("commit")
+        self._refuse_end("commit")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
         if self._sandbox.commit_at_once(self._client):
@@ -226,17 +188,24 @@ class Virtual:
             yield from self._drive(self._sandbox.commit(self._client))
 
     def _rollback_gen(self) -> Gen:
-        self._refuse_in_block("rollback")
+        self._refuse_end("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
         if not self._sandbox.has_nothing(self._client):
             yield from self._drive(self._sandbox.rollback(self._client))
 
-    def _refuse_in_block(self, what: str) -> None:
+    def _refuse_end(self, what: str) -> None:
         if self._num_transactions:
             raise pg_errors.ProgrammingError(
                 f"Explicit {what}() forbidden within a Transaction context. {_IN_BLOCK[what]}"
             )
+
+        if (
+            self._stream is not None
+            and not self._is_stale
+            and self.pgconn.transaction_status == TransactionStatus.ACTIVE
+        ):
+            raise psycopg.OperationalError("sending query failed: another command is already in progress")
 
     @property
     def status(self) -> str:
@@ -249,7 +218,7 @@ class Virtual:
             why = (
                 "connection.transaction() context in progress"
                 if self._num_transactions
-                else f"connection in transaction status {status_of(self).name}"
+                else f"connection in transaction status {self.info.transaction_status.name}"
             )
             raise pg_errors.ProgrammingError(f"can't change {attribute!r} now: {why}")
         return
@@ -321,6 +290,65 @@ class Virtual:
         if self._closed:  # type: ignore[attr-defined]
             self._check_connection_ok()
         return self._has_ended()
+
+    def end(self) -> None:
+        """Roll back and leave whatever it is in the middle of: the connection is about to be closed.
+
+        What keeps it from that comes to the next use of the wire; a server would not tell the client either.
+        """
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None or (self._stream is not None and not self._is_stale):
+            self._wire.drain()
+            self._end_stream(self._stream)
+        self._client.piped = False
+        self._num_transactions = self._client.block = 0
+        try:
+            if not self._has_ended():
+                with self.lock:
+                    self._wait_here(self._drive(self._sandbox.rollback(self._client)))
+        except SandboxBusy:
+            self._sandbox.abandon(self._client)
+        except psycopg.Error:
+            pass
+        finally:
+            self._pipeline = pipeline
+        self._sandbox.close(self._client)
+
+    def run_raw(self, command: bytes, execute: Callable[[bytes], Any]) -> Any:
+        """A statement that went to ``pgconn`` itself, before which psycopg does not begin a transaction.
+
+        :raises SandboxEscape: it would end the transaction of the test.
+        """
+        client = self._client
+        with self.lock:
+            autocommit = client.autocommit
+            client.autocommit = autocommit or self.status == "idle"
+            try:
+                self._announced = statement = classify(command.decode(self.pgconn._encoding))
+                replacement = None if statement.plain else self._sandbox.replacement(client, statement)
+                self._wait_here(self._start_query())
+                result = execute(command if replacement is None else replacement.encode(self.pgconn._encoding))
+                if self._wire.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                    self._begin_stream()
+                elif result.status != ExecStatus.FATAL_ERROR:
+                    self._wait_here(self._finish(-1))
+                elif client.each_statement:
+                    self._wait_here(self._drive(self._sandbox.recover_for(client)))
+                return result
+            finally:
+                client.autocommit = autocommit
+
+    def _wait_here(self, gen: Gen) -> None:
+        waiting.wait(gen, self.pgconn.socket, interval=0.1)
+
+    def refuse_reset(self) -> Exception:
+        return self._sandbox.note(
+            SandboxEscape(
+                "pgconn.reset() would make the physical connection of the sandbox anew.",
+                cause="in the sandbox all connections share it",
+                remedy="close the connection and open another one, or " + COMMITTING,
+            )
+        )
 
     def _has_ended(self) -> bool:
         """Whether the wire is closed, or another process's: pools return their connections all the same."""

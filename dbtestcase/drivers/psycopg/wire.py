@@ -19,6 +19,7 @@ from ..arguments import asked_of, refused
 from ..harness import harness_connections
 from ..sockets import shut_down
 from ..sqlalchemy_internals import adapters_of
+from .pgconn import VirtualPGconn
 from .results import drain, results
 
 __all__ = ["PsycopgWire"]
@@ -42,11 +43,13 @@ class PsycopgWire:
         self._classes = virtual
         self._cut = ""
         self.virtual: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pgconns: weakref.WeakSet[VirtualPGconn] = weakref.WeakSet()
+        self._references_of_one = 0
+        """To a PGconn that its connection alone has; what counts them is among them."""
         self.stream: object | None = None
         """What tells one COPY or stream from the next: those of a test that has ended are over."""
         self.notices = _Relay()
         self.pgconn.notice_handler = self.notices
-        self._holders = sys.getrefcount(self.pgconn)
 
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
@@ -74,7 +77,10 @@ class PsycopgWire:
 
     def is_private(self) -> bool:
         # who has taken the PGconn from a connection has one reference more; so has a cursor that lives on
-        return sys.getrefcount(self.pgconn) <= self._holders + len(self.virtual)
+        return self._references() <= self._references_of_one
+
+    def _references(self) -> int:
+        return max((sys.getrefcount(pgconn) for pgconn in list(self._pgconns)), default=0)
 
     def reset(self) -> None:
         """A rollback has undone what clients have set."""
@@ -123,6 +129,8 @@ class PsycopgWire:
         return cls(message)
 
     def close(self) -> None:
+        for pgconn in list(self._pgconns):
+            pgconn.let_go()
         self.pgconn.finish()
 
     def lock_holders(self) -> str:
@@ -182,8 +190,12 @@ class PsycopgWire:
     ) -> Any:
         """A new virtual connection as psycopg knows it; see :meth:`connect`."""
         asked = asked_of("psycopg", args, parameters or {})
-        connection = self._classes[asynchronous](self.pgconn)
+        pgconn = VirtualPGconn.over(self.pgconn)
+        self._pgconns.add(pgconn)
+        connection = self._classes[asynchronous](pgconn)
         connection.join(self, sandbox, asked, own=own)
+        del pgconn
+        self._references_of_one = self._references_of_one or self._references()
         return connection
 
 

@@ -114,8 +114,11 @@ class CTest(ATest):
 ENDED = """
 def end_it(self, engine):
     raw = engine.raw_connection()
-    raw.driver_connection.pgconn.exec_(b"INSERT INTO note (text) VALUES ('x')")
-    raw.driver_connection.pgconn.exec_(b"COMMIT; BEGIN")
+    pgconn = raw.driver_connection.pgconn
+    pgconn.exec_(b"INSERT INTO note (text) VALUES ('x')")
+    pgconn.send_query(b"COMMIT; BEGIN")
+    while pgconn.get_result():
+        pass
     raw.close()
 
 class ATest(Case):

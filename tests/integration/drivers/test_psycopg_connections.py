@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel, Rollback, rows
+from psycopg.pq import Escaping, ExecStatus, TransactionStatus
 
 from dbtestcase.errors import SandboxEscape
 from tests.support.sandboxes import SandboxTestCase
@@ -30,6 +31,10 @@ def outcome(work: Any, *args: Any) -> Any:
 
 def status(connection: Any) -> str:
     return str(connection.info.transaction_status.name)
+
+
+def raw_status(connection: Any) -> str:
+    return TransactionStatus(connection.pgconn.transaction_status).name
 
 
 class Cases:
@@ -147,6 +152,108 @@ class Cases:
         cursor = c.cursor("stolen")
         seen += [cursor.fetchall(), outcome(cursor.close), one(c, "SELECT count(*) FROM pg_cursors")]
         return seen
+
+    def pgconn(self, c: Any) -> Any:
+        seen = [raw_status(c), type(c.pgconn.transaction_status + 0)]
+        for work in ("SELECT 1", "SELECT 1 / 0", "", "SELECT 1"):
+            outcome(c.execute, work) if work else c.rollback()
+            seen += [raw_status(c), repr(c.pgconn).partition(" (")[0].rpartition(" ")[2]]
+        c.commit()
+        with c.transaction() as outer, c.transaction() as inner:
+            seen += [raw_status(c), *(repr(each).partition("]")[0] for each in (outer, inner))]
+        with c.pipeline() as pipeline:
+            seen += [repr(pipeline).partition(" (")[0], raw_status(c)]
+        cursor = c.cursor()
+        seen += [repr(cursor).partition(" (")[0], Escaping(c.pgconn).escape_literal(b"it's")]
+        taken = c.pgconn
+        c.close()
+        names = ("status", "transaction_status", "error_message", "pgconn_ptr", "pipeline_status")
+        seen += [repr(getattr(taken, name)) for name in names]
+        return [
+            *seen,
+            outcome(lambda: taken.socket),
+            outcome(taken.exec_, b"SELECT 1"),
+            repr(taken).rpartition(" at ")[0][-5:],
+        ]
+
+    def raw_statements(self, c: Any) -> Any:
+        seen = []
+        for sql in (
+            b"CREATE TEMP TABLE log (x int)",
+            b"INSERT INTO log VALUES (1) RETURNING x",
+            b"SELECT 1 / 0",
+            b"SELECT x FROM log",
+            b"COPY log TO STDOUT",
+        ):
+            result = c.pgconn.exec_(sql)
+            seen += [ExecStatus(result.status).name, result.command_status, raw_status(c)]
+            c.rollback() if raw_status(c) != "ACTIVE" else None
+        return [
+            *seen,
+            outcome(c.rollback),
+            outcome(c.execute, "SELECT 1"),
+            outcome(c.pgconn.finish),
+            c.closed,
+            c.broken,
+        ]
+
+    def raw_parameters(self, c: Any) -> Any:
+        c.execute("CREATE TEMP TABLE log (x int)")
+        c.pgconn.exec_params(b"INSERT INTO log VALUES ($1)", [b"5"])
+        seen = [c.execute("SELECT * FROM log").fetchall(), raw_status(c)]
+        c.rollback()
+        return [*seen, outcome(c.execute, "SELECT * FROM log")]
+
+    def classes(self, c: Any) -> Any:
+        class Own(psycopg.Cursor[Any]):
+            pass
+
+        class OwnServer(psycopg.ServerCursor[Any]):
+            pass
+
+        seen = [c.cursor_factory, c.server_cursor_factory, type(c.cursor()), type(c.execute(""))]
+        c.cursor_factory, c.server_cursor_factory = Own, OwnServer
+        with c.cursor("n") as named:
+            seen += [c.cursor_factory is Own, type(c.cursor()) is Own, type(named) is OwnServer]
+        made = [cls(c) for cls in (psycopg.ClientCursor, psycopg.RawCursor, Own)]
+        for cursor in made:
+            cursor.execute("SAVEPOINT mine")
+            outcome(cursor.execute, "SELECT 1 / 0")
+            cursor.execute("ROLLBACK TO mine")
+            seen += [cursor.execute("SELECT 1").fetchall(), status(c), list(cursor.stream("SELECT 2"))]
+        return seen
+
+    def closed_in_the_middle(self, c: Any) -> Any:
+        def stream() -> list[Any]:
+            rows = []
+            for row in c.cursor().stream("SELECT generate_series(1, 3)"):
+                rows.append(row)
+                c.close()
+            return rows
+
+        return [outcome(stream), c.closed, c.broken]
+
+    def closed_in_a_pipeline(self, c: Any) -> Any:
+        def work() -> None:
+            with c.pipeline():
+                c.execute("SELECT 1")
+                c.close()
+
+        return [outcome(work)[0], c.closed, c.broken]
+
+    def closed_in_a_copy(self, c: Any) -> Any:
+        def work() -> None:
+            with c.cursor().copy("COPY (SELECT generate_series(1, 9)) TO STDOUT") as copy:
+                copy.read()
+                c.close()
+
+        return [(outcome(work) or ["nothing"])[0], c.closed, c.broken]
+
+    def closed_in_a_block(self, c: Any) -> Any:
+        with c.transaction() as block:
+            c.execute("SELECT 1")
+            c.close()
+        return [block.status.name, c.closed, c.broken]
 
 
 class PsycopgConnectionsTest(SandboxTestCase):

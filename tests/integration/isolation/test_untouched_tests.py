@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dbtestcase import DatabaseTest
 from dbtestcase.drivers.harness import harness_connections
 from dbtestcase.drivers.psycopg.wire import PsycopgWire
+from dbtestcase.errors import SandboxClosed
 from tests.support.inner import InnerRuns
 
 metadata = sa.MetaData()
@@ -79,7 +80,11 @@ class UntouchedTestsTest(InnerRuns):
                 kept.append(kept[0].driver_connection)
 
             def test_b(self) -> None:
-                kept[1].pgconn.exec_(INSERT)
+                with self.assertRaises(SandboxClosed):
+                    kept[1].pgconn.exec_(INSERT)
+                kept[1].pgconn.send_query(INSERT)
+                while kept[1].pgconn.get_result():
+                    pass
                 kept.clear()
 
             def test_c(self) -> None:
