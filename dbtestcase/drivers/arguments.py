@@ -75,6 +75,8 @@ class Asked:
 
     settings: dict[str, str] = field(default_factory=dict)
     driver: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    """What libpq would say that it was given, besides where the server is and who one is there."""
 
 
 def refused(driver: str, keyword: str, why: str = "") -> ConfigurationError:
@@ -129,6 +131,11 @@ def _libpq(driver: str, args: Sequence[Any], parameters: dict[str, Any]) -> Aske
     given |= parameters
     own = _OWN[driver]
     asked = Asked(driver={name: given.pop(name) for name in own if name in given})
+    for name, variable in _ENVIRONMENT.items():
+        if given.get(name) is None and os.environ.get(variable):
+            given[name] = os.environ[variable]
+    _refuse_other_server(driver, str(given.get("target_session_attrs") or "any"))
+    asked.given = {name: str(value) for name, value in given.items() if value is not None and name not in _PLACES}
     service = given.get("service") or os.environ.get("PGSERVICE")
     for name, value in {**(_service(str(service)) if service else {}), **given}.items():
         if value is None or name in HARMLESS[driver]:
@@ -142,6 +149,28 @@ def _libpq(driver: str, args: Sequence[Any], parameters: dict[str, Any]) -> Aske
         elif name != "fallback_application_name":
             raise refused(driver, name, "replication is no transaction" if name == "replication" else "")
     return asked
+
+
+_ENVIRONMENT = {
+    "application_name": "PGAPPNAME",
+    "client_encoding": "PGCLIENTENCODING",
+    "options": "PGOPTIONS",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+"""What libpq takes from the environment where it is not told otherwise."""
+
+_PLACES = frozenset(
+    "host hostaddr port dbname database user password passfile service servicefile sslpassword async async_".split()  # noqa: SIM905
+)
+
+
+def _refuse_other_server(driver: str, wanted: str) -> None:
+    if wanted in ("any", "read-write", "primary", "prefer-standby"):
+        return
+    why = f"{wanted!r} is none of any, read-write, primary, read-only, standby and prefer-standby"
+    if wanted in ("read-only", "standby"):
+        why = f"the test database is no {wanted} server; 'prefer-standby' takes one where there is one"
+    raise refused(driver, "target_session_attrs", why)
 
 
 _OWN = {

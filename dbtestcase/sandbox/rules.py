@@ -222,7 +222,8 @@ class PostgreSQLRules(Rules):
         return ""
 
     def report(self, client: Client, statement: Statement, unknown: set[str]) -> str | None:
-        return report(statement, self.level_of(client), unknown, deferrable=self.is_deferrable(client))
+        level, deferrable = self.level_of(client), self.is_deferrable(client)
+        return report(statement, level, unknown, usual=self.default_level, deferrable=deferrable)
 
     def replace(self, statement: Statement) -> str | None:
         if statement.kind is Kind.CHARACTERISTICS:

@@ -204,7 +204,7 @@ class SettingsStore:
 _LEVEL = re.compile(r"(\s*show\s+)transaction(?:_|\s+)isolation(?:\s+level)?\s*;?\s*$", re.IGNORECASE)
 _SHOW = re.compile(r"(\s*show\s+)\"?([\w.]+)\"?\s*;?\s*$", re.IGNORECASE)
 _CALL = re.compile(
-    r"(?:pg_catalog\s*\.\s*)?\bcurrent_setting\s*\(\s*(?:'([^']*)'|([^(),']+?))((?:\s*::\s*\w+)?)\s*(?:,\s*([^(),]+?)\s*)?\)",
+    r"(?:pg_catalog\s*\.\s*)?\bcurrent_setting\s*\(\s*(?:'([^']*)'|((?:%\(\w+\)[sbt]|[^(),'])+?))((?:\s*::\s*\w+)?)\s*(?:,\s*([^(),]+?)\s*)?\)",
     re.IGNORECASE,
 )
 
@@ -213,9 +213,12 @@ class UnknownSetting(Exception):
     """A connection of its own would not know a setting, and say so."""
 
 
-def report(statement: Statement, level: str, unknown: set[str], *, deferrable: bool = False) -> str | None:
+def report(
+    statement: Statement, level: str, unknown: set[str], *, usual: str, deferrable: bool = False
+) -> str | None:
     """The statement that asks for the same with another answer; None where the session's own is right.
 
+    :param level: the isolation level of the transaction, and ``usual`` the wire's.
     :param unknown: settings that a connection of its own would not know.
     :raises UnknownSetting: the server would not know what to answer.
     """
@@ -233,6 +236,8 @@ def report(statement: Statement, level: str, unknown: set[str], *, deferrable: b
             raise UnknownSetting(shown[2])
         return None
 
+    is_usual = level == usual and not deferrable
+
     def answer(call: re.Match[str]) -> str:
         name = (call[1] or "").lower()
         if name in own:
@@ -241,6 +246,10 @@ def report(statement: Statement, level: str, unknown: set[str], *, deferrable: b
             if call[4] is None or call[4].lower() in ("false", "'f'", "'false'"):
                 raise UnknownSetting(call[1])
             return f"(SELECT {call[0]} WHERE false)"
+        if call[2] is not None and not is_usual:  # the name is a parameter's, or comes from somewhere else
+            cases = " ".join(f"WHEN {literal(name)} THEN {literal(value)}" for name, value in own.items())
+            told = f"CASE lower(dbtc_name) {cases} ELSE current_setting(dbtc_name{f', {call[4]}' if call[4] else ''}) END"
+            return f"(SELECT {told} AS current_setting FROM (SELECT ({call[2]}{call[3]})::text AS dbtc_name) dbtc)"
         if call[2] is not None and unknown:
             return f"(SELECT nullif(current_setting, '') AS current_setting FROM {call[0]})"
         return call[0]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .lexer import NAME, PART, POSTGRESQL, Lexer, name_in
@@ -149,6 +149,8 @@ _SEARCHING = re.compile(r"\b(?:search|cycle)\b", re.IGNORECASE)
 _EXPLAIN = re.compile(r"explain\b\s*+(?:\(([^()]*+)\)\s*+|((?:(?:analy[sz]e|verbose)\b\s*+)*))", re.IGNORECASE)
 _ANALYZES = re.compile(r"\banaly[sz]e\b(?!\s*+(?:'?(?:false|off|0)\b))", re.IGNORECASE)
 _DIRECTION = re.compile(r"[()]|\b(?:to|from)\b", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"(?<!%)%[sbt]")
+_NAME_BY_PARAMETER = re.compile(r"\bset_config\s*+\(\s*+(?:%\((\w+)\)[sbt]|(%[sbt])|\$(\d+))", re.IGNORECASE)
 _SETTING = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _COMMON = {"search_path", "timezone", "role", "statement_timeout", "lock_timeout", "work_mem", "datestyle"} | {
     *("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"),
@@ -221,8 +223,24 @@ def with_parameter_names(statement: Statement, parameters: object) -> Statement:
         values = list(parameters)
     named = [v.lower() for v in values if isinstance(v, str) and _SETTING.fullmatch(v)]
     known = [name for name in statement.settings if name != "?"]
+    known += _named_by_place(statement.text, parameters, values)
     local = statement.local or any(v is True for v in values)
-    return replace(statement, settings=tuple(known + [n for n in named if "." in n or n in _COMMON]), local=local)
+    found = dict.fromkeys(known + [n for n in named if "." in n or n in _COMMON])
+    return replace(statement, settings=tuple(found), local=local)
+
+
+def _named_by_place(text: str, parameters: object, values: list[object]) -> Iterator[str]:
+    """The names that stand where ``set_config()`` has its first argument."""
+    masked = POSTGRESQL.mask(text)
+    for match in _NAME_BY_PARAMETER.finditer(masked):
+        key, number = match[1], match[3]
+        if key is not None:
+            value = parameters.get(key) if isinstance(parameters, Mapping) else None
+        else:
+            place = int(number) - 1 if number else len(_PLACEHOLDER.findall(masked, 0, match.start(2)))
+            value = values[place] if 0 <= place < len(values) else None
+        if isinstance(value, str) and _SETTING.fullmatch(value):
+            yield value.lower()
 
 
 def _one(text: str, masked: str) -> Statement:

@@ -20,6 +20,8 @@ class Topic(enum.Flag):
     """It makes temporary tables, or discards them."""
     PREPARED = enum.auto()
     """``PREPARE``, ``EXECUTE``, ``DEALLOCATE``."""
+    PLANS = enum.auto()
+    """It reads the list of what is prepared."""
     ADVISORY = enum.auto()
     """It takes or gives back locks by a function."""
     IMPATIENT = enum.auto()
@@ -43,6 +45,7 @@ _SPOKEN = tuple(
         ("prepare", r"\bprepare\b", Topic.PREPARED),
         ("execute", r"\bexecute\b", Topic.PREPARED),
         ("deallocate", r"\bdeallocate\b", Topic.PREPARED),
+        ("pg_prepared_statements", r"\bpg_prepared_statements\b", Topic.PLANS),
         ("advisory", r"\bpg_\w*?advisory_", Topic.ADVISORY),
         ("_lock", r"\b(?:get|release|is_free|is_used|release_all)_locks?\b", Topic.ADVISORY),
         ("skip", r"\bskip\s+locked\b", Topic.IMPATIENT),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import unittest
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, event, text
@@ -182,7 +184,34 @@ class _Arguments(SandboxTestCase):
         return sent
 
 
-class PsycopgArgumentsTest(_Arguments, unittest.TestCase):
+class _Libpq(_Arguments):
+    """What libpq does with the environment, and with the kind of server that is asked for."""
+
+    def test_the_environment_says_what_the_engine_does_not(self) -> None:
+        environment = {"PGAPPNAME": "from outside", "PGOPTIONS": "-c timezone=Asia/Tokyo"}
+        with mock.patch.dict(os.environ, environment):
+            engine, named = self.engine_with(), self.engine_with(connect_args={"application_name": "billing"})
+            for each, name in ((engine, "from outside"), (named, "billing")):
+                with each.connect() as connection:
+                    self.assertEqual(value(connection, "SHOW application_name"), name)
+                    self.assertEqual(value(connection, "SHOW timezone"), "Asia/Tokyo")
+        with self.engine.connect() as connection:
+            self.assertNotEqual(value(connection, "SHOW application_name"), "from outside")
+
+    def test_another_kind_of_server_than_the_tests_is_refused(self) -> None:
+        for wanted in ("any", "read-write", "primary", "prefer-standby"):
+            with self.engine_with(connect_args={"target_session_attrs": wanted}).connect() as connection:
+                self.assertEqual(value(connection, "SELECT 1"), 1)
+        for wanted, said in (
+            ("standby", "'prefer-standby'"),
+            ("read-only", "'prefer-standby'"),
+            ("primry", "none of any"),
+        ):
+            with self.subTest(wanted), self.assertRaisesRegex(ConfigurationError, said):
+                self.engine_with(connect_args={"target_session_attrs": wanted}).connect()
+
+
+class PsycopgArgumentsTest(_Libpq, unittest.TestCase):
     HARMLESS = {"connect_timeout": 5, "sslmode": "prefer", "keepalives": 1, "target_session_attrs": "any"}
 
     def sent(self) -> Sequence[str]:
@@ -262,6 +291,14 @@ class PsycopgArgumentsTest(_Arguments, unittest.TestCase):
             self.assertEqual(value(connection, "SHOW search_path"), "alpha")
             self.assertEqual(value(connection, "SHOW application_name"), "billing")
 
+    def test_the_connection_tells_what_it_was_given(self) -> None:
+        engine = self.engine_with({"timezone": "Asia/Tokyo"}, connect_args={"application_name": "billing"})
+        info: Any = engine.raw_connection().driver_connection.info  # type: ignore[union-attr]
+        told = info.get_parameters()
+        self.assertEqual((told["application_name"], told["options"]), ("billing", "-c timezone=Asia/Tokyo"))
+        self.assertIn("application_name=billing", info.dsn)
+        self.assertNotIn("billing", self.engine.raw_connection().driver_connection.info.dsn)  # type: ignore[union-attr]
+
     def test_an_encoding_is_followed(self) -> None:
         with self.engine_with(connect_args={"client_encoding": "latin1"}).connect() as connection:
             self.assertEqual(value(connection, "SHOW client_encoding"), "LATIN1")
@@ -290,7 +327,7 @@ class _Context:
         self.adapters = adapters
 
 
-class Psycopg2ArgumentsTest(_Arguments, unittest.TestCase):
+class Psycopg2ArgumentsTest(_Libpq, unittest.TestCase):
     driver = "psycopg2"
     HARMLESS = {"connect_timeout": 5, "sslmode": "prefer", "keepalives": 1, "client_encoding": "utf8"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import OrderedDict
 from typing import Any
 
-from psycopg._preparing import PrepareManager
+from psycopg._preparing import Prepare, PrepareManager
 from psycopg.adapt import AdaptersMap
 
-__all__ = ["CountingAdaptersMap", "SharedPrepareManager"]
+__all__ = ["CountingAdaptersMap", "SessionPlans", "SharedPrepareManager"]
 
 
 class CountingAdaptersMap(AdaptersMap):
@@ -24,14 +26,34 @@ class CountingAdaptersMap(AdaptersMap):
         self.changes += 1
 
 
-class SharedPrepareManager(PrepareManager):
-    """A virtual connection's: what is prepared, on the server, it knows from the physical one's."""
+class SessionPlans(PrepareManager):
+    """The physical connection's: what is prepared on the server."""
 
-    def __init__(self, shared: PrepareManager) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharers: weakref.WeakSet[SharedPrepareManager] = weakref.WeakSet()
+
+    def clear(self) -> bool:
+        for each in list(self.sharers):
+            each._names.clear()
+        return super().clear()
+
+    def drop(self, key: Any) -> bytes:
+        """Take a statement for one that is not prepared; it has to be deallocated."""
+        for each in list(self.sharers):
+            each._names.pop(key, None)
+        return self._names.pop(key)
+
+
+class SharedPrepareManager(PrepareManager):
+    """A virtual connection's: it counts for itself when to prepare, and need not where another one has."""
+
+    def __init__(self, shared: SessionPlans) -> None:
         self._shared = shared
-        self._counts = shared._counts
-        self._names = shared._names
+        self._counts = OrderedDict()
+        self._names = OrderedDict()
         self._to_flush = shared._to_flush
+        shared.sharers.add(self)
 
     @property
     def _prepared_idx(self) -> int:
@@ -40,3 +62,41 @@ class SharedPrepareManager(PrepareManager):
     @_prepared_idx.setter
     def _prepared_idx(self, value: int) -> None:
         self._shared._prepared_idx = value
+
+    def get(self, query: Any, prepare: bool | None = None) -> tuple[Prepare, bytes]:
+        prep, name = super().get(query, prepare)
+        if prep is Prepare.SHOULD:
+            key = self.key(query)
+            known = self._shared._names.get(key)
+            if known is not None:
+                self._counts.pop(key, None)
+                self._names[key] = known
+                return Prepare.YES, known
+        return prep, name
+
+    def maybe_add_to_cache(self, query: Any, prep: Prepare, name: bytes) -> Any:
+        key = super().maybe_add_to_cache(query, prep, name)
+        if prep is Prepare.SHOULD:
+            self._shared._names[self.key(query)] = name
+        return key
+
+    def validate(self, key: Any, prep: Prepare, name: bytes, results: Any) -> None:
+        super().validate(key, prep, name, results)
+        if prep is Prepare.SHOULD and key not in self._names:
+            self._shared._names.pop(key, None)
+
+    def _rotate(self) -> None:
+        if len(self._counts) > self.prepared_max:
+            self._counts.popitem(last=False)
+        if len(self._names) > self.prepared_max:
+            key, _ = self._names.popitem(last=False)
+            if not any(key in each._names for each in self._shared.sharers) and key in self._shared._names:
+                self._to_flush.append(self._shared.drop(key))
+
+    def clear(self) -> bool:
+        self._counts.clear()
+        return self._shared.clear()
+
+    def drop_others(self) -> list[bytes]:
+        """What only other connections have prepared, which has to be deallocated."""
+        return [self._shared.drop(key) for key in list(self._shared._names) if key not in self._names]

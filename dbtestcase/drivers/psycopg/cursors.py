@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from ...sandbox import Kind, Statement, classify, with_parameter_names
+from ...sandbox import Kind, Statement, Topic, classify, with_parameter_names
 from .hooks import Gen
 
 __all__ = ["Led", "query_text", "statement_of_caller"]
@@ -46,6 +46,8 @@ def _execute_gen(original: Original, self: Any, query: Any, params: Any = None, 
         replacement = conn._sandbox.replacement(conn._client, statement)
         if replacement is not None:
             query = replacement
+        if Topic.PLANS in statement.topics:
+            yield from conn._show_own_plans()
         if "?" in statement.settings:
             conn._announced = statement = with_parameter_names(statement, params)
     try:

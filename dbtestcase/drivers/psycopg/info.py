@@ -16,6 +16,11 @@ class Info(psycopg.ConnectionInfo):
         super().__init__(connection.pgconn)
         self._connection = connection
 
+    def get_parameters(self) -> dict[str, str]:
+        parameters: dict[str, str] = super().get_parameters()
+        parameters.update(self._connection.given)
+        return parameters
+
     def parameter_status(self, param_name: str) -> str | None:
         self._connection.settle_settings()
         return super().parameter_status(param_name)

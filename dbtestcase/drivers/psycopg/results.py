@@ -15,7 +15,7 @@ from psycopg.pq import ExecStatus
 from ...sandbox import Rows
 from .hooks import Gen
 
-__all__ = ["drain", "results", "results_in_pipeline"]
+__all__ = ["drain", "encoding_of", "results", "results_in_pipeline"]
 
 
 DRAIN_TIMEOUT = 5.0
@@ -60,14 +60,22 @@ def _wait(pgconn: Any, deadline: float, *, writing: bool = False) -> None:
         raise OperationalError("the server does not answer")
 
 
+def encoding_of(pgconn: Any) -> str:
+    """In which encoding it speaks to the server; a client may have set one that Python does not know."""
+    try:
+        return str(pgconn._encoding)
+    except pg_errors.NotSupportedError:
+        return "latin-1"  # what is ours is ASCII, in every encoding that a client can have
+
+
 def results(pgconn: Any) -> Gen:
     """Receive the answer to a query of ours; the rows of the last result that has any."""
-    return _rows((yield from generators.execute(pgconn)), pgconn._encoding)
+    return _rows((yield from generators.execute(pgconn)), encoding_of(pgconn))
 
 
 def results_in_pipeline(pipeline: Any, commands: Iterable[bytes]) -> Gen:
     """Send commands of ours among those of a pipeline and wait for the answer, as :func:`results` gives it."""
-    answer = _Answer(pipeline.pgconn._encoding)
+    answer = _Answer(encoding_of(pipeline.pgconn))
     for command in commands:
         pipeline.command_queue.append(functools.partial(pipeline.pgconn.send_query_params, command, None))
         pipeline.result_queue.append((answer, None))

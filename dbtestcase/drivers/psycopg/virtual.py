@@ -22,7 +22,7 @@ from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import Led, query_text, statement_of_caller
 from .hooks import Gen
 from .info import Info
-from .results import results, results_in_pipeline
+from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
 
 __all__ = ["Virtual"]
@@ -76,12 +76,12 @@ class Virtual(Led):
         self._wire = wire
         self._sandbox = sandbox
         keywords = asked.driver
+        self.given = asked.given
         if keywords.get("client_encoding"):
             asked.settings["client_encoding"] = keywords["client_encoding"]
         self._client = client = sandbox.client(own=own, settings=settings_beyond(asked.settings, wire.startup))
         self._autocommit = client.autocommit = bool(keywords.get("autocommit", False))
-        # the names of prepared statements are the server session's; the rest is a connection's own
-        self._prepared: Any = SharedPrepareManager(wire.connection._prepared)
+        self._prepared: Any = SharedPrepareManager(wire.plans)
         self._prepared.prepare_threshold = keywords.get("prepare_threshold", 5)
         context = keywords.get("context")
         self._adapters = CountingAdaptersMap(context.adapters) if context is not None else None
@@ -135,16 +135,17 @@ class Virtual(Led):
             return
 
     def _send(self, command: str) -> Gen:
-        encoded = command.encode(self.pgconn._encoding)
+        encoding = encoding_of(self.pgconn)
+        encoded = command.encode(encoding)
         if not self._pipeline:
             if command.startswith(("SAVEPOINT dbtc_", "RELEASE SAVEPOINT dbtc_")) and _CHECKS not in command:
                 result = self._wire.pgconn.exec_(encoded)  # answered at once: no need to wait for the socket
                 if result.status == ExecStatus.FATAL_ERROR:
-                    raise pg_errors.error_from_result(result, encoding=self.pgconn._encoding)
+                    raise pg_errors.error_from_result(result, encoding=encoding)
                 return []
             self.pgconn.send_query(encoded)
             return (yield from results(self.pgconn))
-        commands = [part.encode(self.pgconn._encoding) for part in split(command)] if ";" in command else [encoded]
+        commands = [part.encode(encoding) for part in split(command)] if ";" in command else [encoded]
         return (yield from results_in_pipeline(self._pipeline, commands))
 
     def _start_query(self) -> Gen:
@@ -270,6 +271,12 @@ class Virtual(Led):
             yield from self._drive(self._sandbox.after(self._client, statement, rowcount))
         elif self._client.each_statement and not self._pipeline:
             yield from self._drive(self._sandbox.commit(self._client))
+
+    def _show_own_plans(self) -> Gen:
+        """The list of prepared statements is about to be read: others' are none of this connection's."""
+        if self.status != "failed":
+            for name in self._prepared.drop_others():
+                yield from self._deallocate(name)  # type: ignore[attr-defined]
 
     def _leave_pipeline(self) -> None:
         self._client.piped = False

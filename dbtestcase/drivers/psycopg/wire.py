@@ -19,8 +19,9 @@ from ..arguments import asked_of, refused
 from ..harness import harness_connections
 from ..sockets import shut_down
 from ..sqlalchemy_internals import adapters_of
+from .adapting import SessionPlans
 from .pgconn import VirtualPGconn
-from .results import drain, results
+from .results import drain, encoding_of, results
 
 __all__ = ["PsycopgWire"]
 
@@ -39,6 +40,7 @@ class PsycopgWire:
         self.startup = asked_of("psycopg", [conninfo], {}).settings
         """The settings that it was opened with."""
         self.connection = psycopg.Connection.connect(conninfo, autocommit=True)
+        self.plans = self.connection._prepared = SessionPlans()
         self.pgconn = self.connection.pgconn
         self._classes = virtual
         self._cut = ""
@@ -53,7 +55,7 @@ class PsycopgWire:
 
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
-        self.pgconn.send_query(";".join(statements).encode(self.pgconn._encoding))
+        self.pgconn.send_query(";".join(statements).encode(encoding_of(self.pgconn)))
         rows = waiting.wait(results(self.pgconn), self.pgconn.socket, interval=0.1)
         return rows
 
@@ -68,9 +70,8 @@ class PsycopgWire:
         )
 
     def forget_plans(self) -> None:
-        prepared = self.connection._prepared
-        prepared.clear()
-        prepared._to_flush.clear()
+        self.plans.clear()
+        self.plans._to_flush.clear()
 
     def test_ended(self, restart: Callable[[str], bool]) -> None:
         """The server takes everything back with its transaction."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import unittest
 from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel, Rollback, rows
-from psycopg.pq import Escaping, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, Escaping, ExecStatus, TransactionStatus
 
 from dbtestcase.errors import SandboxEscape
 from tests.support.sandboxes import SandboxTestCase
@@ -223,6 +224,44 @@ class Cases:
             seen += [cursor.execute("SELECT 1").fetchall(), status(c), list(cursor.stream("SELECT 2"))]
         return seen
 
+    def modes_by_parameter(self, c: Any) -> Any:
+        names = ["transaction_isolation", "transaction_deferrable", "transaction_read_only"]
+        seen = []
+        for level, deferrable in ((IsolationLevel.SERIALIZABLE, True), (IsolationLevel.READ_UNCOMMITTED, False)):
+            c.isolation_level, c.deferrable = level, deferrable
+            seen.append(
+                c.execute("SELECT current_setting(%s), current_setting(%s), current_setting(%s)", names).fetchall()
+            )
+            named = c.execute("SELECT current_setting(%(n)s, true) x, 1 y", {"n": "transaction_isolation"})
+            seen += [named.fetchall(), [column.name for column in named.description]]
+            of_rows = "SELECT n, current_setting(n::text) FROM unnest(%s::text[]) n ORDER BY 1"
+            seen.append(c.execute(of_rows, [[*names, "TimeZone"]]).fetchall()[:-1])
+            c.rollback()
+        return seen
+
+    def settings_by_parameter(self, c: Any) -> Any:
+        c.execute("SELECT set_config(%s, %s, false)", ["default_transaction_read_only", "on"])
+        c.execute("SELECT 1 WHERE %(v)s = set_config(%(n)s, %(v)s, false)", {"v": "mine", "n": "application_name"})
+        c.commit()
+        return [one(c, "SHOW transaction_read_only"), one(c, "SHOW application_name")]
+
+    def prepared(self, c: Any) -> Any:
+        count = "SELECT count(*) FROM pg_prepared_statements"
+        c.prepare_threshold = 2
+        seen = [one(c, count) for _ in range(4)]
+        c.execute("SELECT %s::int + 1", [1], prepare=True)
+        seen.append(one(c, count))
+        c.prepared_max = 1
+        for n in range(3):
+            c.execute(f"SELECT {n}", prepare=True)
+        return [*seen, one(c, count)]
+
+    def unknown_encoding(self, c: Any) -> Any:
+        c.execute("SET client_encoding TO EUC_TW")
+        seen = [outcome(c.execute, "SELECT 1"), outcome(lambda: c.info.encoding)]
+        c.rollback()
+        return [*seen, one(c, "SELECT 'ä'")]
+
     def closed_in_the_middle(self, c: Any) -> Any:
         def stream() -> list[Any]:
             rows = []
@@ -285,6 +324,41 @@ class PsycopgConnectionsTest(SandboxTestCase):
         self.assertNotEqual(other.info.parameter_status("TimeZone"), "Asia/Tokyo")
         other.execute("SET timezone TO 'Asia/Seoul'")
         self.assertEqual(one.info.parameter_status("TimeZone"), "Asia/Tokyo")
+
+    def test_what_others_have_prepared_is_not_listed_and_not_lost(self) -> None:
+        fairies: list[Any] = [self.engine.raw_connection() for _ in range(2)]
+        one, other = (each.driver_connection for each in fairies)
+        for c in (one, other, one):
+            self.assertEqual(c.execute("SELECT %s::int", [7], prepare=True).fetchone(), (7,))
+            listed = c.execute("SELECT statement FROM pg_prepared_statements", prepare=False).fetchall()
+            self.assertEqual(listed, [("SELECT $1::int",)])
+        for _ in range(3):
+            one.execute("SELECT %s::text", ["x"], prepare=True)
+            other.execute("SELECT %s::text", ["x"], prepare=True)
+        one.execute("DROP TABLE IF EXISTS nothing")
+        for c in (other, one):
+            self.assertEqual(c.execute("SELECT %s::text", ["y"], prepare=True).fetchone(), ("y",))
+        for each in fairies:
+            each.close()
+
+    def test_raw_statements_that_would_end_the_test_are_refused(self) -> None:
+        raw = self.engine.raw_connection()
+        for work in (lambda: raw.driver_connection.pgconn.exec_(b"COMMIT"), raw.driver_connection.pgconn.reset):
+            with self.assertRaises(SandboxEscape):
+                work()
+        self.sandbox.raised.clear()
+        raw.close()
+
+    def test_a_pgconn_does_not_outlive_its_connection(self) -> None:
+        raw = self.engine.raw_connection()
+        taken = raw.driver_connection.pgconn
+        raw.invalidate()
+        self.assertEqual(taken.status, ConnStatus.BAD)
+        with self.assertRaisesRegex(psycopg.OperationalError, "closed"):
+            taken.exec_(b"SELECT 1")
+        del raw, taken
+        gc.collect()
+        self.assertEqual(self.rows(), self.BASE)
 
 
 if __name__ == "__main__":
