@@ -243,17 +243,22 @@ class Virtual(Led):
         self._client.set_modes(deferrable=self._deferrable)  # type: ignore[attr-defined]
 
     def _tpc_begin_gen(self, xid: object) -> Gen:
-        raise self._sandbox.note(
+        raise self._two_phase(f"tpc_begin({xid!s}) would prepare the transaction that the test runs in")
+        yield
+
+    def _tpc_finish_gen(self, action: str, xid: object) -> Gen:
+        if xid is not None:
+            raise self._two_phase(f"tpc_{action.lower()}({xid!s}) would end a transaction that was prepared")
+        yield from super()._tpc_finish_gen(action, xid)  # type: ignore[misc]
+
+    def _two_phase(self, what: str) -> Exception:
+        return self._sandbox.note(
             SandboxEscape(
-                f"tpc_begin({xid!s}) would prepare the transaction that the test runs in for a two-phase commit; "
-                "nothing was sent.",
+                f"{what} for a two-phase commit; nothing was sent.",
                 cause="two-phase transactions are the server's, not a connection's, and outlive every rollback",
                 remedy=COMMITTING,
             )
         )
-        yield
-
-    _tpc_finish_gen = lambda self, action, xid: self._tpc_begin_gen(xid)  # noqa: E731
 
     # -- what a cursor tells
 

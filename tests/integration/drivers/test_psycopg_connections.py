@@ -256,6 +256,9 @@ class Cases:
             c.execute(f"SELECT {n}", prepare=True)
         return [*seen, one(c, count)]
 
+    def two_phases_without_a_beginning(self, c: Any) -> Any:
+        return [outcome(work) for work in (c.tpc_prepare, c.tpc_commit, c.tpc_rollback, c.tpc_recover)]
+
     def unknown_encoding(self, c: Any) -> Any:
         c.execute("SET client_encoding TO EUC_TW")
         seen = [outcome(c.execute, "SELECT 1"), outcome(lambda: c.info.encoding)]
@@ -341,10 +344,16 @@ class PsycopgConnectionsTest(SandboxTestCase):
         for each in fairies:
             each.close()
 
-    def test_raw_statements_that_would_end_the_test_are_refused(self) -> None:
+    def test_what_would_end_the_transaction_of_the_test_is_refused(self) -> None:
         raw = self.engine.raw_connection()
-        for work in (lambda: raw.driver_connection.pgconn.exec_(b"COMMIT"), raw.driver_connection.pgconn.reset):
-            with self.assertRaises(SandboxEscape):
+        driver: Any = raw.driver_connection
+        for work, said in (
+            (lambda: driver.pgconn.exec_(b"COMMIT"), "COMMIT"),
+            (driver.pgconn.reset, "reset"),
+            (lambda: driver.tpc_begin("x"), r"tpc_begin\(x\)"),
+            (lambda: driver.tpc_commit("x"), r"tpc_commit\(x\)"),
+        ):
+            with self.subTest(said), self.assertRaisesRegex(SandboxEscape, said):
                 work()
         self.sandbox.raised.clear()
         raw.close()
