@@ -522,7 +522,7 @@ class AsyncpgArgumentsTest(SandboxTestCase):
             self.assertEqual(self.on_connection(use), [1])
 
 
-del _Arguments
+del _Arguments, _Libpq
 
 
 class KeywordsTest(unittest.TestCase):
