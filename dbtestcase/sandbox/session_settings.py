@@ -213,9 +213,7 @@ class UnknownSetting(Exception):
     """A connection of its own would not know a setting, and say so."""
 
 
-def report(
-    statement: Statement, level: str, unknown: set[str], *, usual: str, deferrable: bool = False
-) -> str | None:
+def report(statement: Statement, level: str, unknown: set[str], *, usual: str, deferrable: bool = False) -> str | None:
     """The statement that asks for the same with another answer; None where the session's own is right.
 
     :param level: the isolation level of the transaction, and ``usual`` the wire's.
@@ -248,7 +246,9 @@ def report(
             return f"(SELECT {call[0]} WHERE false)"
         if call[2] is not None and not is_usual:  # the name is a parameter's, or comes from somewhere else
             cases = " ".join(f"WHEN {literal(name)} THEN {literal(value)}" for name, value in own.items())
-            told = f"CASE lower(dbtc_name) {cases} ELSE current_setting(dbtc_name{f', {call[4]}' if call[4] else ''}) END"
+            told = (
+                f"CASE lower(dbtc_name) {cases} ELSE current_setting(dbtc_name{f', {call[4]}' if call[4] else ''}) END"
+            )
             return f"(SELECT {told} AS current_setting FROM (SELECT ({call[2]}{call[3]})::text AS dbtc_name) dbtc)"
         if call[2] is not None and unknown:
             return f"(SELECT nullif(current_setting, '') AS current_setting FROM {call[0]})"
