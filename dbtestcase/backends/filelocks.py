@@ -8,6 +8,9 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from dbtestcase.errors import DatabaseError
+from dbtestcase.reporting import limit_named_by
+
 __all__ = ["FileLock"]
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
@@ -21,7 +24,10 @@ class FileLock:
         self._descriptor = -1
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock; whether it was had, without waiting for another process that holds it."""
+        """Take the lock; whether it was had, without waiting for another process that holds it.
+
+        :raises DatabaseError: the file system has no locks.
+        """
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -29,6 +35,12 @@ class FileLock:
             except BlockingIOError:
                 os.close(descriptor)
                 return False
+            except OSError as error:
+                os.close(descriptor)
+                cause, remedy = limit_named_by(error) or ("the system refuses it.", "use another folder.")
+                raise DatabaseError(
+                    f"The file {self.path} cannot be locked: {error.strerror}.", cause=cause, remedy=remedy
+                ) from error
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -6,6 +6,7 @@ from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
     Endpoint,
+    address_beside,
     connect_arguments,
     endpoints_of_arguments,
     endpoints_of_connection,
@@ -41,6 +42,7 @@ __all__ = [
     "LOCK_TIMEOUT",
     "Endpoint",
     "WireFactory",
+    "address_beside",
     "connect_arguments",
     "constraints_of",
     "creates_itself",

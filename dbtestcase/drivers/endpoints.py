@@ -23,6 +23,7 @@ from .sqlalchemy_internals import creator_of
 __all__ = [
     "LOCAL",
     "Endpoint",
+    "address_beside",
     "connect_arguments",
     "endpoints_of_arguments",
     "endpoints_of_connection",
@@ -165,6 +166,18 @@ def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str,
     if not found.get("user") and (name := _users_name()):
         found["user"] = name
     return found
+
+
+def address_beside(host: str) -> str:
+    """The address to which libpq connects whatever host it is given, where that is another one; else nothing.
+
+    The environment and a service say so (``PGHOSTADDR``, ``hostaddr``), and beside a host nobody expects it.
+    """
+    service = os.environ.get("PGSERVICE", "")
+    address = _service(service).get("hostaddr") or os.environ.get("PGHOSTADDR", "")
+    if not address or (host and not host.startswith("/") and same_host(host, address)):
+        return ""
+    return address
 
 
 def _users_name() -> str:

@@ -51,12 +51,36 @@ _LIMITS: tuple[tuple[str, str, str], ...] = (
         "raise them with sysctl.",
     ),
     (
+        r"file too large",
+        "the limit of a file's size (ulimit -f) is too low for what a server writes.",
+        "raise it: ulimit -f unlimited.",
+    ),
+    (
+        r"no locks available",
+        "a file system without locks, such as NFS without its lock service.",
+        "set DBTESTCASE_CACHE (for the cache) and TMPDIR (for data) to folders on a local disk.",
+    ),
+    (
+        r"max_stack_depth",
+        "the limit of a program's stack (ulimit -s) is too low for PostgreSQL.",
+        "raise it: ulimit -s 8192.",
+    ),
+    (
         r"read-only file system",
         "the file system is mounted read-only.",
         "set TMPDIR and DBTESTCASE_CACHE to folders that can be written (docker run --tmpfs /tmp).",
     ),
 )
-_NUMBERS = {errno.EMFILE: 0, errno.ENFILE: 0, errno.EDQUOT: 3, errno.ENOSPC: 4, errno.EAGAIN: 5, errno.ENOMEM: 6}
+_NUMBERS = {
+    errno.EMFILE: 0,
+    errno.ENFILE: 0,
+    errno.EDQUOT: 3,
+    errno.ENOSPC: 4,
+    errno.EAGAIN: 5,
+    errno.ENOMEM: 6,
+    errno.EFBIG: 8,
+    errno.ENOLCK: 9,
+}
 
 
 def limit_named_by(said: object) -> tuple[str, str] | None:

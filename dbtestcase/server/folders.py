@@ -25,7 +25,7 @@ from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.watcher import DOOR, FREE, OWN, remove_tree
 
 __all__ = ["RunFolder", "is_full", "locked", "make_folder", "private_folder", "private_folders", "run_places", "sweep"]
-__all__ += ["temp_places"]
+__all__ += ["above_standard", "temp_places"]
 
 RAM = Path("/dev/shm")
 LONGEST_PLACE = 60  # bytes: the path of a Unix socket below it must stay under 104
@@ -34,7 +34,11 @@ _RUN = re.compile(rf"(\d+-[0-9a-f]{{8}})({re.escape(DOOR)}|{re.escape(OWN)}|\.[0
 
 def temp_places() -> list[Path]:
     """The temp folders of this machine, the preferred one first."""
-    return list(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp"))))
+    try:
+        preferred: tuple[str, ...] = (tempfile.gettempdir(),)
+    except FileNotFoundError:  # none can be written; there may be room in RAM
+        preferred = ()
+    return list(dict.fromkeys(map(Path, (*preferred, "/tmp", "/var/tmp"))))
 
 
 def run_places(account: Account) -> list[Path]:
@@ -131,6 +135,15 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
             os.close(descriptor)
 
 
+def above_standard(descriptor: int) -> int:
+    """The same file under a number that no child process uses for something else (0 to 3)."""
+    if descriptor > 3:
+        return descriptor
+    above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 4)
+    os.close(descriptor)
+    return above
+
+
 def _open_lock(path: Path, *, shared: bool) -> int:
     with suppress(FileExistsError):
         if not path.parent.is_dir():
@@ -177,7 +190,13 @@ class RunFolder:
                 descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:  # the last of the other runs has ended, and removed the empty folder
                 continue
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = above_standard(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                os.close(descriptor)
+                lock_path.unlink()
+                raise
             if _is_at(descriptor, lock_path):
                 break
             os.close(descriptor)  # swept in the moment before it was locked
@@ -239,7 +258,7 @@ def claimed(path: Path) -> Iterator[bool]:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # held; or a file system without locks, where nobody can know
         yield False
     else:
         yield True

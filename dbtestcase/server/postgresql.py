@@ -204,7 +204,8 @@ class PostgreSQLServer(ClusterServer):
         )
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(host=str(self._folder), port=5432, user="postgres", dbname="postgres", autocommit=True)
+        where = {"host": str(self._folder), "hostaddr": "", "options": ""}  # whatever the environment says
+        return psycopg.connect(**where, port=5432, user="postgres", dbname="postgres", autocommit=True)  # type: ignore[arg-type]
 
     def _stage(self, connection: psycopg.Connection, doomed: frozenset[str]) -> Path | None:
         """Copy the running server's files at a moment when nothing is written; ``None`` if there was none."""

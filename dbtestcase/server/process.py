@@ -17,7 +17,7 @@ from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting import limit_named_by, say
 from dbtestcase.server import watcher
 from dbtestcase.server.account import Account
-from dbtestcase.server.folders import RunFolder
+from dbtestcase.server.folders import RunFolder, above_standard
 
 __all__ = ["WatcherProcess"]
 
@@ -38,8 +38,8 @@ class WatcherProcess:
         self._received = b""
         self._publishing = 0
         self._connection: socket.socket | None = None
-        orders, self._orders = os.pipe()
-        self._events, events = os.pipe()
+        orders, self._orders = _pipe()
+        self._events, events = _pipe()
         uid, gid = (account.uid, account.gid) if account.switched else (-1, -1)
         arguments = map(str, (self._owner, folder.path, folder.lock_path, uid, gid))
         try:
@@ -47,7 +47,10 @@ class WatcherProcess:
                 sys.executable,
                 [sys.executable, "-I", "-S", watcher.__file__, *arguments],
                 os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in ((orders, 0), (events, 1), (folder.lock, 3))],
+                file_actions=[
+                    *_standard_error(),
+                    *((os.POSIX_SPAWN_DUP2, *pair) for pair in ((orders, 0), (events, 1), (folder.lock, 3))),
+                ],
                 setsigmask=[],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
             )
@@ -174,6 +177,20 @@ class WatcherProcess:
             os.close(self._orders)
             os.close(self._events)
             self._orders = -1
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe apart from the descriptors that are given to the watcher: this process may have closed its own 0 to 3."""
+    reading, writing = os.pipe()
+    return above_standard(reading), above_standard(writing)
+
+
+def _standard_error() -> list[Any]:
+    try:
+        os.fstat(2)
+    except OSError:  # closed: what the watcher opens would take its place
+        return [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+    return []
 
 
 def _forked() -> None:

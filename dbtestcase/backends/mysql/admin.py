@@ -242,7 +242,8 @@ def _unreachable(url: URL, error: Exception) -> ServerUnreachable:
     return ServerUnreachable(
         f"The {url.get_backend_name()} server at host {host}, port {url.port or 3306} cannot be reached for database"
         f" {url.database!r} ({shown(url)}): {without_secrets(_parts(error)[1], url)}",
-        cause="it does not run, the host, the port or the user is wrong, or a firewall lies between.",
+        cause="it does not run, the host, the port or the user is wrong, or a firewall lies between."
+        + (" The environment says a password: MYSQL_PWD." if "MYSQL_PWD" in os.environ else ""),
         remedy="start it or correct the URL; where the URL names no host a disposable server is started.",
     )
 

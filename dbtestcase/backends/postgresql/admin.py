@@ -17,8 +17,8 @@ from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-from dbtestcase.drivers import KEEPALIVES, patiently
-from dbtestcase.errors import ServerUnreachable
+from dbtestcase.drivers import KEEPALIVES, address_beside, patiently
+from dbtestcase.errors import ConfigurationError, ServerUnreachable
 from dbtestcase.reporting import limit_named_by, shown, without_secrets
 
 __all__ = ["Admin", "build_url", "connection_arguments"]
@@ -71,7 +71,9 @@ class Admin:
 
     def __init__(self, url: URL, database: str | None = None, *, lock_timeout: float = 0) -> None:
         self.url = url
+        _refuse_another_address(url)
         self._settings = f"SET statement_timeout = 0; SET lock_timeout = {int(lock_timeout * 1000)}; {KEEPALIVES}"
+        self._settings += "; SET default_transaction_read_only = off"  # PGOPTIONS, a role or a database may say on
         # Not the named database first, where there is a choice: a connection would keep others from dropping it.
         self._databases = (database,) if database else tuple(dict.fromkeys(("postgres", url.database or "postgres")))
         self.pid = os.getpid()
@@ -262,12 +264,29 @@ def _disarm_inherited() -> None:
 os.register_at_fork(after_in_child=_disarm_inherited)
 
 
+def _refuse_another_address(url: URL) -> None:
+    host = url.host or url.query.get("host") or ""
+    if not isinstance(host, str) or "hostaddr" in url.query or not (address := address_beside(host)):
+        return
+    raise ConfigurationError(
+        f"The environment leads connections to {address}, and not to the server of {shown(url)}.",
+        cause="PGHOSTADDR, or hostaddr of the service that PGSERVICE names: libpq connects there whatever the host is",
+        remedy="unset it for the tests; or write hostaddr= into the URL's query, where that server is meant",
+    )
+
+
+def _variables() -> str:
+    known = [option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar]
+    found = [name for name in (*known, "PGSERVICE") if name in os.environ]
+    return f" The environment has a say in it: {', '.join(dict.fromkeys(found))}." if found else ""
+
+
 def _unreachable(url: URL, error: psycopg.Error) -> ServerUnreachable:
     host = url.host or url.query.get("host") or "the local socket"
     port = url.port or url.query.get("port") or 5432
     reason = without_secrets(error, url)
     cause, remedy = limit_named_by(error) or (
-        "it does not run, the host, the port or the role is wrong, or a firewall lies between.",
+        "it does not run, the host, the port or the role is wrong, or a firewall lies between." + _variables(),
         "start it or correct the URL; where no URL is given a disposable server is started.",
     )
     return ServerUnreachable(
