@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.measure import finish, in_turns, print_table, printed_seconds, shared_server, verdict
+from tests.benchmarks.measure import RECIPE, finish, in_turns, print_table, printed_seconds, shared_server, verdict
 from tests.support.runners import write_suite
 
 ROUNDS = 5
@@ -70,30 +70,25 @@ PROGRAMS = {
 
         run(Ours, check)
         """,
+    "documented.py": RECIPE,
     "recipe.py": """
-        import os, unittest
+        import os
         from classes import run
+        from documented import Recipe
         from models import Base, Row, Session, create_engine, func, select
 
         engine = create_engine(os.environ["SCRATCH"])
         Base.metadata.create_all(engine)
 
-        class Recipe(unittest.TestCase):
-            def setUp(self):
-                self.connection = engine.connect()
-                self.transaction = self.connection.begin()
-                self.session = Session(bind=self.connection, join_transaction_mode="create_savepoint")
-            def tearDown(self):
-                self.session.close()
-                self.transaction.rollback()
-                self.connection.close()
+        class Joined(Recipe):
+            engine = engine
 
         def check(self):
             self.session.add(Row(name="x"))
             self.session.commit()
             self.assertEqual(self.session.scalar(select(func.count()).select_from(Row)), 1)
 
-        run(Recipe, check)
+        run(Joined, check)
         """,
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dbtestcase.server import disposable_server
 from dbtestcase.settings import read_settings
-from tests.benchmarks.measure import TIMING, finish, in_turns, print_table, printed_seconds, verdict
+from tests.benchmarks.measure import CHECKS, RECIPE, TIMING, finish, in_turns, print_table, printed_seconds, verdict
 from tests.support.runners import write_suite
 
 EMPTY, ROWS, ROUNDS, TABLES = 1_000, 300, 5, 100
@@ -52,31 +52,16 @@ class Ours(DatabaseTest):
 
 run(Ours, int(sys.argv[2]))
 """
-RECIPE = """
-import os, sys, unittest
-from models import Base, Row, Session, StaticPool, create_engine, event
+JOINED = """
+import os, sys
+from checks import check
+from documented import Recipe
+from models import Base, StaticPool, create_engine, event
 from timing import run
 
 {engine}
 Base.metadata.create_all(engine)
-
-class Recipe(unittest.TestCase):
-    def setUp(self):
-        self.connection = engine.connect()
-        self.transaction = self.connection.begin()
-        self.session = Session(bind=self.connection, join_transaction_mode="create_savepoint")
-    def tearDown(self):
-        self.session.close()
-        self.transaction.rollback()
-        self.connection.close()
-    if sys.argv[1] == "empty":
-        def check(self): pass
-    else:
-        def check(self):
-            self.session.add_all(Row(name=str(number)) for number in range(3))
-            self.session.commit()
-
-run(Recipe, int(sys.argv[2]))
+run(type("Joined", (Recipe,), {{"engine": engine, "check": check}}), int(sys.argv[2]))
 """
 SQLITE_RECIPE = """
 engine = create_engine("sqlite://", poolclass=StaticPool)
@@ -137,6 +122,8 @@ print(Case.reached - started)
 PROGRAMS = {
     "timing.py": TIMING,
     "models.py": MODELS,
+    "documented.py": RECIPE,
+    "checks.py": CHECKS,
     "plain.py": """
         import sys, unittest
         from timing import run
@@ -147,9 +134,9 @@ PROGRAMS = {
         run(Plain, int(sys.argv[2]))
         """,
     "sqlite_ours.py": OURS.format(engine="sqlite:///shop.db", url='"sqlite://"'),
-    "sqlite_recipe.py": RECIPE.format(engine=SQLITE_RECIPE),
+    "sqlite_recipe.py": JOINED.format(engine=SQLITE_RECIPE),
     "mariadb_ours.py": "import os\n" + OURS.format(engine="mariadb+pymysql://nowhere/app", url='os.environ["SERVER"]'),
-    "mariadb_recipe.py": RECIPE.format(engine='engine = create_engine(os.environ["SCRATCH"])'),
+    "mariadb_recipe.py": JOINED.format(engine='engine = create_engine(os.environ["SCRATCH"])'),
     "start.py": MANY,
 }
 NAMES = {

@@ -11,22 +11,22 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.measure import TIMING, finish, in_turns, print_table, printed_seconds, shared_server, verdict
+from tests.benchmarks.measure import (
+    CHECKS,
+    MODELS,
+    RECIPE,
+    TIMING,
+    finish,
+    in_turns,
+    print_table,
+    printed_seconds,
+    shared_server,
+    verdict,
+)
 from tests.support.runners import write_suite
 
 EMPTY, ROWS, ROUNDS = 1_000, 500, 5
 
-MODELS = """
-from sqlalchemy import create_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-
-class Base(DeclarativeBase): pass
-
-class Row(Base):
-    __tablename__ = "rows"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-"""
 PROGRAMS = {
     "timing.py": TIMING,
     "models.py": MODELS,
@@ -60,62 +60,40 @@ PROGRAMS = {
 
         run(Ours, int(sys.argv[2]))
         """,
+    "documented.py": RECIPE,
+    "checks.py": CHECKS,
     "recipe.py": """
-        import os, sys, unittest
-        from models import Base, Row, Session, create_engine
+        import os, sys
+        from checks import check
+        from documented import Recipe
+        from models import Base, create_engine
         from timing import run
 
         engine = create_engine(os.environ["SCRATCH"])
         Base.metadata.create_all(engine)
-
-        class Recipe(unittest.TestCase):
-            def setUp(self):
-                self.connection = engine.connect()
-                self.transaction = self.connection.begin()
-                self.session = Session(bind=self.connection, join_transaction_mode="create_savepoint")
-            def tearDown(self):
-                self.session.close()
-                self.transaction.rollback()
-                self.connection.close()
-            if sys.argv[1] == "empty":
-                def check(self): pass
-            else:
-                def check(self):
-                    self.session.add_all(Row(name=str(number)) for number in range(3))
-                    self.session.commit()
-
-        run(Recipe, int(sys.argv[2]))
+        run(type("Joined", (Recipe,), {"engine": engine, "check": check}), int(sys.argv[2]))
         """,
     "nested.py": """
-        import os, sys, unittest
-        from models import Base, Row, Session, create_engine
+        import os, sys
+        from checks import check
+        from documented import Recipe
+        from models import Base, create_engine
         from sqlalchemy import event
         from timing import run
 
-        engine = create_engine(os.environ["SCRATCH"])
-        Base.metadata.create_all(engine)
-
-        class Nested(unittest.TestCase):
+        class Nested(Recipe):
+            engine = create_engine(os.environ["SCRATCH"])
+            options = {}
+            check = check
             def setUp(self):
-                self.connection = engine.connect()
-                self.transaction = self.connection.begin()
-                self.session = Session(bind=self.connection)
+                super().setUp()
                 self.nested = self.connection.begin_nested()
                 @event.listens_for(self.session, "after_transaction_end")
                 def end_savepoint(session, transaction):
                     if not self.nested.is_active:
                         self.nested = self.connection.begin_nested()
-            def tearDown(self):
-                self.session.close()
-                self.transaction.rollback()
-                self.connection.close()
-            if sys.argv[1] == "empty":
-                def check(self): pass
-            else:
-                def check(self):
-                    self.session.add_all(Row(name=str(number)) for number in range(3))
-                    self.session.commit()
 
+        Base.metadata.create_all(Nested.engine)
         run(Nested, int(sys.argv[2]))
         """,
     "django_.py": """

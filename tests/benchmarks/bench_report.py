@@ -14,26 +14,29 @@ from types import SimpleNamespace
 from typing import Any
 
 from dbtestcase.reporting.report import Recorder, write_report
-from tests.benchmarks.measure import TIMING, finish, in_turns, print_table, printed_seconds, shared_server, verdict
+from tests.benchmarks.measure import (
+    MODELS,
+    TIMING,
+    finish,
+    in_turns,
+    print_table,
+    printed_seconds,
+    shared_server,
+    verdict,
+)
 from tests.support.runners import write_suite
 
 TESTS, ROUNDS = 500, 9
 
 PROGRAMS = {
-    "timing.py": TIMING.replace("time.perf_counter()", "time.process_time()"),
+    "timing.py": TIMING,
+    "models.py": MODELS,
     "ours.py": """
         import sys
-        from sqlalchemy import create_engine, select
-        from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+        from sqlalchemy import select
         from dbtestcase import DatabaseTest
+        from models import Base, Row, Session, create_engine
         from timing import run
-
-        class Base(DeclarativeBase): pass
-
-        class Row(Base):
-            __tablename__ = "rows"
-            id: Mapped[int] = mapped_column(primary_key=True)
-            name: Mapped[str]
 
         engine = create_engine("postgresql+psycopg://nowhere/app")
 

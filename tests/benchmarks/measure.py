@@ -36,6 +36,47 @@ def run(case, count):
     print(seconds)
 """
 
+# The models that most of them measure with.
+MODELS = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase): pass
+
+class Row(Base):
+    __tablename__ = "rows"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+# The recipe of SQLAlchemy's documentation: one session joined into an outer transaction.  A subclass has the engine.
+RECIPE = """
+import unittest
+from sqlalchemy.orm import Session
+
+class Recipe(unittest.TestCase):
+    options = {"join_transaction_mode": "create_savepoint"}
+    def setUp(self):
+        self.connection = self.engine.connect()
+        self.transaction = self.connection.begin()
+        self.session = Session(bind=self.connection, **self.options)
+    def tearDown(self):
+        self.session.close()
+        self.transaction.rollback()
+        self.connection.close()
+"""
+# What a test does that is measured empty, or with three rows that are committed.
+CHECKS = """
+import sys
+from models import Row
+
+if sys.argv[1] == "empty":
+    def check(self): pass
+else:
+    def check(self):
+        self.session.add_all(Row(name=str(number)) for number in range(3))
+        self.session.commit()
+"""
+
 
 @contextmanager
 def shared_server() -> Iterator[tuple[Server, dict[str, str]]]:
