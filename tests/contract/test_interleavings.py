@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import os
-import unittest
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 from sqlalchemy import NullPool, create_engine, make_url
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import SCHEMA, Comparison, Sandboxed, Sequence, Side, sequence, shrink
 from tests.support.requirements import require_module
-from tests.support.servers import postgresql_url
+from tests.support.two_databases import TwoDatabases
 
 LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 20_000 if LONG else 150
 
 
-class InterleavingsTest(unittest.TestCase):
-    """One database for the sandbox and one in which everything is committed for real."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        url = postgresql_url()
-        host = str(url.query["host"])
-        admin = psycopg.connect(host=host, user=url.username, dbname=url.database, autocommit=True)
-        cls.addClassCleanup(admin.close)
-        for name in ("verify_sandboxed", "verify_real"):
-            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            admin.execute(f"CREATE DATABASE {name}")
-            cls.addClassCleanup(admin.execute, f"DROP DATABASE {name} WITH (FORCE)")
-            with psycopg.connect(host=host, user=url.username, dbname=name, autocommit=True) as connection:
-                connection.execute(SCHEMA)
-        cls.arguments = {"host": host, "user": url.username, "dbname": "verify_real"}
-        cls.url = url.set(database="verify_sandboxed")
+class InterleavingsTest(TwoDatabases):
+    name, schema = "verify", SCHEMA
 
     def compare(self, driver: str, sequences: Iterable[tuple[object, Sequence]]) -> Comparison:
         """Run some sequences; a difference is shown as the shortest sequence that has it."""
         module: Any = __import__(driver)
         url = make_url(self.url.set(drivername=f"postgresql+{driver}"))
-        cleaner = psycopg.connect(**self.arguments, autocommit=True)
-        self.addCleanup(cleaner.close)
+        cleaner = self.real_connection()
         with running_sandbox(SimpleNamespace(url=url), url) as run:
             # no pool: a SET that was committed would live on in it, in production too
             engine = create_engine(url, poolclass=NullPool)

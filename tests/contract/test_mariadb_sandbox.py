@@ -1,6 +1,5 @@
 """DatabaseTest on a disposable MariaDB, by each driver: every door, judged by a second connection and the next test."""
 
-import threading
 from contextlib import closing
 from typing import Any, ClassVar
 
@@ -9,12 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy import event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
-from dbtestcase import DatabaseTest, SandboxEscape
-from tests.support.inner import InnerRuns
+from dbtestcase import SandboxEscape
+from tests.support import sandbox_contract
 from tests.support.mariadb import connect, require_mariadb
 from tests.support.requirements import require_module
-
-ADD = text("INSERT INTO author (name) VALUES ('Ada')")
+from tests.support.sandbox_contract import ADD
 
 
 class Base(DeclarativeBase):
@@ -40,15 +38,8 @@ for statement in (
     event.listen(Base.metadata, "after_create", sa.DDL(statement))
 
 
-class Judged(DatabaseTest):
-    """Each test is followed by one that looks at what it left."""
-
+class Judged(sandbox_contract.Judged):
     metadata = Base.metadata
-    app: ClassVar[sa.Engine]
-
-    def names(self) -> list[str]:
-        with self.app.connect() as connection:
-            return list(connection.scalars(text("SELECT name FROM author ORDER BY id")))
 
     def committed(self) -> list[str]:
         """What a second connection sees."""
@@ -58,12 +49,12 @@ class Judged(DatabaseTest):
             return [name for (name,) in cursor.fetchall()]
 
 
-class _MariaDB(InnerRuns):
+class _MariaDB(sandbox_contract.SandboxContract):
     """The contract, for each driver."""
 
-    __test__ = False
     driver: ClassVar[str]
     module: ClassVar[str]
+    judged, author = Judged, Author
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -71,7 +62,6 @@ class _MariaDB(InnerRuns):
         require_module(cls.module)
         require_mariadb()
 
-    @property
     def url(self) -> str:
         return f"mariadb+{self.driver}://"
 
@@ -81,51 +71,7 @@ class _MariaDB(InnerRuns):
         self.addCleanup(engine.dispose)
         return engine
 
-    def case(self, **attributes: Any) -> type[Judged]:
-        app = attributes.setdefault("app", self.engine())
-        attributes.setdefault("engines", [app])
-        return type("Case", (Judged,), {"url": self.url, "__module__": __name__, **attributes})
-
-    def assertContained(self, do: Any, *, rows: int, **attributes: Any) -> None:
-        """``do`` is a test after which so many authors are there, and none for others or in the next one."""
-
-        def test_1(test: Any) -> None:
-            do(test)
-            test.assertEqual(len(test.names()), rows)
-            test.assertEqual(test.committed(), [])
-
-        def test_2(test: Any) -> None:
-            test.assertEqual(test.names(), [])
-
-        self.assertPassed(self.case(test_1=test_1, test_2=test_2, test_3=test_2, **attributes), tests=3)
-
     # -- doors
-
-    def test_a_committed_session_is_seen_by_other_sessions_and_gone_in_the_next_test(self) -> None:
-        def do(test: Any) -> None:
-            with Session(test.app) as session:
-                session.add(Author(name="Ada"))
-                session.commit()
-
-        self.assertContained(do, rows=1)
-
-    def test_a_session_that_is_closed_without_commit_leaves_nothing(self) -> None:
-        def do(test: Any) -> None:
-            with Session(test.app) as session:
-                session.add(Author(name="Ada"))
-                session.flush()
-
-        self.assertContained(do, rows=0)
-
-    def test_engine_begin_commits_and_rolls_back_as_in_production(self) -> None:
-        def do(test: Any) -> None:
-            with test.app.begin() as connection:
-                connection.execute(ADD)
-            with test.assertRaises(ZeroDivisionError), test.app.begin() as connection:
-                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
-                raise ZeroDivisionError
-
-        self.assertContained(do, rows=1)
 
     def test_scoped_sessions_and_savepoints_are_contained(self) -> None:
         def do(test: Any) -> None:
@@ -191,30 +137,6 @@ class _MariaDB(InnerRuns):
                 test.assertEqual(list(names), ["b", "c"])
 
         self.assertContained(do, rows=4)
-
-    def test_threads_are_contained(self) -> None:
-        def do(test: Any) -> None:
-            def work(number: int) -> None:
-                with Session(test.app) as session:
-                    session.add(Author(name=f"author {number}"))
-                    session.commit()
-
-            threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-        self.assertContained(do, rows=4)
-
-    def test_an_engine_made_in_the_middle_of_a_test_is_led_by_its_url(self) -> None:
-        def do(test: Any) -> None:
-            engine = sa.create_engine(test.database_url)
-            with engine.begin() as connection:
-                connection.execute(ADD)
-            engine.dispose()
-
-        self.assertContained(do, rows=1)
 
     def test_an_error_undoes_its_statement_only(self) -> None:
         def do(test: Any) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import unittest
 import warnings
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -19,40 +17,27 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import Sequence, shrink
 from tests.support.requirements import require_module
-from tests.support.servers import postgresql_url
 from tests.support.session_interleavings import ASKED, SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
+from tests.support.two_databases import TwoDatabases
 
 LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 60
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 
 
-class SessionInterleavingsTest(unittest.TestCase):
-    """One database for the sandbox and one for connections that are real."""
+class SessionInterleavingsTest(TwoDatabases):
+    name, schema = "session", SESSION_SCHEMA
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        url = postgresql_url()
-        host = str(url.query["host"])
-        admin = psycopg.connect(host=host, user=url.username, dbname=url.database, autocommit=True)
-        cls.addClassCleanup(admin.close)
-        for name in ("session_sandboxed", "session_real"):
-            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            admin.execute(f"CREATE DATABASE {name}")
-            cls.addClassCleanup(admin.execute, f"DROP DATABASE {name} WITH (FORCE)")
-            with psycopg.connect(host=host, user=url.username, dbname=name, autocommit=True) as connection:
-                connection.execute(SESSION_SCHEMA)
-        admin.execute("ALTER DATABASE session_real SET lock_timeout = '50ms'")
-        cls.arguments = {"host": host, "user": url.username, "dbname": "session_real"}
-        cls.url = url.set(database="session_sandboxed")
+        cls.admin.execute("ALTER DATABASE session_real SET lock_timeout = '50ms'")
 
     def compare(self, driver: str, sequences: Iterable[tuple[object, Sequence]]) -> SessionComparison:
         """Run some sequences; a difference is shown as the shortest sequence that has it."""
         url = self.url.set(drivername=f"postgresql+{driver}")
         make = create_async_engine if driver == "asyncpg" else create_engine
-        cleaner = psycopg.connect(**self.arguments, autocommit=True)
-        self.addCleanup(cleaner.close)
+        cleaner = self.real_connection()
         with warnings.catch_warnings(), running_sandbox(SimpleNamespace(url=url), url) as run:
             warnings.simplefilter("ignore", ResourceWarning)  # of streams that are never closed
             engines = [

@@ -3,18 +3,18 @@
 import sqlite3
 import sys
 import tempfile
-import threading
 import warnings
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from dbtestcase import DatabaseTest, SandboxEscape
-from tests.support.inner import InnerRuns
+from dbtestcase import SandboxEscape
+from tests.support import sandbox_contract
+from tests.support.sandbox_contract import ADD
 
 
 class Base(DeclarativeBase):
@@ -36,27 +36,14 @@ class Post(Base):
     )
 
 
-ADD = text("INSERT INTO author (name) VALUES ('Ada')")
-
-
-class Judged(DatabaseTest):
-    """Each test is followed by one that looks at what it left."""
-
+class Judged(sandbox_contract.Judged):
     metadata = Base.metadata
-    app: ClassVar[sa.Engine]
-
-    def names(self) -> list[str]:
-        with self.app.connect() as connection:
-            return list(connection.scalars(text("SELECT name FROM author ORDER BY id")))
 
 
-class _SQLite(InnerRuns):
+class _SQLite(sandbox_contract.SandboxContract):
     """The contract, for a database in memory and for one in a file."""
 
-    __test__ = False
-
-    def url(self) -> str:
-        raise NotImplementedError
+    judged, author = Judged, Author
 
     def engine(self, **options: Any) -> sa.Engine:
         """An application's engine, to a database of its own that must stay untouched."""
@@ -64,69 +51,7 @@ class _SQLite(InnerRuns):
         self.addCleanup(engine.dispose)
         return engine
 
-    def case(self, **attributes: Any) -> type[Judged]:
-        app = attributes.setdefault("app", self.engine())
-        attributes.setdefault("engines", [app])
-        return type("Case", (Judged,), {"url": self.url(), "__module__": __name__, **attributes})
-
-    def assertContained(self, do: Any, *, rows: int, **attributes: Any) -> None:
-        """``do`` is a test after which so many authors are there, and none in the next one."""
-
-        def test_1(test: Any) -> None:
-            do(test)
-            test.assertEqual(len(test.names()), rows)
-
-        def test_2(test: Any) -> None:
-            test.assertEqual(test.names(), [])
-
-        self.assertPassed(self.case(test_1=test_1, test_2=test_2, test_3=test_2, **attributes), tests=3)
-
     # -- doors
-
-    def test_a_committed_session_is_seen_by_other_sessions_and_gone_in_the_next_test(self) -> None:
-        def do(test: Any) -> None:
-            with Session(test.app) as session:
-                session.add(Author(name="Ada"))
-                session.commit()
-
-        self.assertContained(do, rows=1)
-
-    def test_a_session_that_is_closed_without_commit_leaves_nothing(self) -> None:
-        def do(test: Any) -> None:
-            with Session(test.app) as session:
-                session.add(Author(name="Ada"))
-                session.flush()
-
-        self.assertContained(do, rows=0)
-
-    def test_engine_begin_commits_and_rolls_back_as_in_production(self) -> None:
-        def do(test: Any) -> None:
-            with test.app.begin() as connection:
-                connection.execute(ADD)
-            with test.assertRaises(ZeroDivisionError), test.app.begin() as connection:
-                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
-                raise ZeroDivisionError
-
-        self.assertContained(do, rows=1)
-
-    def test_scoped_sessions_are_contained(self) -> None:
-        def do(test: Any) -> None:
-            sessions = scoped_session(sessionmaker(test.app))
-            sessions.add(Author(name="Ada"))
-            sessions.commit()
-            sessions.remove()
-
-        self.assertContained(do, rows=1)
-
-    def test_autocommit_by_option_and_by_engine_is_contained(self) -> None:
-        def do(test: Any) -> None:
-            with test.app.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(ADD)
-                connection.rollback()
-            with test.app.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
-
-        self.assertContained(do, rows=2)
 
     def test_the_raw_connection_of_sqlite3_is_contained(self) -> None:
         def do(test: Any) -> None:
@@ -194,30 +119,6 @@ class _SQLite(InnerRuns):
                 test.assertEqual(inserted.lastrowid, 1)
 
         self.assertPassed(self.case(test_1=check, test_2=check, metadata=metadata, reset_sequences=True), tests=2)
-
-    def test_an_engine_made_in_the_middle_of_a_test_is_led_by_its_url(self) -> None:
-        def do(test: Any) -> None:
-            engine = sa.create_engine(test.database_url)
-            with engine.begin() as connection:
-                connection.execute(ADD)
-            engine.dispose()
-
-        self.assertContained(do, rows=1)
-
-    def test_threads_are_contained(self) -> None:
-        def do(test: Any) -> None:
-            def work(number: int) -> None:
-                with Session(test.app) as session:
-                    session.add(Author(name=f"author {number}"))
-                    session.commit()
-
-            threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-        self.assertContained(do, rows=4)
 
     def test_the_database_that_the_url_names_is_never_touched(self) -> None:
         app = self.engine()
