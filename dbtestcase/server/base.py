@@ -15,12 +15,12 @@ from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting import limit_named_by, say
 from dbtestcase.server.account import Account
 from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache, TemplateFiles
+from dbtestcase.server.cluster_files import remove_tree
 from dbtestcase.server.folders import RunFolder, is_full, run_places, sweep
 from dbtestcase.server.interface import Server
 from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB, room_in
-from dbtestcase.server.watcher import remove_tree
 
 __all__ = ["MIB", "ClusterServer", "start_in_room"]
 

@@ -28,8 +28,8 @@ from typing import Any
 
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import doing, limit_named_by, say
+from dbtestcase.server.cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache
 from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
-from dbtestcase.server.watcher import UNUSED_SECONDS, publish, remove_tree, sweep_cache
 from dbtestcase.settings import Settings
 
 __all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "TemplateFiles", "cache_folders", "cache_root"]

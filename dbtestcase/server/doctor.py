@@ -13,13 +13,13 @@ from dbtestcase.errors import DBTestCaseError
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cache import ClusterCache, cache_root, size_of
 from dbtestcase.server.cluster import cache_name
+from dbtestcase.server.cluster_files import LARGEST_CACHE
 from dbtestcase.server.disposable import disposable_server
 from dbtestcase.server.folders import run_places
 from dbtestcase.server.postgresql import start
 from dbtestcase.server.programs import Programs, find_programs
 from dbtestcase.server.room import MIB, room_in
 from dbtestcase.server.staying import waiting
-from dbtestcase.server.watcher import LARGEST_CACHE
 from dbtestcase.settings import Settings, read_settings
 
 __all__ = ["examine"]

@@ -22,7 +22,8 @@ from pathlib import Path
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import say
 from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.watcher import DOOR, FREE, OWN, remove_tree
+from dbtestcase.server.cluster_files import remove_tree
+from dbtestcase.server.watcher import DOOR, FREE, OWN
 
 __all__ = ["RunFolder", "is_full", "locked", "make_folder", "private_folder", "private_folders", "run_places", "sweep"]
 __all__ += ["above_standard", "temp_places"]

@@ -20,10 +20,10 @@ from dbtestcase.reporting import doing, say
 from dbtestcase.server.account import reachable, server_account
 from dbtestcase.server.base import ClusterServer, start_in_room
 from dbtestcase.server.cache import ClusterCache, cache_root
+from dbtestcase.server.cluster_files import publish
 from dbtestcase.server.folders import RunFolder
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB
-from dbtestcase.server.watcher import publish
 from dbtestcase.settings import Settings
 
 __all__ = ["MariaDBServer", "find_mariadb", "start"]

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dbtestcase.server.watcher import OWN, RESERVE, WAS_FULL
+from dbtestcase.server.cluster_files import RESERVE, WAS_FULL
+from dbtestcase.server.watcher import OWN
 
 __all__ = ["MIB", "is_out_of_room", "memory_left", "room_in", "what_fills"]
 

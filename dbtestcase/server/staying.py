@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.server import watcher
+from dbtestcase.server import cluster_files, watcher
 from dbtestcase.server.cache import ClusterCache
 from dbtestcase.server.folders import private_folders
 from dbtestcase.server.kept_servers import wait_for_end
@@ -29,7 +29,8 @@ PATIENCE = 10.0
 
 def staying_name(programs: Programs, cache: ClusterCache | None) -> str:
     """What a server is known by among those that stay: it is the same for the next run of the same project."""
-    known = (programs.bin, programs.version, cache.project if cache else "", os.stat(watcher.__file__).st_mtime_ns)
+    code = [os.stat(str(module.__file__)).st_mtime_ns for module in (cluster_files, watcher)]
+    known = (programs.bin, programs.version, cache.project if cache else "", *code)
     return hashlib.sha256("\0".join(map(str, known)).encode()).hexdigest()[:8]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import doing, limit_named_by
 from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles
-from dbtestcase.server.watcher import ABSENT, FOLDER, Unreadable, copy_tree, remove_tree
+from dbtestcase.server.cluster_files import ABSENT, FOLDER, Unreadable, copy_tree, remove_tree
 
 __all__ = ["TemplateFiles", "TemplatesOnDemand", "last_used"]
 

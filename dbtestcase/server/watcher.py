@@ -1,7 +1,7 @@
 """The small process that starts a server, watches over it and over its owner, and clears up after both.
 
-It runs by itself (``python -I -S watcher.py``) and therefore imports nothing but parts of the standard library that
-load quickly.  It speaks with its owner in lines of JSON:
+It runs by itself (``python -I -S watcher.py``) and therefore imports nothing but ``cluster_files``, beside it, and
+parts of the standard library that load quickly.  It speaks with its owner in lines of JSON:
 
 - it reads orders: ``copy`` (a cluster of the cache into the server's folder, and then ``start``), ``start`` (a server's
   command), ``run`` (a command to be run while the server runs, followed by ``publish``), ``finish`` (the server is to
@@ -20,13 +20,11 @@ the next run sweeps the folder: server and watcher hold the folder's lock.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import select
 import signal
-import stat
 import sys
 import time
 from collections import deque
@@ -34,249 +32,19 @@ from collections import deque
 TYPE_CHECKING = False  # what is only asked for at times is imported then: the server waits for this process's start
 if TYPE_CHECKING:
     from typing import Any
+if TYPE_CHECKING or __name__ != "__main__":
+    from dbtestcase.server import cluster_files as files
+else:  # alone: after the standard library's, since other modules here have names of its modules
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    import cluster_files as files
 
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 4.0  # for an immediate stop; then the server is killed
-UNUSED_SECONDS = 30 * 24 * 3600.0  # after which a cached cluster goes
-LARGEST_CACHE = 1 << 30  # bytes of the clusters of one version's projects
 POLL_SECONDS = 1.0  # where the owner's process cannot be waited for
 DOOR = ".kept"  # the suffix of the named pipe of a server that has outlived its owner
 FREE = ".free"  # the suffix of the socket of a server that waits for its next owner
 OWN = ".own"  # the suffix of the folder beside the server's, which the server's account can read, and only read
-RESERVE = 4 << 20  # bytes that are given up when the place is full, so that the server can end its work in order
-WAS_FULL = "full"  # the file in the watcher's own folder that says that they are given up
-RESERVE_SECONDS = 2.0  # after which they are taken again, if they and twice as many more can be had
 FULL = "No space left on device"
-ABSENT = "dbtestcase-not-copied-yet"  # the one file, which nobody may read, in the folder of a database left out
-
-NOTHING: frozenset[str] = frozenset()
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Unreadable(OSError):
-    """What was to be copied cannot be read, or is not there any more."""
-
-
-def copy_tree(
-    source: str, target: str, uid: int = -1, gid: int = -1, *, public: bool = False, leave_out: frozenset[str] = NOTHING
-) -> tuple[int, int]:
-    """Copy a data folder, and give it to ``uid`` and ``gid`` (-1: this process's).
-
-    Half the time of ``cp -r``, a third of :func:`shutil.copytree`.  Either folder may be another account's: nothing is
-    reached by a path through it, no link is followed, and what is made is given away when it is complete.
-
-    :param public: whether everybody may read the copy; otherwise it is 0700 and 0600 throughout, whatever the umask.
-    :param leave_out: paths of folders, relative to ``source``, that are not copied.
-    :returns: the number of files, and of bytes.
-    :raises Unreadable: the source cannot be read.
-    :raises OSError: the target cannot be written.
-    """
-    modes = (0o755, 0o644) if public else (0o700, 0o600)
-    reading = _open_folder(source)
-    try:
-        os.mkdir(target, modes[0])
-        writing = os.open(target, FOLDER)
-        try:
-            asked = os.fstat(writing).st_mode & 0o777 == modes[0]  # else a umask has taken something away
-            foreign = os.fstat(reading).st_uid != os.geteuid()
-            return _Copying(uid, gid, modes, asked, foreign, leave_out).folder(reading, writing, source, "")
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-
-
-class _Copying:
-    def __init__(
-        self, uid: int, gid: int, modes: tuple[int, int], asked: bool, foreign: bool, leave_out: frozenset[str]
-    ) -> None:
-        self.uid, self.gid, self.modes, self.asked, self.foreign = uid, gid, modes, asked, foreign
-        self.leave_out = leave_out
-
-    def folder(self, reading: int, writing: int, source: str, below: str) -> tuple[int, int]:
-        files = size = 0
-        with os.scandir(reading) as entries:
-            for entry in entries:
-                name = entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    path = f"{below}{name}"
-                    if path in self.leave_out:
-                        continue
-                    inner = _open_folder(name, reading, source)
-                    try:
-                        os.mkdir(name, self.modes[0], dir_fd=writing)
-                        made = os.open(name, FOLDER, dir_fd=writing)
-                        try:
-                            count, length = self.folder(inner, made, f"{source}/{name}", f"{path}/")
-                        finally:
-                            os.close(made)
-                    finally:
-                        os.close(inner)
-                    files, size = files + count, size + length
-                elif entry.is_file(follow_symlinks=False):
-                    size += self.file(name, reading, writing, source)
-                    files += 1
-        if not self.asked:
-            os.fchmod(writing, self.modes[0])
-        if self.uid >= 0:
-            os.fchown(writing, self.uid, self.gid)
-        return files, size
-
-    def file(self, name: str, source: int, target: int, where: str) -> int:
-        size = 0
-        try:
-            reading = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
-        except OSError as error:
-            raise _unreadable(error, f"{where}/{name}") from error
-        try:
-            if self.foreign and not stat.S_ISREG(os.fstat(reading).st_mode):
-                return 0  # a pipe that has taken the place of a file
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            writing = os.open(name, flags, self.modes[1], dir_fd=target)
-            try:
-                if sys.platform == "linux":
-                    while count := os.sendfile(writing, reading, None, 1 << 30):
-                        size += count
-                else:
-                    while block := os.read(reading, 1 << 20):
-                        size += os.write(writing, block)
-                if not self.asked:
-                    os.fchmod(writing, self.modes[1])
-                if self.uid >= 0:
-                    os.fchown(writing, self.uid, self.gid)
-            finally:
-                os.close(writing)
-        finally:
-            os.close(reading)
-        return size
-
-
-def _open_folder(name: str, inside: int | None = None, source: str = "") -> int:
-    try:
-        return os.open(name, FOLDER, dir_fd=inside)
-    except OSError as error:
-        raise _unreadable(error, f"{source}/{name}" if source else name) from error
-
-
-def _unreadable(error: OSError, path: str) -> Unreadable:
-    return Unreadable(error.errno, error.strerror, path)
-
-
-def remove_tree(path: str) -> bool:
-    """Remove a folder with all that is in it, also while others remove it or write to it; whether it is gone."""
-    import shutil
-
-    for _ in range(3):
-        shutil.rmtree(path, ignore_errors=True)
-        if not os.path.lexists(path):
-            return True
-    return False
-
-
-def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = False) -> None:
-    """Copy the stopped cluster ``source`` into the cache and, when it is complete, let ``pointer`` name it in one step.
-
-    The caller holds the lock alone.
-
-    :param note: with the folder of each template by its name; how many files and bytes each has is added.
-    :raises Unreadable: the folder of a template is not complete.
-    """
-    cache = os.path.dirname(pointer)
-    sweep_cache(cache)
-    name = f"{os.path.basename(pointer).removesuffix('.json')}-{os.urandom(4).hex()}"
-    making = os.path.join(cache, name)
-    try:
-        files, size = copy_tree(source, making, public=public)
-        if isinstance(note["templates"], dict):
-            note = note | {"templates": {name: _measured(making, at) for name, at in note["templates"].items()}}
-        with open(f"{making}.json.new", "w", encoding="utf-8") as stream:
-            json.dump(note | {"folder": name, "files": files, "bytes": size, "public": public}, stream)
-            os.fchmod(stream.fileno(), 0o644 if public else 0o600)
-        os.replace(f"{making}.json.new", pointer)
-    finally:
-        sweep_cache(cache)
-
-
-def _measured(cluster: str, folder: str) -> dict[str, Any]:
-    with os.scandir(os.path.join(cluster, folder)) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries}
-    if ABSENT in sizes or "PG_VERSION" not in sizes:
-        raise Unreadable(errno.ENOENT, "the folder of a template is not complete", folder)
-    return {"folder": folder, "files": len(sizes), "bytes": sum(sizes.values())}
-
-
-def leave_out(data: str, folders: list[str], uid: int, gid: int) -> None:
-    """Put something in the place of folders that were not copied, which the server cannot read.
-
-    Where there is nothing PostgreSQL makes a database without an error, and without files; now it is refused.
-    """
-    for folder in folders:
-        os.mkdir(os.path.join(data, folder), 0o700)
-        os.close(os.open(os.path.join(data, folder, ABSENT), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0))
-        for path in (os.path.join(data, folder, ABSENT), os.path.join(data, folder)):
-            os.chown(path, uid, gid, follow_symlinks=False)
-
-
-def hold(folder: str) -> int:
-    """Keep a cluster of the cache from being swept as long as the descriptor is open."""
-    descriptor = os.open(folder, FOLDER)
-    with contextlib.suppress(OSError):  # no locks on that file system: what is gone is made again
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _is_held(folder: str) -> bool:
-    descriptor = os.open(folder, FOLDER)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def sweep_cache(cache: str) -> None:
-    """Remove, under the lock, what no pointer names: earlier clusters, and what a killed process left half-written.
-
-    A cluster from which a run may still want something stays until the next time.
-
-    A pointer goes when it was not used for long, when the folder of its project is gone, or when the clusters of all
-    projects take more than :data:`LARGEST_CACHE`: those first that were used longest ago, and never the last one.
-    """
-    names = os.listdir(cache)
-    named = set()
-    projects: list[tuple[float, int, str, str]] = []
-    for name in names:
-        if name.endswith(".json"):
-            path = os.path.join(cache, name)
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                with open(path, encoding="utf-8") as stream:
-                    note = json.load(stream)
-                unused = time.time() - os.stat(path).st_mtime > UNUSED_SECONDS
-                if note.get("public"):  # those who only read it cannot say that they did
-                    named.add(note["folder"])
-                elif unused or (name.startswith("project-") and not os.path.isdir(note.get("project", cache))):
-                    os.unlink(path)
-                elif name.startswith("project-"):
-                    projects.append((os.stat(path).st_mtime, note.get("bytes", 0), path, note["folder"]))
-                else:
-                    named.add(note["folder"])
-    total = 0
-    for number, (_, size, path, folder) in enumerate(sorted(projects, reverse=True)):
-        total += size
-        if number and total > LARGEST_CACHE:
-            os.unlink(path)
-        else:
-            named.add(folder)
-    for name in names:
-        path = os.path.join(cache, name)
-        if name.endswith(".json.new"):
-            os.unlink(path)
-        elif name not in named and os.path.isdir(path) and not _is_held(path):
-            remove_tree(path)
 
 
 class Ending(BaseException):
@@ -299,8 +67,7 @@ class Watcher:
         self.stay_seconds, self.stay_name = 0.0, ""
         self.is_taken = False
         self.own, self.door = folder + OWN, folder + DOOR
-        self.reserved = os.path.join(self.own, "reserve")
-        self.reserve_at = 0.0
+        self.reserve = files.Reserve(self.own)
         self.held = -1
 
     def say(self, event: str, **details: Any) -> None:
@@ -352,16 +119,16 @@ class Watcher:
         """Copy a cluster; if it is complete, give the folder to the server's account and start the server."""
         try:
             left_out = order["leave_out"]
-            found = copy_tree(order["source"], order["target"], self.uid, self.gid, leave_out=frozenset(left_out))
+            found = files.copy_tree(order["source"], order["target"], self.uid, self.gid, leave_out=frozenset(left_out))
             if found == (order["files"], order["bytes"]):
                 if left_out:
-                    leave_out(order["target"], left_out, self.uid, self.gid)
-                    self.held = hold(order["source"])
+                    files.leave_out(order["target"], left_out, self.uid, self.gid)
+                    self.held = files.hold(order["source"])
                 if self.uid >= 0:
                     os.chown(self.folder, self.uid, self.gid, follow_symlinks=False)
                 self.start(order["start"])
         except OSError as error:
-            where, unreadable = error.filename, isinstance(error, Unreadable)
+            where, unreadable = error.filename, isinstance(error, files.Unreadable)
             self.say("uncopied", errno=error.errno, text=error.strerror, where=where, unreadable=unreadable)
         else:
             self.say("copied", files=found[0], bytes=found[1])
@@ -395,13 +162,13 @@ class Watcher:
             text = line.decode(errors="replace")
             self.log.append(text)
             if FULL in text:
-                self.release()
+                self.reserve.release()
             if self.ready_text and self.ready_text in text:
                 self.ready_text = ""
                 self.say("ready")
                 import shutil  # noqa: F401  # for the end: what is there now may be gone by then
 
-                self.reserve()
+                self.reserve.take()
 
     def reap(self) -> int:
         status = 0
@@ -435,7 +202,7 @@ class Watcher:
                 lock = os.open(order["lock"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                    publish(order["source"], order["pointer"], order["note"])
+                    files.publish(order["source"], order["pointer"], order["note"])
                 finally:
                     os.close(lock)
             except OSError as error:
@@ -443,36 +210,8 @@ class Watcher:
         else:
             with open(said, encoding="utf-8", errors="replace") as stream:
                 problem = stream.read()[-2000:] or f"exit status {status}"
-        remove_tree(order["source"])
+        files.remove_tree(order["source"])
         self.say("published", problem=problem)
-
-    # -- room to end in
-
-    def reserve(self, spare: int = 0) -> None:
-        """Take some room in the place of the data if there is as much and ``spare`` bytes, or try again later."""
-        self.reserve_at = time.monotonic() + RESERVE_SECONDS
-        with contextlib.suppress(OSError, AttributeError):  # it is full; or a system that cannot take room
-            info = os.statvfs(self.own)
-            if info.f_bavail * info.f_frsize < spare + RESERVE:
-                return
-            descriptor = os.open(self.reserved, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, RESERVE)
-                self.reserve_at = 0.0
-            except OSError:
-                os.unlink(self.reserved)
-                raise
-            finally:
-                os.close(descriptor)
-            os.unlink(os.path.join(self.own, WAS_FULL))
-
-    def release(self) -> None:
-        """Give the room up: the server has none left, and needs some to roll back or to recover."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.reserved)
-        with contextlib.suppress(OSError):
-            os.close(os.open(os.path.join(self.own, WAS_FULL), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self.reserve_at = time.monotonic() + RESERVE_SECONDS
 
     # -- the loop
 
@@ -503,10 +242,10 @@ class Watcher:
                     poll.unregister(watched)
                 watched = self.output
             seconds = patience
-            if self.reserve_at:
-                if time.monotonic() >= self.reserve_at:
-                    self.reserve(2 * RESERVE)  # what the server was given to end in is not taken away again
-                seconds = min(RESERVE_SECONDS, patience or RESERVE_SECONDS)
+            if self.reserve.again_at:
+                if time.monotonic() >= self.reserve.again_at:
+                    self.reserve.take(2 * files.RESERVE)  # what the server was given to end in is not taken away again
+                seconds = min(files.RESERVE_SECONDS, patience or files.RESERVE_SECONDS)
             for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
                 if descriptor == self.output:
                     self.read_output()
@@ -636,7 +375,9 @@ class Watcher:
         self.reap()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.door)
-        if remove_tree(self.own) and remove_tree(self.folder):  # the lock goes last: without it nobody would look again
+        if files.remove_tree(self.own) and files.remove_tree(
+            self.folder
+        ):  # the lock goes last: without it nobody would look again
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.lock)
         with contextlib.suppress(OSError):  # others are in it

@@ -14,8 +14,8 @@ from unittest import mock
 from dbtestcase.reporting.limits import limit_named_by
 from dbtestcase.server import room
 from dbtestcase.server.account import server_account
+from dbtestcase.server.cluster_files import copy_tree
 from dbtestcase.server.room import MIB, memory_left
-from dbtestcase.server.watcher import copy_tree
 from tests.integration.server.test_server_accounts import ServerAccountsTest, setpriv
 from tests.support.disposable import owner, scratch, seed, wrap_programs
 from tests.support.farm import require_namespaces, shared_server

@@ -15,8 +15,8 @@ import psycopg
 from dbtestcase.errors import ServerError
 from dbtestcase.server import disposable_server, template_files
 from dbtestcase.server.cache import ClusterCache
+from dbtestcase.server.cluster_files import Unreadable, publish, sweep_cache
 from dbtestcase.server.postgresql import PostgreSQLServer
-from dbtestcase.server.watcher import Unreadable, publish, sweep_cache
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import Owner, owner, scratch, seed, wait_for_end
 
@@ -243,12 +243,12 @@ class TemplateFilesTest(Cached):
 STOPS = {
     "before the first file": "template_files.copy_tree = lambda *_: stop()",
     "in the middle": """
-        original = watcher._Copying.file
+        original = cluster_files._Copying.file
         def file(self, name, *rest):
             if name == "PG_VERSION":
                 stop()
             return original(self, name, *rest)
-        watcher._Copying.file = file
+        cluster_files._Copying.file = file
         """,
     "when it is copied": "template_files.TemplatesOnDemand._put = lambda *_: stop()",
     "between the two steps": "os.rename = lambda *_, **__: stop()",
@@ -262,7 +262,7 @@ class KilledTest(Cached):
     def fetching(self, stop: str) -> Iterator[Owner]:
         self.was_used(LAST)
         more = """
-            from dbtestcase.server import template_files, watcher
+            from dbtestcase.server import cluster_files, template_files
             def stop():
                 say("fetching")
                 signal.pause()

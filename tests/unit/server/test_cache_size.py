@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from dbtestcase.server import watcher
+from dbtestcase.server import cluster_files
 
 
 class CacheSizeTest(unittest.TestCase):
@@ -19,8 +19,8 @@ class CacheSizeTest(unittest.TestCase):
             (folder / f"{name}.json").write_text(json.dumps(note), encoding="utf-8")
             os.utime(folder / f"{name}.json", (2e9 + number, 2e9 + number))
         for limit, left in ((1200, "abc"), (1199, "bc"), (1, "c")):
-            with mock.patch.object(watcher, "LARGEST_CACHE", limit):
-                watcher.sweep_cache(str(folder))
+            with mock.patch.object(cluster_files, "LARGEST_CACHE", limit):
+                cluster_files.sweep_cache(str(folder))
             names = {"base-1", "base.json"} | {f"project-{each}{end}" for each in left for end in ("-1", ".json")}
             self.assertEqual({path.name for path in folder.iterdir()}, names)
 
