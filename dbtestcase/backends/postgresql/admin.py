@@ -104,21 +104,36 @@ class Admin:
         for database in self._databases:
             arguments = connection_arguments(self.url, database)
             try:
-                connection: psycopg.Connection[tuple[Any, ...]] = patiently(
-                    lambda arguments=arguments: _Connection.connect(**arguments, autocommit=True),  # type: ignore[misc]
+                return patiently(
+                    lambda arguments=arguments: self._open(arguments),  # type: ignore[misc]
                     self.url,
                     restarting=again,
                 )
-                # A server may be set to end idle sessions and long statements; the leases must outlive both.
-                idle = "; SET idle_session_timeout = 0" if connection.info.server_version >= 140000 else ""
-                connection.execute((self._settings + idle).encode())
-                return connection
             except psycopg.errors.ConnectionTimeout as error:
                 raise _unreachable(self.url, error) from error
+            except psycopg.errors.LockNotAvailable:  # connected, and somebody has taken the lock meanwhile
+                raise
             except psycopg.OperationalError as error:
                 first = first or error
         assert first is not None
         raise _unreachable(self.url, first) from first
+
+    def _open(self, arguments: dict[str, Any], *, again: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect, and take the locks: once more, where an administrator ends the connection meanwhile."""
+        connection = _Connection.connect(**arguments, autocommit=True)
+        try:
+            # A server may be set to end idle sessions and long statements; the leases must outlive both.
+            idle = "; SET idle_session_timeout = 0" if connection.info.server_version >= 140000 else ""
+            connection.execute((self._settings + idle).encode())
+            for kind, key in self._locks:
+                connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
+        except BaseException as error:
+            lost = connection.closed
+            connection.close()
+            if not (again and lost and isinstance(error, psycopg.OperationalError)):
+                raise
+            return self._open(arguments, again=False)
+        return connection
 
     @property
     def version(self) -> int:
@@ -179,12 +194,6 @@ class Admin:
                 self._connection = self._connect(again=patient)
                 self._patient = True
                 self.renewals += 1
-                try:
-                    for kind, key in self._locks:
-                        self._connection.execute("SELECT pg_advisory_lock(%s, %s)::text", (kind, key))
-                except BaseException:
-                    self._connection.close()  # without its locks it counts as lost
-                    raise
 
     def spare(self) -> None:
         """Close the connection until its next use, unless something is being done under its locks."""

@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 from typing import Any
+from unittest import mock
 
 import psycopg
 from sqlalchemy import create_engine
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.postgresql import admin as admin_module
+from dbtestcase.backends.postgresql.admin import Admin
 from dbtestcase.errors import DatabaseError
 from tests.support.postgresql import CACHE, NO_CACHE, CountingRecipe, PostgreSQLTestCase, recipe
 
@@ -98,6 +101,37 @@ class CreateTest(PostgreSQLTestCase):
                 self.assertNotEqual(made.name, "shop")
                 self.assertEqual(self.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'"), [(1,)])
             self.assertEqual(self.ask("SELECT * FROM named_shop", url), [(1,)])
+
+
+class LostConnectionTest(PostgreSQLTestCase):
+    def end_first(self) -> Any:
+        """The first connection that is made from now on has been ended before it is used."""
+        original, ended = admin_module._Connection.connect, []
+
+        def connect(**arguments: Any) -> Any:
+            made = original(**arguments)
+            if not ended:
+                ended.append(made.info.backend_pid)
+                self.ask(f"SELECT pg_terminate_backend({ended[0]}, 5000)")
+            return made
+
+        return mock.patch.object(admin_module._Connection, "connect", connect)
+
+    def test_one_that_is_ended_before_its_first_statement_is_made_once_more(self) -> None:
+        with self.end_first():
+            admin = Admin(self.url)
+        self.addCleanup(admin.close)
+        self.assertEqual(admin.rows("SELECT 1"), [(1,)])
+
+    def test_so_is_one_that_is_ended_while_it_takes_its_locks_again(self) -> None:
+        admin = Admin(self.url)
+        self.addCleanup(admin.close)
+        admin.lock(4711, 1)
+        self.ask(f"SELECT pg_terminate_backend({admin.rows('SELECT pg_backend_pid()')[0][0]}, 5000)")
+        with self.end_first():
+            admin.renew()
+        held = self.ask("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 4711")
+        self.assertEqual(held, admin.rows("SELECT pg_backend_pid()"))
 
 
 class ForkTest(PostgreSQLTestCase):
