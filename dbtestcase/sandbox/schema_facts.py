@@ -5,7 +5,7 @@ The questions are flows, as those of the sandbox are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from .relations import Relations
 from .rules import Rules
@@ -72,6 +72,13 @@ class SchemaFacts:
     def may_see_anything(self, statement: Statement) -> bool:
         """Whether code in the server runs with a statement, which may touch any table; True if that is not known."""
         return self._relations is None or self._relations.is_opaque(statement)
+
+    def touches_only(self, statement: Statement, tables: Set[str]) -> bool:
+        """Whether no table but these may be touched by a statement; False if that is not known."""
+        if self._relations is None or self._relations.is_opaque(statement):
+            return False
+        seen = self._relations.seen(statement)
+        return seen is not None and seen <= tables
 
     def opens_cursors(self, statement: Statement) -> bool:
         """Whether a statement calls a function or procedure that gives back the name of a cursor."""

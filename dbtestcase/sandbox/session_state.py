@@ -20,6 +20,7 @@ from .session_settings import Flow
 from .snapshots import Snapshots
 from .statements import Kind, Statement
 from .temporary_tables import TemporaryTables
+from .topics import Topic
 
 __all__ = ["Fail", "SessionState", "common_objects", "register_objects"]
 
@@ -115,6 +116,14 @@ class SessionState:
     def blockers(self) -> list[Client]:
         """Those whose transactions hold advisory locks: what another thread asks for waits for their end."""
         return [client for kind in self._kinds if isinstance(kind, AdvisoryLocks) for client in kind.blockers()]
+
+    def is_private(self, client: Client, statement: Statement) -> bool:
+        """Whether what a statement writes is in temporary tables alone, where nobody else can see it."""
+        if statement.kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics:
+            return True
+        return self.used and any(
+            isinstance(kind, TemporaryTables) and kind.is_private(client, statement) for kind in self._kinds
+        )
 
     def listens(self, client: Client) -> bool:
         """Whether a connection listens to a channel."""

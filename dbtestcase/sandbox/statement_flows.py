@@ -126,8 +126,6 @@ class StatementFlows(TransactionFlows):
             self._late = client
         if writes:
             self._wrote = True
-            if not (kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics):  # which nobody else can see
-                client.writes[statement.text] = statement
         if not self._settings.fits(client.settings):
             yield from self._give_settings(client)
         if statement.settings and self.rules.has_settings:
@@ -142,6 +140,8 @@ class StatementFlows(TransactionFlows):
         if self.session.used or statement.topics:
             yield from self._unguard()
             yield from self._noting(self.session.before(client, statement))
+        if writes and not self.session.is_private(client, statement):
+            client.writes[statement.text] = statement
         if read_only and self._guarded is None:
             yield self.rules.read_only
             self._guarded = client

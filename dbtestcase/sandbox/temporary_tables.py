@@ -126,6 +126,15 @@ class TemporaryTables(SessionObjects):
             remedy="close the cursor or commit first, give each connection's table a name of its own, or " + COMMITTING,
         )
 
+    def is_private(self, client: Client, statement: Statement) -> bool:
+        """Whether the tables that a statement names are all the client's own."""
+        mine = {each.name for each in self._known.values() if each.owner is client and not each.gone}
+        return (
+            statement.kind is Kind.WRITE
+            and not mine.isdisjoint(words_of(statement.text))
+            and self._facts.touches_only(statement, mine)
+        )
+
     def after(self, client: Client, statement: Statement) -> Flow:
         makes = Topic.TEMPORARY in self._facts.topics_of(statement)
         if not makes and (not self._known or statement.counts or statement.kind not in (Kind.SCHEMA, Kind.WRITE)):

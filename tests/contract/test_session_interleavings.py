@@ -250,5 +250,9 @@ DIFFERENCES: dict[str, str] = {
     "a stream of asyncpg that has given all rows": (
         "autocommit: none; A.stream(42) A.temp_insert(957) A.temp_create(847) A.stream_on(52)"
     ),
+    "a snapshot beside writes in a temporary table of a permanent one's name": (
+        "autocommit: none; A.temp_as(215) A.temp_insert(503) B.reconnect(175) B.declare(605) A.commit(191) "
+        "B.temp_insert(805)"
+    ),
 }
 """Found by random sequences, or by hand."""

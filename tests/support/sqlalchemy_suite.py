@@ -38,6 +38,10 @@ FILES = {
         import pytest
         pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
         from sqlalchemy.testing.plugin.pytestplugin import *
+        from types import SimpleNamespace
+        from sqlalchemy.dialects.sqlite import provision
+        # it deletes the files of SQLite whenever an engine is disposed of: under the sandbox, whose connection stays
+        provision.os = SimpleNamespace(path=SimpleNamespace(exists=lambda path: False))
     """,
     "suite_requirements.py": """
         from sqlalchemy.testing.requirements import SuiteRequirements
