@@ -14,10 +14,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import psycopg
 import pytest
 from sqlalchemy import URL, make_url
+from sqlalchemy.dialects.sqlite import provision
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.runners import run_python, write_suite
@@ -38,10 +40,6 @@ FILES = {
         import pytest
         pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
         from sqlalchemy.testing.plugin.pytestplugin import *
-        from types import SimpleNamespace
-        from sqlalchemy.dialects.sqlite import provision
-        # it deletes the files of SQLite whenever an engine is disposed of: under the sandbox, whose connection stays
-        provision.os = SimpleNamespace(path=SimpleNamespace(exists=lambda path: False))
     """,
     "suite_requirements.py": """
         from sqlalchemy.testing.requirements import SuiteRequirements
@@ -109,6 +107,9 @@ def main(driver: str, how: str) -> int:
     sys.path.insert(0, os.getcwd())
     with _database(driver) as url, contextlib.ExitStack() as stack:
         if how == "inside":
+            # it deletes the files of SQLite whenever an engine is disposed of: under the sandbox, whose connection stays
+            keeping = SimpleNamespace(path=SimpleNamespace(exists=lambda path: False))
+            stack.enter_context(mock.patch.object(provision, "os", keeping))
             run = stack.enter_context(running_sandbox(SimpleNamespace(url=url), url))
             run.sandbox.begin("the suite")
             run.sandbox.mark("the suite")
