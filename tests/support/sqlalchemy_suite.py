@@ -107,7 +107,7 @@ def main(driver: str, how: str) -> int:
     sys.path.insert(0, os.getcwd())
     with _database(driver) as url, contextlib.ExitStack() as stack:
         if how == "inside":
-            # it deletes the files of SQLite whenever an engine is disposed of: under the sandbox, whose connection stays
+            # it deletes the files of SQLite with each engine that is disposed of: here one connection stays
             keeping = SimpleNamespace(path=SimpleNamespace(exists=lambda path: False))
             stack.enter_context(mock.patch.object(provision, "os", keeping))
             run = stack.enter_context(running_sandbox(SimpleNamespace(url=url), url))
