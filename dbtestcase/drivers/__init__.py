@@ -17,10 +17,12 @@ from .endpoints import (
 )
 from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
 from .late_imports import when_imported
+from .led_connections import Lead, made_by
 from .mysql.watching import watch_session
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
+    call_creator,
     constraints_of,
     creates_itself,
     creator_of,
@@ -41,8 +43,10 @@ __all__ = [
     "KEEPALIVES",
     "LOCK_TIMEOUT",
     "Endpoint",
+    "Lead",
     "WireFactory",
     "address_beside",
+    "call_creator",
     "connect_arguments",
     "constraints_of",
     "creates_itself",
@@ -63,6 +67,7 @@ __all__ = [
     "is_let_pass",
     "is_own",
     "letting_pass",
+    "made_by",
     "meet",
     "open_wire",
     "own",

@@ -8,7 +8,8 @@ statement blocks the loop while it runs, as it does with psycopg.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 from sqlalchemy import Dialect
@@ -116,62 +117,110 @@ class _DriverConnection:
     """The driver's own connection: its coroutines are the virtual connection's methods."""
 
     def __init__(self, virtual: TwinConnection) -> None:
-        self._virtual = virtual
+        object.__setattr__(self, "_virtual", virtual)
+
+    _virtual: TwinConnection
 
     def __getattr__(self, name: str) -> Any:
         virtual = self._virtual
+        if name in _ATTRIBUTES:
+            return getattr(virtual, name)
         if name not in _COROUTINES:
-            raise virtual._sandbox.note(
-                SandboxEscape(
-                    f"{name} of the driver's own connection ({virtual.dialect.driver}) would bypass the sandbox; "
-                    "nothing was sent.",
-                    cause="get_raw_connection().driver_connection, or run_async()",
-                    remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
-                )
-            )
+            raise self._refusal(name)
+
+        if name == "cursor":
+            return lambda *args, **kwargs: _AsyncCursor(virtual, functools.partial(virtual.cursor, *args, **kwargs))
 
         async def method(*args: Any, **kwargs: Any) -> Any:
-            scheduler = virtual._sandbox.scheduler
-            await scheduler.acquire_async(virtual._client.ticket)  # not to block the loop: the others go on meanwhile
-            scheduler.release(virtual._client.ticket)
-            virtual.awaited = True
-            try:
-                result = getattr(virtual, name)(*args, **kwargs)
-            finally:
-                virtual.awaited = False
-            return _AsyncCursor(result) if isinstance(result, ProxyCursor) else result
+            result = await _turn(virtual, functools.partial(getattr(virtual, name), *args, **kwargs))
+            return _AsyncCursor(virtual, lambda: result) if isinstance(result, ProxyCursor) else result
 
-        return method
+        return lambda *args, **kwargs: _Opening(method(*args, **kwargs))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _ATTRIBUTES:
+            raise self._refusal(name)
+        setattr(self._virtual, name, value)
+
+    def _refusal(self, name: str) -> Exception:
+        virtual = self._virtual
+        return virtual._sandbox.note(
+            SandboxEscape(
+                f"{name} of the driver's own connection ({virtual.dialect.driver}) would bypass the sandbox; "
+                "nothing was sent.",
+                cause="get_raw_connection().driver_connection, or run_async()",
+                remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
+            )
+        )
 
 
 _COROUTINES = {
     *("execute", "executemany", "executescript", "commit", "rollback", "ping", "autocommit", "begin"),
-    *("create_function", "create_aggregate", "create_collation", "close"),
+    *("create_function", "create_aggregate", "create_collation", "close", "cursor"),
 }
+_ATTRIBUTES = {"row_factory", "text_factory", "isolation_level", "in_transaction", "total_changes"}
+"""Those of aiosqlite, which are no coroutines."""
+
+
+class _Opening:
+    """What a coroutine will give: awaited, or entered as a block that closes it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> Any:
+        self._found = await self._coroutine
+        return self._found
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._found.close()
 
 
 class _AsyncCursor:
-    """A cursor of the driver's own: its rows are there already."""
+    """A cursor of the driver's own: its rows are there already; awaited or not, as the driver has it."""
 
-    def __init__(self, cursor: ProxyCursor) -> None:
-        self._cursor = cursor
+    def __init__(self, virtual: TwinConnection, open: Callable[[], ProxyCursor]) -> None:
+        self._virtual, self._open = virtual, functools.cache(open)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._cursor, name)
         if name not in ("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany"):
-            return found
+            return getattr(self._open(), name)
 
         async def method(*args: Any, **kwargs: Any) -> Any:
-            return found(*args, **kwargs)
+            return await _turn(self._virtual, lambda: self._run(name, *args, **kwargs))
 
         return method
+
+    def _run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        cursor = self._open()
+        result = getattr(cursor, name)(*args, **kwargs)
+        return self if result is cursor else result
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self
+        yield
 
     async def __aenter__(self) -> _AsyncCursor:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._cursor.close()
+        await self.close()
 
     async def __aiter__(self) -> Any:
-        while (row := self._cursor.fetchone()) is not None:
+        while (row := self._open().fetchone()) is not None:
             yield row
+
+
+async def _turn(virtual: TwinConnection, work: Callable[[], Any]) -> Any:
+    """Do something with the wire, from a coroutine of the driver's own."""
+    scheduler = virtual._sandbox.scheduler
+    await scheduler.acquire_async(virtual._client.ticket)  # not to block the loop: the others go on meanwhile
+    scheduler.release(virtual._client.ticket)
+    virtual.awaited = True
+    try:
+        return work()
+    finally:
+        virtual.awaited = False

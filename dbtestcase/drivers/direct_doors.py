@@ -18,6 +18,7 @@ from typing import Any
 from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
 from .late_imports import when_imported
+from .led_connections import unled
 
 __all__ = ["guarding", "watch_files"]
 
@@ -63,6 +64,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+    unled(what)
     if not _guards or is_harness():
         return
     _refuse(what, endpoints_of_arguments(dialect, args, parameters), was_open=False)
@@ -93,6 +95,7 @@ _BETWEEN = tuple(
     for path in (
         ("drivers", "direct_doors.py"),
         ("drivers", "direct_connections.py"),
+        ("drivers", "led_connections.py"),
         ("drivers", "psycopg", "watching.py"),
         ("isolation", "border.py"),
         ("migrations", "redirect.py"),

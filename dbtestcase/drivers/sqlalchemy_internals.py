@@ -18,6 +18,7 @@ from ..reporting import require_internals
 
 __all__ = [
     "adapters_of",
+    "call_creator",
     "constraints_of",
     "creates_itself",
     "creator_of",
@@ -38,6 +39,11 @@ __all__ = [
 def creator_of(pool: Pool) -> Any:
     """What a pool connects with: two pools of one creator lead to one database; ours are known by theirs."""
     return pool._creator
+
+
+def call_creator(pool: Pool, record: Any) -> Any:
+    """Connect as the pool would: a creator takes the record of the connection, or nothing."""
+    return pool._invoke_creator(record)
 
 
 def set_creator(pool: Pool, creator: Callable[..., Any]) -> None:
@@ -125,7 +131,7 @@ def _no_connection() -> Any:
 require_internals(
     f"SQLAlchemy {sqlalchemy.__version__}",
     [
-        (QueuePool(_no_connection), ("_creator", "_dialect", "_is_asyncio", "_overflow")),
+        (QueuePool(_no_connection), ("_creator", "_dialect", "_invoke_creator", "_is_asyncio", "_overflow")),
         (_ConnectionFairy, ("_pool", "_connection_record")),
         (Dialect, ("_has_events",)),
         (MetaData(), ("_sequences",)),

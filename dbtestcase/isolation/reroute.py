@@ -10,8 +10,8 @@ from sqlalchemy.pool import Pool
 
 from dbtestcase.drivers import family_of, patiently
 from dbtestcase.errors import ConfigurationError
+from dbtestcase.isolation.connect_arguments import connecting
 from dbtestcase.isolation.engines import Leads, Until
-from dbtestcase.isolation.switchboard import ask_listeners, connect_arguments
 from dbtestcase.reporting import shown
 
 __all__ = ["Rerouting"]
@@ -22,8 +22,8 @@ _PLACE = frozenset(
     """
     host hostaddr port dbname database db user username password passwd passfile service unix_socket unix_sock dsn
     read_default_file ssl ssl_ca ssl_cert ssl_key ssl_mode sslmode sslcert sslkey sslpassword sslrootcert sslcrl
-    sslnegotiation channel_binding gssencmode krbsrvname requirepeer require_auth direct_tls
-    """.split()  # noqa: SIM905  (a list of 39 lines is not easier to read)
+    sslnegotiation ssl_context sock channel_binding gssencmode krbsrvname requirepeer require_auth direct_tls
+    """.split()  # noqa: SIM905  (a list of 41 lines is not easier to read)
 )
 
 
@@ -87,16 +87,17 @@ class Rerouting(Leads):
         dialect, name = engine.dialect, shown(engine.url)
         url, spare = self._url.set(drivername=engine.url.drivername), self._spare
         args, place = dialect.create_connect_args(url)
-        _, given = connect_arguments(original)
         if dialect.driver == "pymysql" and "unix_socket" in place:
             place.setdefault("ssl_disabled", True)  # it would read the machine's certificates, which takes 20 to 60 ms
-        parameters = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
 
-        def connect(record: Any = None) -> Any:
-            arguments, chosen = list(args), dict(parameters)
-            ask_listeners(dialect, record, arguments, chosen, engine=name)
-            # whatever they did to the options may stay, but the place is ours
-            chosen = {name: value for name, value in chosen.items() if name not in _PLACE} | dict(place)
-            return patiently(lambda: dialect.connect(*arguments, **chosen), url, spare=spare)
+        def open_there(_: list[Any], given: dict[str, Any]) -> Any:
+            # whatever is said of the options may stay, but the place is ours
+            chosen = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
+            return patiently(lambda: dialect.connect(*args, **chosen), url, spare=spare)
+
+        theirs = connecting(original, dialect, open_there, name)
+
+        def connect(connection_record: Any = None) -> Any:  # by this name SQLAlchemy gives it the record
+            return theirs(connection_record)
 
         return connect

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -21,21 +20,20 @@ from ..drivers import (
     endpoints_of_connection,
     forbid_overflow,
     harness_connections,
-    has_events,
     is_asyncio,
     meet,
     pool_of,
     watching,
 )
-from ..drivers import connect_arguments as arguments_of
-from ..errors import ConfigurationError, NotRunning, SandboxEscape
+from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import Client, Sandbox, Wire
 from .border import add_board, client_of_dbapi, remove_board
+from .connect_arguments import connect_as_asked, connecting
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
 
-__all__ = ["Switchboard", "ask_listeners", "blocking_engine", "connect_arguments", "initialize_dialect"]
+__all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
 
 
 class Switchboard(Leads):
@@ -124,16 +122,16 @@ class Switchboard(Leads):
     # -- leads
 
     def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
-        dialect, name = engine.dialect, shown(engine.url)
-        args, parameters = connect_arguments(original)
+        dialect = engine.dialect
+        theirs = connecting(original, dialect, self._opening(dialect), shown(engine.url))
 
-        def create(record: Any = None) -> Any:
-            arguments, chosen = list(args), dict(parameters)
-            if not own:
-                ask_listeners(dialect, record, arguments, chosen, engine=name)
-            return self.connect(dialect, own=own, args=arguments, parameters=chosen)
+        def create(connection_record: Any = None) -> Any:
+            return self.connect(dialect, own=True) if own else theirs(connection_record)
 
         return create
+
+    def _opening(self, dialect: sa.Dialect) -> Callable[[list[Any], dict[str, Any]], Any]:
+        return lambda args, parameters: self.connect(dialect, args=args, parameters=parameters)
 
     def _refuse(self, engine: Engine) -> None:
         self._refuse_other_driver(engine.dialect, shown(engine.url))
@@ -156,8 +154,7 @@ class Switchboard(Leads):
             dialect,
             f"{dialect.name}+{dialect.driver}://…/{parameters.get('dbname') or parameters.get('database') or ''}",
         )
-        ask_listeners(dialect, record, args, parameters, after=after)
-        return self.connect(dialect, args=args, parameters=parameters)
+        return connect_as_asked(dialect, record, args, parameters, self._opening(dialect), after=after)
 
     def _refuse_other_driver(self, dialect: sa.Dialect, name: str) -> None:
         if dialect.driver not in self._drivers:
@@ -236,34 +233,3 @@ def initialize_dialect(wire: Any, async_engine: Any) -> None:
     pool = sa.pool.StaticPool(lambda: wire.connection, dialect=spoken, reset_on_return=None)
     with harness_connections(), Engine(pool, spoken, engine.url).connect() as connection:
         engine.dialect.initialize(connection)
-
-
-_OURS = __name__.partition(".")[0] + "."
-
-
-def connect_arguments(pool: Pool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What ``create_engine()`` was given in the URL and ``connect_args``; nothing where there is a ``creator=``."""
-    args, parameters = arguments_of(pool) or ((), {})
-    return tuple(args), dict(parameters)
-
-
-def ask_listeners(
-    dialect: Dialect, record: Any, args: list[Any], parameters: dict[str, Any], *, after: Any = None, engine: str = ""
-) -> None:
-    """Let the application's ``do_connect`` listeners (those after the running one) change the arguments in place.
-
-    :raises ConfigurationError: one has made a connection by its own means.
-    """
-    if not has_events(dialect):
-        return
-    listeners = list(dialect.dispatch.do_connect)
-    for listener in listeners[listeners.index(after) + 1 if after in listeners else 0 :]:
-        if str(getattr(listener, "__module__", "")).startswith(_OURS):
-            continue
-        if listener(dialect, record, args, parameters) is not None:
-            raise ConfigurationError(
-                f"A do_connect listener of the engine {engine or dialect.name} opened a connection by its own "
-                "means: nobody knows to which database.",
-                cause="an application that makes its connections itself",
-                remedy="let the listener change the arguments that it is given, or switch it off in tests",
-            )

@@ -23,7 +23,17 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
-from dbtestcase.drivers import family_of, harness_connections, is_let_pass, own, patiently, pool_with_events
+from dbtestcase.drivers import (
+    Lead,
+    call_creator,
+    family_of,
+    harness_connections,
+    is_let_pass,
+    made_by,
+    own,
+    patiently,
+    pool_with_events,
+)
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
@@ -132,14 +142,15 @@ class _Redirection:
         theirs = engine.pool
         ours = self._pools.get(theirs)
         if ours is None:
-            creator: Callable[..., Any] = theirs._creator
-            takes_record = getattr(creator, "__module__", "") == "sqlalchemy.engine.create"
-            if not takes_record:  # creator=, which knows its own way
-                dialect = engine.dialect
-                creator = lambda: self._open(dialect, None, {})  # noqa: E731
+            dialect = engine.dialect
+            is_their_own = getattr(theirs._creator, "__module__", "") != "sqlalchemy.engine.create"
 
             def create(connection_record: Any = None) -> Any:
-                return creator(connection_record) if takes_record else creator()
+                if not is_their_own:
+                    return call_creator(theirs, connection_record)  # which asks the listeners, ours first
+                lead = Lead(dialect, lambda keywords: self._open(dialect, None, keywords))
+                called = f"The creator of env.py's engine {_written(engine.url)}"
+                return made_by(lambda: call_creator(theirs, connection_record), lead, called)
 
             made = pool_with_events(create, theirs, engine.dialect)
             ours = own(made)

@@ -15,7 +15,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from sqlalchemy import Dialect
 
 from ...sandbox import Rows, Sandbox
-from ..arguments import asked_of, refused
+from ..arguments import asked_of
 from ..harness import harness_connections
 from ..sockets import shut_down
 from ..sqlalchemy_internals import adapters_of
@@ -169,11 +169,8 @@ class PsycopgWire:
         parameters: Mapping[str, Any] | None = None,
     ) -> Any:
         parameters = {"context": adapters_of(dialect), **(parameters or {})}
-        creator = parameters.pop("async_creator_fn", None)
         if not dialect.is_async:
             return self.make(sandbox, own=own, args=args, parameters=parameters)
-        if creator is not None:
-            raise refused("psycopg", "async_creator_fn", "it opens a connection by its own means")
 
         async def create(*_: Any, **__: Any) -> Any:
             return self.make(sandbox, own=own, args=args, parameters=parameters, asynchronous=True)
