@@ -165,10 +165,15 @@ class Psycopg2Connection(SessionAttributes):
 
     def get_parameter_status(self, name: str) -> Any:
         """What the server has told of a setting: with this connection's own in force."""
-        if not self._client.failed:
+        return self.physical.get_parameter_status(name)
+
+    @property
+    def physical(self) -> Any:
+        """The physical connection, with this one's settings in force: how to quote is one of them."""
+        if not self._client.failed and not self._closed:
             with self._held():
                 self._drive(self._sandbox.settle_settings(self._client))
-        return self._wire.connection.get_parameter_status(name)
+        return self._wire.connection
 
     def __enter__(self) -> Any:
         self._check_open()

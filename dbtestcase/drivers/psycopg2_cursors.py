@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from psycopg2 import extensions
+
 from ..sandbox import classify, literal
 from .dbapi import ProxyConnection, ProxyCursor
 from .psycopg2_functions import register_on
@@ -12,13 +14,26 @@ from .psycopg2_functions import register_on
 __all__ = ["NamedCursor", "Psycopg2Cursor"]
 
 
-class Psycopg2Cursor(ProxyCursor):
-    """Looks like a ``psycopg2.extensions.cursor``."""
+_tzinfo_factory: Any = extensions.cursor.tzinfo_factory
 
-    connection: Any
+
+class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
+    """Is a ``psycopg2.extensions.cursor``, which code in C takes for granted (types that are called by hand)."""
+
+    connection: Any = None
 
     _casts = 0
     """How many of its connection's types it knows."""
+
+    def __init__(self, connection: ProxyConnection, real: Any) -> None:
+        extensions.cursor.__init__(self, connection._wire.connection)
+        _tzinfo_factory.__set__(self, real.tzinfo_factory)
+        super().__init__(connection, real)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "tzinfo_factory":
+            _tzinfo_factory.__set__(self, value)
 
     def know_casters(self) -> None:
         """What is registered on a connection holds for its cursors, whenever they were made."""
@@ -34,6 +49,15 @@ class Psycopg2Cursor(ProxyCursor):
     @property
     def closed(self) -> bool:
         return bool(self._real.closed or self.connection.closed)
+
+    @property
+    def settled(self) -> Any:
+        """The physical connection's cursor, with the settings of this one's connection in force."""
+        assert self.connection.physical is not None
+        return self._real
+
+    def mogrify(self, *args: Any, **kwargs: Any) -> Any:
+        return self.settled.mogrify(*args, **kwargs)
 
     def cast(self, oid: int, text: Any) -> Any:
         """Convert a value as one of that type in a row."""
@@ -101,10 +125,21 @@ class Psycopg2Cursor(ProxyCursor):
         return self.connection._run(f"SELECT {name}()", lambda _: self._real.callproc(name, *args), self._real)
 
 
+def _of_the_real_one(name: str) -> Any:
+    return property(lambda cursor: getattr(cursor._real, name))  # to set one is handed on with all others
+
+
+for _name in vars(extensions.cursor):
+    if not _name.startswith("__") and not any(_name in vars(cls) for cls in (Psycopg2Cursor, ProxyCursor)):
+        setattr(Psycopg2Cursor, _name, _of_the_real_one(_name))
+
+
 class NamedCursor(Psycopg2Cursor):
     """A server-side cursor over an unnamed one: psycopg2's own refuses a physical connection in autocommit mode."""
 
     _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_mark", "_row", "_page"})
+    name: Any = None
+    withhold = scrollable = itersize = None
 
     def __init__(
         self, connection: ProxyConnection, real: Any, name: str, withhold: bool, scrollable: bool | None
@@ -125,7 +160,7 @@ class NamedCursor(Psycopg2Cursor):
 
     @property
     def _quoted(self) -> str:
-        return '"' + self.name.replace('"', '""') + '"'
+        return f'"{str(self.name).replace(chr(34), chr(34) * 2)}"'
 
     def execute(self, operation: Any, vars: Any = None) -> None:
         connection = self.connection

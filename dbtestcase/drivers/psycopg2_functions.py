@@ -48,8 +48,8 @@ def unwrapping(connections: type[Any], cursors: type[Any]) -> Iterator[None]:
 
     def real(value: Any) -> Any:
         if type(value) is connections:
-            return value._wire.connection
-        return object.__getattribute__(value, "_real") if issubclass(type(value), cursors) else value
+            return value.physical
+        return value.settled if issubclass(type(value), cursors) else value
 
     def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -151,7 +151,9 @@ class _Arguments(SandboxTestCase):
     def test_a_listener_that_connects_by_its_own_means_is_refused(self) -> None:
         engine = self.engine_with()
         event.listen(engine, "do_connect", lambda *args: object())
-        with self.assertRaisesRegex(ConfigurationError, "by its own means"):
+        with self.assertRaisesRegex(
+            ConfigurationError, r"listener of .* gave a connection .* not made by \w+.connect\(\)"
+        ):
             engine.connect()
 
     def test_they_cost_one_round_trip_when_a_connection_is_first_used_and_nobody_else_anything(self) -> None:

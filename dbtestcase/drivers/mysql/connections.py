@@ -203,7 +203,11 @@ class MySQLConnection(Behaviour):
 
     def cursor(self, cursor: Any = None, *args: Any, **kwargs: Any) -> Any:
         cursor = cursor or kwargs.pop("cursorclass", None) or self._cursor_class
-        return super().cursor(self._buffered(cursor), *args, **kwargs) if cursor else super().cursor(*args, **kwargs)
+        if not cursor:
+            return super().cursor(*args, **kwargs)
+        made = super().cursor(self._buffered(cursor), *args, **kwargs)
+        object.__setattr__(made, "_asked", cursor)
+        return made
 
     def _buffered(self, cursor: type) -> type:
         """The class that fetches at once in place of one that streams: nobody else could use the wire meanwhile."""
@@ -242,9 +246,12 @@ class MySQLConnection(Behaviour):
 
 
 class _Cursor(ProxyCursor):
+    _asked: Any = None
+    """The class that the application has asked for, which streams perhaps."""
+
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        return type(self._real)
+        return self._asked or type(self._real)
 
     def close(self) -> None:
         wire: Any = self.connection._wire

@@ -158,6 +158,22 @@ class Cases:
         seen = [isinstance(cursor, kind) for kind in kinds]
         return seen, cursor.fetchone()["x"], isinstance(c.info, extensions.ConnectionInfo)
 
+    def types_called_by_hand(self, c: Any) -> Any:
+        from psycopg2 import extensions
+
+        seen = []
+        with c.cursor() as plain, c.cursor("named") as named:
+            for cursor in (plain, named):
+                for name, caster in vars(extensions).items():
+                    if isinstance(caster, type(extensions.UNICODE)):
+                        for text in ("2020-01-01 10:00:00+02", "12", "{1,2}", "\\x00", None):
+                            found = outcome(caster, text, cursor)
+                            seen.append((name, bytes(found) if isinstance(found, memoryview) else found))
+                seen += [cursor.rowcount, cursor.arraysize, cursor.itersize, cursor.description, cursor.name]
+            plain.tzinfo_factory = None
+            seen.append(extensions.PYDATETIMETZ("2020-01-01 10:00:00+02", plain))
+        return seen
+
 
 class Psycopg2ConnectionsTest(SandboxTestCase):
     driver = "psycopg2"
@@ -176,6 +192,21 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
                     self.assertEqual(getattr(cases, name)(virtual.driver_connection), expected)
                     virtual.invalidate()
                 self.sandbox.rollback_to_mark("the next case")
+
+    def test_a_connection_quotes_by_its_own_settings(self) -> None:
+        from psycopg2 import sql
+
+        a, b = (self.engine.raw_connection().driver_connection for _ in range(2))
+        with contextlib.closing(a.cursor()) as odd, contextlib.closing(b.cursor()) as usual:
+            odd.execute("SET standard_conforming_strings = off; SET escape_string_warning = off")
+            for cursor, other in ((odd, usual), (usual, odd), (odd, usual)):
+                other.execute("SELECT 1")
+                text = cursor.mogrify("SELECT %s", ("a\\nb",))
+                quoted = sql.SQL("SELECT {}").format(sql.Literal("a\\nb")).as_string(cursor.connection)
+                for query in (text, quoted):
+                    other.execute("SELECT 1")
+                    cursor.execute(query)
+                    self.assertEqual(cursor.fetchone(), ("a\\nb",))
 
     def test_who_listens_is_refused_by_name_where_it_would_listen_in_vain(self) -> None:
         connection = self.engine.raw_connection().driver_connection

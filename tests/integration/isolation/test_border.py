@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -241,11 +242,17 @@ class PostgreSQLTest(Doors, BorderCase):
         loop.run(asynchronous.close())
         loop.run(asyncpgs.close())
 
-    def test_a_creator_is_not_called(self) -> None:
-        made: list[object] = []
+    def test_a_creator_is_led_where_its_engine_is_and_not_called_elsewhere(self) -> None:
+        made: list[str] = []
         named = self.engine("psycopg")
-        same = create_engine(self.production.url("psycopg"), creator=lambda: made.append("same"))
-        unknown = create_engine("postgresql+psycopg://", creator=lambda: made.append("unknown"))
+        url = self.production.url("psycopg")
+
+        def connect(name: str) -> Any:
+            made.append(name)
+            return psycopg.connect(host=str(url.query["host"]), user=url.username, dbname=url.database)
+
+        same = create_engine(url, creator=lambda: connect("same"))
+        unknown = create_engine("postgresql+psycopg://", creator=lambda: connect("unknown"))
 
         class Inner(DatabaseTest):
             metadata = Base.metadata
@@ -258,7 +265,7 @@ class PostgreSQLTest(Doors, BorderCase):
                     by_session(unknown)
 
         self.assertPassed(Inner, tests=1)
-        self.assertEqual(made, [])
+        self.assertEqual(made, ["same"])
 
     def test_outside_takes_engines_and_functions_and_only_these_pass(self) -> None:
         log, other = self.engine("psycopg"), self.engine("psycopg", poolclass=sa.NullPool)
