@@ -8,6 +8,8 @@ virtual transaction, and points to nothing once its connection is closed: psycop
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +26,10 @@ _WORD = ctypes.sizeof(ctypes.c_void_p)
 _Base: Any = PGconn
 
 
-def _place(real: Any) -> int:
-    """Where an object of psycopg's C class keeps its pointer, in bytes from its beginning."""
+def _place(pgconn: Any, value: int) -> int:
+    """Where an object of psycopg's C class keeps a value of its own, in bytes from its beginning."""
     for place in range(2 * _WORD, _Base.__basicsize__, _WORD):
-        if ctypes.c_void_p.from_address(id(real) + place).value == real.pgconn_ptr:
+        if ctypes.c_void_p.from_address(id(pgconn) + place).value == value:
             return place
     raise ConfigurationError(
         f"psycopg {psycopg.__version__} ({__impl__}) keeps its connection of libpq where dbtestcase does not find it.",
@@ -39,9 +41,7 @@ def _place(real: Any) -> int:
 class VirtualPGconn(_Base):  # type: ignore[misc]
     """The PGconn of a virtual connection."""
 
-    _owner: Callable[[], Any] = staticmethod(
-        lambda: None
-    )  # also when psycopg deallocates it, and finishes it once more
+    _owner: Callable[[], Any] = staticmethod(lambda: None)
     _pointer: Any = None
     """Where it points, as ctypes sees its memory."""
 
@@ -53,8 +53,12 @@ class VirtualPGconn(_Base):  # type: ignore[misc]
             made.notice_handler = made.notify_handler = None
             made._pgconn_ptr = real._pgconn_ptr
         else:
-            made._pointer = ctypes.c_void_p.from_address(id(made) + _place(real))
+            made._pointer = ctypes.c_void_p.from_address(id(made) + _place(real, real.pgconn_ptr))
             made._pointer.value = real.pgconn_ptr
+            # psycopg finishes at its end what its own process has made: this is nobody's
+            process = os.getpid().to_bytes(4, sys.byteorder).ljust(_WORD, b"\0")
+            place = _place(made, int.from_bytes(process, sys.byteorder))
+            ctypes.c_void_p.from_address(id(made) + place).value = None
         return made
 
     def let_go(self) -> None:
@@ -64,7 +68,7 @@ class VirtualPGconn(_Base):  # type: ignore[misc]
         else:
             self._pgconn_ptr = None
 
-    __del__ = let_go  # before psycopg's own end of it, which would finish the physical connection
+    __del__ = let_go
 
     def belongs_to(self, connection: Any) -> None:
         """Answer for a virtual connection, and no longer than it lives."""
