@@ -15,7 +15,7 @@ from tests.support.requirements import require_module
 from tests.support.two_databases import TwoDatabases
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-SEQUENCES = 20_000 if LONG else 150
+SEQUENCES = 20_000 if LONG else 60
 
 
 class InterleavingsTest(TwoDatabases):

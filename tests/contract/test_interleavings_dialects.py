@@ -24,7 +24,7 @@ from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-SEQUENCES = 5_000 if LONG else 200
+SEQUENCES = 5_000 if LONG else 60
 
 OPERATIONS = {
     "insert": 14,

@@ -22,7 +22,7 @@ from tests.support.session_interleavings import ASKED, SESSION_SCHEMA, SessionCo
 from tests.support.two_databases import TwoDatabases
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 60
+SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 30
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 
 

@@ -1,9 +1,7 @@
 """The example applications' own suites pass under every runner, and so does the README's example."""
 
 import difflib
-import os
 import shutil
-import sys
 import tempfile
 import unittest
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from dbtestcase.server import disposable_server
 from dbtestcase.settings import read_settings
 from tests.support.documents import read_page
 from tests.support.requirements import require_module
-from tests.support.runners import PARALLEL_RUNNERS, ROOT, SERIAL_RUNNERS, run_suite, write_suite
+from tests.support.runners import PARALLEL_RUNNERS, ROOT, SERIAL_RUNNERS, run_suite, some_of, write_suite
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -89,10 +87,9 @@ class ExamplesTest(unittest.TestCase):
         """A runner that kills its workers leaves databases; the next run drops them, and its own."""
         with disposable_server(read_settings()) as server:
             environment = {"DBTESTCASE_URL": server.url.set(database="app").render_as_string(hide_password=False)}
-            for example in ("users", "worker"):
-                for runner in ("unittest-parallel-test", "nose2-mp", "unittest"):
-                    with self.subTest(example, runner=runner):
-                        run_suite(EXAMPLES / example, runner, env=environment).expect(passed=COUNTS[example][0])
+            for example, runner in (("users", "unittest-parallel-test"), ("worker", "nose2-mp"), ("users", "unittest")):
+                with self.subTest(example, runner=runner):
+                    run_suite(EXAMPLES / example, runner, env=environment).expect(passed=COUNTS[example][0])
             with psycopg.connect(server.url.set(drivername="postgresql").render_as_string()) as judge:
                 names = judge.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
                 self.assertEqual([name for (name,) in names], ["postgres"])
@@ -114,19 +111,15 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
     return test
 
 
-def _runners_of(number: int, example: str) -> tuple[str, ...]:
-    """In the long mode every runner for every example; else two of them, which differ by example and environment."""
+def _runners_of(example: str) -> tuple[str, ...]:
     if example in ITS_RUNNERS:
         return ITS_RUNNERS[example]
-    if os.environ.get("LONG_TESTS") == "1":
-        return (*SERIAL_RUNNERS, *PARALLEL_RUNNERS)
-    number += sys.version_info[1]
-    serial = SERIAL_RUNNERS if example == "users" else (SERIAL_RUNNERS[number % len(SERIAL_RUNNERS)],)
-    return (*serial, PARALLEL_RUNNERS[number % len(PARALLEL_RUNNERS)])
+    serial = SERIAL_RUNNERS if example == "users" else ()
+    return (*serial, *some_of((*PARALLEL_RUNNERS, *(() if serial else SERIAL_RUNNERS)), example))
 
 
-for _number, _example in enumerate(COUNTS):
-    for _runner in _runners_of(_number, _example):
+for _example in COUNTS:
+    for _runner in _runners_of(_example):
         setattr(
             ExamplesTest,
             f"test_{_example}_under_{_runner.replace('-', '_').replace('.', '_')}",

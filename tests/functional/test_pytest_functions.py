@@ -237,22 +237,6 @@ class FunctionTest(PytestCase):
         self.assertRegex(output, r"test_8 has the mark dbtestcase, and uses no fixture")
         self.assertRegex(output, r"it needs an argument by name")
 
-    def test_in_parallel(self) -> None:
-        require_module("xdist", "pytest-xdist")
-        output = self.run_pytest(
-            """
-            import pytest
-            from models import Note, save
-
-            @pytest.mark.parametrize("number", range(10))
-            def test_it(db, number):
-                save("x")
-                db.assertRowCount(Note, 2)
-            """,
-            "-n2",
-        )
-        self.assertOutcome(output, passed=10)
-
     def test_a_wider_scope_is_refused(self) -> None:
         output = self.run_pytest(
             "def test_it(db): pass",

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,18 @@ FRAMEWORKS: dict[str, tuple[str, ...]] = {
 }
 SERIAL_RUNNERS = ("unittest", "nose2", "pytest")
 PARALLEL_RUNNERS = ("nose2-mp", "xdist", "unittest-parallel-class", "unittest-parallel-test")
+
+LONG = os.environ.get("LONG_TESTS") == "1"
+
+
+def some_of(runners: Sequence[str], of: str) -> tuple[str, ...]:
+    """One of some runners, which differs by test and by Python; all of them in the long mode.
+
+    :param of: a name for the test.
+    """
+    chosen = (zlib.crc32(of.encode()) + sys.version_info[1]) % len(runners)
+    return tuple(runners) if LONG else (runners[chosen],)
+
 
 # What the outer run says about itself must not reach the inner one: it would take itself for a worker of the outer.
 _OUTER = re.compile(r"^(PYTEST_|NOSE2_|DBTESTCASE_(URL|KEEP|SQL|TESTS_)|PYTHONWARNINGS$)")

@@ -3,7 +3,7 @@
 import tempfile
 import unittest
 
-from tests.support.runners import RUNNERS, SERIAL_RUNNERS, run_suite, write_suite
+from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, run_suite, some_of, write_suite
 
 BASE = """
     import sqlalchemy as sa
@@ -68,15 +68,15 @@ class OverriddenHooksTest(unittest.TestCase):
     def setUp(self) -> None:
         self.folder = self.enterContext(tempfile.TemporaryDirectory())
 
-    def test_a_set_up_of_the_class_that_calls_super_is_fine_under_every_runner(self) -> None:
+    def test_a_set_up_of_the_class_that_calls_super_is_fine(self) -> None:
         write_suite(self.folder, OVERRIDDEN)
-        for runner in RUNNERS:
+        for runner in (*some_of(SERIAL_RUNNERS, "hooks"), *some_of(PARALLEL_RUNNERS, "hooks")):
             with self.subTest(runner):
                 run_suite(self.folder, runner).expect(passed=3)
 
     def test_a_set_up_of_the_class_that_forgets_super_is_named(self) -> None:
         write_suite(self.folder, FORGOTTEN)
-        for runner in SERIAL_RUNNERS:
+        for runner in some_of(SERIAL_RUNNERS, "forgotten"):
             with self.subTest(runner):
                 outcome = run_suite(self.folder, runner).expect(passed=0, errors=1)
                 self.assertIn("Forgetful.setUpClass() ran without calling super().setUpClass()", outcome.output)

@@ -9,7 +9,7 @@ import unittest
 from sqlalchemy import URL
 
 from tests.support.requirements import require_module
-from tests.support.runners import RUNNERS, Outcome, run_suite, write_suite
+from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_suite, some_of, write_suite
 from tests.support.scratch import connect, dump
 from tests.support.servers import postgresql_url
 
@@ -245,8 +245,8 @@ ASYNC_TESTS = """
 
 
 class RunnersTest(InnerCase):
-    def test_every_runner(self) -> None:
-        for runner in RUNNERS:
+    def test_in_one_process_and_in_several(self) -> None:
+        for runner in (*some_of(SERIAL_RUNNERS, "committing"), *some_of(PARALLEL_RUNNERS, "committing")):
             with self.subTest(runner):
                 self.run_inner({"app.py": self.models("psycopg"), "test_it.py": TESTS}, runner).expect(passed=13)
 

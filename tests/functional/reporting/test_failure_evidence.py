@@ -4,7 +4,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests.support.runners import RUNNERS, run_suite, write_suite
+from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, run_suite, some_of, write_suite
 
 SUITE = """
     from sqlalchemy import create_engine, text
@@ -51,7 +51,8 @@ SUITE = """
 
 class FailureEvidenceTest(unittest.TestCase):
     def test_the_statements_of_a_failing_test_are_shown(self) -> None:
-        for runner in sorted(set(RUNNERS) - {"unittest-parallel-test"}):  # it never calls setUpClass
+        parallel = sorted(set(PARALLEL_RUNNERS) - {"unittest-parallel-test"})  # which never calls setUpClass
+        for runner in (*SERIAL_RUNNERS, *some_of(parallel, "evidence")):
             with self.subTest(runner), tempfile.TemporaryDirectory() as folder:
                 write_suite(folder, {"test_blog.py": SUITE})
                 output = run_suite(Path(folder), runner).output

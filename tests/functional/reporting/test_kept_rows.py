@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from tests.support.disposable import scratch, seed
 from tests.support.requirements import require_module
-from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, write_suite
+from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, some_of, write_suite
 
 # Servers of this suite have a place of their own: prune ends all that it finds.
 SITE = """
@@ -112,7 +112,7 @@ class KeptRowsTestCase(unittest.TestCase):
 
 class EveryRunnerTest(KeptRowsTestCase):
     def test_the_rows_of_the_failing_test_outlive_the_run_until_prune(self) -> None:
-        for runner in SERIAL_RUNNERS:
+        for runner in some_of(SERIAL_RUNNERS, "kept rows"):
             with self.subTest(runner):
                 outcome = self.run_tests(runner=runner).expect(passed=1, failed=1)
                 (command,) = self.commands(outcome)
@@ -127,7 +127,7 @@ class EveryRunnerTest(KeptRowsTestCase):
                 seed(self.cache)
 
     def test_each_worker_of_a_parallel_run_keeps_its_own(self) -> None:
-        for runner in sorted(set(PARALLEL_RUNNERS) - {"unittest-parallel-test"}):
+        for runner in some_of(sorted(set(PARALLEL_RUNNERS) - {"unittest-parallel-test"}), "kept rows"):
             with self.subTest(runner):
                 more = TESTS + "\n    class OtherTest(KeptTest):\n        pass\n"
                 commands = self.commands(self.run_tests(more, runner).expect(passed=2, failed=2))

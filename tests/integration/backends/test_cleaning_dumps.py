@@ -22,7 +22,7 @@ from tests.support.servers import postgresql_url
 from tests.support.statements_beside_rows import BY_OWNERS, BY_SUPERUSERS, CLASS_ROWS, ROWS, SCHEMA, SUPERUSERS_SCHEMA
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-ALONE, SEQUENCES = (10_000, 250) if LONG else (14, 10)
+ALONE, SEQUENCES = (10_000, 250) if LONG else (8, 4)
 WAYS = ("here", "here", "here", "here", "thread", "process")
 ROLES = ("dump_first", "dump_second")
 

@@ -170,7 +170,7 @@ class CleaningCase(unittest.TestCase):
 
 class WorkloadTest(CleaningCase):
     @settings(
-        max_examples=150,
+        max_examples=50,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
@@ -226,7 +226,7 @@ class ScanningWorkloadTest(CleaningCase):
         # The owner itself could not read what is forced on it.
         return SCHEMA.replace("alter table secret force row level security;", "")
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(workload)
     def test_after_any_workload_the_database_is_as_before(self, work: list[tuple[int, str]]) -> None:
         self.perform(work)

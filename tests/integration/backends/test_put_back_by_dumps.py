@@ -159,10 +159,10 @@ class _Dumps(unittest.TestCase):
         self.judge(self.alone([*self.rows, *self.changes]))
 
     def test_random_sequences(self) -> None:
-        self.judge(self.sequences(500 if LONG else 30, random.Random(SEED)), by_program=True)
+        self.judge(self.sequences(500 if LONG else 10, random.Random(SEED)), by_program=True)
 
     def test_from_a_thread(self) -> None:
-        changes = self.changes if LONG else random.Random(SEED).sample(list(self.changes), 20)
+        changes = self.changes if LONG else random.Random(SEED).sample(list(self.changes), 8)
         self.judge(self.alone(changes), in_a_thread)
 
     def test_from_another_process(self) -> None:

@@ -26,7 +26,7 @@ from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 40
+ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 15
 SCHEMA = """
 CREATE TABLE item (id int PRIMARY KEY, name text);
 INSERT INTO item SELECT n, 'base' FROM generate_series(1, 300) n

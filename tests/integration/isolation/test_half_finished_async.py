@@ -31,7 +31,7 @@ from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 15
+ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 6
 TABLE = "CREATE TABLE item (id int PRIMARY KEY, name varchar(20))"
 ROWS = "INSERT INTO item VALUES " + ", ".join(f"({n}, 'base')" for n in range(1, 301))
 DRIVERS = {"asyncpg", "psycopg", "aiosqlite", "sqlite3", "aiomysql", "pymysql", "sqlalchemy", "dbtestcase", "asyncio"}

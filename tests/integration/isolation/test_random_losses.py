@@ -24,7 +24,7 @@ from dbtestcase import DatabaseTest
 from tests.support.inner import run_inner
 from tests.support.production import PostgreSQLProduction
 
-RUNS = 1000 if os.environ.get("LONG_TESTS") == "1" else 12
+RUNS = 1000 if os.environ.get("LONG_TESTS") == "1" else 6
 SEED = 20_000
 MOMENTS = ("before the class", "in setUpTestData", "after setUpClass", "between tests", "at the start", "in the middle")
 NAMED = ("lost", "closed", "terminat", "ended", "connection", "recovery", "Nobody answers", "shut down")

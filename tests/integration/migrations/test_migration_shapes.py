@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import tempfile
 import unittest
@@ -19,6 +20,8 @@ from dbtestcase.migrations.walk import stairway
 from tests.support.alembic_projects import empty_database
 from tests.support.environments import SHAPES, write
 from tests.support.mariadb import connect, mariadb_url, require_mariadb
+
+LONG = os.environ.get("LONG_TESTS") == "1"
 
 
 class ShapesTest(unittest.TestCase):
@@ -63,9 +66,9 @@ class ShapesTest(unittest.TestCase):
     def each_shape(self, kind: str) -> Iterator[list[str]]:
         yield [name for name, shape in SHAPES.items() if kind in shape.kinds]
 
-    def on_postgresql(self, driver: str, *, walk: bool) -> None:
+    def on_postgresql(self, driver: str, *, walk: bool, every: int = 1) -> None:
         with empty_database() as database, self.each_shape("postgresql") as names:
-            for name in names:
+            for name in names[:: 1 if LONG else every]:
                 with self.subTest(name, driver=driver):
                     try:
                         self.check(name, database.url, f"postgresql+{driver}", walk=walk)
@@ -78,10 +81,10 @@ class ShapesTest(unittest.TestCase):
         self.on_postgresql("psycopg", walk=True)
 
     def test_psycopg2(self) -> None:
-        self.on_postgresql("psycopg2", walk=False)
+        self.on_postgresql("psycopg2", walk=False, every=3)
 
     def test_asyncpg(self) -> None:
-        self.on_postgresql("asyncpg", walk=False)
+        self.on_postgresql("asyncpg", walk=False, every=3)
 
     def test_sqlite(self) -> None:
         with self.each_shape("sqlite") as names:
