@@ -19,29 +19,17 @@ Mode = Literal["create", "existing"]
 
 
 class Database(ABC):
-    """One database, made (or checked) for one process.  A context manager: leaving it drops what was made.
-
-    .. attribute:: url
-
-       The URL of the real database, with the driver of the server's URL.
-
-    .. attribute:: built
-
-       Whether the tables are there.  ``False`` only with ``"existing"`` where the caller makes them in its transaction.
-
-    .. attribute:: made_template
-
-       Whether a template was made for it, which a later run can use: a disposable server is to keep it.
-
-    .. attribute:: crowded
-
-       Whether others use the server as well, so that no connection is to be held that is not needed now.
-    """
+    """One database, made (or checked) for one process.  A context manager: leaving it drops what was made."""
 
     url: URL
+    """The URL of the real database, with the driver of the server's URL."""
     built: bool = True
+    """Whether the tables are there.  ``False`` only with ``"existing"`` where the caller makes them in its
+    transaction."""
     made_template: bool = False
+    """Whether a template was made for it, which a later run can use: a disposable server is to keep it."""
     crowded: bool = False
+    """Whether others use the server as well, so that no connection is to be held that is not needed now."""
 
     @property
     def name(self) -> str:

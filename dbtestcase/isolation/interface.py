@@ -14,19 +14,12 @@ __all__ = ["Isolation"]
 
 
 class Isolation(ABC):
-    """The life of the classes and tests that share a database.
-
-    .. attribute:: engine
-
-       An engine for the application, on the test database.
-
-    .. attribute:: own_engine
-
-       The engine of the test's own sessions and connections.
-    """
+    """The life of the classes and tests that share a database."""
 
     engine: Engine
+    """An engine for the application, on the test database."""
     own_engine: Engine
+    """The engine of the test's own sessions and connections."""
 
     @abstractmethod
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:

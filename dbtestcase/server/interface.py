@@ -14,24 +14,14 @@ __all__ = ["Server"]
 
 
 class Server(ABC):
-    """A running server that belongs to this process.  A context manager: leaving it stops the server.
-
-    .. attribute:: url
-
-       Of the maintenance database, as a superuser, over a Unix socket.
-
-    .. attribute:: version
-
-       Such as ``18.6``.
-
-    .. attribute:: data
-
-       The data folder.  It is gone when the server has stopped.
-    """
+    """A running server that belongs to this process.  A context manager: leaving it stops the server."""
 
     url: URL
+    """Of the maintenance database, as a superuser, over a Unix socket."""
     version: str
+    """Such as ``18.6``."""
     data: Path
+    """The data folder.  It is gone when the server has stopped."""
 
     @abstractmethod
     def persist(self) -> None:

@@ -17,24 +17,14 @@ _COUNTER = re.compile(r"\n\) ENGINE=\w+ AUTO_INCREMENT=(\d+)")
 
 @dataclass(frozen=True)
 class Content:
-    """What is in a database.
-
-    .. attribute:: digest
-
-       Of the definitions and the rows.
-
-    .. attribute:: counters
-
-       Where the counter of each table that has one, and each sequence, stands; a rollback does not take them back.
-
-    .. attribute:: engines
-
-       The tables whose rows no rollback takes back, with their engines.
-    """
+    """What is in a database."""
 
     digest: str
+    """Of the definitions and the rows."""
     counters: dict[str, int] = field(default_factory=dict)
+    """Where the counter of each table that has one, and each sequence, stands; a rollback does not take them back."""
     engines: list[tuple[str, str]] = field(default_factory=list)
+    """The tables whose rows no rollback takes back, with their engines."""
 
 
 def relations(admin: Admin, database: str) -> list[tuple[str, str]]:
