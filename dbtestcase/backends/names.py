@@ -13,6 +13,7 @@ from pathlib import Path
 __all__ = ["database_name", "is_database_name", "is_kept_name", "is_template_name", "kept_name", "library_version"]
 __all__ += ["lock_key", "template_name"]
 
+LONGEST = 63  # bytes of a name on PostgreSQL
 _BUILDERS = ("backends", "migrations")  # the parts of this library whose code decides what a template holds
 
 
@@ -27,7 +28,7 @@ def library_version() -> str:
     return digest.hexdigest()
 
 
-def database_name(base: str, *, longest: int = 63) -> str:
+def database_name(base: str, *, longest: int = LONGEST) -> str:
     """A new name ``<base>_<host>_<pid>_<random>`` of at most ``longest`` bytes of UTF-8, the base cut if it must be."""
     host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:16] or "host"
     tail = f"_{host}_{os.getpid()}_{secrets.token_hex(4)}"
@@ -39,12 +40,12 @@ def is_database_name(name: str) -> bool:
     return re.search(r"_[a-z0-9-]{1,16}_[0-9]+_[0-9a-f]{8}$", name) is not None
 
 
-def kept_name(base: str, test: str, *, longest: int = 63) -> str:
+def kept_name(base: str, test: str) -> str:
     """A new name ``<base>_kept_<test>_<random>``; its random part is shorter than that of :func:`database_name`."""
     tail = f"_{secrets.token_hex(3)}"
     head = _cut(base, 24) or "test"
     middle = "_kept_" + re.sub(r"\W+", "_", test.rpartition(".")[2]).strip("_").lower()
-    return head + _cut(middle, longest - len(head.encode()) - len(tail)) + tail
+    return head + _cut(middle, LONGEST - len(head.encode()) - len(tail)) + tail
 
 
 def is_kept_name(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
-from ..drivers import Endpoint, descriptor_of, endpoints_of_url, open_wire
+from ..drivers import descriptor_of, endpoints_of_url, open_wire
 from ..errors import ConfigurationError
 from ..sandbox import Sandbox
 from .engines import Until
@@ -28,7 +28,7 @@ RENEWAL = 500
 class SandboxRun:
     """A wire, its sandbox, and the engines that are led to whatever wire there is."""
 
-    def __init__(self, database: Any, url: URL, endpoints: Iterable[Endpoint] = ()) -> None:
+    def __init__(self, database: Any, url: URL) -> None:
         self.database = database
         self.url = url
         self.untouched = True
@@ -39,7 +39,7 @@ class SandboxRun:
         self._stack = contextlib.ExitStack()
         self._awake = self._lost = False
         self._async_engines: tuple[Any, Any] | None = None
-        self.board = Switchboard([*endpoints_of_url(url), *endpoints])
+        self.board = Switchboard(endpoints_of_url(url))
         self.wake()
         self.open_sessions = OpenSessions(self.board.application_client_of)
         self.open_sessions.__enter__()
@@ -212,10 +212,9 @@ class SandboxRun:
 
 
 @contextlib.contextmanager
-def running_sandbox(database: Any, url: URL, endpoints: Iterable[Endpoint] = ()) -> Iterator[SandboxRun]:
+def running_sandbox(database: Any, url: URL) -> Iterator[SandboxRun]:
     """A sandbox on a database, usable without a test case: ``run.sandbox.begin("…")`` … ``run.sandbox.end()``."""
-    run = SandboxRun(database, url, endpoints)
-    with contextlib.closing(run):
+    with contextlib.closing(SandboxRun(database, url)) as run:
         yield run
 
 
