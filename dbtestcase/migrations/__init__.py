@@ -11,8 +11,7 @@ from .recipe import MigrationRecipe
 if TYPE_CHECKING:
     from .compare import compare_models
     from .environment import Config
-    from .heads import stray_heads
-    from .project import Project
+    from .project import Project, stray_heads
     from .redirect import Target
     from .walk import round_trip, stairway
 
@@ -33,8 +32,7 @@ __getattr__ = lazily(
     __name__,
     compare="compare_models",
     environment="Config",
-    heads="stray_heads",
-    project="Project",
+    project="Project stray_heads",
     redirect="Target",
     walk="round_trip stairway",
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic.autogenerate import produce_migrations
+from alembic.autogenerate import produce_migrations, render_op_text
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import DropTableOp, MigrateOperation, MigrationScript
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData
@@ -15,9 +17,11 @@ from dbtestcase.migrations.environment import given_options
 from dbtestcase.migrations.internals import compares_with_more_than_alembic
 from dbtestcase.migrations.recorded import missing_beside_tables
 from dbtestcase.migrations.schema_state import Item
-from dbtestcase.migrations.write import written
 
-__all__ = ["foreign_operations", "missing_operations", "removed_by_env_py"]
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+
+__all__ = ["foreign_operations", "missing_operations", "removed_by_env_py", "written"]
 
 
 def missing_operations(
@@ -111,3 +115,17 @@ def _place(item: Item, context: MigrationContext | None = None) -> tuple[str, st
 @functools.cache
 def _default_schema(dialect: Any) -> str:
     return str(getattr(dialect, "default_schema_name", None) or "public")
+
+
+_ENUM = re.compile(r"""postgresql\.ENUM\((?:[^()'"]|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")*\)""")
+
+
+def written(context: MigrationContext, operation: MigrateOperation) -> list[str]:
+    """The operation as ``alembic revision --autogenerate`` would write it."""
+    text = render_op_text(AutogenContext(context, MetaData(), autogenerate=False), operation).strip()
+    # SQLAlchemy 2.0 does not write it; without it a table would make the type, which has an operation of its own
+    text = _ENUM.sub(
+        lambda found: found[0] if "create_type" in found[0] else f"{found[0][:-1]}, create_type=False)", text
+    )
+    first, *inner = text.splitlines() or [""]
+    return ["\n".join([first, *(line if line == ")" else f"    {line.strip()}" for line in inner)])] if text else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import URL, Engine, MetaData
 
 from dbtestcase.errors import ConfigurationError, MigrationError
-from dbtestcase.migrations.exclusions import excluder
+from dbtestcase.migrations.filters import excluder
 from dbtestcase.migrations.redirect import Target, as_target
 from dbtestcase.migrations.schema_state import Item
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, inspect
@@ -16,7 +17,7 @@ from dbtestcase.migrations.schema_state import Item
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["Filters", "Reflected"]
+__all__ = ["Filters", "Reflected", "excluder"]
 
 #: What Alembic calls the parts of a table that its filters are asked about.
 _KINDS = {
@@ -185,3 +186,24 @@ class Filters:
 
     def _own(self, schema: str) -> str | None:
         return None if schema == self._known.default_schema else schema
+
+
+def excluder(patterns: Collection[str]) -> Callable[[Item], bool]:
+    """A function that says whether an item is excluded.
+
+    A pattern (``*`` and ``?`` as in file names) may be the name of a table or of anything else that stands by itself
+    (``legacy_*``, ``order_status``), with everything that belongs to it; the name of a part (``ix_post_title``,
+    ``post.rating``); each with or without its schema (``audit.event``, ``audit.*``).
+    """
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+
+    def excluded(item: Item) -> bool:
+        names = {item.name, f"{item.schema}.{item.name}"}
+        if item.name.endswith(")"):  # a routine, with its arguments
+            name = item.name.partition("(")[0]
+            names |= {name, f"{item.schema}.{name}"}
+        if item.part:
+            names |= {item.part, f"{item.name}.{item.part}", f"{item.schema}.{item.name}.{item.part}"}
+        return any(fnmatchcase(name, pattern) for name in names for pattern in wanted)
+
+    return excluded

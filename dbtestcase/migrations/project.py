@@ -1,15 +1,19 @@
-"""An Alembic project run against a database: upgrade, downgrade, the current revision.
+"""An Alembic project run against a database: upgrade, downgrade, the current revision, its heads.
 
-This module and those that it is imported by import Alembic; ``layout``, ``fingerprint`` and ``recipe`` do not.
+This module and those that it is imported by import Alembic; ``layout`` and ``recipe`` do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, RevisionStep
@@ -18,20 +22,23 @@ from alembic.script.revision import RevisionMap
 from sqlalchemy import URL, Engine
 
 from dbtestcase.backends import note_folder
+from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import failures
 from dbtestcase.migrations.environment import Run, Steps, close_connection, database_names, make_config
-from dbtestcase.migrations.heads import check_heads
 from dbtestcase.migrations.internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
 from dbtestcase.migrations.layout import Layout, find_layout, prepended
 from dbtestcase.migrations.loggers import loggers_kept
 from dbtestcase.migrations.redirect import Target, as_target, lead
-from dbtestcase.migrations.surroundings import beside_running_loop
 from dbtestcase.migrations.versions import HeldVersions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Project", "revisions"]
+    from alembic.script import Script, ScriptDirectory
+
+    from dbtestcase.migrations.layout import Layout
+
+__all__ = ["Project", "beside_running_loop", "check_heads", "revisions", "stray_heads"]
 
 
 class Project:
@@ -178,3 +185,70 @@ class Project:
 def revisions(script: ScriptDirectory) -> list[Script]:
     """Every revision, each after those that it builds on."""
     return list(script.walk_revisions())[::-1]
+
+
+def stray_heads(script: ScriptDirectory) -> list[Script]:
+    """Heads that compete: lines without a common revision, and branches with other labels, may have one each."""
+    heads = list(script.get_revisions("heads"))
+    if len(heads) < 2:
+        return []
+    ancestors = {
+        head.revision: {revision.revision for revision in script.iterate_revisions(head.revision, "base")}
+        for head in heads
+    }
+    stray: set[str] = set()
+    for one, other in combinations(heads, 2):
+        related = ancestors[one.revision] & ancestors[other.revision]
+        if related and one.branch_labels == other.branch_labels:
+            stray.update((one.revision, other.revision))
+    return [head for head in heads if head.revision in stray]
+
+
+def check_heads(script: ScriptDirectory, layout: Layout) -> list[Script]:
+    """The heads; :exc:`MigrationError` if two compete."""
+    stray = stray_heads(script)
+    if stray:
+        names = " and ".join(head.revision for head in stray)
+        lines = "".join(f"\n  {head.revision}  {head.doc}\n    {head.path}" for head in stray)
+        raise MigrationError(
+            f"{layout.label} has {len(stray)} heads where one is expected: {names}{lines}",
+            cause="Two people added a revision after the same one (the branches were merged in git, not in Alembic).",
+            remedy=f"alembic merge -m 'merge heads' {' '.join(head.revision for head in stray)}",
+        )
+    return list(script.get_revisions("heads"))
+
+
+T = TypeVar("T")
+
+
+def beside_running_loop(function: Callable[[], T]) -> T:
+    """Call a function; where this thread runs an event loop, in another: an async env.py calls ``asyncio.run``."""
+    if not _loop_is_running():
+        return function()
+    outcome: list[Any] = []
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            outcome.append((context.run(function), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, name="dbtestcase migrations")
+    thread.start()
+    thread.join()
+    value, error = outcome[0]
+    if error is not None:
+        try:
+            raise error
+        finally:
+            outcome.clear()  # the traceback holds this frame
+    return value  # type: ignore[no-any-return]
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

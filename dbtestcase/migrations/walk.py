@@ -16,7 +16,7 @@ from sqlalchemy import URL, Engine
 
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import schema_state, schema_state_postgresql, undo  # noqa: F401  registers itself
-from dbtestcase.migrations.exclusions import excluder
+from dbtestcase.migrations.filters import excluder
 from dbtestcase.migrations.internals import downgrade_steps, forget_made_types, script_of, step
 from dbtestcase.migrations.project import revisions
 from dbtestcase.migrations.redirect import Target, as_target

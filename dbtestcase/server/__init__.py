@@ -8,8 +8,8 @@ from ..reporting import lazily
 from .disposable import disposable_server, register
 from .folders import private_folder
 from .interface import Server
-from .kept_servers import KEEP_HOURS
 from .room import MIB, is_out_of_room, what_fills
+from .staying import KEEP_HOURS
 
 if TYPE_CHECKING:
     from .doctor import examine

@@ -21,11 +21,10 @@ from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles, 
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.cluster_files import Unreadable, copy_tree, remove_tree
 from dbtestcase.server.folders import RAM, RunFolder, is_full, run_places, temp_places
-from dbtestcase.server.kept_servers import KEEP_HOURS, MOST_KEPT, end_oldest
 from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.server.room import MIB, room_in
-from dbtestcase.server.staying import staying_name, take
+from dbtestcase.server.staying import KEEP_HOURS, MOST_KEPT, end_oldest, staying_name, take
 from dbtestcase.server.template_files import TemplatesOnDemand
 from dbtestcase.settings import Settings
 

@@ -12,8 +12,7 @@ from dbtestcase.errors import ServerError
 from dbtestcase.server.cache import cache_folders, size_of
 from dbtestcase.server.cluster_files import remove_tree
 from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
-from dbtestcase.server.kept_servers import end_kept
-from dbtestcase.server.staying import end_waiting, waiting
+from dbtestcase.server.staying import end_kept, end_waiting, waiting
 from dbtestcase.settings import Settings
 
 __all__ = ["prune_machine"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from dbtestcase.server.folders import sweep
-from dbtestcase.server.kept_servers import end_kept, end_oldest
+from dbtestcase.server.staying import end_kept, end_oldest
 from tests.support.disposable import Owner, owner, scratch, wait_for_end
 from tests.support.runners import inner_environment
 
