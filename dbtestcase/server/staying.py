@@ -1,4 +1,4 @@
-"""Servers that stay when their run has ended: for the next run (``DBTESTCASE_STAY``), or for a failing test's rows.
+"""Servers that stay when their run has ended: for the next run (``DBTESTCASE_STAY``), or for the rows of failing tests.
 
 One with such rows has a named pipe beside its lock, which its watcher reads: whatever is written there ends it.
 
