@@ -1,4 +1,4 @@
-"""Columns as the snapshots of PostgreSQL write them, taken apart; what of two of them differs, a default by its value."""
+"""Columns as the snapshots of PostgreSQL write them, taken apart; what differs in two, defaults by their value."""
 
 from __future__ import annotations
 
