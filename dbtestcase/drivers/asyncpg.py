@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..sandbox import Client, Rows
+from ..sandbox import Client, Kind, Rows, characteristics, classify
 from .dbapi import ProxyConnection, ProxyCursor
 from .loop_thread import LoopConnection, LoopWire
 
@@ -173,8 +173,11 @@ class _Connection(LoopConnection):
         if type(text) is str and _EXECUTE.match(text) and self._wire.executing() is not self._client:
             self._wire.execute_for(self._client)
         streams = getattr(real, "server_side", False)
-        if streams and self._client.each_statement:
+        half_sent, self._half_sent = self._half_sent, streams and self._client.each_statement
+        if self._half_sent:
             raise _no_transaction()
+        if half_sent and type(text) is str:
+            self._refuse_level(text)
 
         def as_mine(replacement: str | None) -> Any:
             self._wire.become(self._codecs, self._command_timeout)
@@ -185,6 +188,15 @@ class _Connection(LoopConnection):
             return result
 
         return super()._run(text, as_mine, real, many=many, parameters=parameters)
+
+    _half_sent = False
+    """Whether asyncpg has refused a stream after it had sent the half of it: the next statement is not its first."""
+
+    def _refuse_level(self, text: str) -> None:
+        level, _ = characteristics(text) if classify(text).kind is Kind.CHARACTERISTICS else ("", None)
+        if level and level != self._sandbox.rules.level_of(self._client):
+            what = "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+            raise self._wire.error("ActiveSqlTransaction", what)
 
     def _cursor(self, real: Any) -> ProxyCursor:
         return (_Stream if getattr(real, "server_side", False) else ProxyCursor)(self, real)

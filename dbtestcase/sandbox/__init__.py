@@ -76,7 +76,7 @@ Questions
 
 from __future__ import annotations
 
-from .connections import Client, Wire
+from .connections import Client, Wire, characteristics
 from .lexer import FILL, MYSQL, PART, POSTGRESQL, SQLITE, Lexer, name_in
 from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
@@ -115,6 +115,7 @@ __all__ = [
     "TemporaryNames",
     "Topic",
     "Wire",
+    "characteristics",
     "classify",
     "common_objects",
     "find_swallowed",

@@ -208,14 +208,14 @@ class SessionSide:
 class SessionComparison:
     """Runs sequences on both sides; ``counts`` holds what was found."""
 
-    def __init__(self, real: SessionSide, virtual: SessionSide) -> None:
-        self.real, self.virtual = real, virtual
+    def __init__(self, real: SessionSide, virtual: SessionSide, *, keeps_plans: bool = False) -> None:
+        self.real, self.virtual, self.keeps_plans = real, virtual, keeps_plans
         self.counts: Counter[str] = Counter()
 
     def run(self, each: Sequence) -> str:
         """Run one sequence.
 
-        :returns: ``equal``, ``blocked`` (in production) or ``conflict``.
+        :returns: ``equal``, ``blocked`` (in production), ``conflict``, or what the driver does by itself.
         :raises Difference: anything else.
         """
         self.counts["sequences"] += 1
@@ -223,6 +223,7 @@ class SessionComparison:
         self.told_of_stream: set[int] = set()
         self.writers: set[int] = set()
         self.holders: set[int] = set()
+        self.ran: Counter[tuple[int, str]] = Counter()
         self.began: dict[int, int] = {}
         self.commits: list[tuple[int, int]] = []
         for side in (self.real, self.virtual):
@@ -260,7 +261,10 @@ class SessionComparison:
         told = i in self.warned or (name == "stream_on" and i in self.told_of_stream)
         self._follow(each, time, i, name, really)
         if really == virtually:
+            self.ran[i, name if name in ("temp_create", "temp_as") else f"{name} {n % 2}"] += 1
             return ""
+        if self.keeps_plans and self._may_be_an_old_plan(i, name, n):
+            return "old plan of the driver's"
         if name in READS and really[0] == virtually[0] == "ok" and told:
             self.counts["dirty reads"] += 1
             return ""
@@ -268,6 +272,14 @@ class SessionComparison:
             # which of several serializable transactions fails, production decides by heuristics
             raise Difference(f"{step}: a serialization failure really, {virtually} in the sandbox")
         raise Difference(f"{step}: {really} really, {virtually} in the sandbox")
+
+    def _may_be_an_old_plan(self, i: int, name: str, n: int) -> bool:
+        """Whether the driver has prepared the statement before its second temporary table, which hides another table.
+
+        The server plans anew for the first one only (limits.rst).
+        """
+        made = self.ran[i, "temp_create"] + self.ran[i, "temp_as"]
+        return name in ("temp_read", "temp_insert") and made > 1 and self.ran[i, f"{name} {n % 2}"] > 0
 
     def _follow(self, each: Sequence, time: int, i: int, name: str, really: Any) -> None:
         """Keep the books of who is in the middle of what."""
