@@ -495,9 +495,14 @@ class PsycopgDoorsTest(_Doors):
         with contextlib.closing(self.engine.raw_connection()) as raw:
             raw.driver_connection.execute(insert, (30,), prepare=True)
 
-    def test_a_savepoint_by_a_cursor_of_the_applications_own_making_is_refused(self) -> None:
-        with contextlib.closing(self.engine.raw_connection()) as raw, self.assertRaises(SandboxEscape):
-            psycopg.ClientCursor(raw.driver_connection).execute("SAVEPOINT x")
+    def test_a_savepoint_by_a_cursor_of_the_applications_own_making_is_one_of_its_connection(self) -> None:
+        with contextlib.closing(self.engine.raw_connection()) as raw:
+            cursor = psycopg.ClientCursor(raw.driver_connection)
+            cursor.execute("SAVEPOINT x")
+            cursor.execute("INSERT INTO item VALUES (%s, %s)", (9, "undone"))
+            cursor.execute("ROLLBACK TO x")
+            raw.commit()
+        self.assertEqual(self.rows(), self.BASE)
 
 
 class Psycopg2DoorsTest(_Doors):
