@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dbtestcase.errors import DBTestCaseError
 from dbtestcase.reporting import report, shown
 
-__all__ = ["main", "make_parser"]
-
 
 def make_parser() -> argparse.ArgumentParser:
     """The commands and their options."""

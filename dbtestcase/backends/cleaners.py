@@ -11,8 +11,6 @@ from sqlalchemy import URL
 
 from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
 
-__all__ = ["Cleaner", "Cleaning", "Reclonable"]
-
 
 class Reclonable(Protocol):
     """The part of a test database that a cleaner needs."""

@@ -10,8 +10,6 @@ from typing import Any
 from dbtestcase.backends.interface import Database
 from dbtestcase.errors import UnsafeDatabase
 
-__all__ = ["MARK_TABLE", "ExistingUse", "check_safe", "named_like_a_test"]
-
 
 class ExistingUse:
     """The use that one run makes of one existing database.  A context manager: leaving it ends the last use."""

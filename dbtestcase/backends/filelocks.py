@@ -11,8 +11,6 @@ from pathlib import Path
 from dbtestcase.errors import DatabaseError
 from dbtestcase.reporting import limit_named_by
 
-__all__ = ["FileLock"]
-
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["filling_order", "with_referrers"]
-
 
 def with_referrers(touched: Iterable[int], references: Mapping[int, Collection[int]]) -> set[int]:
     """The tables and all that refer to them, however far: emptying one removes, or is refused for, the rows that do."""

@@ -13,8 +13,6 @@ from sqlalchemy.pool import NullPool
 from dbtestcase.drivers import own, patient
 from dbtestcase.errors import ConfigurationError
 
-__all__ = ["build_initial_schema", "load_base_data", "run_initial_schema"]
-
 
 def run_initial_schema(hook: Callable[[Connection], object] | None, connection: Connection, label: str) -> None:
     """Call the hook, if there is one, in the transaction of the connection.

@@ -23,8 +23,6 @@ from typing import Any
 from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.settings import Settings
 
-__all__ = ["note_folder", "recorded", "template_fingerprint"]
-
 _MARKS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 _KEPT = 20  #: of one recipe's versions; the oldest are forgotten
 _known: dict[str, list[tuple[list[str], str]]] = {}  #: manifests of this process, should the cache not take them

@@ -13,8 +13,6 @@ from dbtestcase.backends.recipes import Recipe
 from dbtestcase.errors import ConfigurationError, DatabaseError
 from dbtestcase.settings import Settings
 
-__all__ = ["Backend", "Database", "Mode", "Request", "create_in"]
-
 Mode = Literal["create", "existing"]
 
 

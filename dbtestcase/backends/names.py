@@ -10,9 +10,6 @@ import secrets
 import socket
 from pathlib import Path
 
-__all__ = ["database_name", "is_database_name", "is_kept_name", "is_template_name", "kept_name", "library_version"]
-__all__ += ["lock_key", "template_name"]
-
 LONGEST = 63  # bytes of a name on PostgreSQL
 _BUILDERS = ("backends", "migrations")  # the parts of this library whose code decides what a template holds
 

@@ -9,8 +9,6 @@ from typing import Protocol, runtime_checkable
 
 from sqlalchemy import URL
 
-__all__ = ["DerivedRecipe", "Recipe", "preparing"]
-
 
 class Recipe(Protocol):
     """How the tables and the reference rows of a test database come to be.

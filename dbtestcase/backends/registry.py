@@ -12,8 +12,6 @@ from dbtestcase.backends.interface import Backend
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import shown
 
-__all__ = ["backend_for", "cleaning_for", "dialects", "register"]
-
 _FOLDERS = {
     "postgresql": "dbtestcase.backends.postgresql",
     "sqlite": "dbtestcase.backends.sqlite",

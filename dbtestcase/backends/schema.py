@@ -20,8 +20,6 @@ from dbtestcase.drivers import own, patient
 from dbtestcase.errors import SchemaError
 from dbtestcase.reporting import limit_named_by
 
-__all__ = ["MetadataRecipe"]
-
 
 class MetadataRecipe:
     """Makes the tables of one ``MetaData`` or several, in this order, and loads the reference rows.

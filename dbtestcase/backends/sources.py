@@ -24,8 +24,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["digest_of", "is_plain"]
-
 _SCALARS = (
     type(None),
     bool,

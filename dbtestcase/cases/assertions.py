@@ -20,8 +20,6 @@ from ..reporting import Query, Recording, harness_statements, recording
 
 __unittest = True
 
-__all__ = ["QueryAssertions"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

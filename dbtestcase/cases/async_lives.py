@@ -26,15 +26,6 @@ from .migrating import MigratedClass, MigratedTest
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
-__all__ = [
-    "AsyncClass",
-    "AsyncCommittingClass",
-    "AsyncCommittingTest",
-    "AsyncMigratedClass",
-    "AsyncMigratedTest",
-    "AsyncTest",
-]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -32,8 +32,6 @@ from .lifecycle import Lifecycle
 from .migrated import Migrations
 from .truncating import TruncatingDatabaseTest
 
-__all__ = ["AsyncDatabaseTest", "AsyncMigratedDatabaseTest", "AsyncTruncatingDatabaseTest"]
-
 __unittest = True
 
 

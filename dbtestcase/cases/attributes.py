@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from ..migrations import Config
 
-__all__ = ["AlembicConfig", "Engines", "Given", "Tables"]
-
 C = TypeVar("C")
 T = TypeVar("T")
 

@@ -40,8 +40,6 @@ from .per_test import TestLifecycle
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-__all__ = ["DatabaseTest"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 E = TypeVar("E", bound="Engine | AsyncEngine")

@@ -9,8 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 
-__all__ = ["HOOKS", "Bases", "is_ours"]
-
 HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
 """Class methods that the user may write."""
 

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 from ..errors import SandboxConflict
 
-__all__ = ["run_blocking", "run_coroutine"]
-
 T = TypeVar("T")
 
 

@@ -18,8 +18,6 @@ from ..reporting import SQLLog
 from ..sandbox import classify
 from ..settings import Settings
 
-__all__ = ["ClassRun", "NoSessionYet", "RunningClass", "RunningTest", "SetUpRows"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -18,8 +18,6 @@ from .per_class import ClassLifecycle
 if TYPE_CHECKING:
     from ..migrations import Target
 
-__all__ = ["CommittingClass", "CommittingTest"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -12,8 +12,6 @@ from sqlalchemy import MetaData
 
 from ..reporting import Query
 
-__all__ = ["extension_hint", "hints"]
-
 _SHOWN = 8  # names of tables
 
 _NO_TABLE = re.compile(

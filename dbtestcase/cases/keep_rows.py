@@ -15,8 +15,6 @@ from . import scopes
 from .class_run import ClassRun
 from .per_class import ClassLifecycle
 
-__all__ = ["MOST_KEPT", "keep_rows"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 MOST_KEPT = 10

@@ -28,8 +28,6 @@ from .blocking import run_coroutine
 from .lifecycle import lifecycle_of
 from .modules import current
 
-__all__ = ["AsyncLife", "Life", "isolated", "isolated_async"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 C = TypeVar("C", bound=unittest.TestCase)

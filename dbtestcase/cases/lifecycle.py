@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["Lifecycle", "lifecycle_of"]
-
 C = TypeVar("C", covariant=True)
 T = TypeVar("T", covariant=True)
 

@@ -12,8 +12,6 @@ from .configuration import metadata_in
 from .lifecycle import Lifecycle
 from .migrating import MigratedClass, MigratedTest
 
-__all__ = ["MigratedDatabaseTest", "MigrationChecks", "Migrations"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -23,8 +23,6 @@ from .per_test import TestLifecycle
 if TYPE_CHECKING:
     from ..migrations import Project, Target
 
-__all__ = ["MigratedClass", "MigratedTest"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -21,8 +21,6 @@ from . import scopes
 from .bases import is_ours
 from .class_run import RunningClass
 
-__all__ = ["current", "modules"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -16,8 +16,6 @@ from ..data import restore, settle
 from ..reporting import add_evidence, together
 from .class_run import RunningTest
 
-__all__ = ["each_example_alone", "is_last_example", "rolled_back"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 _Block = Callable[[], contextlib.AbstractContextManager[None]]

@@ -24,8 +24,6 @@ from typing import Any, TypeVar
 
 from ..errors import ServerError
 
-__all__ = ["close_all", "failures", "module_started", "of_module", "of_run", "process_ends", "worker_name"]
-
 T = TypeVar("T")
 
 

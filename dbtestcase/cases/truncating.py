@@ -9,8 +9,6 @@ from .committing import CommittingClass, CommittingTest
 from .lifecycle import Lifecycle
 from .migrated import Migrations
 
-__all__ = ["TruncatingDatabaseTest"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

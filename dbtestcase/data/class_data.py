@@ -19,8 +19,6 @@ from sqlalchemy.orm import Session
 
 from .containers import Freezing, Frozen, Thawing
 
-__all__ = ["ClassData", "ModuleData", "capture", "capture_module"]
-
 T = TypeVar("T", bound=TestCase)
 
 

@@ -18,8 +18,6 @@ from sqlalchemy.orm.collections import CollectionAdapter
 
 from .instances import Copies, Record, Snapshot, state_of
 
-__all__ = ["Freezing", "Frozen", "Thawing"]
-
 Frozen = Any  # a Record, a _Container, a _Collection, or a _Leaf
 
 

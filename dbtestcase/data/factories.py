@@ -18,8 +18,6 @@ from ..errors import ConfigurationError
 from .factoryboy import Binding, is_factory_boy, lead_method, names_a_session, reachable, refuse_old_version
 from .polyfactory import is_polyfactory, lead
 
-__all__ = ["Factories", "FactoryManager", "ManagedFactory", "bound", "is_factory"]
-
 
 def _never(session: Any) -> bool:
     return False

@@ -19,8 +19,6 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError
 
-__all__ = ["Binding", "is_factory_boy", "lead_method", "names_a_session", "reachable", "refuse_old_version"]
-
 
 class Binding:
     """Whose session some factories use until ``undo`` is closed.

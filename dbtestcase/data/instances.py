@@ -26,8 +26,6 @@ from sqlalchemy.orm import InstanceState, Mapper, Session, selectinload, undefer
 from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
-__all__ = ["Copies", "Record", "Snapshot", "state_of"]
-
 _CHUNK = 500  # keys in one SELECT
 _SHARED = (str, int, float, complex, bytes, type(None), Decimal, datetime, date, time, timedelta, UUID, Enum)
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-__all__ = ["is_polyfactory", "lead"]
-
 _ABSENT = object()
 
 

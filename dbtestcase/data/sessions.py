@@ -13,8 +13,6 @@ from sqlalchemy.orm.attributes import instance_state
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-__all__ = ["async_session_scope", "engine_of", "restore", "session_scope", "settle"]
-
 
 def engine_of(session: Any) -> Engine | None:
     """The engine of a session, a ``scoped_session`` or a ``sessionmaker``; ``None`` if that is not known."""

@@ -18,9 +18,6 @@ from urllib.parse import parse_qsl, urlsplit
 from ..errors import ConfigurationError
 from ..sandbox import COMMITTING
 
-__all__ = ["HARMLESS", "Asked", "asked_of", "known", "refused", "same_encoding"]
-__all__ += ["settings_beyond", "settings_of_options"]
-
 _LIBPQ = frozenset(
     """
     host hostaddr port dbname database user password passfile service servicefile connect_timeout sslmode requiressl

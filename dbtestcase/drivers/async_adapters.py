@@ -19,8 +19,6 @@ from ..sandbox import COMMITTING
 from .dbapi import ProxyConnection, ProxyCursor
 from .sqlalchemy_internals import in_greenlet
 
-__all__ = ["TWINS", "AdaptedConnection", "TwinConnection"]
-
 TWINS = {"aiosqlite": "pysqlite", "aiomysql": "pymysql", "asyncmy": "pymysql"}
 """The synchronous driver that the wire speaks for each."""
 

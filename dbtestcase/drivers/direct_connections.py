@@ -16,8 +16,6 @@ from ..sandbox import COMMITTING, Sandbox, Statement, classify
 from .harness import is_harness
 from .late_imports import when_imported
 
-__all__ = ["watching"]
-
 Refuse = Callable[[Statement], None]
 
 

@@ -20,8 +20,6 @@ from .harness import is_harness
 from .late_imports import when_imported
 from .led_connections import unled
 
-__all__ = ["guarding", "watch_files"]
-
 Guards = Callable[[frozenset[Endpoint]], bool]
 Refuse = Callable[[str, Endpoint, bool], Exception]
 

@@ -13,8 +13,6 @@ from sqlalchemy.pool import Pool
 
 from .sqlalchemy_internals import creator_of
 
-__all__ = ["harness_connections", "is_harness", "is_let_pass", "is_own", "letting_pass", "own"]
-
 _EngineOrPool = TypeVar("_EngineOrPool", bound=Engine | Pool)
 
 _connecting: ContextVar[bool] = ContextVar("dbtestcase_harness_connections", default=False)

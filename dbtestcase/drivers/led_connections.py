@@ -20,8 +20,6 @@ from sqlalchemy import Dialect
 from ..errors import ConfigurationError
 from .late_imports import when_imported
 
-__all__ = ["Lead", "made_by", "unled"]
-
 Open = Callable[[dict[str, Any]], Any]
 
 _MARK = "_dbtestcase_lead"

@@ -23,8 +23,6 @@ from .async_adapters import AdaptedConnection
 from .dbapi import CursorOver, ProxyConnection
 from .proxy_wire import ProxyWire
 
-__all__ = ["BlockingConnection", "LoopThread", "LoopWire", "open_loop_wire"]
-
 
 class LoopThread:
     """An event loop on a thread of its own."""

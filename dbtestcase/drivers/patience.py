@@ -16,8 +16,6 @@ from sqlalchemy import URL, Dialect, Engine, event
 from ..errors import ServerUnreachable
 from ..reporting import doing, shown, without_secrets
 
-__all__ = ["FULL_SECONDS", "STARTING_SECONDS", "is_full", "is_starting", "patient", "patiently"]
-
 FULL_SECONDS = 60.0
 """How long to wait for a free connection."""
 STARTING_SECONDS = 30.0

@@ -13,8 +13,6 @@ from . import dbapi
 from .dbapi import ProxyConnection
 from .proxy_wire import ProxyWire
 
-__all__ = ["Pg8000Wire"]
-
 _LOCK_TIMEOUT = "55P03"
 _CODES = {
     "ActiveSqlTransaction": "25001",

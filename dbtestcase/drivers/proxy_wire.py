@@ -13,8 +13,6 @@ from ..sandbox import Rows, Rules, Sandbox
 from .arguments import asked_of, settings_beyond
 from .sockets import descriptor_of, shut_down
 
-__all__ = ["ProxyWire"]
-
 
 class ProxyWire:
     """The physical connection of a sandbox, opened by a SQLAlchemy dialect, in the driver's autocommit mode."""

@@ -19,8 +19,6 @@ from .psycopg2_cursors import NamedCursor, Psycopg2Cursor
 from .psycopg2_functions import cursor_factory_of
 from .psycopg2_session import SessionAttributes
 
-__all__ = ["Psycopg2Connection", "Psycopg2Cursor", "Psycopg2Wire"]
-
 _WORD = re.compile("[A-Z]")
 
 

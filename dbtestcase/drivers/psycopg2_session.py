@@ -7,8 +7,6 @@ from typing import Any
 
 from .dbapi import ProxyConnection
 
-__all__ = ["SessionAttributes"]
-
 _DEFAULT = 5
 _LEVELS = ("", "read committed", "repeatable read", "serializable", "read uncommitted", "default")
 """The isolation levels by psycopg2's numbers; 0 is autocommit."""

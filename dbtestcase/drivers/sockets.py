@@ -7,8 +7,6 @@ import os
 import socket
 from typing import Any
 
-__all__ = ["descriptor_of", "shut_down"]
-
 
 def descriptor_of(connection: Any) -> int | None:
     """The descriptor of a connection's socket; drivers keep it in different places."""

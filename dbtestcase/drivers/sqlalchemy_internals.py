@@ -16,25 +16,6 @@ from sqlalchemy.sql.ddl import SchemaGenerator
 
 from ..reporting import require_internals
 
-__all__ = [
-    "adapters_of",
-    "call_creator",
-    "constraints_of",
-    "creates_itself",
-    "creator_of",
-    "dialect_of",
-    "forbid_overflow",
-    "has_events",
-    "in_greenlet",
-    "is_asyncio",
-    "pool_of",
-    "pool_with_events",
-    "record_of",
-    "schema_generator",
-    "sequences_of",
-    "set_creator",
-]
-
 
 def creator_of(pool: Pool) -> Any:
     """What a pool connects with: two pools of one creator lead to one database; ours are known by theirs."""

@@ -15,8 +15,6 @@ from ..sandbox import Rules, Wire, rules_for
 from .async_adapters import TWINS
 from .patience import patiently
 
-__all__ = ["KEEPALIVES", "LOCK_TIMEOUT", "WireFactory", "open_wire", "register"]
-
 LOCK_TIMEOUT = 5.0
 """Seconds that a statement waits for a lock that is held outside the sandbox."""
 
@@ -92,7 +90,8 @@ def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
 
 @contextlib.contextmanager
 def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
-    from .psycopg2 import Psycopg2Connection, Psycopg2Cursor, Psycopg2Wire
+    from .psycopg2 import Psycopg2Connection, Psycopg2Wire
+    from .psycopg2_cursors import Psycopg2Cursor
     from .psycopg2_functions import unwrapping
 
     args, parameters = dialect.create_connect_args(url)

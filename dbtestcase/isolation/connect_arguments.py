@@ -14,8 +14,6 @@ from ..drivers import connect_arguments as arguments_of
 
 _OURS = __name__.partition(".")[0] + "."
 
-__all__ = ["connect_as_asked", "connecting"]
-
 Open = Callable[[list[Any], dict[str, Any]], Any]
 """Makes a connection to the test database of the arguments that the driver would be given."""
 

@@ -20,8 +20,6 @@ from ..drivers import dialect_of, is_harness, is_own, pool_of
 from ..reporting import CallSite, find_call_site, is_application
 from .engine_places import place_of
 
-__all__ = ["EarlyUses", "early_uses"]
-
 # Where the code of a test itself is called, and modules are imported.
 _OTHERS = {
     ("unittest.case", "run"),

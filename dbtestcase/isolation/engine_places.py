@@ -13,8 +13,6 @@ from sqlalchemy.engine import Dialect, Engine
 
 from ..reporting import CallSite, find_call_site, is_application
 
-__all__ = ["note_engines", "place_of", "where_made"]
-
 _made: weakref.WeakKeyDictionary[Engine, CallSite] = weakref.WeakKeyDictionary()
 
 

@@ -16,8 +16,6 @@ from sqlalchemy import URL, Engine, event
 from dbtestcase.reporting import shown
 from dbtestcase.server import MIB, is_out_of_room, what_fills
 
-__all__ = ["FullDisks"]
-
 _CODES = {"53100", 1021, 1114}  # PostgreSQL's disk_full, MySQL's ER_DISK_FULL and ER_RECORD_FILE_FULL
 _OURS = "dbtestcase-"
 _DONE = "The database is made anew for the next test."

@@ -13,8 +13,6 @@ from sqlalchemy.pool.base import _ConnectionFairy
 
 from dbtestcase.drivers import pool_of, record_of
 
-__all__ = ["HeldConnections"]
-
 # What ends the use of a connection: a pool takes it back by these, and nothing is sent that could be kept.
 _ENDING = {"rollback", "close", "terminate", "abort", "closed"}
 

@@ -17,8 +17,6 @@ from typing import Any
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
-__all__ = ["OpenSessions"]
-
 
 class OpenSessions:
     """The sessions of the application whose transactions have begun in a sandbox, whose connections have a key."""

@@ -13,8 +13,6 @@ from typing import Protocol
 
 from ..errors import RowSecurityWarning
 
-__all__ = ["UNENFORCED_POLICIES", "Resting", "begin_use", "warn_of_policies"]
-
 
 class Resting(Protocol):
     """What holds connections to one database between the classes that use it."""

@@ -12,8 +12,6 @@ from dbtestcase.migrations.dependents import views_around
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Item, SchemaState
 
-__all__ = ["added", "altered", "around_dependents", "identity_options"]
-
 _SERIAL = {"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 
 _PARTS = text(

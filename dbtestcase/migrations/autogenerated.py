@@ -21,8 +21,6 @@ from dbtestcase.migrations.schema_state import Item
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["foreign_operations", "missing_operations", "removed_by_env_py", "written"]
-
 
 def missing_operations(
     context: MigrationContext,

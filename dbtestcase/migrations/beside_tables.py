@@ -9,8 +9,6 @@ from dbtestcase.migrations.naming import qualified, quoted
 from dbtestcase.migrations.schema_state import Item, SchemaState
 from dbtestcase.sandbox import FILL, POSTGRESQL
 
-__all__ = ["KINDS", "WHOLES", "comment_on", "create", "drop", "drop_all", "owner_of", "same"]
-
 #: What stands by itself, and the word that drops it; what depends on others comes first.
 WHOLES = {
     "event trigger": "EVENT TRIGGER",

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.filters import Reflected
 
-__all__ = ["OWN_SEQUENCE", "Columns", "Definition", "owned_sequences", "parsed", "same_default", "sequence_options"]
-
 OWN_SEQUENCE = "the next of its own sequence"
 
 _COLUMN = re.compile(

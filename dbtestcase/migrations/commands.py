@@ -17,8 +17,6 @@ from dbtestcase.drivers import when_imported
 if TYPE_CHECKING:
     from dbtestcase.migrations.redirect import Target
 
-__all__ = ["commands_led"]
-
 _MODULE = "alembic.script.base"
 _targets: list[Callable[[], Target]] = []
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.project import Project
 
-__all__ = ["compare_models", "register"]
-
 _Excluded: TypeAlias = Callable[[Item], bool]
 
 #: Finds the missing operations, as lines of Python: given the context, the models, a function that says whether an item

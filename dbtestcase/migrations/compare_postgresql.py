@@ -25,8 +25,6 @@ from dbtestcase.migrations.write_postgresql import Writer
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["missing_operations"]
-
 # What tables say.  Of what stands beside them the models' listeners may say some: the rest is the migrations' own.
 _KINDS = {
     "column",

@@ -7,8 +7,6 @@ from sqlalchemy import Connection, text
 from dbtestcase.migrations.naming import execute, qualified
 from dbtestcase.migrations.schema_state import Item
 
-__all__ = ["views_around"]
-
 # However indirectly they read it, each after those that it reads.
 _VIEWS = text(
     """

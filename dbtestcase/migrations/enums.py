@@ -7,8 +7,6 @@ import re
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Item, SchemaState
 
-__all__ = ["alter_enum", "made_anew"]
-
 
 def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> list[str]:
     """Lines of Python: ``ADD VALUE`` where values are only added, else the type made anew."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alembic import command
-from alembic.config import Config
+from alembic.config import Config as Config  # the door shows it
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
@@ -27,8 +27,6 @@ from dbtestcase.reporting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["Config", "Run", "Steps", "close_connection", "database_names", "given_options", "make_config"]
 
 #: What a run of the environment does: given the current heads and the context, the steps to take, one by one.
 Steps: TypeAlias = "Callable[[Any, MigrationContext], Iterable[RevisionStep]]"

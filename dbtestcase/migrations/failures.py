@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.layout import Layout
 
-__all__ = ["outside_transaction_only", "translated"]
-
 _NO_TRANSACTION = "25001"  # active_sql_transaction: VACUUM, CREATE DATABASE, …
 _NEW_ENUM_VALUE = "55P04"  # unsafe_new_enum_value_usage
 _MISSING = re.compile(

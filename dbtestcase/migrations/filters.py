@@ -17,8 +17,6 @@ from dbtestcase.migrations.schema_state import Item
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["Filters", "Reflected", "excluder"]
-
 #: What Alembic calls the parts of a table that its filters are asked about.
 _KINDS = {
     "column": "column",

@@ -19,21 +19,6 @@ from sqlalchemy import Connection, text
 
 from dbtestcase.reporting import require_internals
 
-__all__ = [
-    "SharedScripts",
-    "autocommits",
-    "compares_with_more_than_alembic",
-    "downgrade_steps",
-    "dry_context",
-    "forget_made_types",
-    "in_transaction",
-    "replaced_head_maintainer",
-    "script_of",
-    "step",
-    "upgrade_steps",
-    "version_folders",
-]
-
 
 class SharedScripts(ScriptDirectory):
     """A ``ScriptDirectory`` that shares the revisions with others that look in the same folders (``maps``, by these).

@@ -24,8 +24,6 @@ from dbtestcase.errors import ConfigurationError, MissingExtra
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["Layout", "find_layout", "prepended"]
-
 _PROJECT_MARKS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 _SEPARATORS = {"space": " ", "newline": "\n", "os": os.pathsep, ":": ":", ";": ";"}
 

@@ -22,8 +22,6 @@ from dbtestcase.errors import MigrationError
 from dbtestcase.migrations.schema_state import Item
 from dbtestcase.sandbox import PART, POSTGRESQL, Lexer, name_in
 
-__all__ = ["Listeners", "Made", "made_by"]
-
 _CREATE = re.compile(
     r"(?:^|;)\s*CREATE\s+(?:OR\s+REPLACE\s+)?"
     r"(?:(?:GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|RECURSIVE|CONSTRAINT|UNIQUE|FOREIGN)\s+)*"

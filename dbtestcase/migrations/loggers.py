@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["loggers_kept"]
-
 _ATTRIBUTES = ("level", "disabled", "propagate")
 
 

@@ -23,8 +23,6 @@ from dbtestcase.migrations.listeners import Listeners
 from dbtestcase.migrations.models import Models, named_types
 from dbtestcase.migrations.schema_state import Item
 
-__all__ = ["Maker"]
-
 
 class Maker:
     """Makes everything of the models by statements of its own, and calls their listeners between them."""

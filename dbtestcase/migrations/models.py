@@ -20,8 +20,6 @@ from sqlalchemy.types import ARRAY, SchemaType, TypeDecorator, TypeEngine
 from dbtestcase.drivers import sequences_of
 from dbtestcase.migrations.schema_state import Item
 
-__all__ = ["CONSTRAINTS", "Models", "named_types"]
-
 #: What the server's kinds are in a model.
 CONSTRAINTS: dict[str, type[Constraint]] = {
     "primary key": PrimaryKeyConstraint,

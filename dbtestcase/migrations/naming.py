@@ -8,8 +8,6 @@ from sqlalchemy.dialects import postgresql
 
 from dbtestcase.migrations.schema_state import Item
 
-__all__ = ["execute", "qualified", "quoted"]
-
 # What SQLAlchemy would take for a parameter, in a string that Alembic hands to it.
 _PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w+(?!:)\b)")
 

@@ -16,8 +16,6 @@ from dbtestcase.migrations.making import Maker
 from dbtestcase.migrations.models import CONSTRAINTS, named_types
 from dbtestcase.migrations.schema_state import Item
 
-__all__ = ["Piecemeal"]
-
 _KIND_OF = {kind: name for name, kind in CONSTRAINTS.items()}
 _UNDEFINED_COLUMN = "42703"
 

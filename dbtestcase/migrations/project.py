@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.layout import Layout
 
-__all__ = ["Project", "beside_running_loop", "check_heads", "revisions", "stray_heads"]
-
 
 class Project:
     """The scripts of one Alembic project, and its env.py; its parameters are those of :class:`MigrationRecipe`."""

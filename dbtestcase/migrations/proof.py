@@ -21,8 +21,6 @@ from dbtestcase.migrations.schema_state import Difference, Item
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["Proposal", "proved"]
-
 _ATTEMPTS = 8
 _ROUNDS = 3
 _DEPENDENTS = "2BP01"  # dependent_objects_still_exist

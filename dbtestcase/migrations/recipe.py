@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.project import Project
 
-__all__ = ["MigrationRecipe", "fingerprint"]
-
 
 class MigrationRecipe:
     """Upgrade an empty database to the head of an Alembic project, then load the reference rows.

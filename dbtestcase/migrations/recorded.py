@@ -23,8 +23,6 @@ from dbtestcase.sandbox import FILL, MYSQL, SQLITE, Lexer
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["missing_beside_tables"]
-
 _KINDS = ("view", "trigger", "function", "procedure", "event")
 _ASKS = re.compile(
     r"\s*(?:SELECT|SHOW|DESCRIBE|DESC|EXPLAIN|PRAGMA|WITH|SAVEPOINT|RELEASE|ROLLBACK\s+TO)\b", re.IGNORECASE

@@ -37,8 +37,6 @@ from dbtestcase.drivers import (
 from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
-__all__ = ["Target", "as_target", "is_led", "lead", "original_url"]
-
 _MARK = "dbtestcase.migrating"
 _lock = threading.RLock()  # alembic.context is one per process
 

@@ -7,8 +7,6 @@ from typing import NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, inspect
 
-__all__ = ["Difference", "Item", "SchemaState", "differences", "register", "take"]
-
 
 class Item(NamedTuple):
     """One thing of a schema: ``Item("index", "public", "post", "ix_post_title")``."""

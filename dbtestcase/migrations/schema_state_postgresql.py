@@ -13,8 +13,6 @@ from sqlalchemy import Connection, bindparam, text
 from dbtestcase.migrations.internals import autocommits
 from dbtestcase.migrations.schema_state import Item, SchemaState, register
 
-__all__ = ["OWN_SCHEMA", "take"]
-
 OWN_SCHEMA = "_dbtestcase"  #: where this library keeps its own books
 
 _NO_NAME = ""

@@ -26,8 +26,6 @@ from dbtestcase.migrations.making import Maker
 from dbtestcase.migrations.piecemeal import Piecemeal
 from dbtestcase.migrations.schema_state import Item, SchemaState
 
-__all__ = ["Shadow", "replaced"]
-
 _WITH_TABLES = ("table", "view", "materialized view")  # views read tables, and are gone with them
 
 

@@ -8,8 +8,6 @@ from dbtestcase.migrations import beside_tables
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Difference, Item
 
-__all__ = ["drop_statement", "in_order", "operations"]
-
 # What depends on others goes first.
 _ORDER = (
     "event trigger",

@@ -17,8 +17,6 @@ from sqlalchemy import Connection, event
 
 from dbtestcase.migrations.internals import replaced_head_maintainer
 
-__all__ = ["HeldVersions"]
-
 
 class HeldVersions:
     """Holds back updates of the version table until :meth:`write`, or where the run commits unless ``over_commits``."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.migrations.project import Project
 
-__all__ = ["Problem", "round_trip", "stairway"]
-
 # Each step is committed by itself, as it is where revisions are deployed one by one.
 _STEP_BY_STEP = {"transaction_per_migration": True}
 

@@ -15,8 +15,6 @@ from dbtestcase.migrations.listeners import made_by
 from dbtestcase.migrations.naming import execute, qualified, quoted
 from dbtestcase.migrations.schema_state import Item, SchemaState
 
-__all__ = ["BesideTables"]
-
 _PARTS = ("index", "trigger", "rule")  # of a view, and gone with it
 
 

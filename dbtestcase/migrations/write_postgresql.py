@@ -26,8 +26,6 @@ from dbtestcase.migrations.write_beside import BesideTables
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["Writer"]
-
 _ORDER = (
     "schema",
     "extension",

@@ -12,8 +12,6 @@ from ..errors import DBTestCaseError
 if TYPE_CHECKING:
     from ..cases import DatabaseTest, Life
 
-__all__ = ["TEST", "Kept", "failure_of", "kept_of"]
-
 TEST: pytest.StashKey[DatabaseTest] = pytest.StashKey()
 _ERROR = pytest.StashKey[BaseException]()
 

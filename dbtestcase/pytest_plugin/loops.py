@@ -6,8 +6,6 @@ import pytest
 
 from ..errors import ConfigurationError
 
-__all__ = ["refuse_another_loop", "refuse_trio"]
-
 
 def refuse_trio(request: pytest.FixtureRequest) -> None:
     if "anyio_backend" in request.fixturenames and "trio" in request.getfixturevalue("anyio_backend"):

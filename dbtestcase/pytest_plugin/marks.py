@@ -8,8 +8,6 @@ import pytest
 
 from ..errors import ConfigurationError
 
-__all__ = ["MARK", "USES_DATABASE", "options_of", "pytest_runtest_call"]
-
 MARK = "dbtestcase"
 USES_DATABASE = pytest.StashKey[bool]()
 """Set on a test that uses a fixture of :func:`database_fixture`."""

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import sqlalchemy
 
-__all__ = ["CallSite", "call_site_of", "find_call_site", "is_application"]
-
 
 class CallSite(NamedTuple):
     """A line of the application: absolute path of the file, line number (from 1), name of the function."""

@@ -21,8 +21,6 @@ from .queries import Query, Recording, recording
 
 __unittest = True
 
-__all__ = ["FailureEvidence", "SQLLog", "add_evidence", "adding_evidence", "evidence_once", "together"]
-
 _SHOWN = 50  # statements of a failing test; the last ones are nearest to the failure
 _ROUND = 4  # different statements that a loop may send in each round
 _STATEMENT_LENGTH, _PARAMETERS_LENGTH = 400, 200  # characters

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 
 from ..errors import ConfigurationError
 
-__all__ = ["lazily", "require_internals"]
-
 
 def lazily(door: str, **names: str) -> Callable[[str], object]:
     """The ``__getattr__`` of a folder's door, for what not every run needs.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-__all__ = ["limit_named_by"]
-
 _LIMITS: tuple[tuple[str, str, str], ...] = (
     (
         r"too many open files|insufficient file descriptors",

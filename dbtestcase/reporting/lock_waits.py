@@ -17,8 +17,6 @@ from sqlalchemy import URL, Engine, event
 
 from .queries import Query, Recording
 
-__all__ = ["LockWatch", "who_blocks"]
-
 LOCK_ERRORS = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
 _WAITS = """

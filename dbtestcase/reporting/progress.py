@@ -13,8 +13,6 @@ from typing import Any
 
 from . import report
 
-__all__ = ["doing", "say", "warn_at"]
-
 PATIENCE = 1.0  # seconds
 
 

@@ -11,17 +11,6 @@ from typing import Any
 
 from .imports import require_internals
 
-__all__ = [
-    "CALLS",
-    "cleanups_of",
-    "forget_class_cleanups",
-    "loop_runner_of",
-    "name_of",
-    "name_test",
-    "own_class_cleanups",
-    "runs_in_a_runner",
-]
-
 CALLS = ("_callSetUp", "_callTestMethod", "_callTearDown", "_callCleanup")
 """Overridden: they are where an error can still be given notes, and where a coroutine that nobody awaits is seen."""
 

@@ -6,8 +6,6 @@ import re
 
 from sqlalchemy import URL
 
-__all__ = ["pasteable", "shown", "without_secrets"]
-
 # Options of drivers that hold a secret, or name the file that holds it; `odbc_connect` is a whole connection string.
 _SECRET = re.compile(
     r"pass(word|wd|phrase|file)?$|passwd|password|secret|token|^pwd$|servicefile|scram_\w+_key|^ssl_?key$|^odbc_connect$"

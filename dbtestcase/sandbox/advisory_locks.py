@@ -23,8 +23,6 @@ from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["IS_HELD", "AdvisoryLocks"]
-
 IS_HELD = "DT001"
 """The SQLSTATE of a lock that would be waited for, and that another connection of the sandbox holds."""
 

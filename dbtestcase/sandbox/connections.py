@@ -14,8 +14,6 @@ from .session_settings import Rows, SessionSettings
 from .statements import Statement
 from .tickets import Ticket
 
-__all__ = ["POOLED", "Client", "Scope", "Wire", "characteristics"]
-
 POOLED = -1
 """The scope of a client that lies in a pool: it belongs to whoever uses it next."""
 

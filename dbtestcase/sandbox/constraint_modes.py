@@ -14,8 +14,6 @@ from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
 
-__all__ = ["ConstraintModes"]
-
 _SET = re.compile(r"\bset\s+constraints\s+(all\b|[^;]+?)\s*\b(deferred|immediate)\b", re.IGNORECASE)
 _NAMES = re.compile(rf"{NAME}(?:\s*\.\s*{NAME})?")
 _DEFERRABLE = (

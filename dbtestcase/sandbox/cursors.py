@@ -20,9 +20,6 @@ from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["DeclaredCursors", "close_cursors", "find_cursors", "free_cursor_name", "name_is_taken", "open_cursor"]
-
-
 _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
 
 

@@ -14,8 +14,6 @@ import re
 from collections.abc import Callable
 from functools import cache, cached_property
 
-__all__ = ["FILL", "MYSQL", "NAME", "PART", "POSTGRESQL", "SQLITE", "Lexer", "name_in"]
-
 FILL = "\x01"
 """What takes the place of each character between quotes: neither a blank nor part of a word."""
 

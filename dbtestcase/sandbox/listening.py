@@ -18,8 +18,6 @@ from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["Listening", "never_notified"]
-
 _SAID = re.compile(rf"(?:^|;)\s*(listen|unlisten)\s+(\*|{NAME})", re.IGNORECASE)
 _ASKED = re.compile(r"(?:\bpg_catalog\s*\.\s*)?\bpg_listening_channels(?=\s*\()", re.IGNORECASE)
 _SETTING = "dbtestcase.listening"

@@ -17,8 +17,6 @@ from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["PreparedStatements"]
-
 _NAMED = re.compile(
     r"(?:^|;)\s*(?:explain\b[^;]*?\s|create\s[^;]*?\sas\s+)?"
     rf"(prepare(?!\s+transaction\b)|execute|deallocate(?:\s+prepare\b)?)\s+{NAME}",

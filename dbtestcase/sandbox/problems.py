@@ -10,8 +10,6 @@ from ..reporting import CallSite
 from .connections import Client, Wire
 from .rules import COMMITTING
 
-__all__ = ["find_problems", "find_swallowed", "outer_transaction_ended"]
-
 
 def find_problems(
     label: str,

@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from .session_settings import Rows
 from .statements import Kind, Statement
 
-__all__ = ["Relations", "Touched", "words_of"]
-
 Touched = frozenset[str] | None
 """Names of tables; None for any table whatever."""
 

@@ -15,8 +15,6 @@ from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
 
-__all__ = ["RowLocks"]
-
 
 class RowLocks(SessionObjects):
     """Who has locked rows, by which statements."""

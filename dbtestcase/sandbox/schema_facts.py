@@ -13,8 +13,6 @@ from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["SchemaFacts"]
-
 _TOPICS = {"temporary": Topic.TEMPORARY, "advisory": Topic.ADVISORY}
 _COMMANDS = ("insert", "update", "delete")
 

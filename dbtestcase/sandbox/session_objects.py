@@ -14,8 +14,6 @@ from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["SessionObjects", "nothing"]
-
 
 def nothing() -> Flow:
     """A flow that sends nothing."""

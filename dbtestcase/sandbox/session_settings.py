@@ -12,9 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["Flow", "Rows", "SessionSettings", "SettingsStore", "UnknownSetting", "exchange_settings", "report"]
-__all__ += ["literal", "read_settings", "write_settings"]
-
 Rows = list[tuple[object, ...]]
 Flow = Generator[str, Rows, None]
 

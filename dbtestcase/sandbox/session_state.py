@@ -22,8 +22,6 @@ from .statements import Kind, Statement
 from .temporary_tables import TemporaryTables
 from .topics import Topic
 
-__all__ = ["Fail", "SessionState", "common_objects", "register_objects"]
-
 Fail = Callable[[Client, str, str], Exception]
 Factory = Callable[[Rules, Wire, SchemaFacts, Stack, Fail], list[SessionObjects]]
 

@@ -20,8 +20,6 @@ from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
 
-__all__ = ["SNAPSHOT_LEVELS", "Snapshots"]
-
 SNAPSHOT_LEVELS = ("repeatable read", "serializable")
 _NONE_NEEDED = (Kind.SETTING, Kind.CHARACTERISTICS, Kind.CONSTRAINTS, Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 

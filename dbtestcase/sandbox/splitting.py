@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 from .lexer import FILL, POSTGRESQL, Lexer
 
-__all__ = ["BLANKS", "split", "statement_spans"]
-
 BLANKS = "".join(c for c in map(chr, range(min(sys.maxunicode, 0x3001))) if c.isspace())
 """Every character that Python takes for a blank."""
 

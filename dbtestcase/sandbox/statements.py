@@ -19,10 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .lexer import NAME, PART, POSTGRESQL, Lexer, name_in
-from .splitting import split, statement_spans
+from .splitting import statement_spans
 from .topics import Topic, topics_of
-
-__all__ = ["Kind", "Statement", "classify", "split", "with_parameter_names"]
 
 
 class Kind(enum.Enum):

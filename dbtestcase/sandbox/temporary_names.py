@@ -18,8 +18,6 @@ from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
 
-__all__ = ["TemporaryNames"]
-
 _MADE = re.compile(
     rf"\b(create)\s+(?:or\s+replace\s+)?temp(?:orary)?\s+table\s+(?:if\s+not\s+exists\s+)?{NAME}"
     rf"|\b(drop)\s+(?:temporary\s+)?table\s+(?:if\s+exists\s+)?{NAME}",

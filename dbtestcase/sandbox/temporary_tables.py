@@ -20,10 +20,9 @@ from .rules import COMMITTING
 from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, Rows
-from .statements import Kind, Statement, split
+from .splitting import split
+from .statements import Kind, Statement
 from .topics import Topic
-
-__all__ = ["TemporaryTables"]
 
 _MADE = (
     "SELECT oid, relname, relkind::text FROM pg_catalog.pg_class "

@@ -7,8 +7,6 @@ import enum
 import threading
 from dataclasses import dataclass
 
-__all__ = ["Actor", "Reason", "Ticket", "Wait", "current_actor"]
-
 
 class Actor:
     """A thread, or a task of one: somebody who can wait or be waited for."""

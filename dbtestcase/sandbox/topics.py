@@ -9,8 +9,6 @@ import enum
 import re
 from functools import cache, lru_cache, partial
 
-__all__ = ["Topic", "topics_of"]
-
 
 class Topic(enum.Flag):
     """What a statement speaks of, beside rows."""

@@ -12,8 +12,6 @@ from typing import Any
 
 from dbtestcase.errors import ServerStartFailed
 
-__all__ = ["Account", "has_entry", "reachable", "server_account"]
-
 
 @dataclass(frozen=True)
 class Account:

@@ -32,9 +32,6 @@ from dbtestcase.server.cluster_files import UNUSED_SECONDS, publish, remove_tree
 from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
 from dbtestcase.settings import Settings
 
-__all__ = ["BrokenCluster", "CachedCluster", "ClusterCache", "TemplateFiles", "cache_folders", "cache_root"]
-__all__ += ["project_root", "size_of"]
-
 MARKERS = (".git", ".hg", "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "alembic.ini")
 
 

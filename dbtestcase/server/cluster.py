@@ -9,8 +9,6 @@ from pathlib import Path
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB
 
-__all__ = ["cache_name", "configuration", "initdb_options", "program_environment"]
-
 # Segments of the log are not kept for later use: they would be copied in every run.
 # Shared memory of parallel plans: files in the data folder, so that a killed server leaves nothing elsewhere.
 CONFIGURATION = """\

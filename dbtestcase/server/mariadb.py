@@ -26,8 +26,6 @@ from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB
 from dbtestcase.settings import Settings
 
-__all__ = ["MariaDBServer", "find_mariadb", "start"]
-
 OLDEST = (10, 5)
 INITIALISED_SIZE = 24 * MIB
 STOP_SECONDS = 30.0

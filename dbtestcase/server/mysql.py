@@ -9,8 +9,6 @@ from dbtestcase.server import mariadb
 from dbtestcase.server.mariadb import MariaDBServer
 from dbtestcase.settings import Settings
 
-__all__ = ["start"]
-
 
 def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> MariaDBServer:
     """Start a MariaDB; see :func:`dbtestcase.server.disposable_server`."""

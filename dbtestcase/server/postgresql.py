@@ -28,8 +28,6 @@ from dbtestcase.server.staying import KEEP_HOURS, MOST_KEPT, end_oldest, staying
 from dbtestcase.server.template_files import TemplatesOnDemand
 from dbtestcase.settings import Settings
 
-__all__ = ["PostgreSQLServer", "start"]
-
 INITIALISED_SIZE = 30 * MIB
 _DATABASES = """
 SELECT datname, datallowconn, oid::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')

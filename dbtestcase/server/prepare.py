@@ -14,8 +14,6 @@ from dbtestcase.server.cache import ClusterCache, cache_root
 from dbtestcase.server.programs import find_programs
 from dbtestcase.settings import Settings
 
-__all__ = ["prepare_cache"]
-
 
 def prepare_cache(settings: Settings) -> Iterator[str]:
     """Initialise a PostgreSQL, and a MariaDB where its programs are, in the cache, for everybody; what was prepared.

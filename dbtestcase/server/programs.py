@@ -20,8 +20,6 @@ from dbtestcase.server.folders import locked, make_folder, private_folder, temp_
 from dbtestcase.server.room import room_in
 from dbtestcase.settings import Settings
 
-__all__ = ["Programs", "find_programs", "programs_for"]
-
 OLDEST = 13
 LARGEST = 1024**3  # bytes: more than a server's programs take; something else is in the folder as well
 COUNT = "number-of-files"

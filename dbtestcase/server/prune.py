@@ -15,8 +15,6 @@ from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_
 from dbtestcase.server.staying import end_kept, end_waiting, waiting
 from dbtestcase.settings import Settings
 
-__all__ = ["prune_machine"]
-
 
 def prune_machine(settings: Settings, *, dry: bool = False) -> list[str]:
     """Remove what runs have left: servers with kept rows, the data of killed runs, cached clusters, unused programs.

@@ -9,8 +9,6 @@ from pathlib import Path
 from dbtestcase.server.cluster_files import RESERVE, WAS_FULL
 from dbtestcase.server.watcher import OWN
 
-__all__ = ["MIB", "is_out_of_room", "memory_left", "room_in", "what_fills"]
-
 MIB = 1024 * 1024
 _UNLIMITED = 1 << 60  # cgroup v1 writes some number near 2**63 where there is no limit
 

@@ -13,8 +13,6 @@ from dbtestcase.reporting import shown
 from dbtestcase.server.disposable import disposable_server
 from dbtestcase.settings import Settings
 
-__all__ = ["keep_running"]
-
 _TITLES = {"postgresql": "PostgreSQL"}
 
 

@@ -25,18 +25,6 @@ from dbtestcase.server.folders import claimed, private_folders
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.watcher import DOOR, FREE
 
-__all__ = [
-    "KEEP_HOURS",
-    "MOST_KEPT",
-    "end_kept",
-    "end_oldest",
-    "end_waiting",
-    "staying_name",
-    "take",
-    "wait_for_end",
-    "waiting",
-]
-
 PATIENCE = 10.0
 """Seconds for a watcher to answer."""
 

@@ -21,8 +21,6 @@ from dbtestcase.reporting import doing, limit_named_by
 from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles
 from dbtestcase.server.cluster_files import ABSENT, FOLDER, Unreadable, copy_tree, remove_tree
 
-__all__ = ["TemplateFiles", "TemplatesOnDemand", "last_used"]
-
 
 def last_used(cluster: CachedCluster) -> str | None:
     """The template of a cluster that a run has asked for last, which the next one will want as well."""

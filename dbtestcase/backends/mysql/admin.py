@@ -18,8 +18,6 @@ from dbtestcase.drivers import descriptor_of, patiently
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 from dbtestcase.reporting import shown, without_secrets
 
-__all__ = ["Admin", "build_url", "quoted"]
-
 CONNECT_TIMEOUT = 5  # seconds
 PATIENCE = 60  # seconds to wait for what another connection has locked
 DENIED = {1044, 1142, 1227, 1370}  # the server's numbers for what a user may not do

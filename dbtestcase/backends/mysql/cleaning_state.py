@@ -19,8 +19,6 @@ from typing import Any
 from dbtestcase.backends.mysql.definitions import Key
 from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
 
-__all__ = ["State", "keep_counters", "read_state"]
-
 _MAY_NOT = {1044, 1142, 1143, 1227, 1370}
 _NO_SUCH = {1049, 1109, 1146}
 _LATE = 0.02  # seconds by which the clock of files may be late

@@ -10,8 +10,6 @@ from dbtestcase.backends.mysql.admin import Admin, quoted
 from dbtestcase.backends.mysql.definitions import read_definitions
 from dbtestcase.backends.mysql.rows import settle_sequence
 
-__all__ = ["Content", "drop_everything", "read_content", "relations", "restore", "settle_sequences"]
-
 _COUNTER = re.compile(r"\n\) ENGINE=\w+ AUTO_INCREMENT=(\d+)")
 
 

@@ -24,8 +24,6 @@ from dbtestcase.backends.names import library_version
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, say
 
-__all__ = ["BACKEND", "MySQLBackend", "MySQLDatabase"]
-
 
 class MySQLBackend(Backend):
     """Makes, leases and keeps databases on a MySQL or MariaDB server."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from dbtestcase.backends.mysql.link import Link, Rows, ServerSaid, literal, number_of, quoted
 
-__all__ = ["Definition", "Key", "names_of", "read_definition", "read_definitions", "restore_definitions"]
-
 Key = tuple[str, str]
 """Kind and name.  The kind is the word of ``DROP``; triggers and tables have names of their own."""
 

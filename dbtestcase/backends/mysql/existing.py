@@ -9,8 +9,6 @@ from dbtestcase.backends.mysql.content import drop_everything, read_content, rel
 from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
 from dbtestcase.reporting import doing, shown
 
-__all__ = ["ExistingDatabase", "refuse_without_transactions"]
-
 
 def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> None:
     """Refuse tables whose rows a rollback leaves where they are."""

@@ -12,8 +12,6 @@ from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError, MissingExtra
 from dbtestcase.reporting import shown, without_secrets
 
-__all__ = ["Link", "Rows", "ServerSaid", "literal", "number_of", "quoted"]
-
 Rows = Callable[[str], list[tuple[Any, ...]]]
 """Runs one statement: of a :class:`Link`, or of an administrator's connection."""
 

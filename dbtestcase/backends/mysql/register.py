@@ -18,8 +18,6 @@ from dbtestcase.backends.mysql.content import Content
 from dbtestcase.backends.mysql.link import number_of
 from dbtestcase.errors import DatabaseError
 
-__all__ = ["Register"]
-
 _LOCKED = 1205
 LONGEST = 64  # characters of a database's name
 KEPT_IN_ALL = 24

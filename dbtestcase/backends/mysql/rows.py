@@ -16,8 +16,6 @@ from dbtestcase.backends.mysql.cleaning_state import State
 from dbtestcase.backends.mysql.definitions import Definition, Key, create
 from dbtestcase.backends.mysql.link import Link, Rows, literal, number_of, quoted
 
-__all__ = ["Content", "Copies", "settle_sequence"]
-
 _RUN_OUT = 4084
 
 

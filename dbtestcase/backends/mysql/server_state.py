@@ -7,8 +7,6 @@ from typing import Any
 
 from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
 
-__all__ = ["ServerState"]
-
 _RIGHTS = (
     "global_priv",
     "db",

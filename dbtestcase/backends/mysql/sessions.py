@@ -15,8 +15,6 @@ from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish
 from dbtestcase.backends.mysql.link import Link, ServerSaid, literal
 from dbtestcase.errors import CleaningError
 
-__all__ = ["Sessions"]
-
 GRACE = 0.25  # seconds for a connection to end its work by itself
 PATIENCE = 5.0  # seconds for one that was ended to be gone
 PAUSE = 0.002

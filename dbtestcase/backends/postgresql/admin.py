@@ -21,8 +21,6 @@ from dbtestcase.drivers import KEEPALIVES, address_beside, patiently
 from dbtestcase.errors import ConfigurationError, ServerUnreachable
 from dbtestcase.reporting import limit_named_by, shown, without_secrets
 
-__all__ = ["Admin", "build_url", "connection_arguments"]
-
 CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
 
 _T = TypeVar("_T")

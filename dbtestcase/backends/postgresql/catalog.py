@@ -31,9 +31,6 @@ from dbtestcase.backends.postgresql.admin import Admin, connection_arguments
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing
 
-__all__ = ["LEASED", "MARK_LIMIT", "Catalog", "build_lock", "drop", "drop_unless_in_use", "look", "note_use"]
-__all__ += ["end_connections", "end_lease", "outdated", "outdated_kept", "write_kept_note", "write_template_note"]
-
 MARK_LIMIT = 1_146_242_131  # as a limit of connections: none at all
 LEASED = "dbtestcase: in use while its owner holds an advisory lock; a leftover otherwise"
 TEMPLATE = "dbtestcase: template "

@@ -16,8 +16,6 @@ from dbtestcase.backends.postgresql.cleaner import connect
 from dbtestcase.backends.postgresql.cleaning_scan import ScanningCleaner
 from dbtestcase.backends.postgresql.connections import Connection
 
-__all__ = ["BACKEND", "PostgreSQLBackend"]
-
 logger = logging.getLogger("dbtestcase.cleaning")
 
 

@@ -5,8 +5,6 @@ Names come qualified and quoted, because they are read with ``search_path = pg_c
 
 from __future__ import annotations
 
-__all__ = ["REFERENCES", "SEQUENCES", "TABLES", "VIEWS"]
-
 TABLES = b"""
 select c.oid::regclass::text,
        format('%s%s overriding system value select %s', c.oid::regclass, ' (' || a.names || ')', a.fields),

@@ -13,8 +13,6 @@ from psycopg import sql
 from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish, still_writing
 from dbtestcase.errors import CleaningError
 
-__all__ = ["HELD", "PRESENT", "Connection", "Connections", "still_there"]
-
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 GRACE = 0.25  # seconds for a connection to end its work, or its process to go, by itself

@@ -21,8 +21,6 @@ from dbtestcase.backends.postgresql.foundation import Foundation
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, say, shown, without_secrets
 
-__all__ = ["ExistingDatabase"]
-
 LOCK = 1_146_242_134
 PATIENCE = 60  # seconds to wait for another run that uses the same database
 

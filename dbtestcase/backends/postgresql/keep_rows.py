@@ -14,8 +14,6 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-__all__ = ["Kept", "copy_rows", "fetcher"]
-
 Fetch = Callable[[str], Sequence[Sequence[Any]]]
 _OURS = "n.nspname !~ '^(pg_|information_schema$|_dbtestcase$)' AND c.relpersistence <> 't'"
 _NO_EXTENSIONS = "NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')"

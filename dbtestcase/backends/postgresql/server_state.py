@@ -11,8 +11,6 @@ import psycopg
 
 from dbtestcase.backends.postgresql.connections import Connection
 
-__all__ = ["ServerState"]
-
 # Settings that are lists are kept, and have to be given, as they stand; any other is a value.
 _VALUE = """case when {name} in ('search_path', 'temp_tablespaces', 'unix_socket_directories', 'createrole_self_grant',
   'local_preload_libraries', 'session_preload_libraries', 'shared_preload_libraries') then {value}

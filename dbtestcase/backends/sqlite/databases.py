@@ -27,8 +27,6 @@ from dbtestcase.errors import DatabaseError
 from dbtestcase.reporting import doing
 from dbtestcase.settings import Settings
 
-__all__ = ["BACKEND", "SQLiteBackend", "SQLiteDatabase"]
-
 KEPT_TEMPLATES = 12
 
 

@@ -16,8 +16,6 @@ from dbtestcase.backends.sqlite import files
 from dbtestcase.errors import DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, shown
 
-__all__ = ["ExistingFile"]
-
 _OBJECTS = (
     "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
 )

@@ -18,9 +18,6 @@ from dbtestcase.backends.names import is_database_name
 from dbtestcase.errors import DatabaseError
 from dbtestcase.server import private_folder as folder_of_ours
 
-__all__ = ["build_url", "file_of", "in_memory_url", "is_in_memory", "open_uri", "private_folder", "remove"]
-__all__ += ["remove_orphans", "replace_content"]
-
 PATIENCE = 5  # seconds to wait for another connection's transaction
 
 

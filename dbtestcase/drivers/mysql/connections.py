@@ -15,9 +15,6 @@ from ..async_adapters import TwinConnection
 from ..dbapi import ProxyConnection, ProxyCursor
 from . import statements as words
 
-__all__ = ["AsyncMySQLConnection", "MySQLConnection"]
-
-
 _HONOURED = (
     *("charset", "collation", "sql_mode", "init_command", "autocommit", "cursorclass", "cursor_cls"),
     *("client_flag", "conv", "use_unicode"),

@@ -9,8 +9,6 @@ from typing import ClassVar
 from ...errors import SandboxConflict
 from ...sandbox import COMMITTING, Client, Flow, Lexer, SessionObjects, Statement, Topic
 
-__all__ = ["NamedLocks"]
-
 _CALL = re.compile(r"\b(get_lock|release_lock|is_free_lock|is_used_lock|release_all_locks)\s*\(", re.IGNORECASE)
 
 

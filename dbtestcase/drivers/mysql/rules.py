@@ -25,8 +25,6 @@ from ...sandbox import (
 from . import statements as words
 from .named_locks import NamedLocks
 
-__all__ = ["MySQLRules"]
-
 
 class MySQLRules(Rules):
     """MySQL 8 and MariaDB 10.5, and later."""

@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 
 from ...sandbox import BLANKS, MYSQL, Kind, Lexer, Statement, classify, split, statement_spans
 
-__all__ = ["Setting", "committing_part", "control_word", "read", "runs_procedures", "settings_of"]
-__all__ += ["asks_isolation_level", "isolation_level", "sets_charset", "temporary_tables"]
-
 _PLAIN = Lexer(names="`", strings="'\"", hashes=True, executed=True)
 """The SQL mode ``NO_BACKSLASH_ESCAPES``."""
 _OTHERS = (_PLAIN, Lexer(names="`", strings="'\"", backslashes=True, hashes=True))

@@ -12,8 +12,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["changes_session", "watch_session"]
-
 _LEAD = r"(?:[\s(]+|--\s[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*"
 _HARMLESS = re.compile(
     _LEAD + r"(?:select|insert|update|delete|replace|with|values|begin|start\s+transaction|commit|rollback|savepoint"

@@ -19,8 +19,6 @@ from ..dbapi import ProxyConnection
 from ..proxy_wire import ProxyWire
 from .connections import AsyncMySQLConnection, MySQLConnection
 
-__all__ = ["Containment", "MySQLWire", "open_mysql"]
-
 _PROBE = "dbtc_probe"
 _FIXED = {"client_flag": 0, "conv": None, "use_unicode": True}
 _NO_SAVEPOINT, _DEADLOCK, _LOCK_TIMEOUT = 1305, 1213, 1205

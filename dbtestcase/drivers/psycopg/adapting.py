@@ -9,8 +9,6 @@ from typing import Any
 from psycopg._preparing import Prepare, PrepareManager
 from psycopg.adapt import AdaptersMap
 
-__all__ = ["CountingAdaptersMap", "SessionPlans", "SharedPrepareManager"]
-
 
 class CountingAdaptersMap(AdaptersMap):
     """Knows how often somebody has registered something."""

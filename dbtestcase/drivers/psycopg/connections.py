@@ -13,8 +13,6 @@ from ...errors import SandboxBusy
 from .transactions import VirtualAsyncTransaction, VirtualTransaction
 from .virtual import Virtual
 
-__all__ = ["VirtualAsyncConnection", "VirtualConnection"]
-
 
 class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     """A synchronous connection of the application over the sandbox's wire."""

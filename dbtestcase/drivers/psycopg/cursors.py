@@ -18,8 +18,6 @@ from psycopg import sql
 from ...sandbox import Kind, Statement, Topic, classify, with_parameter_names
 from .hooks import Gen
 
-__all__ = ["Led", "query_text", "statement_of_caller"]
-
 Original = Callable[..., Any]
 """A method of psycopg's, as a function."""
 

@@ -12,8 +12,6 @@ import psycopg
 
 from ...reporting import require_internals
 
-__all__ = ["HOOKS", "Gen", "check_hooks"]
-
 Gen = Generator[Any, Any, Any]
 """What psycopg's connections and cursors do everything with: it yields what to wait for, and is sent what came."""
 

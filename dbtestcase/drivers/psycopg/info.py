@@ -6,8 +6,6 @@ from typing import Any
 
 import psycopg
 
-__all__ = ["Info"]
-
 
 class Info(psycopg.ConnectionInfo):
     """What ``connection.info`` is."""

@@ -19,8 +19,6 @@ from psycopg.pq import PGconn, TransactionStatus, __impl__
 
 from ...errors import ConfigurationError
 
-__all__ = ["VirtualPGconn"]
-
 _STATUSES = {"idle": TransactionStatus.IDLE, "active": TransactionStatus.INTRANS, "failed": TransactionStatus.INERROR}
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 _Base: Any = PGconn

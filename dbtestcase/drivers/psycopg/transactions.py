@@ -10,8 +10,6 @@ import psycopg
 from ...sandbox import classify
 from .hooks import Gen
 
-__all__ = ["VirtualAsyncTransaction", "VirtualTransaction"]
-
 
 class _TransactionGenerators:
     """``connection.transaction()`` on the stack of savepoints."""

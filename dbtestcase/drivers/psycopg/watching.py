@@ -14,8 +14,6 @@ from ...sandbox import Statement
 from .cursors import statement_of_caller
 from .hooks import Gen
 
-__all__ = ["watching_connections"]
-
 _Watcher = tuple[Callable[[Any], bool], Callable[[Statement], None]]
 _watchers: list[_Watcher] = []
 

@@ -16,8 +16,6 @@ from .features import Features
 from .pragmas import Flags
 from .wire import SQLiteWire
 
-__all__ = ["AsyncSQLiteConnection", "SQLiteConnection"]
-
 _HONOURED = ("detect_types", "isolation_level", "factory", "autocommit")
 _LEGACY = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
 

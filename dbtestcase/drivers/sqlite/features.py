@@ -15,8 +15,6 @@ from ..dbapi import ProxyConnection
 from .pragmas import NOTHING
 from .wire import Function, FunctionKey, SQLiteWire
 
-__all__ = ["Features"]
-
 
 class Features(ProxyConnection):
     """The part of a virtual connection that other drivers have not."""

@@ -13,8 +13,6 @@ from ..dbapi import ProxyConnection
 from .connections import AsyncSQLiteConnection, SQLiteConnection
 from .wire import SQLiteWire
 
-__all__ = ["open_sqlite"]
-
 
 @contextlib.contextmanager
 def open_sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[SQLiteWire]:

@@ -10,8 +10,6 @@ from ..dbapi import ProxyConnection
 from . import statements as words
 from .wire import SQLiteWire
 
-__all__ = ["NOTHING", "Flags"]
-
 NOTHING = "SELECT 1 WHERE 0"
 """What is sent in place of a statement that a test must not send."""
 

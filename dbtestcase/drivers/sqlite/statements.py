@@ -27,8 +27,6 @@ from ...sandbox import (
     register_rules,
 )
 
-__all__ = ["Pragma", "SQLiteRules", "begins_transaction", "control_word", "parse_attach", "parse_pragma", "read"]
-
 _BEFORE = " \t\n\r\f\v;"
 _FIRST = re.compile(r"[;\s]*+([A-Za-z]++)")
 _DML = {"insert", "update", "delete", "replace"}

@@ -21,9 +21,6 @@ from ...sandbox import Rules
 from ..proxy_wire import ProxyWire
 from . import statements as words
 
-__all__ = ["Function", "FunctionKey", "SQLiteWire"]
-
-
 FunctionKey = tuple[object, ...]
 
 

@@ -11,8 +11,6 @@ from .compare import parse_budgets, worse
 from .joining import join, parts_of, read_document
 from .writing import summary, write_outputs
 
-__all__ = ["add_report"]
-
 _TEXT = "join the parts of a run, write its report, and say what is worse than in an earlier run"
 
 

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from ...errors import ConfigurationError
 from .joining import Document
 
-__all__ = ["Budget", "Worse", "parse_budgets", "worse"]
-
 _NOISE = 0.005  # seconds: less than this is the machine's doing
 
 

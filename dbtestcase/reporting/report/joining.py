@@ -13,8 +13,6 @@ from typing import Any, TypeAlias
 from ...errors import ConfigurationError
 from .record import LAST, is_alive
 
-__all__ = ["SCHEMA_VERSION", "Document", "join", "parts_of", "read_document"]
-
 SCHEMA_VERSION = 1
 """Raised with every change of the document that a reader of the old form would misread."""
 

@@ -17,8 +17,6 @@ try:
 except ImportError as error:
     raise MissingExtra("jinja2", "report", "DBTESTCASE_REPORT=….html") from error
 
-__all__ = ["render"]
-
 MOST_TESTS, MOST_STATEMENTS, MOST_OTHERS = 1000, 300, 100
 """Rows of the page's tables: what is left out is said there, and stands in the JSON."""
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from ..queries import Query
 
-__all__ = ["LAST", "Recorder", "recorder", "start", "stop"]
-
 LAST = "end"
 """The kind of the line with which a process says that its part is whole."""
 

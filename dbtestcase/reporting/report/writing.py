@@ -15,8 +15,6 @@ from pathlib import Path
 from . import record
 from .joining import Document, join, parts_of
 
-__all__ = ["reporting", "summary", "write_outputs", "write_report"]
-
 
 def write_report(folder: Path, outputs: Sequence[Path]) -> Document:
     """Join what the processes of a run have left in ``folder``, and write ``outputs``."""
