@@ -153,32 +153,86 @@ class EveryRunnerTest(KeptRowsTestCase):
         self.assertEqual((self.bodies(first), self.bodies(second)), (KEPT, KEPT))
 
 
+CLASSES = """
+    import app
+    import app_by_psycopg2
+    from app import Note
+    from dbtestcase import AsyncDatabaseTest, DatabaseTest, TruncatingDatabaseTest
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    class CommittingTest(TruncatingDatabaseTest):
+        metadata = app.Base.metadata
+        engines = [app.engine]
+
+        def test_committing(self):
+            app.add("committed")
+            self.fail("as it must")
+
+    class InTheLoop:
+        metadata = app.Base.metadata
+
+        async def flush_and_fail(self):                 # in the middle of the loop
+            self.session.add(Note(body="flushed"))
+            await self.session.flush()
+            with self.subTest():
+                self.fail("as it must")
+
+    class PsycopgTest(InTheLoop, AsyncDatabaseTest):
+        engines = [create_async_engine("postgresql+psycopg://nobody@nowhere.invalid/production")]
+
+        async def test_async(self):
+            await self.flush_and_fail()
+
+    class AsyncpgTest(InTheLoop, AsyncDatabaseTest):
+        engines = [create_async_engine("postgresql+asyncpg://nobody@nowhere.invalid/production")]
+
+        async def test_asyncpg(self):
+            await self.flush_and_fail()
+
+    class OtherDriverTest(DatabaseTest):
+        metadata = app_by_psycopg2.Base.metadata
+        engines = [app_by_psycopg2.engine]
+
+        def test_psycopg2(self):
+            app_by_psycopg2.add("committed")
+            self.fail("as it must")
+
+    class ErrorTest(DatabaseTest):
+        metadata = app.Base.metadata
+        engines = [app.engine]
+
+        def test_error(self):                           # is as a rollback leaves it
+            app.add("committed")
+            self.session.add(Note(body="flushed"))
+            self.session.flush()
+            self.session.execute(text("SELECT 1 / 0"))
+"""
+
+
 class EveryClassTest(KeptRowsTestCase):
-    def assertKept(self, tests: str, *rows: str) -> str:
-        """The one test of the suite fails, and its rows are these; the note's command."""
-        outcome = self.run_tests(tests).expect(passed=0, failed=1)
-        (command,) = self.commands(outcome)
-        self.assertEqual(self.bodies(command), list(rows))
+    def test_the_failing_test_of_each_kind_of_class_keeps_its_rows(self) -> None:
+        for driver in ("asyncpg", "psycopg2"):
+            require_module(driver)
+        write_suite(self.folder, {"app_by_psycopg2.py": MODELS.replace("+psycopg", "+psycopg2")})
+        outcome = self.run_tests(CLASSES).expect(passed=0, failed=5)
         self.assertNotIn("Not among them", outcome.output)
-        return command
-
-    def test_committing_classes(self) -> None:
-        command = self.assertKept(
-            """
-            import app
-            from dbtestcase import TruncatingDatabaseTest
-
-            class CommittingTest(TruncatingDatabaseTest):
-                metadata = app.Base.metadata
-                engines = [app.engine]
-
-                def test_fails(self):
-                    app.add("committed")
-                    self.fail("as it must")
-            """,
-            "committed",
+        found = {}
+        for command in self.commands(outcome):
+            [name] = re.findall(r"_kept_test_(\w+)_[0-9a-f]{6}", command)
+            found[name] = self.bodies(command)
+            self.assertEqual(self.ask(command, "SELECT nspname FROM pg_namespace WHERE nspname = '_dbtestcase'"), [])
+        committed, flushed = ["committed"], ["flushed"]
+        self.assertEqual(
+            found,
+            {
+                "committing": committed,
+                "async": flushed,
+                "asyncpg": flushed,
+                "psycopg2": committed,
+                "error": committed,
+            },
         )
-        self.assertEqual(self.ask(command, "SELECT nspname FROM pg_namespace WHERE nspname = '_dbtestcase'"), [])
 
     def test_a_lock_that_a_committing_test_holds_does_not_hang_it(self) -> None:
         outcome = self.run_tests(
@@ -200,56 +254,6 @@ class EveryClassTest(KeptRowsTestCase):
         ).expect(passed=0, failed=1)
         self.assertRegex(outcome.output, r"AssertionError: as it must(?s:.*)rows of this test were not kept: LockNotAv")
         self.assertEqual(list(self.place.iterdir()), [])
-
-    def test_async_classes_also_in_the_middle_of_the_loop(self) -> None:
-        for driver in ("psycopg", "asyncpg"):
-            require_module(driver)
-            with self.subTest(driver):
-                self.assertKept(
-                    f"""
-                    import app
-                    from app import Note
-                    from dbtestcase import AsyncDatabaseTest
-                    from sqlalchemy.ext.asyncio import create_async_engine
-
-                    class AsyncTest(AsyncDatabaseTest):
-                        metadata = app.Base.metadata
-                        engines = [create_async_engine("postgresql+{driver}://nobody@nowhere.invalid/production")]
-
-                        async def test_fails(self):
-                            self.session.add(Note(body="flushed"))
-                            await self.session.flush()
-                            with self.subTest():
-                                self.fail("as it must")
-                    """,
-                    "flushed",
-                )
-
-    def test_another_driver(self) -> None:
-        require_module("psycopg2")
-        write_suite(self.folder, {"app.py": MODELS.replace("+psycopg", "+psycopg2")})
-        self.assertKept(TESTS.replace("test_passes", "leave_out"), *KEPT)
-
-    def test_a_transaction_in_error_is_as_a_rollback_leaves_it(self) -> None:
-        self.assertKept(
-            """
-            import app
-            from app import Note
-            from dbtestcase import DatabaseTest
-            from sqlalchemy import text
-
-            class ErrorTest(DatabaseTest):
-                metadata = app.Base.metadata
-                engines = [app.engine]
-
-                def test_fails(self):
-                    app.add("committed")
-                    self.session.add(Note(body="flushed"))
-                    self.session.flush()
-                    self.session.execute(text("SELECT 1 / 0"))
-            """,
-            "committed",
-        )
 
     def test_a_database_that_is_only_lent(self) -> None:
         (command,) = self.commands(self.run_tests())
