@@ -32,10 +32,7 @@ def run_blocking(function: Callable[[], T]) -> T:
 
 
 def run_coroutine(running: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing but the sandbox, with or without a loop.
-
-    :raises SandboxConflict: it would have to wait for another task.
-    """
+    """Run a coroutine that waits for nothing but the sandbox, with or without a loop; a conflict where it does."""
     try:
         while True:
             awaited = running.send(None)

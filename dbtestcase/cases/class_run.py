@@ -100,11 +100,7 @@ class NoSessionYet:
 
 
 class SetUpRows:
-    """Notes whether anything is written from the time that class data are made until they are complete.
-
-    :param label: how messages call the class.
-    :param carries: whether the statements of a connection reach the test database.
-    """
+    """Notes whether anything is written to the test database between the making of class data and their end."""
 
     def __init__(self, label: str, carries: Callable[[Connection], bool]) -> None:
         self._label = label
@@ -123,10 +119,7 @@ class SetUpRows:
             event.remove(Engine, "after_cursor_execute", self._note)
 
     def refuse_if_lost(self) -> None:
-        """The class begins again.
-
-        :raises LeakError: what it wrote in ``setUpClass()`` is lost.
-        """
+        """The class begins again: what it wrote in ``setUpClass()`` is lost."""
         if self._wrote:
             raise LeakError(
                 f"What setUpClass() of {self._label} wrote after super().setUpClass() is lost: the test database had "

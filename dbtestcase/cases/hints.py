@@ -37,9 +37,7 @@ def hints(
     """What may be behind the failure of a test.
 
     :param name: the test class.
-    :param metadata: what its tables are made of.
-    :param made_by: what makes them instead, such as ``alembic.ini``; empty where ``metadata`` does.
-    :param dialect: the test database's.
+    :param made_by: what makes the tables instead of ``metadata``, such as ``alembic.ini``; empty where nothing does.
     :param resets: whether ids start from the same number in every test.
     :param log: the statements of the test.
     """

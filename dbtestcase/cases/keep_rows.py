@@ -22,11 +22,7 @@ MOST_KEPT = 10
 
 
 def keep_rows(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
-    """Copy what a failing test sees now to a database of its own; call it while the test's rows are still there.
-
-    :returns: a note for the failure: where the rows are, or why they were not kept.  It raises nothing: the test's own
-        failure is what matters.
-    """
+    """Copy what a failing test sees now to a database of its own; a note that tells of it, or why it was not done."""
     try:
         return _keep(of_class, run, test_id)
     except Exception as error:

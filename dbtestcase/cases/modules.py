@@ -150,10 +150,7 @@ _LATE = ("setUpClass", "setUpTestData", "setUp", "asyncSetUp", "load_base_data")
 
 
 def _module_being_set_up(cls: type, caller: FrameType) -> str:
-    """The name of the module that a runner is setting up, whoever calls enterModule() for it.
-
-    unittest and pytest know it; otherwise it is the module of ``setUpModule``, or of the class's own, or the caller's.
-    """
+    """The module that a runner is setting up, as the runner knows; else setUpModule's, the class's, the caller's."""
     named = own = ""
     frame: FrameType | None = caller
     if caller.f_code.co_name == "<module>":

@@ -23,10 +23,7 @@ _Block = Callable[[], contextlib.AbstractContextManager[None]]
 
 @contextlib.contextmanager
 def rolled_back(life: RunningTest, *, shows: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """The block of :meth:`DatabaseTest.rolled_back`.
-
-    :param shows: whether an error of the block is given the evidence, while its rows are there.
-    """
+    """The block of :meth:`DatabaseTest.rolled_back`; ``shows`` says whether its error is given the evidence."""
     isolation = life.isolation
     sessions = life.own_sessions()
     held = [(session, life.run_on_session(functools.partial(settle, session))) for session in sessions]
@@ -74,9 +71,8 @@ def each_example_alone(
 ) -> Iterator[None]:
     """Have each example that Hypothesis gives to a test start from the same rows, while this block runs.
 
-    :param function: the test, of which nothing is known: where it is none of Hypothesis's, nothing is done.
+    :param function: the test; where it is none of Hypothesis's, nothing is done.
     :param runner: what the test is a method of; ``None`` for a function.
-    :param block: around each example.
     :param finish: what to do with what an example gives back: where there is a loop, awaits it.
     """
     function = getattr(function, "__func__", function)

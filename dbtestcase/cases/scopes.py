@@ -78,7 +78,6 @@ class Scopes:
         """Return the thing of the run that ``key`` names; on first use it is made, and closed when the run ends.
 
         :param factory: makes a context manager; its ``__exit__`` is called once, in the process that made it.
-        :raises ServerError: it could not be made; it is not tried a second time.
         """
         with self._lock:
             self._own()
@@ -164,10 +163,7 @@ def process_ends() -> bool:
 
 
 def worker_name() -> str:
-    """Return a short name of this process among its run's workers, such as ``gw1``, ``w3`` or ``p4711``.
-
-    pytest-xdist says it in a variable, multiprocessing in the identity of its process; otherwise it is the pid.
-    """
+    """A short name of this process among its run's: ``gw1`` (pytest-xdist's), ``w3`` (multiprocessing's), ``p4711``."""
     xdist = os.environ.get("PYTEST_XDIST_WORKER", "")
     if xdist:
         return xdist

@@ -68,20 +68,14 @@ class SQLLog:
             self.recording.clear()
 
     def end_test(self, test_id: str, stream: TextIO | None = None) -> None:
-        """Print the test's statements if all are wanted, and forget them.
-
-        :param stream: default: ``sys.stderr``.
-        """
+        """Print the test's statements (to ``sys.stderr``) if all are wanted, and forget them."""
         if self.mode == "all":
             print(f"{test_id}\n{self.text(shown=None)}", file=stream or sys.stderr)
         if self.recording is not None:
             self.recording.clear()
 
     def text(self, shown: int | None = _SHOWN) -> str:
-        """The statements so far, numbered, with their time in ms and the application's line.
-
-        :param shown: how many of the last ones; ``None`` for all.
-        """
+        """The last statements so far, or all, numbered, with their time in ms and the application's line."""
         entries = self.entries if self.mode != "off" else []
         if not entries:
             return "No statements were sent by this test." if self.mode != "off" else ""
@@ -108,10 +102,7 @@ class SQLLog:
 
 @contextmanager
 def adding_evidence(evidence: Callable[[BaseException], Iterable[str]]) -> Iterator[None]:
-    """Add notes to the exception that fails a test, once, on its way through this block.
-
-    :param evidence: gives the notes; empty ones are left out.  Not asked for skips, interrupts and sub-tests' signals.
-    """
+    """Add notes to the exception that fails a test, once, on its way through this block; none to skips and signals."""
     try:
         yield
     except BaseException as error:
@@ -138,10 +129,7 @@ def together(problems: Sequence[Exception], message: str) -> Exception:
 
 
 class FailureEvidence(TestCase):
-    """Mixed into the test cases: whatever fails a test is given notes on its way out.
-
-    ``_dbtestcase.evidence(error)`` gives them; the test's rows are still there.
-    """
+    """Mixed into the test cases: what fails a test gets the notes of ``_dbtestcase.evidence(error)`` on its way."""
 
     _dbtestcase: Any
 

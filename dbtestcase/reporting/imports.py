@@ -9,11 +9,7 @@ from ..errors import ConfigurationError
 
 
 def lazily(door: str, **names: str) -> Callable[[str], object]:
-    """The ``__getattr__`` of a folder's door, for what not every run needs.
-
-    :param door: the folder, as a module's name.
-    :param names: by module of the folder, what it has.
-    """
+    """The ``__getattr__`` of a folder's door, for what not every run needs: by module of the folder, what it has."""
     modules = {name: f"{door}.{module}" for module, several in names.items() for name in several.split()}
 
     def load(name: str) -> object:
@@ -30,7 +26,6 @@ def require_internals(library: str, needed: Iterable[tuple[object, Iterable[str]
     :param library: its name and version, as the message says it.
     :param needed: classes (or instances, for what is set when they are made) with the names that they must have.
     :param remedy: how to get a version that is known.
-    :raises ConfigurationError: naming what is missing.
     """
     for owner, names in needed:
         for name in names:

@@ -82,10 +82,7 @@ _NUMBERS = {
 
 
 def limit_named_by(said: object) -> tuple[str, str] | None:
-    """The limit that is the cause of an error, and what to do; ``None`` where it is none of those that are known.
-
-    :param said: an error of the system, of a driver, or the text of one.
-    """
+    """The known limit that is the cause of an error (or of its text), and what to do; ``None`` where it is none."""
     if isinstance(said, OSError) and said.errno in _NUMBERS:
         return _LIMITS[_NUMBERS[said.errno]][1:]
     text = str(said)

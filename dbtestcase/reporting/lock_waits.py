@@ -39,12 +39,9 @@ _WAITS = """
 
 
 def who_blocks(url: URL, lines: Mapping[int, str] | None = None) -> str:
-    """Describe all waits for locks in a PostgreSQL database, as they are now.
+    """Describe all waits for locks in a PostgreSQL database, as they are now; empty if nobody waits.
 
-    :param url: the database.
     :param lines: for a backend's process id, where its last statement came from.
-    :returns: two sentences for each wait; empty if nobody waits.
-    :raises psycopg.OperationalError: the server cannot be reached.
     """
     lines = lines or {}
     with _connect(url) as connection:
@@ -55,13 +52,9 @@ def who_blocks(url: URL, lines: Mapping[int, str] | None = None) -> str:
 class LockWatch:
     """Watches for statements that wait for locks, in a thread that all watches share, on a connection of its own.
 
-    Entered for a class of tests; it costs nothing until a statement has run for longer than ``after``.  The error of a
-    lock timeout or a deadlock gets a note that names both sides, wherever it is raised.
-
-    :param url: the database, PostgreSQL.
-    :param recording: the statements of the test.
-    :param after: seconds after which a running statement is looked at; well below the server's ``lock_timeout`` and
-        ``deadlock_timeout``.
+    Entered for a class of tests; it costs nothing until a statement has run for longer than ``after`` seconds, well
+    below the server's ``lock_timeout`` and ``deadlock_timeout``.  The error of a lock timeout or a deadlock gets a note
+    that names both sides, wherever it is raised.
     """
 
     def __init__(self, url: URL, recording: Recording, *, after: float = 0.2) -> None:

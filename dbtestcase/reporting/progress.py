@@ -83,10 +83,7 @@ def _saying(what: str) -> Iterator[None]:
 
 
 def warn_at(message: str, category: type[Warning], filename: str, lineno: int, source: Any = None) -> None:
-    """Give a warning that belongs to a line, as Python's own filters want it: ignored, once, as an error.
-
-    :param source: the object that the warning is about.
-    """
+    """Give a warning of ``source`` that belongs to a line, as Python's filters want it: ignored, once, as an error."""
     recorder = report.recorder()
     if recorder is not None:  # before the warning, which may be an error
         where = os.path.relpath(filename) if filename.startswith(os.getcwd()) else filename

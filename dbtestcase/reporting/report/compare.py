@@ -31,10 +31,7 @@ class Worse(NamedTuple):
 
 
 def parse_budgets(text: str) -> Budget:
-    """``repeated=20,slower=1.5``.
-
-    :raises ConfigurationError: anything else.
-    """
+    """``repeated=20,slower=1.5``; anything else is refused."""
     found: dict[str, float] = {}
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, value = piece.partition("=")
@@ -54,10 +51,7 @@ def parse_budgets(text: str) -> Budget:
 
 
 def worse(now: Document, earlier: Document, budget: Budget) -> list[Worse]:
-    """What is worse than a budget allows, in the order of the tests.
-
-    A test that the earlier run did not have is judged by its repeated statements alone.
-    """
+    """What is worse than a budget allows, in the order of the tests; of a new one only repeated statements count."""
     before = {test["id"]: test for test in earlier["tests"]}
     found = []
     for test in now["tests"]:

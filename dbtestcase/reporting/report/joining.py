@@ -22,10 +22,7 @@ _LEAST_REPEATED = 3  # equal statements from one line within one test; fewer are
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The parts in a folder, oldest name first.
-
-    :raises ConfigurationError: there is none.
-    """
+    """The parts in a folder, oldest name first."""
     parts = sorted(folder.glob("*.jsonl"))
     if not parts:
         raise ConfigurationError(
@@ -148,10 +145,7 @@ def _version() -> str:
 
 
 def read_document(path: Path) -> Document:
-    """A report that was written as JSON.
-
-    :raises ConfigurationError: it is not one, or one of a later version.
-    """
+    """A report that was written as JSON, by this version or an earlier one."""
     try:
         document = json.loads(path.read_bytes())
         known = document["schema"] == "dbtestcase-report" and document["version"] <= SCHEMA_VERSION

@@ -25,10 +25,7 @@ _KINDS = ("start", "template", "class", "clean", "python", "database")
 
 
 def render(document: Document, earlier: Document | None = None) -> str:
-    """The page's HTML.
-
-    :param earlier: the document of an earlier run, to be compared with.
-    """
+    """The page's HTML, compared with an earlier run if there is one."""
     environment = Environment(
         loader=PackageLoader(__name__.rpartition(".")[0], "."),
         autoescape=True,

@@ -24,11 +24,7 @@ LAST = "end"
 
 
 class Recorder:
-    """The part of one process.
-
-    :param folder: where the processes of the run put their parts.
-    :param worker: the process's name among the run's workers.
-    """
+    """The part of one process, ``worker`` among those of the run, which put theirs into one folder."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         self.folder = folder
@@ -101,14 +97,12 @@ class Recorder:
         cleaning: float = 0.0,
         failed: bool = False,
     ) -> None:
-        """Note a test or the set-up of a class, with what it sent.
+        """Note a test or the set-up of a class (``kind``), with what it sent.
 
-        :param kind: ``"test"`` or ``"class"``.
         :param entries: what was recorded meanwhile, savepoints and ends of transactions among them.
         :param label: its name, as the runner says it.
         :param at: when it began, in seconds since this part began.
-        :param seconds: how long it took.
-        :param waited: how much of that was a phase of its own, in seconds.
+        :param waited: how many of its seconds were a phase of their own.
         :param cleaning: how long it took to put the database back, in seconds.
         """
         found: dict[int, list[float]] = {}
@@ -165,10 +159,7 @@ class Recorder:
         return number
 
     def close(self) -> bool:
-        """Say that this part is whole.
-
-        :returns: whether no other process of the run is at work: the last one joins the parts.
-        """
+        """Say that this part is whole; whether no other process of the run is at work: the last one joins the parts."""
         self.write(LAST, seconds=round(self.now(), 6))
         with folder_lock(self.folder):
             os.close(self._file)

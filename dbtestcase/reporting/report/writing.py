@@ -24,11 +24,7 @@ def write_report(folder: Path, outputs: Sequence[Path]) -> Document:
 
 
 def write_outputs(document: Document, outputs: Sequence[Path], earlier: Document | None = None) -> None:
-    """Write the document as what the outputs' endings say, each in one step.
-
-    :param earlier: the document of an earlier run, which a page compares with.
-    :raises MissingExtra: a page is wanted, and what makes it is not installed.
-    """
+    """Write the document, compared with an earlier one, as what the outputs' endings say, each in one step."""
     for output in outputs:
         if output.suffix == ".json":
             text = json.dumps(document, indent=1)
@@ -80,10 +76,8 @@ def summary(document: Document) -> list[str]:
 
 @contextlib.contextmanager
 def reporting(outputs: Sequence[Path], worker: str, *, summarize: bool) -> Iterator[None]:
-    """Record this process until the block ends; the last process of the run writes ``outputs``.
+    """Record this process until the block ends; the last one of the run writes ``outputs``, and lines to stderr.
 
-    :param worker: the process's name among the run's workers.
-    :param summarize: whether the last process also writes a few lines to stderr.
     :raises MissingExtra: a page is wanted, and what makes it is not installed: said now, not after the run.
     """
     if any(output.suffix == ".html" for output in outputs):
