@@ -1,8 +1,10 @@
 """What is recorded of the statements that a process sends, and what the assertions make of it."""
 
 import asyncio
+import contextlib
 import threading
 import unittest
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -37,8 +39,9 @@ class QueryCase(QueryAssertions):
     def counts(self, connection: Any) -> bool:
         return True
 
-    def row_session(self) -> Session:
-        return self.session
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Session]:
+        yield self.session
 
     def setUp(self) -> None:
         self.bind = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
