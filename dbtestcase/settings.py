@@ -70,7 +70,20 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     :param environ: the variables; those of the process by default.
     :raises ConfigurationError: a variable holds something that cannot be used, or there is none of that name.
     """
+    global _last
     environ = os.environ if environ is None else environ
+    said = {name: environ[name] for name in environ if name.startswith(_READ)}
+    if _last is None or _last[0] != said:
+        _last = (said, _settings_of(said))
+    return _last[1]
+
+
+_READ = ("DBTESTCASE_", "XDG_CACHE_HOME", "HOME")
+_last: tuple[dict[str, str], Settings] | None = None
+"""What was read last: every class asks."""
+
+
+def _settings_of(environ: Mapping[str, str]) -> Settings:
     _refuse_unknown(environ)
     cache, chosen = _cache(environ)
     return Settings(

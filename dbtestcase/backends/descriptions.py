@@ -28,6 +28,8 @@ class _Known:
 
     def __init__(self) -> None:
         self.digests: dict[Hashable, str] = {}
+        self.latest: dict[str, str] = {}
+        """Those of what it looked like last, by dialect: its shape is large, and takes long to be looked up by."""
         self.looked_at: Hashable = None
         self.shape: Hashable = None
 
@@ -37,6 +39,7 @@ class _Known:
         now = (_additions.number, len(metadata.tables), *listeners)
         if now != self.looked_at:
             self.looked_at, self.shape = now, (_shape(metadata), *listeners)
+            self.latest.clear()
         return self.shape
 
 
@@ -66,7 +69,10 @@ def digest_of(metadata: MetaData, dialect: str) -> str:
     """
     _additions.watch()
     mine = _digests.setdefault(metadata, _Known())
-    known, key = mine.digests, (dialect, mine.look(metadata))
+    shape = mine.look(metadata)
+    if dialect in mine.latest:
+        return mine.latest[dialect]
+    known, key = mine.digests, (dialect, shape)
     if key not in known:
         digest = hashlib.sha256()
         try:
@@ -80,6 +86,7 @@ def digest_of(metadata: MetaData, dialect: str) -> str:
                 remedy="correct the table that is named.",
             ) from error
         known[key] = digest.hexdigest()
+    mine.latest[dialect] = known[key]
     return known[key]
 
 

@@ -38,6 +38,8 @@ def checked_url(given: object, where: str) -> URL:
     :param where: where it was written, such as ``BlogTest.url``.
     :raises ConfigurationError: it has no URL's form, or names a dialect or a driver that is not there.
     """
+    if isinstance(given, str | URL) and given in _checked:
+        return _checked[given]
     if not isinstance(given, str | URL):
         raise ConfigurationError(
             f"{where} is {type(given).__name__}, not a string or a URL.",
@@ -54,7 +56,12 @@ def checked_url(given: object, where: str) -> URL:
             remedy=f"write one of {_EXAMPLES}",
         ) from None
     _check_dialect(url, where)
+    _checked[given] = url
     return url
+
+
+_checked: dict[str | URL, URL] = {}
+"""Those that were found to be right: every class asks, mostly for the same one."""
 
 
 def _check_dialect(url: URL, where: str) -> None:

@@ -41,11 +41,12 @@ def check_names(bases: Bases, *, given: Collection[str]) -> None:
     """
     settings = bases.settings
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
-    known = {*dir(unittest.IsolatedAsyncioTestCase), *(name for base in bases.foreign for name in vars(base))}
+    known: set[str] = set()
     for base in bases.users:
         for name, value in list(vars(base).items()):
             if name.startswith(("_", "test")) or name in settings or name in hooks:
                 continue
+            known = known or _names_of_others(bases)
             where = f"{base.__module__}.{base.__qualname__}.{name}"
             if name in given:
                 if not hasattr(base, "_dbtestcase") or name not in base._dbtestcase.offered:
@@ -56,6 +57,11 @@ def check_names(bases: Bases, *, given: Collection[str]) -> None:
                 _refuse_elsewhere(bases, where, name, value)
             else:
                 _refuse_near(base, bases.users, where, name, value, settings=settings, hooks=hooks)
+
+
+def _names_of_others(bases: Bases) -> set[str]:
+    """The attributes that unittest and other frameworks define."""
+    return {*dir(unittest.IsolatedAsyncioTestCase), *(name for base in bases.foreign for name in vars(base))}
 
 
 def _refuse_given(where: str, name: str, value: object) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import unittest
+from types import FunctionType
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -14,6 +16,7 @@ __all__ = ["check_runnable", "refuse_lost", "refuse_unfinished"]
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
 _ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
+_SPECIAL = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 
 
 def check_runnable(bases: Bases, *, asynchronous: bool) -> None:
@@ -22,17 +25,23 @@ def check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
     :raises ConfigurationError: the first one that is found.
     """
-    for name in dir(bases.cls):
-        if name.startswith("test") or name == "runTest":
-            _check_test(bases.cls, name, asynchronous=asynchronous)
+    seen = set()
+    for base in bases.all:
+        for name, static in vars(base).items() if base not in _WITHOUT_TESTS else ():
+            if (name.startswith("test") or name == "runTest") and name not in seen:
+                seen.add(name)
+                _check_test(bases.cls, name, static, asynchronous=asynchronous)
     for base in bases.users:
         for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
             if name in vars(base):
                 _check_hook(base, name, asynchronous=asynchronous)
 
 
-def _check_test(cls: type, name: str, *, asynchronous: bool) -> None:
-    kind = _kind(inspect.getattr_static(cls, name))
+_WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
+
+
+def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> None:
+    kind = _kind(static)
     if kind is None or (asynchronous and kind == "a coroutine function"):
         return
     raise ConfigurationError(
@@ -94,6 +103,8 @@ def _sync_name(name: str) -> str:
 def _kind(attribute: object) -> str | None:
     """What calling it gives instead of running it; None where it runs."""
     function: Any = getattr(attribute, "__func__", attribute)
+    if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _SPECIAL:
+        return None  # as mostly: every test of every class is looked at
     if isinstance(function, functools.partialmethod):
         function = function.func
     if inspect.iscoroutinefunction(function):

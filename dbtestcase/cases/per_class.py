@@ -78,8 +78,7 @@ class ClassLifecycle(Provisioning):
 
     def offers(self, isolation: Isolation) -> dict[str, Any]:
         """The attributes that are set on the class while it runs."""
-        url = isolation.engine.url.render_as_string(hide_password=False)
-        return {"engine": isolation.engine, "database_url": url}
+        return {"engine": isolation.engine, "database_url": isolation.database_url}
 
     def factory_session(self) -> Session:
         """The session of factories: the running test's, before that the one of the class data."""
@@ -312,7 +311,8 @@ class ClassLifecycle(Provisioning):
     def _offer(self, run: ClassRun) -> None:
         """Set the attributes of the class that name the test database."""
         for name, value in self.offers(run.isolation).items():
-            if hasattr(inspect.getattr_static(self.cls, name, None), "__get__"):  # a property of the user's
+            owner = self.bases.owner(name)
+            if owner is not None and hasattr(vars(owner)[name], "__get__"):  # a property of the user's
                 continue
             if name not in self.offered:
                 run.stack.callback(self._take_back, name)

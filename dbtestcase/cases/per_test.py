@@ -264,6 +264,8 @@ class TestLifecycle:
 
     def close_own(self) -> None:
         """Close the sessions and the connection that the test was given."""
+        if not self._given and not self.sessions:
+            return
         with contextlib.ExitStack() as stack:  # one that fails keeps none of the others from closing
             for name in list(self._given):
                 value = self.take_back(name)

@@ -20,7 +20,7 @@ from ..backends import (
     names_a_server,
     test_database,
 )
-from ..drivers import Endpoint, endpoints_of_url, family_of
+from ..drivers import Endpoint, endpoints_of_url, environment, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import Isolation, SandboxIsolation, running_sandbox, sync_engine_of
 from ..reporting import shown
@@ -80,7 +80,12 @@ class Provisioning:
     def aliases(self, settings: Settings) -> frozenset[Endpoint]:
         """The database that the URL names: engines that point there mean the test database."""
         configured = self.configured_url(settings)
-        return endpoints_of_url(configured) if configured is not None and configured.database else frozenset()
+        if configured is None or not configured.database:
+            return frozenset()
+        key = (id(configured), environment())
+        if key not in _endpoints:
+            _endpoints[key] = (configured, endpoints_of_url(configured))
+        return _endpoints[key][1]
 
     def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
@@ -216,6 +221,10 @@ class Provisioning:
             yield server
         finally:
             server.close(wait=not scopes.process_ends())
+
+
+_endpoints: dict[tuple[object, ...], tuple[URL, frozenset[Endpoint]]] = {}
+"""Those of the URLs that classes have asked about."""
 
 
 def _kind(name: str) -> str:

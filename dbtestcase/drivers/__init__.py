@@ -12,6 +12,7 @@ from .endpoints import (
     endpoints_of_connection,
     endpoints_of_pool,
     endpoints_of_url,
+    environment,
     family_of,
     meet,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "endpoints_of_connection",
     "endpoints_of_pool",
     "endpoints_of_url",
+    "environment",
     "family_of",
     "forbid_overflow",
     "guarding",

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..errors import SandboxBusy, SandboxEscape
-from ..sandbox import COMMITTING, Client, Flow, Kind, Sandbox, Statement, classify, with_parameter_names
+from ..sandbox import COMMITTING, Client, Flow, Kind, Sandbox, Statement, WireLock, classify, with_parameter_names
 from .proxy_wire import ProxyWire
 
 __all__ = ["CursorOver", "GenericWire", "ProxyConnection", "ProxyCursor", "autocommit"]
@@ -42,7 +42,7 @@ class ProxyConnection:
         self._client = client
         self._closed = False
         client.state = functools.partial(_state_of, weakref.ref(self))
-        weakref.finalize(self, sandbox.abandon, client).atexit = False
+        weakref.finalize(self, sandbox.collected, client).atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wire.connection, name)
@@ -91,12 +91,13 @@ class ProxyConnection:
             self._closed = True
 
     def _rollback(self) -> None:
-        if self._sandbox.scheduler.inherited_from or self._wire.gone:
+        sandbox, client = self._sandbox, self._client
+        if sandbox.scheduler.inherited_from or self._wire.gone:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
         try:
             with self._held():
-                if not self._sandbox.has_nothing(self._client):
-                    self._drive(self._sandbox.rollback(self._client))
+                if not (sandbox.has_nothing(client) or sandbox.rollback_at_once(client)):
+                    self._drive(sandbox.rollback(client))
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
             self._sandbox.abandon(self._client)
 
@@ -132,14 +133,8 @@ class ProxyConnection:
         if self._closed:
             raise self._wire.error("InterfaceError", "connection already closed")
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        scheduler = self._sandbox.scheduler
-        scheduler.acquire(self._client.ticket)
-        try:
-            yield
-        finally:
-            scheduler.release(self._client.ticket)
+    def _held(self) -> contextlib.AbstractContextManager[None]:
+        return WireLock(self._sandbox.scheduler, self._client.ticket)
 
     def _drive(self, flow: Flow) -> None:
         """Run a flow of the sandbox."""

@@ -29,6 +29,7 @@ __all__ = [
     "endpoints_of_connection",
     "endpoints_of_pool",
     "endpoints_of_url",
+    "environment",
     "family_of",
     "meet",
     "same_host",
@@ -71,9 +72,15 @@ def meet(some: Set[Endpoint], others: Set[Endpoint]) -> bool:
 
 def endpoints_of_url(url: URL) -> frozenset[Endpoint]:
     """The databases that a URL names, one for each of its hosts; none for one in memory that nobody else can name."""
-    cls = url.get_dialect()
-    args, parameters = cls().create_connect_args(url)
-    return _endpoints(cls.name, args, parameters)
+    made: Any = url.get_dialect()
+    dialect = _dialect(made)
+    args, parameters = dialect.create_connect_args(url)
+    return _endpoints(dialect.name, args, parameters)
+
+
+@functools.cache
+def _dialect(cls: Any) -> Any:
+    return cls()
 
 
 def endpoints_of_arguments(
@@ -178,6 +185,12 @@ def address_beside(host: str) -> str:
     if not address or (host and not host.startswith("/") and same_host(host, address)):
         return ""
     return address
+
+
+def environment() -> tuple[str | None, ...]:
+    """The variables that have a say in where connections go."""
+    names = (*_ENVIRONMENT.values(), "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR")
+    return tuple(map(os.environ.get, names))
 
 
 def _users_name() -> str:

@@ -9,7 +9,7 @@ from psycopg2 import extensions
 
 from ..sandbox import classify, literal
 from .dbapi import ProxyConnection, ProxyCursor
-from .psycopg2_functions import register_on
+from .psycopg2_functions import register_type
 
 __all__ = ["NamedCursor", "Psycopg2Cursor"]
 
@@ -37,9 +37,9 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
 
     def know_casters(self) -> None:
         """What is registered on a connection holds for its cursors, whenever they were made."""
-        casters = self.connection.casters
+        casters, register = self.connection.casters, register_type()
         for caster in casters[self._casts :]:
-            register_on(caster, self._real)
+            register(caster, self._real)
         object.__setattr__(self, "_casts", len(casters))
 
     @property  # type: ignore[misc]

@@ -11,7 +11,7 @@ from unittest import mock
 
 from .arguments import refused
 
-__all__ = ["cursor_factory_of", "register_on", "unwrapping"]
+__all__ = ["cursor_factory_of", "register_type", "unwrapping"]
 
 
 def cursor_factory_of(connection_factory: Any) -> Any:
@@ -29,13 +29,9 @@ def cursor_factory_of(connection_factory: Any) -> Any:
     return factories[connection_factory]
 
 
-def register_on(caster: Any, cursor: Any) -> None:
-    """Register a type on a cursor of the physical connection."""
-    _register_type()(caster, cursor)
-
-
 @functools.cache
-def _register_type() -> Any:
+def register_type() -> Any:
+    """psycopg2's own function of that name, which takes what is the physical connection's."""
     from psycopg2 import _psycopg
 
     return _original(_psycopg.register_type)

@@ -361,8 +361,9 @@ class _Hooks:
         client = client_of_dbapi(connection)
         border = self.border
         if client is not None:
-            if any(board.checkout(client, record, pool_of(fairy)) for board in self._boards):
-                return
+            for board in self._boards:
+                if board.checkout(client, record, pool_of(fairy)):
+                    return
             raise exc.DisconnectionError("the sandbox of this connection has ended")
         if border is not None:
             if not border.is_admitted(pool_of(fairy)):

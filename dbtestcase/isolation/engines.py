@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import Pool
 
-from ..drivers import Endpoint, creator_of, endpoints_of_pool, meet, set_creator, watch_files
+from ..drivers import Endpoint, creator_of, endpoints_of_pool, environment, meet, set_creator, watch_files
 from ..errors import ConfigurationError
 from ..reporting import shown
 
@@ -71,13 +71,18 @@ class _Lead:
     original_url: URL
     until: Until
     endpoints: frozenset[Endpoint]
+    looks: tuple[object, ...]
+    """What can be changed of the own pool, and what listens to it, as it was when it was led."""
+    listeners: list[list[object]]
+    """What listened to our pool when it was made."""
 
 
 class Leads(ABC):
     """Engines whose pools connect elsewhere until they are released.
 
     A pool of ours takes the place of the engine's own: of the same class, with its size, timeouts, options and events.
-    The own pool is not touched.
+    The own pool is not touched.  Where the next class leads the same engine, and nothing of it has changed, it gets the
+    same pool of ours, with the connections in it, as from test to test.
     """
 
     captures: bool
@@ -88,6 +93,7 @@ class Leads(ABC):
 
     def __init__(self) -> None:
         self._led: list[_Lead] = []
+        self._kept: weakref.WeakKeyDictionary[Engine, _Lead] = weakref.WeakKeyDictionary()
         self._creators: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 
     def lead(self, engine: Any, *, own: bool = False, until: Until = Until.CLASS) -> None:
@@ -97,6 +103,14 @@ class Leads(ABC):
             return
         self._refuse(engine)
         original, url = engine.pool, engine.url
+        kept = self._kept.pop(engine, None)
+        if kept is not None:
+            is_same = until is kept.until and not own and kept.original is original and kept.original_url is url
+            if is_same and kept.looks == _looks(engine):
+                engine.pool = kept.pool
+                self._led.append(kept)
+                return
+            self._forget(engine, kept.pool, kept.pool)
         endpoints = endpoints_of_pool(original, engine.dialect, url)
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)
@@ -106,7 +120,8 @@ class Leads(ABC):
         engine.pool = pool
         if any(target.dialect == "sqlite" for target in endpoints):
             watch_files()
-        self._led.append(_Lead(weakref.ref(engine, self._drop), pool, original, url, until, endpoints))
+        reference, looks = weakref.ref(engine, self._drop), _looks(engine, original)
+        self._led.append(_Lead(reference, pool, original, url, until, endpoints, looks, _listeners(pool)))
 
     def holds(self, pool: Pool) -> bool:
         """Whether a pool connects to where engines are led; also after ``dispose()``, which leaves the creator only."""
@@ -124,7 +139,18 @@ class Leads(ABC):
             if engine is not None:
                 # whatever became of the pool meanwhile (dispose() recreates it), the original comes back
                 current, engine.pool, engine.url = engine.pool, lead.original, lead.original_url
-                self._forget(engine, current, lead.pool)
+                if until is lead.until is Until.CLASS and current is lead.pool and self._may_keep(lead):
+                    self._kept[engine] = lead
+                else:
+                    self._forget(engine, current, lead.pool)
+        if until is Until.RUN:
+            self.forget_kept()
+
+    def forget_kept(self) -> None:
+        """Let go of the pools that wait for the next class."""
+        while self._kept:
+            engine, lead = self._kept.popitem()
+            self._forget(engine, lead.pool, lead.pool)
 
     def _drop(self, engine: weakref.ref[Engine]) -> None:
         self._led = [lead for lead in self._led if lead.engine is not engine]
@@ -154,6 +180,10 @@ class Leads(ABC):
     @abstractmethod
     def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
         """What the pool calls for a new connection."""
+
+    def _may_keep(self, lead: _Lead) -> bool:
+        """Whether a pool of ours may serve the next class that leads its engine."""
+        return _listeners(lead.pool) == lead.listeners
 
     def _prepare(self, engine: Engine, pool: Pool) -> None:  # noqa: B027
         """A new pool is about to be used."""
@@ -244,3 +274,20 @@ def _is_async_session(value: object) -> bool:
         base.__module__.startswith("sqlalchemy.ext.asyncio") and "session" in base.__name__
         for base in type(value).__mro__
     )
+
+
+_POOL_EVENTS = (
+    *("connect", "first_connect", "checkout", "checkin", "reset", "invalidate", "soft_invalidate"),
+    *("close", "detach", "close_detached"),
+)
+
+
+def _looks(engine: Engine, pool: Pool | None = None) -> tuple[object, ...]:
+    """What can be changed of an engine's pool: its plain attributes, and who listens to it and to the dialect."""
+    pool = pool or engine.pool
+    plain = {name: value for name, value in vars(pool).items() if isinstance(value, int | float | str | None)}
+    return plain, _listeners(pool), list(engine.dialect.dispatch.do_connect), environment()
+
+
+def _listeners(pool: Pool) -> list[list[object]]:
+    return [list(getattr(pool.dispatch, name)) for name in _POOL_EVENTS]

@@ -21,6 +21,11 @@ class Isolation(ABC):
     own_engine: Engine
     """The engine of the test's own sessions and connections."""
 
+    @property
+    def database_url(self) -> str:
+        """The test database's URL with driver and password."""
+        return self.engine.url.render_as_string(hide_password=False)
+
     @abstractmethod
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
         """A class begins; what is written from now on is its class data.

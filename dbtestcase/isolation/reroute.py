@@ -78,6 +78,9 @@ class Rerouting(Leads):
         engine.url = self._url.set(drivername=engine.url.drivername)
         self._watch(engine, pool)
 
+    def _may_keep(self, lead: Any) -> bool:
+        return False  # the connections are real ones
+
     def _forget(self, engine: Engine, current: Pool, pool: Pool) -> None:
         self._unwatch(engine)
         if not engine.dialect.is_async:  # an asynchronous pool can only be emptied in its own event loop

@@ -89,6 +89,10 @@ class SandboxIsolation(Isolation):
         return self.run.database
 
     @property
+    def database_url(self) -> str:
+        return self.run.database_url
+
+    @property
     def needs_rebuild(self) -> bool:
         if self._state is ClassState.CLASS and not self._each_test and self.run.look_for_loss():
             self._lose()

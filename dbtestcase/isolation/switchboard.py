@@ -67,6 +67,7 @@ class Switchboard(Leads):
             remove_board(self)
             self._watch.__exit__(None, None, None)
             self._sandbox = self._wire = None
+            self.forget_kept()
 
     @property
     def sandbox(self) -> Sandbox:
@@ -135,6 +136,13 @@ class Switchboard(Leads):
 
     def _refuse(self, engine: Engine) -> None:
         self._refuse_other_driver(engine.dialect, shown(engine.url))
+
+    def _may_keep(self, lead: Any) -> bool:
+        # what connect events have written early belongs to the class; queues of asyncio belong to a loop
+        pool = lead.pool
+        if self._sandbox is None or self._sandbox.rules.connects_early or type(pool) is not QueuePool:
+            return False
+        return pool.checkedout() == 0 and super()._may_keep(lead)
 
     def _forget(self, engine: Engine, current: Pool, pool: Pool) -> None:
         current.dispose()

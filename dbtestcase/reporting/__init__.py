@@ -14,7 +14,7 @@ from .urls import pasteable, shown, without_secrets
 if TYPE_CHECKING:
     from .failures import FailureEvidence, SQLLog, add_evidence, evidence_once, together
     from .lock_waits import LockWatch
-    from .queries import Query, Recording, harness_statements, recording
+    from .queries import Query, Recording, harness_statements, recording, site_of_statement
     from .unittest_internals import (
         cleanups_of,
         forget_class_cleanups,
@@ -54,6 +54,7 @@ __all__ = [
     "runs_in_a_runner",
     "say",
     "shown",
+    "site_of_statement",
     "together",
     "warn_at",
     "without_secrets",
@@ -64,7 +65,7 @@ __getattr__ = lazily(
     __name__,
     failures="FailureEvidence SQLLog add_evidence evidence_once together",
     lock_waits="LockWatch",
-    queries="Query Recording harness_statements recording",
+    queries="Query Recording harness_statements recording site_of_statement",
     unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
     "own_class_cleanups runs_in_a_runner",
 )

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, event
 
 from .call_sites import CallSite, find_call_site
 
-__all__ = ["Query", "Recording", "harness_statements", "recording"]
+__all__ = ["Query", "Recording", "harness_statements", "recording", "site_of_statement"]
 
 STATEMENT, SAVEPOINT, TRANSACTION = "statement", "savepoint", "transaction"
 _SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
@@ -158,6 +158,7 @@ class Recording(Sequence[Query]):
     def clear(self) -> None:
         """Forget what was recorded; queries handed out stay as they are."""
         self.entries = []
+        _sending.set(None)  # whose parameters nobody else needs
 
     def __len__(self) -> int:
         return sum(entry.kind is STATEMENT for entry in self.entries)
@@ -197,6 +198,20 @@ def harness_statements() -> Iterator[None]:
         _harness.reset(token)
 
 
+def site_of_statement(text: str, depth: int = 1) -> CallSite | None:
+    """Where a statement comes from that is being sent; looked for only where no recording has done so.
+
+    :param depth: how many frames to leave out; 1 begins with the caller.
+    """
+    query = _sending.get()
+    if query is not None and query.running and query.statement == text:
+        return query.origin
+    return find_call_site(depth + 1)
+
+
+_sending: ContextVar[Query | None] = ContextVar("dbtestcase_sending", default=None)
+"""The last statement of this thread or task."""
+
 _harness: ContextVar[bool] = ContextVar("dbtestcase_harness_statements", default=False)
 _lock = threading.Lock()
 _active: tuple[Recording, ...] = ()  # replaced, never changed: the listeners read it without the lock
@@ -222,6 +237,7 @@ def _end(made: Recording) -> None:
 
 
 _ACCEPTED = "_dbtestcase_recorded"
+_FRAMES = 5  # as many at least lie between find_call_site() and whoever asks SQLAlchemy for a statement
 
 
 def _interested(connection: Connection) -> list[Recording]:
@@ -240,7 +256,8 @@ def _before(
         return
     is_savepoint = statement[:1] in "SRsr" and statement[:22].upper().startswith(_SAVEPOINTS)
     kind = SAVEPOINT if is_savepoint else STATEMENT
-    query = Query(connection, statement, parameters, executemany, kind, find_call_site(2))
+    query = Query(connection, statement, parameters, executemany, kind, find_call_site(_FRAMES))
+    _sending.set(query)
     for made in interested:
         made.entries.append(query)
     if context is not None:

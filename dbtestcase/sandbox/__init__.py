@@ -82,6 +82,7 @@ from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
 from .rules import COMMITTING, Rules, register_rules, rules_for
 from .savepoints import Stack
+from .scheduler import WireLock
 from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, Rows, literal
@@ -115,6 +116,7 @@ __all__ = [
     "TemporaryNames",
     "Topic",
     "Wire",
+    "WireLock",
     "characteristics",
     "classify",
     "common_objects",

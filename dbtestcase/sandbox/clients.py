@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
-import weakref
 from collections.abc import Mapping
 
 from ..errors import SandboxClosed, SandboxError, SandboxTimeout
-from ..reporting import CallSite, find_call_site
+from ..reporting import CallSite, site_of_statement
 from .connections import POOLED, Client, Scope, Wire
 from .rules import Rules
 from .savepoints import Fate, Stack
@@ -54,7 +52,8 @@ class Clients:
         self._top = NO_SCOPE
         """The number of the last scope."""
         self._labels: dict[int, str] = {}
-        self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self.clients: dict[Client, None] = {}
+        """Those whose virtual connections are there, in the order in which they were made."""
         self._locking: set[Client] = set()
         self._abandoned: list[Client] = []
         self._current: Client | None = None
@@ -95,15 +94,10 @@ class Clients:
         settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
         client.settings = self._new_settings(settings)
         client.look_at_modes()
-        self.clients.add(client)
+        self.clients[client] = None
         self.handed_out = True
         self.application_connected |= not own
         return client
-
-    def _everyone(self) -> list[Client]:
-        while True:
-            with contextlib.suppress(RuntimeError):  # another thread has connected meanwhile
-                return list(self.clients)
 
     def _new_settings(self, startup: Mapping[str, object] | None = None) -> SessionSettings:
         return SessionSettings(lasting=not self.rules.settings_roll_back, startup=startup)
@@ -126,18 +120,23 @@ class Clients:
         return (
             not self.handed_out
             and self.wire.is_private()
-            and all(client.scope == POOLED for client in self._everyone())
+            and all(client.scope == POOLED for client in list(self.clients))
         )
 
     def abandon(self, client: Client) -> None:
         """Roll back a virtual connection's transaction with the next use of the wire.
 
-        It was garbage collected, or its rollback came in the middle of another statement of the same thread, which is
-        when the collector runs the finalizers of pools.
+        Its rollback came in the middle of another statement of the same thread, which is when the collector runs the
+        finalizers of pools.
         """
         self.handed_out = True
         if client.active:
             self._abandoned.append(client)
+
+    def collected(self, client: Client) -> None:
+        """A virtual connection was garbage collected: its transaction is rolled back as one that is abandoned."""
+        self.clients.pop(client, None)
+        self.abandon(client)
 
     def close(self, client: Client) -> None:
         """A virtual connection was closed: what it owned in the server's session ends with it."""
@@ -216,12 +215,12 @@ class Clients:
         """Whether a line is one of the test's own source files."""
         return isinstance(where, CallSite) and where.filename in self.test_files
 
-    def _note_writer(self, client: Client) -> None:
+    def _note_writer(self, client: Client, text: str) -> None:
         """Who writes in a transaction that the test's own file has begun: what it flushes is arranged, not lost."""
         if not client.own and not client.used_by_application and self.is_the_tests(client.where):
-            client.used_by_application = not self.is_the_tests(where())
+            client.used_by_application = not self.is_the_tests(where(text))
 
 
-def where() -> CallSite | str:
-    """The application's line that is running; empty if there is none.  To write it out takes longer than to find it."""
-    return find_call_site(2) or ""
+def where(text: str) -> CallSite | str:
+    """The application's line that sends a statement; empty if there is none."""
+    return site_of_statement(text, 2) or ""

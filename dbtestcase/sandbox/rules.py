@@ -269,7 +269,7 @@ class PostgreSQLRules(Rules):
         "SELECT n + (SELECT count(*) FROM t WHERE bits & 4 > 0), n + (SELECT count(*) FROM t WHERE bits & 16 > 0), "
         "n + (SELECT count(*) FROM t WHERE bits & 8 > 0) FROM r"
     )
-    undo_session = "SELECT pg_catalog.pg_advisory_unlock_all()"
+    undo_session = "SELECT FROM pg_catalog.pg_advisory_unlock_all()"
     bloated = (
         "SELECT 'VACUUM (SKIP_LOCKED) ' || string_agg(format('%I.%I', schemaname, relname), ', ') "
         "FROM pg_catalog.pg_stat_user_tables WHERE n_dead_tup > 500"

@@ -8,6 +8,8 @@ server can undo only the top of the stack, so the rules are:
   statement that needs it: ``BEGIN`` and ``SAVEPOINT`` of an application cost nothing by themselves.
 * An entry without writes stands in nobody's way.  It is reused by, or merged for, whoever comes next; its owner gets a
   new one with its next statement.
+* The savepoint that the stack lies on, if nothing has happened since it was set, serves the first entry; it is never
+  released.
 * A commit only changes the entry's fate; the release is sent together with the next savepoint.
 * A rollback dooms the owner's entries.  Doomed entries at the top are rolled back at once.  Doomed entries below
   another owner's *unfinished* writes wait for these: if they are rolled back too, nothing was lost.
@@ -117,12 +119,18 @@ class Stack:
 
     def __init__(self, prefix: str = "dbtc_") -> None:
         self.entries: list[Entry] = []
+        self.base = ""
+        """The savepoint right below the stack; empty once something lies between that is not on the stack."""
         self._prefix = prefix
         self._count = 0
 
-    def clear(self) -> None:
-        """The server has rolled back to below the stack."""
+    def clear(self, base: str = "") -> None:
+        """The server has rolled back to below the stack.
+
+        :param base: a savepoint that is set, and after which nothing has happened.
+        """
         self.entries.clear()
+        self.base = base
 
     # -- what the owners do
 
@@ -144,6 +152,8 @@ class Stack:
             top.wrote |= writes
             return []
         steps, spare = self._make_room()
+        if spare is None and self.base and not self.entries:
+            spare = self.base
         if spare is None:
             self._count += 1
             spare = f"{self._prefix}{self._count}"
@@ -249,6 +259,10 @@ class Stack:
         """Whether somebody else has unfinished writes."""
         return any(entry.wrote and entry.fate is Fate.OPEN and entry.owner is not owner for entry in self.entries)
 
+    def has_work(self, owner: Owner) -> bool:
+        """Whether a rollback of the owner would undo something."""
+        return any(entry.wrote or entry.holds for entry in self._open_entries(owner))
+
     def waiting(self) -> list[Owner]:
         """The owners whose rollback waits for others to end."""
         found: list[Owner] = []
@@ -279,7 +293,9 @@ class Stack:
             return [], run[-1].name
         if start == 0:
             entries.clear()
-            return [(Verb.RELEASE, run[0].name)], None
+            released = run[1:] if run[0].name == self.base else run
+            self.base = ""
+            return [(Verb.RELEASE, entry.name) for entry in released[:1]], None
         # an unfinished transaction lies below: what was committed above it must stay apart from it
         kept = run[0]
         owner = next(e.owner for e in reversed(run) if e.wrote)

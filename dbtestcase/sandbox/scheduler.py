@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 from .tickets import Actor, Reason, Ticket, Wait, current_actor
 
-__all__ = ["PATIENCE", "Scheduler"]
+__all__ = ["PATIENCE", "Scheduler", "WireLock"]
 
 PATIENCE = 2.0
 """Seconds to wait for another thread's or task's unfinished transaction."""
@@ -157,8 +157,7 @@ class Scheduler:
 
     # -- what the harness does
 
-    @contextlib.contextmanager
-    def seized(self, interrupt: Callable[[], None], cut: Callable[[str], None]) -> Iterator[None]:
+    def seized(self, interrupt: Callable[[], None], cut: Callable[[str], None]) -> Seizure:
         """Take the wire for the harness: at the end of a test, whoever is in the middle of something.
 
         A statement of another thread is waited for, and interrupted after :data:`PATIENCE` seconds; if that is of no
@@ -168,20 +167,33 @@ class Scheduler:
         :param interrupt: makes a statement that runs fail, where the driver can.
         :param cut: makes it fail in any case, and the wire useless; it is given the reason.
         """
+        return Seizure(self, interrupt, cut)
+
+    @property
+    def is_seized(self) -> bool:
+        """Whether this thread has the wire for the harness already."""
+        holding = self._holding
+        return self._holder is self._harness and holding is not None and holding.thread is threading.current_thread()
+
+    def seize(self, interrupt: Callable[[], None], cut: Callable[[str], None]) -> bool:
+        """Take the wire for the harness (see :meth:`seized`).
+
+        :returns: whether it has to be released: it was not the harness's already.
+        """
+        if self.is_seized:
+            return False
         actor = current_actor()
-        if self._holder is self._harness and self._holding == actor:
-            yield
-            return
         with self._decision(self._harness):
             try:
                 self._wait_for_statement(actor, interrupt, cut)
                 self._take(self._harness, actor)
             finally:
                 self._leave(actor)
-        try:
-            yield
-        finally:
-            self.release(self._harness)
+        return True
+
+    def free(self) -> None:
+        """The harness gives the wire back."""
+        self.release(self._harness)
 
     def _wait_for_statement(self, actor: Actor, interrupt: Callable[[], None], cut: Callable[[str], None]) -> None:
         def cut_off() -> None:
@@ -374,6 +386,46 @@ class Scheduler:
         else:
             limits.passed.update(each for each, other in self._waiting.items() if other.ticket is wait.obstacle)
         return 0.0
+
+
+class WireLock:
+    """``with``, or ``async with``: a client has the wire.  It stands in for the lock of a driver's connection."""
+
+    __slots__ = ("_scheduler", "_ticket")
+
+    def __init__(self, scheduler: Scheduler, ticket: Ticket) -> None:
+        self._scheduler, self._ticket = scheduler, ticket
+
+    def __enter__(self) -> None:
+        self._scheduler.acquire(self._ticket)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._scheduler.release(self._ticket)
+
+    async def __aenter__(self) -> None:
+        await self._scheduler.acquire_async(self._ticket)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._scheduler.release(self._ticket)
+
+    def locked(self) -> bool:
+        return False
+
+
+class Seizure:
+    """``with``: the harness has the wire.  A class, since each test passes here a few times."""
+
+    __slots__ = ("_cut", "_interrupt", "_is_mine", "_scheduler")
+
+    def __init__(self, scheduler: Scheduler, interrupt: Callable[[], None], cut: Callable[[str], None]) -> None:
+        self._scheduler, self._interrupt, self._cut = scheduler, interrupt, cut
+
+    def __enter__(self) -> None:
+        self._is_mine = self._scheduler.seize(self._interrupt, self._cut)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._is_mine:
+            self._scheduler.free()
 
 
 class _Limits:

@@ -51,10 +51,10 @@ class StatementFlows(TransactionFlows):
         if writes or statement.calls:
             self._locks_taken |= self.rules.takes_locks(statement)
         if not client.active:
-            client.where = where()
+            client.where = where(statement.text)
             client.settings.begin()
         if writes and self.test_files:
-            self._note_writer(client)
+            self._note_writer(client, statement.text)
         self._current = client
         if statement.text:
             client.has_run = True
@@ -95,7 +95,7 @@ class StatementFlows(TransactionFlows):
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
         if statement.cursor:
-            yield from self._noting(free_cursor_name(client, statement.cursor, self._everyone()))
+            yield from self._noting(free_cursor_name(client, statement.cursor, list(self.clients)))
         if kind is Kind.READ or statement.calls:
             yield from self.facts.load_functions()
             writes |= kind is Kind.READ and self.facts.may_write(statement)
@@ -108,10 +108,10 @@ class StatementFlows(TransactionFlows):
             client.locks = True
             self._locking.add(client)
         if not client.active:
-            client.where = where()
+            client.where = where(statement.text)
             client.settings.begin()
         if writes and self.test_files:
-            self._note_writer(client)
+            self._note_writer(client, statement.text)
         steps = self._steps(self.stack.statement, client, writes=writes)
         read_only = bool(self.rules.read_only) and self.rules.is_read_only(client)
         if self._guarded is not None and (steps or self._guarded is not client or not read_only):
@@ -214,7 +214,7 @@ class StatementFlows(TransactionFlows):
             self.opened_cursor(client, statement.cursor)
         elif statement.calls and self.facts.opens_cursors(statement):
             self.stack.hold(client)
-            yield from find_cursors(client, self._everyone())
+            yield from find_cursors(client, list(self.clients))
         yield from self._noting(self.session.after(client, statement))
         if statement.kind is Kind.SCHEMA and Topic.TEMPORARY in statement.topics:
             # On a connection of its own the first temporary table lets the server plan anew what reads by its name.

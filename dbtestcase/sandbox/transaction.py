@@ -30,6 +30,8 @@ def _holding_the_wire(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def held(self: Sandbox, *args: Any, **kwargs: Any) -> Any:
+        if self.scheduler.is_seized:
+            return method(self, *args, **kwargs)
         with self.held():
             return method(self, *args, **kwargs)
 
@@ -51,6 +53,8 @@ class Sandbox(StatementFlows):
         self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks)
         self._enter(label, "")
         self._is_marked = mark
+        if mark:
+            self.stack.clear(f"{_MARK}1")
 
     @_holding_the_wire
     def mark(self, label: str) -> None:
@@ -129,7 +133,7 @@ class Sandbox(StatementFlows):
         marks = [f"SAVEPOINT {scope.name}" for scope in self._scopes if scope.name]
         begin = [self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks] if self._scopes else []
         self.wire.run(*([self.rules.end] if begin else []), *statements, *begin)
-        self.stack.clear()
+        self.stack.clear((self._scopes[-1].name or _WITNESS) if begin else "")
         return True
 
     def relabel(self, label: str) -> None:
@@ -152,6 +156,7 @@ class Sandbox(StatementFlows):
         self._scopes.append(Scope(number, label, name))
         self._top = number
         self._wrote = self.handed_out = False
+        self.stack.clear(name or _WITNESS)
 
     def _leave(self, statements: list[str]) -> None:
         self._is_marked = False
@@ -178,7 +183,7 @@ class Sandbox(StatementFlows):
         self._current = self._late = self._guarded = None
         self.raised.clear()
         self.scheduler.reset()
-        for client in self._everyone():
+        for client in list(self.clients):
             client.end()
             client.block = 0
             if client.changed:
@@ -196,7 +201,7 @@ class Sandbox(StatementFlows):
         if self._deferral_pending():
             self.wire.run(*self.rules.check_deferred(self.facts.deferred or ""))
             self.session.constraints_checked()
-        for client in self._everyone():
+        for client in list(self.clients):
             if client.active:
                 self._run(self.session.ended(client, committed=True))
             client.end()
@@ -218,9 +223,8 @@ class Sandbox(StatementFlows):
             return False
         return client.used_by_application or not self.is_the_tests(client.where)
 
-    @_holding_the_wire
     def deferred_failure(self) -> Exception | None:
-        """Check the deferred constraints for what was never committed."""
+        """Check the deferred constraints for what was never committed; to be called with the wire held."""
         checked = any(isinstance(c, Client) and c.checks_deferred for c in self.stack.unfinished())
         if not checked or self.wire.aborted() or not self._deferral_pending():
             return None

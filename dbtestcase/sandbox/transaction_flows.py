@@ -40,8 +40,7 @@ class TransactionFlows(Clients):
             or self.wire.aborted()
         ):
             return False
-        self.stack.commit(client)
-        client.end()
+        self.stack.commit(client)  # which ends the client
         client.settings.commit()
         self.scheduler.changed()
         return True
@@ -95,6 +94,29 @@ class TransactionFlows(Clients):
             or self.wire.aborted()
         )
 
+    def rollback_at_once(self, client: Client) -> bool:
+        """Roll back where nothing need be sent for it: a transaction that has only read.
+
+        :returns: whether it is done.
+        """
+        if (
+            not client.active
+            or client.failed
+            or client.cursors
+            or self._late is not None
+            or self._abandoned
+            or self.session.used
+            or self._guarded is not None
+            or client.scope != self._top
+            or self.stack.has_work(client)
+            or self.stack.waiting()
+            or self.wire.aborted()
+        ):
+            return False
+        self.stack.rollback(client)
+        self._rolled_back(client)
+        return True
+
     def rollback(self, client: Client) -> Flow:
         """The client rolls back: its own work undone, nobody else's."""
         if not self.is_open(client):
@@ -131,7 +153,7 @@ class TransactionFlows(Clients):
             raise self._aborted()
         if kind is Kind.SAVEPOINT:
             if not client.active:
-                client.where = where()
+                client.where = where(statement.text)
                 client.settings.begin()
             if self.rules.savepoints_replace and label in client.labels:
                 self.stack.forget(client, label)

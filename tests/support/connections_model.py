@@ -11,6 +11,7 @@ from dbtestcase.sandbox.savepoints import Conflict, Entry, Owner, Stack, Step, V
 
 __all__ = ["GONE", "FakeServer", "Independent", "World"]
 
+_BASE = "base"
 GONE = "gone"
 """The status of a write that no connection of the model has any more."""
 
@@ -109,13 +110,18 @@ class World:
 
     :param owners: how many connections there are.
     :param deferred: whether a commit checks deferred constraints on the server.
+    :param based: whether the stack lies on a savepoint that must stay.
     """
 
-    def __init__(self, owners: int, *, deferred: bool = False) -> None:
+    def __init__(self, owners: int, *, deferred: bool = False, based: bool = False) -> None:
         self.deferred = deferred
+        self.based = based
         self.stack = Stack()
         self.owners = [Owner(chr(ord("A") + i)) for i in range(owners)]
         self.server = FakeServer()
+        if based:
+            self.server.run([(Verb.SET, _BASE)])
+            self.stack.clear(_BASE)
         self.model = Independent(owners)
         self.numbers = 0
 
@@ -221,6 +227,7 @@ class World:
         """Nothing that must stay is lost, whoever looks; nothing that must go lies below a committed write."""
         seen = self.server.rows
         model = self.model
+        assert not self.based or self.server.log[0] == ("savepoint", _BASE), "the savepoint below the stack is gone"
         kept = model.committed.union(*(model.pending(j) for j, tx in enumerate(model.transactions) if not tx.failed))
         assert kept <= set(seen), f"rows are lost: {kept - set(seen)}"
         cursors = {number for kind, number in self.server.log if kind == "cursor"}
@@ -267,18 +274,18 @@ class World:
                 log.append(item)
         transactions = tuple((tuple(tx.labels), tx.failed) for tx in self.model.transactions)
         states = tuple((o.active, o.failed, tuple(o.labels)) for o in self.owners)
-        return entries, tuple(log), transactions, states
+        return entries, tuple(log), transactions, states, bool(self.stack.base)
 
     def copy(self) -> World:
         """Another world in the same state."""
-        other = World(0, deferred=self.deferred)
+        other = World(0, deferred=self.deferred, based=self.based)
         copies: dict[Owner, Owner] = {}
         for owner in self.owners:
             copies[owner] = twin = Owner(owner.name)
             twin.active, twin.failed, twin.labels = owner.active, owner.failed, list(owner.labels)
         other.owners = list(copies.values())
         other.numbers = self.numbers
-        other.stack._count = self.stack._count
+        other.stack._count, other.stack.base = self.stack._count, self.stack.base
         for entry in self.stack.entries:
             twin_entry = Entry(entry.name, copies[entry.owner], entry.depth)
             for attribute in ("wrote", "first_write", "holds", "sealed", "fate"):

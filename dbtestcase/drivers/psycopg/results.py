@@ -15,7 +15,7 @@ from psycopg.pq import ExecStatus
 from ...sandbox import Rows
 from .hooks import Gen
 
-__all__ = ["drain", "encoding_of", "results", "results_in_pipeline"]
+__all__ = ["drain", "encoding_of", "results", "results_in_pipeline", "rows_of"]
 
 
 DRAIN_TIMEOUT = 5.0
@@ -70,7 +70,7 @@ def encoding_of(pgconn: Any) -> str:
 
 def results(pgconn: Any) -> Gen:
     """Receive the answer to a query of ours; the rows of the last result that has any."""
-    return _rows((yield from generators.execute(pgconn)), encoding_of(pgconn))
+    return rows_of((yield from generators.execute(pgconn)), encoding_of(pgconn))
 
 
 def results_in_pipeline(pipeline: Any, commands: Iterable[bytes]) -> Gen:
@@ -95,10 +95,14 @@ class _Answer:
             raise pg_errors.PipelineAborted("pipeline aborted")
 
     def _set_results(self, results: list[Any]) -> None:
-        self.rows = _rows(results, self._encoding) or self.rows
+        self.rows = rows_of(results, self._encoding) or self.rows
 
 
-def _rows(results: list[Any], encoding: str) -> Rows:
+def rows_of(results: list[Any], encoding: str) -> Rows:
+    """The rows of the last result that has any.
+
+    :raises psycopg.Error: one of them is an error.
+    """
     rows: Rows = []
     failure: Exception | None = None
     for result in results:

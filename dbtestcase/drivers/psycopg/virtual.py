@@ -16,7 +16,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ...errors import SandboxBusy, SandboxEscape
-from ...sandbox import COMMITTING, Client, Flow, Sandbox, Statement, classify, never_notified, split
+from ...sandbox import COMMITTING, Flow, Sandbox, Statement, WireLock, classify, never_notified, split
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import Led, query_text, statement_of_caller
@@ -37,29 +37,6 @@ _CONTINUING = frozenset(
 
 
 _ASKED_CURSOR = re.compile(r'(?:FETCH|MOVE)\b[^"]*"((?:[^"]|"")*)"')
-
-
-class _WireLock:
-    """Stands in for ``Connection.lock``: holds the wire."""
-
-    def __init__(self, sandbox: Sandbox, client: Client) -> None:
-        self._scheduler = sandbox.scheduler
-        self._ticket = client.ticket
-
-    def __enter__(self) -> None:
-        self._scheduler.acquire(self._ticket)
-
-    def __exit__(self, *exc: object) -> None:
-        self._scheduler.release(self._ticket)
-
-    async def __aenter__(self) -> None:
-        await self._scheduler.acquire_async(self._ticket)
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._scheduler.release(self._ticket)
-
-    def locked(self) -> bool:
-        return False
 
 
 class Virtual(Led):
@@ -90,15 +67,15 @@ class Virtual(Led):
         if keywords.get("cursor_factory") is not None:
             self.cursor_factory = keywords["cursor_factory"]
         self._pool = None  # its end is ours to watch: no ResourceWarning
-        self.lock = _WireLock(sandbox, client)
+        self.lock = WireLock(sandbox.scheduler, client.ticket)
         self._announced: Statement | None = None
         self._last: Statement | None = None
         self._stream: object | None = None
-        wire.virtual.add(self)
+        wire.virtual.add(weakref.ref(self, wire.virtual.discard))
         self._notice = functools.partial(psycopg.Connection._notice_handler, weakref.ref(self))  # type: ignore[arg-type]
         self.pgconn.belongs_to(self)
         client.state = functools.partial(_state_of, weakref.ref(self))
-        weakref.finalize(self, sandbox.abandon, client).atexit = False
+        weakref.finalize(self, sandbox.collected, client).atexit = False
 
     # -- attributes that applications look at
 
@@ -192,7 +169,7 @@ class Virtual(Led):
         self._refuse_end("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        if not self._sandbox.has_nothing(self._client):
+        if not (self._sandbox.has_nothing(self._client) or self._sandbox.rollback_at_once(self._client)):
             yield from self._drive(self._sandbox.rollback(self._client))
 
     def _refuse_end(self, what: str) -> None:

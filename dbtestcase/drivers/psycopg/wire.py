@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
-from psycopg import waiting
+from psycopg import generators, waiting
 from psycopg.pq import ConnStatus, TransactionStatus
 from sqlalchemy import Dialect
 
@@ -21,7 +21,7 @@ from ..sockets import shut_down
 from ..sqlalchemy_internals import adapters_of
 from .adapting import SessionPlans
 from .pgconn import VirtualPGconn
-from .results import drain, encoding_of, results
+from .results import drain, encoding_of, rows_of
 
 __all__ = ["PsycopgWire"]
 
@@ -44,7 +44,7 @@ class PsycopgWire:
         self.pgconn = self.connection.pgconn
         self._classes = virtual
         self._cut = ""
-        self.virtual: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.virtual: set[weakref.ref[Any]] = set()
         self._pgconns: weakref.WeakSet[VirtualPGconn] = weakref.WeakSet()
         self._references_of_one = 0
         """To a PGconn that its connection alone has; what counts them is among them."""
@@ -54,10 +54,10 @@ class PsycopgWire:
         self.pgconn.notice_handler = self.notices
 
     def run(self, *statements: str) -> Rows:
-        rows: Rows = []
-        self.pgconn.send_query(";".join(statements).encode(encoding_of(self.pgconn)))
-        rows = waiting.wait(results(self.pgconn), self.pgconn.socket, interval=0.1)
-        return rows
+        pgconn = self.pgconn
+        encoding = encoding_of(pgconn)
+        pgconn.send_query(";".join(statements).encode(encoding))
+        return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
 
     def aborted(self) -> bool:
         return self.pgconn.transaction_status == TransactionStatus.INERROR
@@ -89,8 +89,9 @@ class PsycopgWire:
     def settle(self) -> None:
         """Get out of a COPY, stream or pipeline that a test left in the middle; cut the wire if that cannot be done."""
         self.stream = None
-        for connection in list(self.virtual):
-            connection.leave_blocks()
+        for reference in list(self.virtual):
+            if (connection := reference()) is not None:
+                connection.leave_blocks()
         if not self.gone and not self._is_settled():
             self.drain()
 

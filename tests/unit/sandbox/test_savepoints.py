@@ -18,14 +18,14 @@ from tests.support.connections_model import World
 LONG = os.environ.get("LONG_TESTS") == "1"
 
 
-def explore(owners: int, length: int, *, deferred: bool = False) -> Counter[str]:
+def explore(owners: int, length: int, *, deferred: bool = False, based: bool = False) -> Counter[str]:
     """Every sequence of ``length`` operations; what was found is counted.
 
     :raises AssertionError: naming the first sequence that goes wrong.
     """
     found: Counter[str] = Counter()
     seen: set[object] = set()
-    frontier: list[tuple[World, tuple[tuple[int, str], ...]]] = [(World(owners, deferred=deferred), ())]
+    frontier: list[tuple[World, tuple[tuple[int, str], ...]]] = [(World(owners, deferred=deferred, based=based), ())]
     for _ in range(length):
         following = []
         for world, path in frontier:
@@ -60,6 +60,10 @@ class ExhaustiveTest(unittest.TestCase):
     def test_checks_of_deferred_constraints_are_not_undone_by_those_who_only_read(self) -> None:
         self.assertGreater(explore(2, 6 if LONG else 4, deferred=True)["states"], 500)
 
+    def test_they_match_them_on_a_savepoint_that_must_stay(self) -> None:
+        self.assertGreater(explore(2, 6 if LONG else 5, based=True)["states"], 1_000)
+        self.assertGreater(explore(2, 6 if LONG else 4, based=True, deferred=True)["states"], 500)
+
     def test_three_connections_match_independent_ones_in_every_short_sequence(self) -> None:
         found = explore(3, 5 if LONG else 4)
         self.assertGreater(found["conflicts"], 50)
@@ -70,7 +74,7 @@ class Connections(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(4)
+        self.world = World(4, based=True)
         self.over = False
 
     @rule(data=st.data())
@@ -117,6 +121,14 @@ class StepsTest(unittest.TestCase):
         self.assertEqual(self.stack.commit(self.a), [])
         steps = self.sent(self.stack.statement(self.a, writes=True))
         self.assertEqual(steps, ["RELEASE SAVEPOINT dbtc_1", "SAVEPOINT dbtc_2"])
+
+    def test_the_first_transaction_needs_no_savepoint_of_its_own(self) -> None:
+        self.stack.clear("mark")
+        self.assertEqual(self.stack.statement(self.a, writes=True), [])
+        self.assertEqual(self.sent(self.stack.rollback(self.a)), ["ROLLBACK TO SAVEPOINT mark"])
+        self.assertEqual(self.stack.statement(self.b, writes=True), [])
+        self.assertEqual(self.stack.commit(self.b), [])
+        self.assertEqual(self.sent(self.stack.statement(self.a, writes=True)), ["SAVEPOINT dbtc_1"])
 
     def test_transactions_that_only_read_share_one_savepoint(self) -> None:
         self.stack.statement(self.a, writes=False)
