@@ -195,7 +195,12 @@ class LeakError(DBTestCaseError):
 
 
 class CleaningError(DBTestCaseError):
-    """Committed rows could not be put back."""
+    """Committed rows could not be put back.
+
+    ``by_others``: because somebody went on working in the database.
+    """
+
+    by_others = False
 
 
 class DBTestCaseWarning(UserWarning):

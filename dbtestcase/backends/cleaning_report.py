@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -30,11 +30,15 @@ class Look(IntEnum):
 
 @dataclass(frozen=True)
 class Opened:
-    """Where (``file:line``) a connection was opened, and by which thread; the driver's where only we can end it."""
+    """Where (``file:line``) a connection was opened, and by which thread; the driver's where only we can end it.
+
+    ``bar``: keeps its thread from sending anything more.
+    """
 
     where: str
     thread: int | None = None
     connection: Any = field(default=None, repr=False, compare=False)
+    bar: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +143,13 @@ def may_yet_finish(sessions: Iterable[Session], thread: int) -> bool:
 def still_writing(database: str, sessions: Collection[Session]) -> CleaningError:
     """The error for a database that never comes to rest, with those who were ended in vain."""
     names = "; ".join(map(str, sessions)) or "a connection that nobody was found to hold"
-    return CleaningError(
+    error = CleaningError(
         f"The database {database!r} could not be put back, because others go on working in it: {names}.",
         cause="a thread or a process that the test started is still running, and connects again when it is ended.",
         remedy="stop it before the test ends (join the thread, wait for the process), with addCleanup.",
     )
+    error.by_others = True
+    return error
 
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:

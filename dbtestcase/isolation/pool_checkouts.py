@@ -24,6 +24,7 @@ from sqlalchemy.pool import Pool
 
 from dbtestcase.backends import cleaning
 from dbtestcase.drivers import is_asyncio, pool_of, watch_session
+from dbtestcase.isolation.left_threads import LeftThreads
 from dbtestcase.reporting import CallSite, find_call_site
 
 __all__ = ["Checkout", "Checkouts", "Trait", "checkout_of", "traits"]
@@ -104,10 +105,11 @@ class Checkout:
         """SQLAlchemy's handle on the connection, while somebody has it."""
         return self.fairy() if self.fairy is not None and self.thread is not None else None
 
-    def opened(self) -> cleaning.Opened:
-        """Where it was checked out, for the cleaner."""
+    def opened(self, bar: Callable[[int | None], object] = lambda _: None) -> cleaning.Opened:
+        """Where it was checked out, for the cleaner; ``bar`` keeps a thread from sending anything more."""
         connection = getattr(self.fairy_in_use(), "dbapi_connection", None)
-        return cleaning.Opened(str(self.call_site or "an unknown line"), self.thread, connection)
+        where = str(self.call_site or "an unknown line")
+        return cleaning.Opened(where, self.thread, connection, functools.partial(bar, self.thread))
 
 
 def checkout_of(connection: sa.Connection) -> Checkout | None:
@@ -124,6 +126,11 @@ class Checkouts:
         self.traits = Trait.NONE
         self.of_server: list[str] = []
         """The statements of the test that may have changed the server itself."""
+        self.left_threads = LeftThreads()
+        self.meanwhile: set[int] | None = None
+        """While the database is put back: the threads that were given a connection."""
+        self.users: set[int] = set()
+        """The threads that were given one in the running test."""
         self._all: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -189,6 +196,7 @@ class Checkouts:
         self.test += 1
         self.traits = Trait.NONE
         self.of_server.clear()
+        self.users.clear()
 
     def known(self) -> list[Checkout]:
         """The connections that are open, as far as is known here."""
@@ -201,8 +209,8 @@ class Checkouts:
         What it holds on SQLite, MySQL or MariaDB nobody else sees: an attached file, a lock, ``LOCK TABLES``, a hook.
         """
         for checkout in self.known():
-            spoiled = checkout.spoiled or (all_of_them and checkout.test == self.test)
-            if spoiled and checkout.thread is None and not checkout.asynchronous and checkout.hides:
+            checkout.spoiled |= all_of_them and checkout.test == self.test
+            if checkout.spoiled and checkout.thread is None and not checkout.asynchronous and checkout.hides:
                 record = checkout.record() if checkout.record is not None else None
                 with self._lock:
                     if record is None or checkout.thread is not None:
@@ -225,12 +233,19 @@ class Checkouts:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
 
-    def standing(self) -> tuple[list[int], set[int], dict[int, cleaning.Opened]]:
-        """What a cleaner has to know: who may stay, who is in use since before the test, where each was opened."""
+    def standing(self, test: str) -> tuple[list[int], set[int], dict[int, cleaning.Opened]]:
+        """What a cleaner has to know: who may stay, who is in use since before the test, where each was opened.
+
+        :param test: its name; a thread that has to be barred is told it.
+        """
+
+        def bar(thread: int | None) -> None:
+            self.left_threads.bar({thread or 0}, test)
+
         known = self.known()
         expected = [each.pid for each in known if each.thread is None or each.own]
         lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}
-        return expected, lasting, {each.pid: each.opened() for each in known}
+        return expected, lasting, {each.pid: each.opened(bar) for each in known}
 
     def look(self) -> cleaning.Look:
         """How closely the cleaner has to look at sequences, after the statements of the test."""
@@ -293,6 +308,10 @@ class Checkouts:
             checkout.record = weakref.ref(record)
             with self._lock:
                 self._all.add(checkout)
+        self.left_threads.refuse()
+        self.users.add(threading.get_ident())
+        if self.meanwhile is not None:
+            self.meanwhile.add(threading.get_ident())
         with self._lock:
             if checkout.gone or (checkout.test and checkout.spoiled and checkout.test != self.test):
                 raise exc.DisconnectionError("this connection belonged to an earlier test")
@@ -317,6 +336,7 @@ class Checkouts:
             checkout.by_engine = True
 
     def _execute(self, connection: Any, cursor: Any, statement: str, parameters: Any = None, *_: Any) -> None:
+        self.left_threads.refuse()  # who was given a connection before
         found = traits(statement)
         if found:
             self.traits |= found

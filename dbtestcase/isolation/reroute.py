@@ -33,6 +33,7 @@ class Rerouting(Leads):
     :param prepare: called with each new pool, to listen to its events.
     :param forget: called with each engine that is released.
     :param spare: called where the server has no connection left, to close what can be spared.
+    :param admit: called before each connection is made, to refuse it.
     """
 
     captures = False
@@ -43,8 +44,10 @@ class Rerouting(Leads):
         prepare: Callable[[Engine, Pool], None],
         forget: Callable[[Engine], None],
         spare: Callable[[], object] | None = None,
+        admit: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
+        self._admit = admit
         self._spare = spare
         self._url = url
         self._watch = prepare
@@ -101,6 +104,7 @@ class Rerouting(Leads):
         theirs = connecting(original, dialect, open_there, name)
 
         def connect(connection_record: Any = None) -> Any:  # by this name SQLAlchemy gives it the record
+            self._admit()
             return theirs(connection_record)
 
         return connect

@@ -74,7 +74,8 @@ class TruncatingRun:
         self.checkouts = Checkouts()
         self.cleaner = cleaning.cleaner_for(url, database)
         self._in_use = self._asleep = self._looked_for_policies = False
-        self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare)
+        admit = self.checkouts.left_threads.refuse
+        self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare, admit)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         self.engine = patient(_engine(blocking), database.spare)
         self.own_engine = patient(_engine(blocking), database.spare)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbtestcase.backends import cleaning
 from dbtestcase.drivers import Endpoint, endpoints_of_url
-from dbtestcase.errors import ConfigurationError, LeakError, LeftoverConnectionWarning
+from dbtestcase.errors import CleaningError, ConfigurationError, LeakError, LeftoverConnectionWarning
 from dbtestcase.isolation.border import Border
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.interface import Isolation
@@ -55,6 +56,8 @@ class TruncatingIsolation(Isolation):
         self._lasting: frozenset[int] = frozenset()
         self._first = True
         self._lost = False
+        self._restless: list[str] = []
+        self._threads: set[int] = set()  # that were there before the test
         self._sessions = OpenSessions(checkout_of)
         self._watch = contextlib.ExitStack()
 
@@ -125,6 +128,8 @@ class TruncatingIsolation(Isolation):
         self.end_class_data()
         self._label = label
         self._in_test(True)
+        self._restless.clear()
+        self._threads = {each.ident or 0 for each in threading.enumerate()}
         self.run.checkouts.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
@@ -190,6 +195,8 @@ class TruncatingIsolation(Isolation):
     ) -> list[Exception]:
         problems: list[Exception] = [_loss(report.broke, self._label)] if report.broke else []
         problems += [_of_server(report.of_server, self._label)] if report.of_server else []
+        restless, self._restless = self._restless, []
+        problems += [_restless(restless, self._label)] if restless else []
         for session in (*given_back, *report.ended):
             if session.holds:
                 problems.append(_leak(session, self._label))
@@ -219,7 +226,10 @@ class TruncatingIsolation(Isolation):
             self.run.checkouts.begin_test()
             self.run.cleaner.forget()
             self._clean(cleaning.Look.EXACT)
+            self.run.checkouts.left_threads.end_class()
             self.run.end_use()
+            if self._restless:
+                raise _restless(self._restless, f"The class {self._label}")
             found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
             if found:
                 raise _of_server(found, f"A test of {self._label}")
@@ -263,8 +273,43 @@ class TruncatingIsolation(Isolation):
         return frozenset(session.pid for session in self.run.cleaner.others()) - pooled
 
     def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
+        """Put the database back; threads of the test that do not come to rest meanwhile send nothing more."""
+        checkouts, report, barred = self.run.checkouts, cleaning.Report(), {threading.get_ident()}
+        checkouts.meanwhile = set()
+        try:
+            while True:
+                refused, at_work = None, set[int | None]()
+                try:
+                    report = report.joined(self._clean_once(look))
+                    at_work |= {each.opened.thread for each in report.blocking if each.opened is not None}
+                except CleaningError as error:
+                    if not error.by_others:
+                        raise
+                    refused = error
+                    at_work |= checkouts.meanwhile | {each.thread for each in checkouts.known()}
+                restless = self._restless_threads()
+                found = {ident for ident in at_work | restless if ident is not None} - barred
+                names = checkouts.left_threads.bar(found, self._label)
+                if refused is not None and not found:
+                    raise refused
+                told = set() if refused is not None else at_work  # their connections are told of
+                self._restless += [name for ident, name in names.items() if ident not in told]
+                if refused is None and not found & (restless | checkouts.meanwhile):
+                    return report
+                barred |= found
+                checkouts.meanwhile.clear()
+        finally:
+            checkouts.meanwhile = None
+
+    def _restless_threads(self) -> set[int]:
+        """The threads that the test has started, and that go on using the database."""
         checkouts = self.run.checkouts
-        expected, lasting, opened = checkouts.standing()
+        suspects = checkouts.users - self._threads
+        return checkouts.left_threads.restless(suspects) if suspects else suspects
+
+    def _clean_once(self, look: cleaning.Look | None) -> cleaning.Report:
+        checkouts = self.run.checkouts
+        expected, lasting, opened = checkouts.standing(self._label)
         report = self.run.cleaner.clean(
             expected=expected, lasting=self._lasting | lasting, opened=opened, look=look or checkouts.look()
         )
@@ -282,6 +327,15 @@ def _leak(session: cleaning.Session, test: str) -> LeakError:
         if own
         else "a thread, a process or a connection of the test's own that was still at work",
         remedy="close it in the test (with a `with` block, or addCleanup); wait for threads and processes to end",
+    )
+
+
+def _restless(threads: Sequence[str], test: str) -> LeakError:
+    return LeakError(
+        f"{test} left {', '.join(map(repr, threads))} at work, which would have gone on in the next test. "
+        "It gets no other connection.",
+        cause="a thread that the test did not wait for",
+        remedy="stop and join it before the test ends, with addCleanup",
     )
 
 

@@ -226,6 +226,21 @@ class MemoryTest(_Truncating):
     def url(self) -> str:
         return "sqlite://"
 
+    def test_a_lock_that_no_pool_knows_is_ended_and_named(self) -> None:
+        def locks(test: Any) -> None:
+            url = sa.make_url(test.database_url)
+            test.__class__.left = sqlite3.connect(f"{url.database}?vfs={url.query['vfs']}", uri=True)
+            test.left.execute("INSERT INTO author (name) VALUES ('Ada')")
+
+        def check(test: Any) -> None:
+            test.assertEqual(test.names(), ["base"])
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+
+        for url in ("sqlite://", "sqlite:///:memory:"):
+            with self.subTest(url):
+                self.assertFailed(self.case(test_1=locks, test_2=check, url=url), pattern="that no pool knows", tests=2)
+
 
 class FileTest(_Truncating):
     __test__ = True
@@ -245,6 +260,15 @@ class FileTest(_Truncating):
             Path(str(sa.make_url(test.database_url).database)).unlink()
 
         self.assertPutBack(deletes, deletes)
+
+    def test_a_file_that_was_spoilt_is_there_again(self) -> None:
+        def spoils(test: Any) -> None:
+            Path(str(sa.make_url(test.database_url).database)).write_bytes(b"no database" * 999)
+
+        def empties(test: Any) -> None:
+            Path(str(sa.make_url(test.database_url).database)).write_bytes(b"")
+
+        self.assertPutBack(spoils, empties, spoils)
 
     def test_the_journal_and_the_layout_of_the_file_are_put_back(self) -> None:
         def journal(test: Any) -> Any:

@@ -167,6 +167,8 @@ CHANGES = [
     "ALTER TABLE item ROW_FORMAT = COMPACT",
     "ALTER TABLE item ENGINE = InnoDB",
     "ALTER TABLE item FORCE",
+    "ALTER TABLE author DISCARD TABLESPACE",
+    "SET foreign_key_checks = 0;; ALTER TABLE item DISCARD TABLESPACE",
     "ALTER TABLE told ENGINE = MyISAM",
     "ALTER TABLE kept_isam ENGINE = InnoDB",
     "ALTER TABLE kept_aria ENGINE = MEMORY",

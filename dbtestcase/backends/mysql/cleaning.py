@@ -83,6 +83,7 @@ class MySQLCleaner(Cleaner):
         look: Look = Look.TOUCHED,
     ) -> Report:
         report, self._pending = self._pending, Report()
+        refused = self._database is None
         for attempt in range(ATTEMPTS):
             try:
                 ended = self._sessions.end(opened or {}, expected, hesitate=attempt == 0)
@@ -99,8 +100,11 @@ class MySQLCleaner(Cleaner):
                 elif error.locked:
                     ended = self._sessions.end_holders(error, opened or {})
                     report = report.joined(Report(ended=tuple(ended)))
-                else:
+                elif refused:
                     raise self._failed(error) from error
+                else:
+                    refused = True
+                    report = report.joined(self._begin_anew(str(error), exact=True))
         raise still_writing(str(self._url.database), report.ended)
 
     def _step(self, look: Look, *, again: bool) -> tuple[Report, bool]:

@@ -26,6 +26,20 @@ LOCK_TIMEOUT = "2s"
 
 _RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
 
+# Code of the application's in the database that changes the session that runs it; what ends with its transaction does
+# not count.
+_CHANGES_SESSION = rb"""
+select exists (
+  select from pg_proc p join pg_language l on l.oid = p.prolang
+   where p.oid >= 16384 and l.lanname not in ('internal', 'c') and p.pronamespace::regnamespace::text <> '_dbtestcase'
+     and p.prosrc ~* concat_ws('|',
+       'set_config\s*\((?![^;]*,\s*true\s*\))',
+       '(^|;|''|\$|\y(begin|then|else|loop)\y)\s*(set\s+(?!(local|constraints|transaction)\y)|reset\s|discard\s)',
+       'create\s+((local|global)\s+)?temp(orary)?\s(?![^;]*on\s+commit\s+drop)', '\yinto\s+temp',
+       '(^|;|''|\$|\y(begin|then|else|loop)\y)\s*(listen|unlisten|load|prepare|deallocate|declare\s[^;]*with\s+hold)\s',
+       '\ydblink_connect'))
+"""
+
 T = TypeVar("T")
 
 
@@ -90,6 +104,7 @@ class PostgreSQLCleaner(Cleaner):
         row = self._connection.execute(b"select reset_val from pg_settings where name = 'search_path'").fetchone()
         assert row is not None
         self._search_path: str = row[0]
+        self.changes_sessions = self._connection.execute(_CHANGES_SESSION).fetchone() == (True,)
         if not hasattr(self, "_server"):
             self._server = ServerState(self._connection)
         self._server.connection = self._connection

@@ -7,7 +7,7 @@ plans away) and the setting ``_dbtestcase.cleaning`` (which keeps our own trigge
 
 from __future__ import annotations
 
-__all__ = ["CATALOG_FUNCTIONS", "CLEAN_FUNCTION", "EXACT", "KEEP_FUNCTIONS"]
+__all__ = ["CATALOG_FUNCTIONS", "CLEAN_FUNCTION", "EXACT", "KEEP_FUNCTIONS", "WRITERS"]
 
 # pg_sequence_last_value() shows (1, not called) and (100, not called) alike, and pg_get_sequence_data() of PostgreSQL
 # 18 is no faster than reading each sequence as a table.  So a setval(..., false) on a sequence whose table was not
@@ -25,6 +25,14 @@ end $$
 """
 
 # See catalog_state.py.  take() may only be called while nobody else works in the database.
+WRITERS = """
+  select row(d.xmin, array(select s.xmin from pg_db_role_setting s where s.setdatabase = {database}),
+             array(select s.xmin from pg_shdescription s where s.objoid = {database} and s.classoid = 1262),
+             array(select s.xmin from pg_shseclabel s where s.objoid = {database} and s.classoid = 1262),
+             array(select s.xmin from pg_subscription s where s.subdbid = {database}))
+    from pg_database d where d.oid = {database}
+"""
+
 CATALOG_FUNCTIONS = """
 create function _dbtestcase.copy_rows(name text, for_class boolean) returns void language plpgsql
 set search_path = pg_catalog set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1 as $$
@@ -116,11 +124,7 @@ end $do$;
 -- Who wrote them, which says at less cost whether they have to be read.
 create function _dbtestcase.writers_of_facts(database oid) returns text language plpgsql as $$
 begin
-  return (select row(d.xmin, array(select s.xmin from pg_db_role_setting s where s.setdatabase = database),
-                     array(select s.xmin from pg_shdescription s where s.objoid = database and s.classoid = 1262),
-                     array(select s.xmin from pg_shseclabel s where s.objoid = database and s.classoid = 1262),
-                     array(select s.xmin from pg_subscription s where s.subdbid = database))
-            from pg_database d where d.oid = database);
+  return ({writers});
 end $$;
 
 do $do$
@@ -156,22 +160,26 @@ begin
   return changed;
 end $$;
 
--- database: its oid.  expected, lasting: the pids that are known; the latter may have advisory locks.  path: the
--- search_path of the application.  facts, writers: what the functions facts() and writers_of_facts() said in the
--- beginning.  sequences: 0 reads those that may have moved, 1 reads all, 2 reads all as tables.  known: how many
--- connections the database has had, as far as the caller knows.
+-- expected, lasting: the pids that are known; the latter may have advisory locks.  sequences: 0 reads those that may
+-- have moved, 1 reads all, 2 reads all as tables.  known: how many connections the database has had, as far as the
+-- caller knows.  since: the first transaction after the last cleaning; negative: others were under way; 0: unknown.
+-- Settings of the session: the database, the search_path of the application, what facts() and writers_of_facts() said
+-- in the beginning.
 -- outcome: busy (nothing was done), altered (nothing was put back), clean (all is as it was).
 -- changed: the catalogs that did.  unwritten: those that VACUUM would make fit for the first look again.
 -- disturbed: somebody began to work meanwhile.  present: how many of "expected" are there.  sessions: see "known".
-create function _dbtestcase.clean(database oid, expected int[], lasting int[], path text, facts text, writers text,
-    sequences int, known bigint,
+-- from_now: see "since".
+create function _dbtestcase.clean(expected int[], lasting int[], sequences int, known bigint, since bigint,
     out outcome text, out restored text[], out rewound text[], out refreshed text[],
     out large_objects boolean, out bloated text[], out disturbed boolean, out changed text[], out unwritten oid[],
-    out present bigint, out sessions bigint)
+    out present bigint, out sessions bigint, out from_now bigint)
 language plpgsql as $$
 declare
+  here constant oid := current_setting('_dbtestcase.database');
   working boolean; strangers bigint; ignored bigint;
-  t record; v record; marked oid[]; moved oid[]; suspects oid[]; target oid; size bigint; marks bigint; attempts bigint;
+  t record; v record; marked oid[] := '{}'; moved oid[]; suspects oid[]; target oid;
+  size bigint; marks bigint := 0; attempts bigint; seen pg_snapshot; top bigint; own bigint; quiet boolean;
+  age_since int; same_rows bigint;
 begin
   {present} into working, present, strangers;
   if working or {held} then
@@ -179,33 +187,41 @@ begin
     return;
   end if;
   -- What others did no statement of ours shows; also those that have come and gone.
-  sessions := _dbtestcase.sessions(database);
+  sessions := _dbtestcase.sessions(here);
   if strangers > 0 or sessions <> known then sequences := 2; end if;
 
   select case when a.is_called then a.last_value else 0 end into attempts from _dbtestcase.attempts a;
-  -- Read and delete in one statement: a mark that comes later is left for the next cleaning.
-  with gone as (delete from _dbtestcase.touched returning rel)
-  select coalesce(array_agg(distinct rel), '{}'), count(*) into marked, marks from gone;
+  seen := pg_current_snapshot();
+  top := pg_snapshot_xmax(seen)::text::bigint;
+  quiet := since = top;      -- no transaction has written: nothing but sequences can have changed
+  if not quiet then
+    -- Read and delete in one statement: a mark that comes later is left for the next cleaning.
+    with gone as (delete from _dbtestcase.touched returning rel)
+    select coalesce(array_agg(distinct rel), '{}'), count(*) into marked, marks from gone;
 
-  suspects := array(select c.rel from _dbtestcase.catalogs c
-    where c.pages <> _dbtestcase.pages(c.rel) or c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
-       or c.vacuums <> pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel));
-  if suspects <> '{}' then
-    select l.changed, l.unwritten into changed, unwritten from _dbtestcase.look_closer(suspects) l;
-  end if;
-  if writers <> _dbtestcase.writers_of_facts(database) and facts <> _dbtestcase.facts(database) then
-    changed := changed || 'pg_database'::text;
-  end if;
+    suspects := array(select c.rel from _dbtestcase.catalogs c
+      where c.pages <> _dbtestcase.pages(c.rel) or (c.pages > 0 and (
+            c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
+         or c.vacuums <> pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel))));
+    if suspects <> '{}' then
+      select l.changed, l.unwritten into changed, unwritten from _dbtestcase.look_closer(suspects) l;
+    end if;
+    if current_setting('_dbtestcase.writers') <> ({writers})::text
+       and current_setting('_dbtestcase.facts') <> _dbtestcase.facts(here) then
+      changed := changed || 'pg_database'::text;
+    end if;
 
-  -- Here and below: one look into an index for each mark, where a join would read the whole bookkeeping.
-  if changed <> '{}' or exists (select from _dbtestcase.altered) or exists (
-       select from unnest(marked) m
-        where (select true from _dbtestcase.family f where f.ancestor = m limit 1) is null
-          and (select true from _dbtestcase.resets r where r.ancestor = m limit 1) is null
-          and (select true from _dbtestcase.views w where w.view = m and w.fresh) is null)
-  then
-    outcome := 'altered';
-    return;
+    -- Here and below: one look into an index for each mark, where a join would read the whole bookkeeping.
+    if changed <> '{}' or exists (select from _dbtestcase.altered) or exists (
+         select from unnest(marked) m
+          where (select true from _dbtestcase.family f where f.ancestor = m limit 1) is null
+            and (select true from _dbtestcase.resets r where r.ancestor = m limit 1) is null
+            and (select true from _dbtestcase.views w where w.view = m and w.fresh) is null)
+    then
+      outcome := 'altered';
+      return;
+    end if;
+    if since <> 0 then age_since := age((abs(since) % 4294967296)::text::xid); end if;
   end if;
 
   -- Tables in the order in which they were made: a CHECK may look into another one.
@@ -218,9 +234,15 @@ begin
     size := pg_relation_size(t.rel);
     if size > 0 or t.filled or t.class_level then
       if t.before <> '' then execute t.before; end if;
-      if size > 0 then execute 'delete from only ' || t.name; end if;
-      if t.filled or t.class_level then
-        perform set_config('search_path', coalesce(t.path, path), true);
+      same_rows := null;
+      if (t.filled or t.class_level) and age_since is not null then
+        -- Rows that nobody has written since stay, if none of them is missing.
+        execute 'with new as (delete from only ' || t.name || ' where age(xmin) <= $1) select count(*) from only '
+                || t.name || ' where age(xmin) > $1' into same_rows using age_since;
+      end if;
+      if same_rows is distinct from t.wanted_rows and size > 0 then execute 'delete from only ' || t.name; end if;
+      if same_rows is distinct from t.wanted_rows and (t.filled or t.class_level) then
+        perform set_config('search_path', coalesce(t.path, current_setting('_dbtestcase.path')), true);
         execute t.fill using t.class_level;
         perform set_config('search_path', 'pg_catalog', true);
       end if;
@@ -250,15 +272,16 @@ begin
     ) done;
   end if;
 
-  if exists (select from _dbtestcase.views) then
+  if not quiet and exists (select from _dbtestcase.views) then
     for v in select * from _dbtestcase.views where view = any (marked) order by depth loop
       execute format('refresh materialized view %s %s', v.name, case when v.populated then '' else 'with no data' end);
       refreshed := refreshed || v.name;
     end loop;
   end if;
 
-  large_objects := (exists (select from pg_largeobject_metadata) or exists (select from _dbtestcase.large_objects))
-                   and _dbtestcase.put_back_large_objects();
+  large_objects := not quiet
+    and (exists (select from pg_largeobject_metadata) or exists (select from _dbtestcase.large_objects))
+    and _dbtestcase.put_back_large_objects();
 
   disturbed := exists (select from _dbtestcase.attempts a where a.is_called and a.last_value <> attempts);
   if attempts > 0 then perform setval('_dbtestcase.attempts', 1, false); end if;
@@ -266,6 +289,9 @@ begin
   perform pg_stat_clear_snapshot();
   {present} into working, ignored, ignored;
   disturbed := disturbed or working;
+  own := pg_current_xact_id_if_assigned()::text::bigint;
+  from_now := coalesce(own + 1, top);
+  if pg_snapshot_xmin(seen) <> pg_snapshot_xmax(seen) or own <> top then from_now := -from_now; end if;
   outcome := 'clean';
 end $$;
 """
@@ -282,7 +308,9 @@ begin
              join _dbtestcase.tables b on b.rel = f.rel group by 1, 2 loop
     delete from _dbtestcase.rows r where r.name = t.name and r.for_class;
     perform _dbtestcase.copy_rows(t.name, true);
-    update _dbtestcase.tables b set class_level = true, path = t.path where b.rel = t.rel;
+    update _dbtestcase.tables b set class_level = true, path = t.path,
+        wanted_rows = (select count(*) from _dbtestcase.rows r where r.name = t.name and r.for_class)
+     where b.rel = t.rel;
   end loop;
   for t in select * from _dbtestcase.sequences loop
     execute 'select last_value, is_called from ' || t.name into place, called;
@@ -313,7 +341,8 @@ end $$;
 create function _dbtestcase.forget() returns void language plpgsql as $$
 begin
   delete from _dbtestcase.rows where for_class;
-  with own as (update _dbtestcase.tables set class_level = false, path = null where class_level returning rel)
+  with own as (update _dbtestcase.tables set class_level = false, path = null, wanted_rows = base_rows
+                where class_level returning rel)
   insert into _dbtestcase.touched select rel from own;
   update _dbtestcase.sequences set last_value = base_last_value, is_called = base_is_called
    where (last_value, is_called) <> (base_last_value, base_is_called);

@@ -27,9 +27,11 @@ from dbtestcase.errors import CleaningError
 __all__ = ["ScanningCleaner"]
 
 _NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
-_PRESENT = (
-    f"select p.*, {HELD.format(**_NAMES)} from ({PRESENT.format(**_NAMES)}) p(working, present, strangers)".encode()
-)
+_PRESENT = f"""
+select p.working, p.present, {HELD.format(**_NAMES)}, pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8
+  from ({PRESENT.format(**_NAMES)}) p(working, present, strangers), pg_current_snapshot() s
+""".encode()
+_NOW = b"select pg_snapshot_xmax(pg_current_snapshot())::text::int8"
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,25 @@ class _View:
 
 @dataclass
 class _SavedState:
-    """What is put back: the names of the copies (of tables that are not empty), sequences, views, large objects."""
+    """What is put back: the copies (of tables that are not empty) and how many rows each has; all else there is."""
 
     copies: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     sequences: list[tuple[str, int, bool]] = field(default_factory=list)
     views: dict[str, str] = field(default_factory=dict)
     objects: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Since:
+    """The first transaction after all that is known; ``is_alone``: no other one was under way at that moment."""
+
+    transaction: int = 0
+    is_alone: bool = False
+
+    def is_quiet(self, now: int) -> bool:
+        """Whether no transaction has written since, if the next one is ``now``."""
+        return self.is_alone and self.transaction == now
 
 
 class ScanningCleaner(PostgreSQLCleaner):
@@ -84,6 +99,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             b"set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; set extra_float_digits = 1", prepare=False
         )
         self._copies = 0
+        self._since = _Since()
         self._tables = {row[0]: _Table(*row) for row in execute(TABLES)}
         self._order = list(self._tables)  # in which they were made: a CHECK may look into an older one
         number = {name: position for position, name in enumerate(self._order)}
@@ -132,13 +148,14 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     def _take(self, tables: Iterable[str], below: _SavedState | None = None) -> _SavedState:
         """Copy the rows of ``tables``; the rest is as in the saved state below."""
-        saved = _SavedState(copies=dict(below.copies) if below is not None else {})
+        saved = _SavedState(dict(below.copies), dict(below.rows)) if below is not None else _SavedState()
         with self._connection.transaction():
             for name in tables:
                 saved.copies.pop(name, None)
                 if self._one(f"select exists (select from only {name})".encode()):
                     copy = saved.copies[name] = self._new_copy()
-                    self._connection.execute(f"insert into {copy} {_rows_of(name)}".encode())
+                    made = self._connection.execute(f"insert into {copy} {_rows_of(name)}".encode())
+                    saved.rows[name] = made.rowcount
         saved.sequences = self._read_sequences()
         saved.views = self._read_views()
         saved.objects = self._read_objects()
@@ -150,39 +167,58 @@ class ScanningCleaner(PostgreSQLCleaner):
         return f"pg_temp.copy_{self._copies}"
 
     def _prepare(self, saved: _SavedState) -> None:
-        """The one statement that finds the tables that are no longer as they were."""
+        """The statements that find the tables that are no longer as they were: by their rows, and by who wrote them."""
         self._saved = saved
-        asked = []
+        by_rows, by_writers = [], []
         for number, name in enumerate(self._order):
             copy = saved.copies.get(name)
             if copy is None:
-                asked.append(f"select {number} where exists (select from only {name})")
+                by_rows.append(f"select {number} where exists (select from only {name})")
+                by_writers.append(by_rows[-1])
             else:
                 now, then = _rows_of(name), f"select data from {copy}"
-                asked.append(
+                by_rows.append(
                     f"select {number} where exists (({now}) except all ({then}))"
                     f" or exists (({then}) except all ({now}))"
                 )
-        self._changed = " union all ".join(asked).encode()
+                by_writers.append(
+                    f"select {number} from (select count(*) as rows, min(age(xmin)) as youngest from only {name}) k"
+                    f" where rows <> {saved.rows[name]} or youngest <= (select age from since)"
+                )
+        self._changed = " union all ".join(by_rows).encode()
+        since = "with since as materialized (select age(%b::xid)) "
+        self._written = (since + " union all ".join(by_writers)).encode() if saved.copies else self._changed
 
-    def _find_changed(self) -> list[int]:
-        """Their numbers in ``_order``."""
-        rows = self._connection.execute(self._changed) if self._changed else ()
+    def _find_changed(self, since: int = 0) -> list[int]:
+        """Their numbers in ``_order``.
+
+        :param since: all that was written later is to be found, where that is known; 0: compare the rows.
+        """
+        if not self._changed:
+            return []
+        if since and self._written is not self._changed:
+            rows = self._connection.execute(self._written, (str(since % 2**32),))
+        else:
+            rows = self._connection.execute(self._changed)
         return [number for (number,) in rows]
 
     # -- putting back
 
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
         others = {"database": self._connections.database, "expected": list(expected), "lasting": list(lasting)}
-        working, present, _, held = self._connection.execute(_PRESENT, others).fetchall()[0]
+        working, present, held, oldest, now = self._connection.execute(_PRESENT, others).fetchall()[0]
         if working or held:
             return Attempt("busy")
-        changes = self._catalogs.changes()
+        absent, exact = present < len(set(expected)), look is Look.EXACT
+        if self._since.is_quiet(now) and self._since.is_quiet(self._one(_NOW)) and not exact:
+            # nothing but sequences can have changed
+            return Attempt("clean", report=Report(rewound=self._put_back_sequences()), absent=absent)
+        changes = self._catalogs.changes(everything=exact)
         if changes:
             return Attempt("altered", changes=changes)
-        tables = with_referrers(self._find_changed(), self._references)
+        tables = with_referrers(self._find_changed(self._since.transaction), self._references)
         with self._connection.transaction():
-            self._put_back_rows(tables)
+            own = self._put_back_rows(tables)
             rewound = self._put_back_sequences()
             objects = self._put_back_objects()
         refreshed = self._put_back_views()
@@ -199,7 +235,9 @@ class ScanningCleaner(PostgreSQLCleaner):
         if objects and self._read_objects() != self._saved.objects:
             return Attempt("altered", changes=("the rights on a large object were changed",))
         disturbed = self._connection.execute(_PRESENT, others).fetchall()[0][0]
-        return Attempt("clean", report=report, disturbed=disturbed, absent=present < len(set(expected)))
+        if not disturbed:
+            self._since = _Since(own + 1 if own == now else now, is_alone=oldest == now)
+        return Attempt("clean", report=report, disturbed=disturbed, absent=absent)
 
     def _reopen(self) -> None:
         raise CleaningError(
@@ -208,9 +246,10 @@ class ScanningCleaner(PostgreSQLCleaner):
             remedy="let the tests use a superuser, whose copies are kept in the database itself.",
         )
 
-    def _put_back_rows(self, numbers: Collection[int]) -> None:
+    def _put_back_rows(self, numbers: Collection[int]) -> int:
+        """Returns the transaction that did it; 0 where there was nothing to do."""
         if not numbers:
-            return
+            return 0
         groups = [[self._order[n] for n in group] for group in filling_order(numbers, self._references)]
         tables = [self._order[number] for number in sorted(numbers)]
         statements = [self._tables[name].quiet for name in tables]
@@ -218,13 +257,15 @@ class ScanningCleaner(PostgreSQLCleaner):
         for group in reversed(groups):
             statements.append(_together([f"delete from only {name}" for name in group]))
         self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
-        self._connection.execute(b"select set_config('search_path', %b, true)", (self._search_path,))
+        setting = b"select set_config('search_path', %b, true), pg_current_xact_id()::text::int8"
+        ((_, own),) = self._connection.execute(setting, (self._search_path,)).fetchall()
         for group in groups:
             fillings = [self._filling(self._tables[name]) for name in group if name in self._saved.copies]
             if fillings:
                 self._connection.execute(_together(fillings).encode(), prepare=False)
         loud = "; ".join(filter(None, [self._tables[name].loud for name in tables]))
         self._connection.execute(f"set local search_path = pg_catalog; {loud}".encode(), prepare=False)
+        return int(own)
 
     def _filling(self, table: _Table) -> str:
         copy = self._saved.copies[table.name]
@@ -271,13 +312,16 @@ class ScanningCleaner(PostgreSQLCleaner):
             )
         self._drop_class_copies()
         self._prepare(self._base)
+        now = self._one(_NOW)
         self._class = self._take([self._order[number] for number in self._find_changed()], self._base)
         self._prepare(self._class)
+        self._since = _Since(now)
         self._catalogs.count_anew()
         self._kept = True
 
     def _forget(self) -> None:
         self._kept = False
+        self._since = _Since()
         self._prepare(self._base)
         self._drop_class_copies()
 
@@ -298,10 +342,11 @@ class ScanningCleaner(PostgreSQLCleaner):
         assert isinstance(carried, tuple)
         former, rows, emptied = carried
         copies = {name: copy for name, copy in self._base.copies.items() if name not in emptied}
+        self._since = _Since()
         for name, data in rows.items():
             copies[name] = self._new_copy()
             self._copy_in(copies[name], data)
-        self._class = _SavedState(copies, former.sequences, former.views, former.objects)
+        self._class = _SavedState(copies, former.rows, former.sequences, former.views, former.objects)
         self._prepare(self._class)
         self._catalogs.count_anew()
 

@@ -18,7 +18,13 @@ How it works.  Everything lives in a schema of its own, ``_dbtestcase``, which i
 from __future__ import annotations
 
 from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS, COUNT, FACTS, SUBSCRIPTION
-from dbtestcase.backends.postgresql.cleaning_functions import CATALOG_FUNCTIONS, CLEAN_FUNCTION, EXACT, KEEP_FUNCTIONS
+from dbtestcase.backends.postgresql.cleaning_functions import (
+    CATALOG_FUNCTIONS,
+    CLEAN_FUNCTION,
+    EXACT,
+    KEEP_FUNCTIONS,
+    WRITERS,
+)
 from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 
 __all__ = ["SCHEMA", "install_script"]
@@ -46,9 +52,11 @@ create unlogged table _dbtestcase.alive (since timestamptz not null);
 
 -- Every table that holds rows.  "filled", "class_level": there are copies of reference rows, of the class's own (which
 -- may be none).  "fill" puts the copies back.  "path": the search_path of the session that wrote the rows of the class.
+-- "wanted_rows": how many are put back.
 create table _dbtestcase.tables (
   rel oid primary key, name text not null, fill text not null, filled boolean not null, class_level boolean not null,
-  path text, usual_size bigint not null, before text not null, after text not null);
+  path text, usual_size bigint not null, before text not null, after text not null, base_rows bigint not null default 0,
+  wanted_rows bigint not null default 0);
 
 -- The copies, each row as its type writes it, so that nothing here depends on a type of the application's.
 create table _dbtestcase.rows (name text not null, for_class boolean not null, data text not null);
@@ -57,9 +65,9 @@ create index on _dbtestcase.rows (name, for_class);
 -- See catalog_state.py.  While there are so many "pages", all of them visible, and no more "vacuums", nobody has
 -- written.
 create table _dbtestcase.catalogs (
-  rel oid primary key, name text not null, class text, object text, digest_query text not null, digest numeric,
-  base xid not null, pages bigint not null default 0, vacuums bigint not null default 0,
-  rows bigint, old_rows bigint, writers numeric);
+  rel oid primary key, pages bigint not null default 0, vacuums bigint not null default 0, base xid not null,
+  rows bigint, old_rows bigint, writers numeric, name text not null, class text, object text,
+  digest_query text not null, digest numeric);
 
 -- Which tables' rows a statement on "ancestor" can change: itself, its partitions, its children.
 create table _dbtestcase.family (ancestor oid, rel oid, primary key (ancestor, rel));
@@ -125,8 +133,9 @@ begin
   for t in select rel, name from _dbtestcase.tables order by rel loop
     perform _dbtestcase.copy_rows(t.name, false);
   end loop;
-  update _dbtestcase.tables b set filled = true, usual_size = pg_relation_size(b.rel)
-   where exists (select from _dbtestcase.rows r where r.name = b.name);
+  update _dbtestcase.tables b
+     set filled = true, usual_size = pg_relation_size(b.rel), base_rows = r.count, wanted_rows = r.count
+    from (select name, count(*) from _dbtestcase.rows group by name) r where r.name = b.name;
 
   -- An application's trigger or rule that is ENABLE ALWAYS or REPLICA would answer to the cleaning: it is switched off
   -- meanwhile.
@@ -249,9 +258,10 @@ alter event trigger _dbtestcase_drop enable always;
 
 def install_script() -> str:
     """What makes the bookkeeping in a database; to be run in one transaction with ``search_path = pg_catalog``."""
-    names = {"database": "clean.database", "expected": "expected", "lasting": "lasting"}
+    names = {"database": "here", "expected": "expected", "lasting": "lasting"}
+    writers = WRITERS.format(database="here").strip()
     clean = CLEAN_FUNCTION.replace("{present}", PRESENT.format(**names).strip())
-    clean = clean.replace("{held}", HELD.format(**names).strip())
+    clean = clean.replace("{held}", HELD.format(**names).strip()).replace("{writers}", writers)
     return ";\n".join(
         [
             f"create schema {SCHEMA}",
@@ -278,6 +288,7 @@ def _catalog_functions() -> str:
         "{count}": COUNT.strip().format(base="%2$L", name="%1$I"),
         "{facts}": FACTS.strip().replace("'", "''").format(database="$1", subscription="%s"),
         "{subscription}": SUBSCRIPTION.strip(),
+        "{writers}": WRITERS.format(database="database").strip(),
     }
     script = CATALOG_FUNCTIONS.strip().rstrip(";")
     for name, text in parts.items():

@@ -28,7 +28,15 @@ select greatest(
     where oid >= 16384 and prosrc ~* 'setval|nextval' and pronamespace <> %b::regnamespace))
 """
 
-_CLEAN = b"select * from _dbtestcase.clean(%b::oid, %b::int[], %b::int[], %b, %b, %b, %b, %b)"
+_CLEAN = b"select * from _dbtestcase.clean(%b::int[], %b::int[], %b, %b, %b)"
+
+_SETTINGS = b"""
+select set_config('_dbtestcase.database', %b, false), set_config('_dbtestcase.path', %b, false),
+       set_config('_dbtestcase.facts', %b, false), set_config('_dbtestcase.writers', %b, false)
+"""
+
+# From here on: whatever is committed later has this number, or a later one.
+_NOW = b"select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
 
 
 def is_installed(connection: Connection) -> bool:
@@ -114,7 +122,10 @@ class MarkedCleaner(PostgreSQLCleaner):
             row = self._connection.execute(facts, (database, database)).fetchone()
             assert row is not None
             self._facts: tuple[str, str] = row
+        settings = (str(self._connections.database), self._search_path, *self._facts)
+        self._connection.execute(_SETTINGS, settings, prepare=False)
         self._sessions = -2  # unknown: the first look is an exact one
+        self._since = 0
         row = self._connection.execute(b"select (_dbtestcase.visibility('pg_class')).all_visible >= 0").fetchone()
         self._visible = row == (True,)
         self._patience = self._waited = 0
@@ -122,10 +133,11 @@ class MarkedCleaner(PostgreSQLCleaner):
 
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
         level = max(look, self._least)
-        here = (self._connections.database, list(expected), list(lasting), self._search_path, *self._facts)
-        row = self._connection.execute(_CLEAN, (*here, level, self._sessions + opened)).fetchone()
+        arguments = (list(expected), list(lasting), level, self._sessions + opened, self._since)
+        row = self._connection.execute(_CLEAN, arguments).fetchone()
         assert row is not None
-        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten, present, sessions = row
+        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten, *counts = row
+        present, sessions, from_now = counts
         if sessions is not None:
             self._sessions = sessions if sessions >= 0 else -2
         if outcome == "altered":
@@ -135,6 +147,8 @@ class MarkedCleaner(PostgreSQLCleaner):
             self._connection.execute(f"vacuum {name}".encode(), prepare=False)
         if unwritten:
             self._make_visible(unwritten)
+        if outcome == "clean" and not disturbed:
+            self._since = from_now
         report = Report(
             restored=tuple(restored or ()),
             rewound=tuple(rewound or ()),
@@ -190,10 +204,12 @@ class MarkedCleaner(PostgreSQLCleaner):
                 remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
             )
 
+        ((self._since,),) = self._connection.execute(_NOW).fetchall()
         self._kept = True
 
     def _forget(self) -> None:
         self._kept = False
+        self._since = 0
         self._connection.execute(b"select _dbtestcase.forget()")
 
     def _carry_over(self) -> _Carried:
@@ -213,9 +229,13 @@ class MarkedCleaner(PostgreSQLCleaner):
         assert isinstance(carried, _Carried)
         execute = self._connection.execute
         with self._connection.transaction():
-            for name, path in carried.tables:
-                execute(b"update _dbtestcase.tables set class_level = true, path = %b where name = %b", (path, name))
             self._copy_in("_dbtestcase.rows", carried.rows)
+            for name, path in carried.tables:
+                execute(
+                    b"update _dbtestcase.tables t set class_level = true, path = %b, wanted_rows ="
+                    b" (select count(*) from _dbtestcase.rows r where r.name = t.name and r.for_class) where name = %b",
+                    (path, name),
+                )
             for name, last_value, is_called in carried.sequences:
                 execute(
                     b"update _dbtestcase.sequences set last_value = %b, is_called = %b where name = %b",

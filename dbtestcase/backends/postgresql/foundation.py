@@ -26,6 +26,7 @@ select l.class::int8, l.object::int8, i.type, i.identity from ({union}) l
  cross join lateral pg_catalog.pg_identify_object(l.class, l.object, 0) i
  where not exists (select from pg_catalog.pg_depend d where d.classid = l.class and d.objid = l.object
                       and d.deptype in ('i', 'e', 'a', 'P', 'S')) and i.type is not null
+   and concat(i.schema, case i.type when 'schema' then i.name end) !~ '^pg_(toast_)?temp'
  order by i.type = 'event trigger' desc, i.type = 'user mapping' desc, i.type = 'schema' desc, l.object desc
 """
 _STILL_THERE = "select from pg_catalog.pg_identify_object({class_}, {object_}, 0) i where i.identity is not null"
@@ -62,6 +63,10 @@ select 'schema', n.nspname, n.nspowner::regrole::text, obj_description(n.oid, 'p
                from aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a order by 1)
   from pg_catalog.pg_namespace n where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 """
+_SCHEMAS = """
+select 'pg_namespace'::regclass::int8, oid::int8 from pg_catalog.pg_namespace
+ where nspname !~ '^pg_' and nspname <> 'information_schema'
+"""
 _COMMENTS = """
 select classoid::int8, objoid::int8, objsubid, description from pg_catalog.pg_description
  where classoid <> 'pg_namespace'::regclass
@@ -84,9 +89,11 @@ class Foundation:
         }
         oids = {name: class_ for name, class_, object_, _ in catalogs if object_ == "x.oid::oid"}
         oids["pg_largeobject_metadata"] = "2613"
+        first = {"pg_largeobject_metadata": 1}  # whoever makes one may choose its number
         self._all = _OBJECTS.format(
             union=" union all ".join(
-                f"select '{class_}'::oid as class, x.oid as object from pg_catalog.{name} x where x.oid >= {_FIRST_OID}"
+                f"select '{class_}'::oid as class, x.oid as object from pg_catalog.{name} x"
+                f" where x.oid >= {first.get(name, _FIRST_OID)}"
                 for name, class_ in oids.items()
             )
         )
@@ -178,6 +185,7 @@ class Foundation:
         for (kind, name), (owner, comment, limit, rights) in self._places.items():
             if (kind, name) not in now:
                 self._run("CREATE SCHEMA {name}", name=name)
+                self._objects |= {tuple(row) for row in self._rows(_SCHEMAS)}  # the strangers are gone
                 now = {row[:2]: row[2:] for row in self._rows(_PLACES)}
             owner_now, comment_now, limit_now, rights_now = now[kind, name]
             if owner_now != owner:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, still_writing
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, may_yet_finish, still_writing
 from dbtestcase.backends.sqlite import files, locks
 from dbtestcase.errors import CleaningError
 
@@ -70,12 +72,14 @@ class SQLiteCleaner(Cleaner):
     ) -> Report:
         ended: list[Session] = []
         restored: tuple[str, ...] = ()
-        for _ in range(ATTEMPTS):
-            ended += self._end(expected, lasting, opened or {})
+        for attempt in range(ATTEMPTS):
+            ended += self._end(expected, lasting, opened or {}, hesitate=attempt == 0)
             if self._inode_now() != self._inode:  # the application deletes its file to begin anew
                 self._connection.close()
                 self._open()
                 self._stale = True
+            if self._file is not None and not self._is_database():
+                self._delete_file(self._file)
             ended += self._wait_for_locks()
             before = self._data_version()
             if not self._stale and before == self._version:
@@ -92,6 +96,21 @@ class SQLiteCleaner(Cleaner):
                 return Report(restored=restored, ended=tuple(ended))
             self._stale = True  # somebody has committed meanwhile
         raise still_writing(str(self._url.database), ended)
+
+    def _is_database(self) -> bool:
+        try:
+            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+        return True
+
+    def _delete_file(self, file: Path) -> None:
+        """Begin with an empty file: nothing can be copied over one that the test has spoilt."""
+        self._connection.close()
+        for each in (file, *(file.with_name(file.name + end) for end in ("-journal", "-wal", "-shm"))):
+            each.unlink(missing_ok=True)
+        self._open()
+        self._stale = True
 
     def _wait_for_locks(self) -> list[Session]:
         """Wait until nobody holds a lock that the next test would meet; end those of this process that do."""
@@ -127,14 +146,22 @@ class SQLiteCleaner(Cleaner):
     def _locked(self) -> CleaningError:
         return locks.unknown_holder(self._file, str(self._url.database), PATIENCE)
 
-    def _end(self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened]) -> list[Session]:
-        sessions = [_session(number, each) for number, each in opened.items()]
-        ended = []
-        for session in in_the_way(sessions, expected, lasting):
+    def _end(
+        self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened], *, hesitate: bool
+    ) -> list[Session]:
+        def doomed() -> list[Session]:
+            return in_the_way([_session(number, each) for number, each in opened.items()], expected, lasting)
+
+        until = time.monotonic() + locks.GRACE
+        while hesitate and may_yet_finish(doomed(), threading.get_ident()) and time.monotonic() < until:
+            time.sleep(PAUSE)
+        ended = doomed()
+        for session in ended:
             connection = session.opened.connection if session.opened is not None else None
-            if connection is not None:
+            if session.opened is not None and connection is not None:
+                if session.opened.thread != threading.get_ident():
+                    session.opened.bar()
                 locks.end_connection(connection)
-            ended.append(session)
         return ended
 
     def keep(self) -> None:

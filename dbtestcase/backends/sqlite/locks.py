@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from dbtestcase.backends.cleaning_report import Opened, Session
 from dbtestcase.errors import CleaningError
@@ -74,7 +75,13 @@ def end_holders(file: Path | None, shown: str) -> list[Session]:
     """End the connections of this process that no pool knows and that are in a transaction on the database."""
     ended = []
     # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
-    for connection in [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]:
+    found = [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection) and in_transaction(each)]
+    until = time.monotonic() + GRACE
+    while found and threading.active_count() > 1 and time.monotonic() < until:
+        # One that a thread is at work with may be closed by it at any moment, and to use it then would crash.
+        time.sleep(PAUSE)
+        found = [each for each in found if in_transaction(each)]
+    for connection in found:
         if in_transaction(connection) and _is_on(connection, file, shown):
             end_connection(connection)
             opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
@@ -88,7 +95,7 @@ def _is_on(connection: sqlite3.Connection, file: Path | None, shown: str) -> boo
     except sqlite3.Error:  # another thread's
         return False
     if file is None:
-        return any(name and name in shown for name in names)
+        return any(name and name in unquote(shown) for name in names)
     return any(name and os.path.realpath(name) == os.path.realpath(file) for name in names)
 
 
@@ -96,11 +103,13 @@ def unknown_holder(file: Path | None, shown: str, patience: float) -> CleaningEr
     """The error that says who holds the lock, as far as the system tells."""
     holders = _processes(file) if file is not None else []
     who = f"; it is held by {', '.join(holders)}" if holders else ""
-    return CleaningError(
+    error = CleaningError(
         f"The database {shown!r} was locked for {patience:g} s, so it could not be put back{who}.",
         cause="a connection of another process, or of a thread, that no pool knows is in a transaction",
         remedy="let the test wait for its processes and threads, and close the connections that it makes by itself",
     )
+    error.by_others = True
+    return error
 
 
 def _processes(file: Path) -> list[str]:

@@ -70,6 +70,37 @@ class LeftThreadsTest(unittest.TestCase):
             self.left.end_test("the test before")
             self.assertIsNone(pool.submit(self.left.refuse).result())
 
+    def test_a_thread_of_a_pool_is_refused_for_what_it_does_now_and_for_nothing_else(self) -> None:
+        begun = threading.Event()
+
+        def work() -> None:
+            begun.set()
+            self.go.wait(10)
+            self.left.refuse()
+
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(work)
+            begun.wait(10)
+            (thread,) = pool._threads
+            self.assertEqual(self.left.bar({thread.ident or 0}, "the test before"), {thread.ident: thread.name})
+            self.go.set()
+            self.assertIsInstance(first.exception(), SandboxClosed)
+            self.assertIsNone(pool.submit(work).result())
+
+    def test_one_that_goes_on_in_the_database_never_rests(self) -> None:
+        def poll() -> None:
+            while not self.go.is_set():
+                pass
+
+        def query() -> None:
+            exec("while not go.is_set(): pass", {"__name__": "sqlalchemy.engine", "go": self.go})
+
+        threads = [threading.Thread(target=each) for each in (poll, self.go.wait, query)]
+        for thread in threads:
+            thread.start()
+        self.addCleanup(self.go.set)
+        self.assertEqual(self.left.restless({each.ident or 0 for each in threads}), {threads[2].ident})
+
 
 if __name__ == "__main__":
     unittest.main()

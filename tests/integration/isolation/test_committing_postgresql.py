@@ -1,0 +1,169 @@
+"""What committing tests on PostgreSQL leave in sessions and in an existing database: the next test finds none of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from dbtestcase import TruncatingDatabaseTest
+from dbtestcase.cases import scopes
+from tests.support.inner import InnerRuns
+from tests.support.requirements import require_module
+from tests.support.scratch import connect, dump
+from tests.support.servers import postgresql_url
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None] = mapped_column(sa.String(50))
+
+
+class Committing(InnerRuns):
+    def case(self, driver: str, made: Sequence[str], **attributes: Any) -> Any:
+        app = sa.create_engine(f"postgresql+{driver}://nowhere/app", isolation_level="AUTOCOMMIT")
+        self.addCleanup(app.dispose)
+
+        def base(cls: Any, session: Session) -> None:
+            for statement in made:
+                session.connection().exec_driver_sql(statement)
+
+        facts = {"metadata": Base.metadata, "app": app, "engines": [app], "load_base_data": classmethod(base)}
+        return type("Inner", (TruncatingDatabaseTest,), {**facts, **attributes, "__module__": __name__})
+
+
+FUNCTIONS = {
+    "setting": "perform set_config('my.thing', 'x', false)",
+    "path": "set search_path to pg_catalog",
+    "in_a_branch": "if true then set my.thing to 'x'; end if",
+    "by_text": "execute 'set my.thing to ''x'''",
+    "temporary": "create temporary table mine (a int)",
+    "channel": "listen mine",
+}
+LOOK = """
+select coalesce(current_setting('my.thing', true), ''), current_setting('search_path'),
+       (select count(*) from pg_class where relpersistence = 't'), (select count(*) from pg_listening_channels())
+"""
+
+
+class SessionsTest(Committing):
+    def test_what_a_function_does_to_the_session_ends_with_its_test(self) -> None:
+        made = [
+            f"create function {name}() returns void language plpgsql as $$ begin {body}; end $$"
+            for name, body in FUNCTIONS.items()
+        ]
+        asked: list[Any] = []
+
+        def look(test: Any) -> None:
+            with test.app.connect() as connection:
+                asked.append(connection.exec_driver_sql(LOOK).one()[:4])
+
+        def act(name: str) -> Callable[[Any], None]:
+            def change(test: Any) -> None:
+                look(test)
+                with test.app.connect() as connection:
+                    connection.exec_driver_sql(f"select public.{name}()")
+                    test.assertNotEqual(connection.exec_driver_sql(LOOK).one()[:4], asked[0])
+
+            return change
+
+        for driver in ("psycopg", "psycopg2"):
+            require_module(driver)
+            asked.clear()
+            tests = {f"test_{number}": act(name) for number, name in enumerate(FUNCTIONS)}
+            with self.subTest(driver):
+                self.assertPassed(self.case(driver, made, **tests, test_last=look), tests=len(tests) + 1)
+                self.assertEqual(set(asked), {asked[0]})
+
+    def test_a_setting_of_the_transaction_costs_no_connection(self) -> None:
+        numbers: list[int] = []
+
+        def change(test: Any) -> None:
+            with test.app.connect() as connection:
+                connection.exec_driver_sql("select audit()")
+                numbers.append(connection.exec_driver_sql("select pg_backend_pid()").scalar())
+
+        body = "perform set_config('my.thing', 'x', true); set local my.thing to 'y'; update note set text = 'z'"
+        made = [f"create function audit() returns void language plpgsql as $$ begin {body}; end $$"]
+        self.assertPassed(self.case("psycopg", made, test_1=change, test_2=change), tests=2)
+        self.assertEqual(len(set(numbers)), 1)
+
+
+MADE = (
+    "create table thing (a int, b text)",
+    "insert into thing values (1, 'x')",
+    "select lo_from_bytea(4711, 'x')",  # below the numbers that the server gives
+)
+ACTS = {
+    "a table": "create table made (a int)",
+    "a column": "alter table thing add c int",
+    "a large object": "select lo_unlink(4711)",
+    "another large object": "select lo_from_bytea(4712, 'y'); comment on table thing is 'changed'",
+    "the schema": "drop schema public cascade",
+    "the schema, made again": "drop schema public cascade; create schema public",
+    "rows": "delete from thing; insert into note (text) values ('x')",
+}
+
+
+class ExistingTest(Committing):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = postgresql_url()
+        with connect(self.server, autocommit=True) as connection:
+            connection.execute("create role lodging login password 'lodging'")
+            connection.execute("create database lodging_test owner lodging")
+        self.addCleanup(self.clean_up)
+
+    def clean_up(self) -> None:
+        scopes.close_all()
+        with connect(self.server, autocommit=True) as connection:
+            connection.execute("drop database lodging_test with (force)")
+            connection.execute("drop role lodging")
+
+    def test_everything_is_put_back_whatever_the_role(self) -> None:
+        judge = self.server.set(database="lodging_test")
+        for role in ("lodging", str(self.server.username)):
+            seen: list[Any] = []
+
+            def look(test: Any, seen: list[Any] = seen) -> None:
+                found = dump(judge)
+                found["catalog"] = [row for row in found["catalog"] if "_dbtestcase" not in row[1]]
+                seen.append({name: rows for name, rows in found.items() if not name.startswith("_dbtestcase")})
+                test.assertEqual(_of_things(seen[-1]), _of_things(seen[0]))
+
+            def act(statement: str) -> Callable[[Any], None]:
+                def change(test: Any) -> None:
+                    look(test)
+                    with test.app.connect() as connection:
+                        for part in statement.split(";"):
+                            connection.exec_driver_sql(part)
+
+                return change
+
+            url = judge.set(drivername="postgresql+psycopg", username=role)
+            url = url.set(password="lodging") if role == "lodging" else url
+            facts = {"url": url.render_as_string(hide_password=False), "database": "existing"}
+            tests = {f"test_{number}": act(statement) for number, statement in enumerate(ACTS.values())}
+            with self.subTest(role):
+                case = self.case("psycopg", MADE, **tests, test_last=look, **facts, setUpTestData=_class_rows)
+                self.assertPassed(case, tests=len(tests) + 1)
+                scopes.close_all()
+
+
+@classmethod  # type: ignore[misc]
+def _class_rows(cls: Any) -> None:
+    cls.session.add(Note(text="of the class"))
+
+
+def _of_things(found: dict[str, Any]) -> Any:
+    """Without what has a number that is new each time."""
+    named = [row for row in found["catalog"] if row[0] not in ("comment", "constraint")]
+    return {**found, "catalog": named}
+
+
+del Committing
