@@ -106,7 +106,15 @@ def _check_kinds(kinds: Collection[str], backend: str) -> None:
 def _models(metadata: MetaData | Sequence[MetaData] | None) -> Sequence[MetaData]:
     if metadata is None:
         return []
-    return [metadata] if isinstance(metadata, MetaData) else list(metadata)
+    found = [metadata] if isinstance(metadata, MetaData) or not isinstance(metadata, Iterable) else list(metadata)
+    for each in found:
+        if not isinstance(each, MetaData):
+            raise MigrationError(
+                f"The models to compare with hold {each!r}, which is no MetaData.",
+                cause="target_metadata in env.py (or `metadata` of the class) names a class or a module.",
+                remedy="Name the MetaData itself: `target_metadata = Base.metadata`.",
+            )
+    return found
 
 
 def _postgresql(

@@ -52,6 +52,7 @@ class Run:
     def __init__(self, layout: Layout, steps: Steps, suffix: str, forced: Mapping[str, Any]) -> None:
         self.step: RevisionStep | None = None
         self.ours = False
+        self.configured = False
         self._layout = layout
         self._steps = steps
         self._suffix = suffix
@@ -65,6 +66,7 @@ class Run:
         configure = environment.configure
 
         def checked(connection: Connection | None = None, **arguments: Any) -> None:
+            self.configured = True
             if isinstance(connection, Connection) and not is_led(connection):
                 raise MigrationError(
                     "env.py migrates over a connection that does not go to the test database "
@@ -145,12 +147,22 @@ def _no_revisions(layout: Layout, script: ScriptDirectory) -> MigrationError:
 class _Attributes(dict[str, Any]):
     """``Config.attributes`` with a connection for the env.py that insists on one (``attributes["connection"]``).
 
-    One that asks with ``get("connection")`` is told that there is none, and makes its own engine, which is led.
+    One that asks with ``get("connection")`` is told that there is none, and makes its own engine, which is led; where
+    that is an error to it, it is offered one.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         self._engine = engine
+        self.was_asked = False
+        self.offers = False
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name == "connection":
+            self.was_asked = True
+            if self.offers:
+                return self[name]
+        return super().get(name, default)
 
     def __missing__(self, name: str) -> Any:
         if name != "connection":
@@ -159,6 +171,18 @@ class _Attributes(dict[str, Any]):
         connection.info["dbtestcase.migrating"] = True
         self[name] = connection
         return connection
+
+
+def run_env_py(script: ScriptDirectory, config: Config, run: Run) -> None:
+    """Let Alembic execute env.py: once more with a ready connection, where it has asked for one and failed of that."""
+    attributes = config.attributes
+    try:
+        script.run_env()
+    except Exception:
+        if run.configured or not isinstance(attributes, _Attributes) or not attributes.was_asked:
+            raise
+        attributes.offers = True
+        script.run_env()
 
 
 def close_connection(config: Config) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import URL, Engine
 from dbtestcase.backends import note_folder
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import failures
-from dbtestcase.migrations.environment import Run, Steps, close_connection, database_names, make_config
+from dbtestcase.migrations.environment import Run, Steps, close_connection, database_names, make_config, run_env_py
 from dbtestcase.migrations.internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
 from dbtestcase.migrations.layout import Layout, find_layout, prepended
 from dbtestcase.migrations.loggers import loggers_kept
@@ -165,7 +165,7 @@ class Project:
                 with failures.translated(layout, run, contained=target.contained):
                     script = self._script()
                     with run.environment(config, script, options):
-                        script.run_env()
+                        run_env_py(script, config, run)
                     run.check_that_it_ran()
 
     def _script(self) -> SharedScripts:

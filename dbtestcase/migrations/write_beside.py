@@ -92,7 +92,8 @@ class BesideTables:
     def _parts(self, item: Item) -> Iterator[str]:
         for part, definition in self._migrated.items():
             if part.kind in _PARTS and part[1:3] == item[1:3]:
-                yield execute(self._modelled.get(part, definition))
+                if self._modelled.get(part, definition) == definition:  # else it is a finding of its own
+                    yield execute(definition)
             elif part.kind == "comment" and part[1:3] == item[1:3]:
                 yield self.comment(part, self._modelled.get(part, definition))
 

@@ -192,7 +192,8 @@ class Writer:
         plain = undo.drop_statement(item)
         made = self._missing(item)
         alternatives = [[*undo.operations([dropped]), *lines] for lines in made]
-        return [*alternatives, *([[execute(f"{plain} CASCADE"), *made[-1]]] if plain else [])]
+        gone = [made[-1]] if beside_tables.owner_of(item, self._modelled) else []  # with its view, made anew
+        return [*alternatives, *([[execute(f"{plain} CASCADE"), *made[-1]]] if plain else []), *gone]
 
     def _changed_column(self, item: Item, before: str, after: str) -> list[list[str]]:
         old, new = parsed(before), parsed(after)

@@ -182,7 +182,8 @@ class PostgreSQLDatabase(Database):
         if template is not None:
             if not self._request.fetch(template):
                 catalogs.drop(self._admin, template)  # then it is made again, as one that somebody else has dropped
-            statement += sql.SQL(" TEMPLATE {}" + self._strategy()).format(sql.Identifier(template))
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        statement += sql.SQL(self._strategy())
         statement += sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(catalogs.MARK_LIMIT))
         try:
             try:

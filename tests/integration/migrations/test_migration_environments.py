@@ -17,7 +17,7 @@ from alembic.config import Config
 from sqlalchemy.orm import Session
 
 from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import MigrationRecipe
+from dbtestcase.migrations import MigrationRecipe, Project, compare_models
 from tests.support.alembic_projects import SHOP, AlembicProject, EmptyDatabase, empty_database
 
 # Nobody answers there: a connection that is not led fails.
@@ -218,6 +218,26 @@ class UrlTest(EnvironmentTestCase):
         )
         self.build(project)
         self.expect_tables("author")
+
+    def test_a_connection_in_the_attributes_without_which_env_py_fails(self) -> None:
+        project = self.project()
+        text = project.env_py.read_text().split("def run_migrations_online")[0]
+        project.env_py.write_text(
+            text + 'connection = config.attributes.get("connection", None)\n'
+            "if connection is None:\n    raise LookupError('a connection is expected')\n"
+            "context.configure(connection=connection, target_metadata=None, on_version_apply=None, profile=1)\n"
+            "with context.begin_transaction():\n    context.run_migrations()\n"
+        )
+        self.build(project)
+        self.expect_tables("author")
+
+    def test_target_metadata_that_is_none(self) -> None:
+        """A class, as it is never seen until somebody compares."""
+        project = self.project()
+        project.replace("target_metadata = None", "import sqlalchemy\ntarget_metadata = [sqlalchemy.MetaData(), dict]")
+        self.build(project)
+        with self.assertRaisesRegex(MigrationError, "hold <class 'dict'>, which is no MetaData"):
+            compare_models(Project(project.ini), self.database.url)
 
     def test_the_session_settings_of_connect_args_are_kept(self) -> None:
         project = self.project()
