@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from sqlalchemy import Dialect
@@ -17,6 +17,7 @@ from sqlalchemy import Dialect
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING
 from .dbapi import ProxyConnection, ProxyCursor
+from .led_connections import Opening
 from .sqlalchemy_internals import in_greenlet
 
 TWINS = {"aiosqlite": "pysqlite", "aiomysql": "pymysql", "asyncmy": "pymysql"}
@@ -127,18 +128,28 @@ class _DriverConnection:
             raise self._refusal(name)
 
         if name == "cursor":
-            return lambda *args, **kwargs: _AsyncCursor(virtual, functools.partial(virtual.cursor, *args, **kwargs))
+            return lambda *args, **kwargs: _AsyncCursor(
+                virtual, lambda: _awaited(virtual, virtual.cursor, *args, **kwargs)
+            )
 
         async def method(*args: Any, **kwargs: Any) -> Any:
+            if name == "close" and virtual._closed:
+                return None
             result = await _turn(virtual, functools.partial(getattr(virtual, name), *args, **kwargs))
             return _AsyncCursor(virtual, lambda: result) if isinstance(result, ProxyCursor) else result
 
-        return lambda *args, **kwargs: _Opening(method(*args, **kwargs))
+        return lambda *args, **kwargs: Opening(method(*args, **kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _ATTRIBUTES:
             raise self._refusal(name)
         setattr(self._virtual, name, value)
+
+    async def __aenter__(self) -> _DriverConnection:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     def _refusal(self, name: str) -> Exception:
         virtual = self._virtual
@@ -160,31 +171,26 @@ _ATTRIBUTES = {"row_factory", "text_factory", "isolation_level", "in_transaction
 """Those of aiosqlite, which are no coroutines."""
 
 
-class _Opening:
-    """What a coroutine will give: awaited, or entered as a block that closes it."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._coroutine = coroutine
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._coroutine.__await__()
-
-    async def __aenter__(self) -> Any:
-        self._found = await self._coroutine
-        return self._found
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._found.close()
+_OF_CURSORS = {
+    *("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany", "executescript", "callproc", "nextset"),
+}
 
 
 class _AsyncCursor:
     """A cursor of the driver's own: its rows are there already; awaited or not, as the driver has it."""
 
     def __init__(self, virtual: TwinConnection, open: Callable[[], ProxyCursor]) -> None:
-        self._virtual, self._open = virtual, functools.cache(open)
+        object.__setattr__(self, "_virtual", virtual)
+        object.__setattr__(self, "_open", functools.cache(open))
+
+    _virtual: TwinConnection
+    _open: Callable[[], ProxyCursor]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._open(), name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany"):
+        if name not in _OF_CURSORS:
             return getattr(self._open(), name)
 
         async def method(*args: Any, **kwargs: Any) -> Any:
@@ -214,11 +220,18 @@ class _AsyncCursor:
 
 async def _turn(virtual: TwinConnection, work: Callable[[], Any]) -> Any:
     """Do something with the wire, from a coroutine of the driver's own."""
+    if virtual._closed and virtual.dialect.driver == "aiosqlite":
+        raise ValueError("Connection closed")
     scheduler = virtual._sandbox.scheduler
     await scheduler.acquire_async(virtual._client.ticket)  # not to block the loop: the others go on meanwhile
     scheduler.release(virtual._client.ticket)
-    virtual.awaited = True
+    return _awaited(virtual, work)
+
+
+def _awaited(virtual: TwinConnection, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Do something as a coroutine of the driver's own does it."""
+    before, virtual.awaited = virtual.awaited, True
     try:
-        return work()
+        return work(*args, **kwargs)
     finally:
-        virtual.awaited = False
+        virtual.awaited = before

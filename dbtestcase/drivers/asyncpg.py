@@ -21,6 +21,8 @@ __all__ = ["METHODS", "AsyncpgWire", "Codecs", "Registration", "Registrations"]
 
 _EXECUTE = re.compile(r"\s*execute\b", re.IGNORECASE)
 
+_LISTENERS = frozenset(("add_log_listener", "remove_log_listener", "add_query_logger", "remove_query_logger"))
+
 _OUTER = SimpleNamespace(_managed=False, _isolation=None)
 """Stands in for a transaction that asyncpg has begun."""
 
@@ -43,14 +45,20 @@ class AsyncpgWire(LoopWire):
     def proxy_class(self) -> type[ProxyConnection]:
         return _Connection
 
-    def become(self, codecs: Registrations, command_timeout: float | None) -> None:
-        """Behave as a virtual connection that has asked for this."""
-        driver = self._asyncpg
+    def become(self, connection: _Connection) -> None:
+        """Behave as a virtual connection: with its codecs, timeout and listeners."""
+        driver, command_timeout = self._asyncpg, connection._command_timeout
+        self.listen_for(connection)
         if driver._config.command_timeout != command_timeout:
             driver._config = driver._config._replace(command_timeout=command_timeout)
-        if self.codecs.current is not codecs:
-            self.connection.loop_thread.run(self.codecs.apply(codecs))
+        if self.codecs.current is not connection._codecs:
+            self.connection.loop_thread.run(self.codecs.apply(connection._codecs))
             self._forget_statements()
+
+    def listen_for(self, connection: _Connection) -> None:
+        """What the server says from now on is said to this connection's listeners."""
+        driver = self._asyncpg
+        driver._log_listeners, driver._query_loggers = connection.log_listeners, connection.query_loggers
 
     @property
     def _asyncpg(self) -> Any:
@@ -161,13 +169,21 @@ class _Connection(LoopConnection):
         super().__init__(*args)
         self._codecs: Registrations = self._wire.codecs.interned({})
         self._command_timeout: float | None = None
+        self.log_listeners: set[Any] = set()
+        self.query_loggers: set[Any] = set()
 
     def state(self) -> tuple[object, ...]:
         return (*super().state(), id(self._codecs))
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
-        if parameters.get("command_timeout") is not None:
-            self._command_timeout = float(parameters["command_timeout"])
+        given = parameters.get("command_timeout")
+        if given is not None:
+            try:
+                self._command_timeout = 0.0 if isinstance(given, bool) else float(given)
+            except ValueError:
+                self._command_timeout = 0.0
+            if self._command_timeout <= 0:  # as asyncpg says it
+                raise ValueError(f"invalid command_timeout value: expected greater than 0 float (got {given!r})")
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
         if type(text) is str and _EXECUTE.match(text) and self._wire.executing() is not self._client:
@@ -180,7 +196,7 @@ class _Connection(LoopConnection):
             self._refuse_level(text)
 
         def as_mine(replacement: str | None) -> Any:
-            self._wire.become(self._codecs, self._command_timeout)
+            self._wire.become(self)
             result = call(replacement)
             if streams:
                 # the server keeps a portal until the outer transaction ends: it ends with this one's, like any cursor
@@ -206,7 +222,23 @@ class _Connection(LoopConnection):
             return lambda: self._sandbox.status(self._client) != "idle"
         if name == "is_closed":
             return lambda: self._closed
+        if name in ("close", "terminate"):
+            return self._close_async if name == "close" else self.close
+        if name in _LISTENERS:
+            return functools.partial(self._change_listeners, name)
         return functools.partial(self._register, name) if name in METHODS else super().own_method(name)
+
+    async def _close_async(self, *, timeout: float | None = None) -> None:
+        scheduler = self._sandbox.scheduler
+        await scheduler.acquire_async(self._client.ticket)
+        scheduler.release(self._client.ticket)
+        self.close()
+
+    def _change_listeners(self, method: str, callback: Any) -> None:
+        self._check_open()
+        with self._wire.lock:
+            self._wire.listen_for(self)
+            getattr(self._wire.connection.real._connection, method)(callback)
 
     async def _register(self, method: str, typename: str, *, schema: str = "public", **arguments: Any) -> None:
         """``set_type_codec()`` and its kind, for this connection only."""
@@ -221,7 +253,7 @@ class _Connection(LoopConnection):
         await scheduler.acquire_async(self._client.ticket)
         try:
             self._drive(self._sandbox.recover_for(self._client))
-            self._wire.become(self._codecs, self._command_timeout)
+            self._wire.become(self)
         except BaseException:
             self._codecs = before
             raise

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -67,6 +67,23 @@ class Lead:
     def has_made(self, connection: Any) -> bool:
         """Whether a connection is made already, and not to be connected again."""
         return any(own is connection for own, _ in self._made)
+
+
+class Opening:
+    """What a coroutine will give: awaited, or entered as a block that closes it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> Any:
+        self._found = await self._coroutine
+        return self._found
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._found.close()
 
 
 def made_by(function: Callable[[], Any], lead: Lead, name: str, *, may_decline: bool = False) -> Any:
@@ -187,7 +204,7 @@ def _function(driver: str) -> Callable[[Any], Any]:
             if lead is None:
                 return original(*args, **keywords)
             given = _bound(original, args, keywords)
-            return lead.connect_async(given) if lead.is_async else lead.connect(given)
+            return Opening(lead.connect_async(given))
 
         return connect
 

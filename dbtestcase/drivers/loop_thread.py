@@ -158,6 +158,9 @@ class LoopWire(ProxyWire):
 class LoopConnection(AdaptedConnection):
     """A virtual connection that looks like SQLAlchemy's adapted one."""
 
+    in_use = False
+    """Whether a coroutine of the driver's own connection is about to run a statement."""
+
     @property
     def driver_connection(self) -> Any:
         return _DriverConnection(self)
@@ -209,9 +212,8 @@ class LoopConnection(AdaptedConnection):
 
 
 _ALLOWED = {
-    *("reload_schema_state", "create_function"),
-    *("get_server_version", "get_server_pid", "get_settings", "is_closed", "is_in_transaction", "add_log_listener"),
-    *("remove_log_listener", "add_query_logger", "remove_query_logger", "create_collation"),
+    *("reload_schema_state", "create_function", "create_collation"),
+    *("get_server_version", "get_server_pid", "get_settings", "is_closed", "is_in_transaction"),
 }
 
 
@@ -253,19 +255,37 @@ class _DriverConnection:
         virtual = self._virtual
 
         async def contained(query: str, *args: Any, **kwargs: Any) -> Any:
-            await virtual._sandbox.scheduler.acquire_async(virtual._client.ticket)
-            virtual._sandbox.scheduler.release(virtual._client.ticket)
-            loop_thread = virtual._wire.connection.loop_thread
-            # the adapter begins a transaction with its first statement; before that the driver commits each by itself
-            alone = not virtual._client.active
+            import asyncpg
+
+            if virtual.in_use:
+                raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
+            virtual.in_use = True
             try:
-                result = virtual._run(query, lambda new: loop_thread.run(real(new or query, *args, **kwargs)), None)
+                await asyncio.sleep(0)  # whoever uses the connection beside it must be seen, as in production
+                await virtual._sandbox.scheduler.acquire_async(virtual._client.ticket)
+                virtual._sandbox.scheduler.release(virtual._client.ticket)
+                # the adapter begins a transaction with its first statement; before that each commits by itself
+                if virtual._client.active:
+                    return run(query, *args, **kwargs)
+                try:
+                    return alone(query, *args, **kwargs)
+                except asyncpg.InvalidCachedStatementError:  # outside of a transaction asyncpg tries once more
+                    virtual._wire.forget_plans()
+                    return alone(query, *args, **kwargs)
+            finally:
+                virtual.in_use = False
+
+        def run(query: str, *args: Any, **kwargs: Any) -> Any:
+            loop_thread = virtual._wire.connection.loop_thread
+            return virtual._run(query, lambda new: loop_thread.run(real(new or query, *args, **kwargs)), None)
+
+        def alone(query: str, *args: Any, **kwargs: Any) -> Any:
+            try:
+                result = run(query, *args, **kwargs)
             except BaseException:
-                if alone:
-                    virtual.rollback()
+                virtual.rollback()
                 raise
-            if alone:
-                virtual.commit()
+            virtual.commit()
             return result
 
         return contained
