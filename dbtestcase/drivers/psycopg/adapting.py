@@ -24,6 +24,9 @@ class CountingAdaptersMap(AdaptersMap):
         self.changes += 1
 
 
+_get = PrepareManager.get  # sooner than by super(), for every statement
+
+
 class SessionPlans(PrepareManager):
     """The physical connection's: what is prepared on the server."""
 
@@ -43,13 +46,25 @@ class SessionPlans(PrepareManager):
         return self._names.pop(key)
 
 
+class _Names(OrderedDict[Any, bytes]):
+    """What a virtual connection has prepared: the session has it then."""
+
+    def __init__(self, shared: SessionPlans) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def __setitem__(self, key: Any, name: bytes) -> None:
+        super().__setitem__(key, name)
+        self._shared._names[key] = name
+
+
 class SharedPrepareManager(PrepareManager):
     """A virtual connection's: it counts for itself when to prepare, and need not where another one has."""
 
     def __init__(self, shared: SessionPlans) -> None:
         self._shared = shared
         self._counts = OrderedDict()
-        self._names = OrderedDict()
+        self._names = _Names(shared)
         self._to_flush = shared._to_flush
         shared.sharers.add(self)
 
@@ -62,7 +77,7 @@ class SharedPrepareManager(PrepareManager):
         self._shared._prepared_idx = value
 
     def get(self, query: Any, prepare: bool | None = None) -> tuple[Prepare, bytes]:
-        prep, name = super().get(query, prepare)
+        prep, name = _get(self, query, prepare)
         if prep is Prepare.SHOULD:
             key = self.key(query)
             known = self._shared._names.get(key)
@@ -71,12 +86,6 @@ class SharedPrepareManager(PrepareManager):
                 self._names[key] = known
                 return Prepare.YES, known
         return prep, name
-
-    def maybe_add_to_cache(self, query: Any, prep: Prepare, name: bytes) -> Any:
-        key = super().maybe_add_to_cache(query, prep, name)
-        if prep is Prepare.SHOULD:
-            self._shared._names[self.key(query)] = name
-        return key
 
     def validate(self, key: Any, prep: Prepare, name: bytes, results: Any) -> None:
         super().validate(key, prep, name, results)

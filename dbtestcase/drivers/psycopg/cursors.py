@@ -26,14 +26,24 @@ class Led:
     """A mark of connections whose cursors announce each statement to them."""
 
 
-def _start_query(original: Original, self: Any, query: Any = None) -> Gen:
-    if query is not None and self._conn._announced is None:
-        self._conn._announce(query)
-    yield from original(self, query)
+_BASE: Any = psycopg.Cursor.__mro__[1]
+_SERVER: Any = psycopg.ServerCursor.__mro__[1]
+_psycopgs_start_query, _psycopgs_execute_gen = (vars(_BASE)[name] for name in ("_start_query", "_execute_gen"))
 
 
-def _execute_gen(original: Original, self: Any, query: Any, params: Any = None, **kwargs: Any) -> Gen:
-    conn = self._conn
+@functools.wraps(_psycopgs_start_query)
+def _start_query(self: Any, query: Any = None) -> Gen:
+    if query is not None and isinstance(self._conn, Led) and self._conn._announced is None:  # type: ignore[attr-defined]
+        self._conn._announce(query)  # type: ignore[attr-defined]
+    yield from _psycopgs_start_query(self, query)
+
+
+@functools.wraps(_psycopgs_execute_gen)
+def _execute_gen(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Gen:
+    if not isinstance(self._conn, Led):
+        yield from _psycopgs_execute_gen(self, query, params, **kwargs)
+        return
+    conn: Any = self._conn
     statement = conn._announce(query)
     if not statement.plain:
         if statement.kind in _CONTROL:
@@ -49,7 +59,7 @@ def _execute_gen(original: Original, self: Any, query: Any, params: Any = None, 
         if "?" in statement.settings:
             conn._announced = statement = with_parameter_names(statement, params)
     try:
-        yield from original(self, query, params, **kwargs)
+        yield from _psycopgs_execute_gen(self, query, params, **kwargs)
     except pg_errors.LockNotAvailable as error:
         raise conn._lock_timeout(error) from error
     except pg_errors.ProgrammingError:
@@ -169,10 +179,7 @@ def _lead(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     setattr(owner, name, method)
 
 
-_BASE, _SERVER = psycopg.Cursor.__mro__[1], psycopg.ServerCursor.__mro__[1]
 _OURS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
-    (_BASE, "_start_query", _start_query),
-    (_BASE, "_execute_gen", _execute_gen),
     (_BASE, "_executemany_gen_pipeline", _executemany_gen_pipeline),
     (_BASE, "_executemany_gen_no_pipeline", _executemany_gen_no_pipeline),
     (_BASE, "_start_copy_gen", _start_copy_gen),
@@ -184,6 +191,7 @@ _OURS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (psycopg.AsyncCursor, "copy", _copy_async),
     (psycopg.AsyncCursor, "stream", _stream_async),
 )
+_BASE._start_query, _BASE._execute_gen = _start_query, _execute_gen  # of every statement: without another call between
 for _owner, _name, _method in _OURS:
     _lead(_owner, _name, _method)
 
