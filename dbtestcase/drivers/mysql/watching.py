@@ -13,26 +13,23 @@ from collections.abc import Callable
 from typing import Any
 
 _LEAD = r"(?:[\s(]+|--\s[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*"
-_HARMLESS = re.compile(
+# compiled when they are first used: who imports this is mostly on another server
+_HARMLESS = (
     _LEAD + r"(?:select|insert|update|delete|replace|with|values|begin|start\s+transaction|commit|rollback|savepoint"
     r"|release\s+savepoint|show|explain|describe|desc|truncate|alter|rename"
-    r"|create(?!\s+(?:or\s+replace\s+)?temporary)|drop(?!\s+temporary))\b",
-    re.IGNORECASE | re.DOTALL,
+    r"|create(?!\s+(?:or\s+replace\s+)?temporary)|drop(?!\s+temporary))\b"
 )
-_INSIDE = re.compile(
-    r":=|\binto\s*@|/\*M?!|\bget_lock\b|\bnextval\b|\bnext\s+value\b|\blast_insert_id\s*\(\s*[^)\s]|;\s*\S",
-    re.IGNORECASE,
-)
+_INSIDE = r":=|\binto\s*@|/\*M?!|\bget_lock\b|\bnextval\b|\bnext\s+value\b|\blast_insert_id\s*\(\s*[^)\s]|;\s*\S"
 _HINTS = (":=", "@", "/*", "get_lock", "next", "last_insert_id", ";")
 _METHODS = ("select_db", "set_charset", "set_character_set", "change_user")
 
 
 def changes_session(statement: str) -> bool:
     """Whether a statement may change something that outlives its transaction in the server's session."""
-    if _HARMLESS.match(statement) is None:
+    if re.match(_HARMLESS, statement, re.IGNORECASE | re.DOTALL) is None:
         return True
     lowered = statement.lower()
-    return any(hint in lowered for hint in _HINTS) and _INSIDE.search(lowered) is not None
+    return any(hint in lowered for hint in _HINTS) and re.search(_INSIDE, lowered) is not None
 
 
 _short = functools.lru_cache(maxsize=2048)(changes_session)

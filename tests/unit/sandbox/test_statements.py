@@ -5,7 +5,8 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbtestcase.sandbox.statements import Kind, Statement, classify, split
+from dbtestcase.sandbox.splitting import split
+from dbtestcase.sandbox.statements import Kind, Statement, classify
 
 ESCAPES = [
     "COMMIT",
