@@ -43,7 +43,19 @@ OWNER = """
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
     """A temporary folder, in RAM where there is one: clusters are a thousand files each."""
-    return tempfile.TemporaryDirectory(prefix="dbtestcase-scratch-", dir=RAM if RAM.is_dir() else None)
+    place = RAM if RAM.is_dir() else Path(tempfile.gettempdir())
+    _sweep(place)
+    return tempfile.TemporaryDirectory(prefix=f"dbtestcase-scratch-{os.getpid()}-", dir=place)
+
+
+@functools.cache
+def _sweep(place: Path) -> None:
+    """Remove what runs of the tests have left that were killed."""
+    for folder in place.glob("dbtestcase-scratch-*-*"):
+        with contextlib.suppress(FileNotFoundError):
+            old = time.time() - folder.stat().st_mtime > 3600  # a process of another namespace cannot be seen
+            if old and not Path("/proc", folder.name.split("-")[2]).exists() and Path("/proc/self").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache

@@ -118,7 +118,7 @@ def _server(root: str, _pid: int) -> str:
 
     def end() -> None:
         process.communicate()  # the end of its input is its own
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # if it was killed
 
     atexit.register(end)
     return path
