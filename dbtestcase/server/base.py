@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -75,6 +78,21 @@ def start_in_room(
         remedy="make room, or set TMPDIR to a folder on a larger disk (docker run --shm-size=1g makes RAM, --memory "
         "limits it).",
     )
+
+
+@contextmanager
+def _children_are_waited_for() -> Iterator[None]:
+    """Who has started this process may ignore SIGCHLD, and nobody would learn then how a program has ended."""
+    ignored = (
+        signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+    )
+    if ignored:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 class ClusterServer(Server):
@@ -210,15 +228,16 @@ class ClusterServer(Server):
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                check=False,
-                env=self._environment(),
-                umask=0o077,
-                **self._account.popen,
-            )
+            with _children_are_waited_for():
+                return subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env=self._environment(),
+                    umask=0o077,
+                    **self._account.popen,
+                )
         except OSError as error:
             raise self._failed("cannot be initialised", f"{command[0]}: {error}") from error
 

@@ -52,7 +52,8 @@ class WatcherProcess:
                     *((os.POSIX_SPAWN_DUP2, *pair) for pair in ((orders, 0), (events, 1), (folder.lock, 3))),
                 ],
                 setsigmask=[],
-                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+                # who ignores SIGCHLD never learns how a child has ended
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
             )
         except OSError as error:
             os.close(self._orders)

@@ -127,6 +127,20 @@ class OddEnvironmentsTest(unittest.TestCase):
                 said = (self.folder / "said").read_text(encoding="utf-8")
                 self.assertTrue(re.search(r"^Ran 4 tests", said, re.MULTILINE) and said.endswith("OK\n"), said)
 
+    def test_a_process_that_ignores_the_end_of_its_children(self) -> None:
+        program = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + INTO_A_FILE
+        for cache in ("cache", "empty"):  # the second initialises a cluster
+            with self.subTest(cache):
+                subprocess.run(
+                    [sys.executable, "-W", "error", "-c", program],
+                    cwd=self.folder,
+                    env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / cache)}),
+                    timeout=60,
+                    check=False,
+                )
+                said = (self.folder / "said").read_text(encoding="utf-8")
+                self.assertTrue(re.search(r"^Ran 4 tests", said, re.MULTILINE) and said.endswith("OK\n"), said)
+
 
 class WithoutLocksTest(unittest.TestCase):
     """A file system that has no locks, such as NFS without its lock service, is named; nothing is left on it."""
