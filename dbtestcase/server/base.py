@@ -165,9 +165,11 @@ class ClusterServer(Server):
                 if cluster is not None:
                     try:
                         self._copy(cache, cluster)
-                        return cluster
                     except BrokenCluster as broken:
                         reason = str(broken)
+            if cluster is not None and not reason:
+                cache.tidy()
+                return cluster
             if cluster is not None:
                 remove_tree(str(self.data))
                 cache.discard(cluster, reason)

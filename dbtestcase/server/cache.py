@@ -28,7 +28,7 @@ from typing import Any
 
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import doing, limit_named_by, say
-from dbtestcase.server.cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache
+from dbtestcase.server.cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache, sweep_unless_busy
 from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
 from dbtestcase.settings import Settings
 
@@ -220,6 +220,13 @@ class ClusterCache:
                 say(f"the cached cluster {cluster.folder} is broken ({reason}): it is made again")
                 cluster.pointer.unlink()
             sweep_cache(str(self.folder))
+
+    def tidy(self) -> None:
+        """Remove clusters that no pointer names any more: their last reader may have been killed."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        pointers = sum(name.endswith(".json") for name in names)
+        if len(names) > 2 * pointers + 1:  # each with its folder, and the lock
+            sweep_unless_busy(str(self.folder))
 
     def publish_base(self, data: Path, *, public: bool = False) -> None:
         """Put a cluster that was just initialised into the cache, under :meth:`changing`; all may read a public one."""

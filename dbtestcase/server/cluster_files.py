@@ -288,3 +288,14 @@ class Reserve:
         with contextlib.suppress(OSError):
             os.close(os.open(os.path.join(self.folder, WAS_FULL), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.again_at = time.monotonic() + RESERVE_SECONDS
+
+
+def sweep_unless_busy(cache: str) -> None:
+    """:func:`sweep_cache`, where nobody reads or writes there now: whoever does is followed by another run."""
+    with contextlib.suppress(OSError):
+        lock = os.open(os.path.join(cache, "lock"), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep_cache(cache)
+        finally:
+            os.close(lock)

@@ -68,7 +68,7 @@ class Watcher:
         self.is_taken = False
         self.own, self.door = folder + OWN, folder + DOOR
         self.reserve = files.Reserve(self.own)
-        self.held = -1
+        self.held, self.cache = -1, ""
 
     def say(self, event: str, **details: Any) -> None:
         with contextlib.suppress(
@@ -123,7 +123,7 @@ class Watcher:
             if found == (order["files"], order["bytes"]):
                 if left_out:
                     files.leave_out(order["target"], left_out, self.uid, self.gid)
-                    self.held = files.hold(order["source"])
+                    self.held, self.cache = files.hold(order["source"]), os.path.dirname(order["source"])
                 if self.uid >= 0:
                     os.chown(self.folder, self.uid, self.gid, follow_symlinks=False)
                 self.start(order["start"])
@@ -382,6 +382,9 @@ class Watcher:
                 os.unlink(self.lock)
         with contextlib.suppress(OSError):  # others are in it
             os.rmdir(os.path.dirname(self.lock))
+        if self.held >= 0:  # another run may have put a newer cluster in the place of this one
+            os.close(self.held)
+            files.sweep_unless_busy(self.cache)
 
     def drain(self, seconds: float) -> None:
         """Wait until every process of the server has closed its output, which it does by ending."""

@@ -156,6 +156,8 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, s
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        if process.poll() is not None:  # it was this process that stood still
+            return process.returncode, process.communicate()[0]
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         raise AssertionError(f"a run did not end within {seconds} s:\n{output}") from None

@@ -15,7 +15,7 @@ import psycopg
 from dbtestcase.errors import ServerError
 from dbtestcase.server import disposable_server, template_files
 from dbtestcase.server.cache import ClusterCache
-from dbtestcase.server.cluster_files import Unreadable, publish, sweep_cache
+from dbtestcase.server.cluster_files import Unreadable, publish
 from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import Owner, owner, scratch, seed, wait_for_end
@@ -210,11 +210,21 @@ class TemplateFilesTest(Cached):
         self.assertNotEqual(self.source(FIRST).parent.parent, old)
         self.assertTrue(server.fetch(FIRST))
         self.assertEqual(clone(server, FIRST), FIRST)
-        server.close()
         self.assertTrue(old.is_dir())
-        with self.cache.changing():
-            sweep_cache(str(self.cache.folder))
-        self.assertFalse(old.is_dir(), "nobody holds it any more")
+        server.close()
+        self.assertFalse(old.is_dir(), "its watcher was the last to hold it")
+
+    def test_a_cluster_whose_last_reader_was_killed_is_removed_by_the_next(self) -> None:
+        old = self.source(FIRST).parent.parent
+        with owner("signal.pause()", env={"DBTESTCASE_CACHE": str(self.root), "ON_DEMAND": "1"}) as process:
+            with self.start_on(self.root) as other:
+                add_template(other, f"dbtestcase_template_{77:031x}")
+                other.persist()
+            self.assertTrue(old.is_dir())
+            os.kill(process.watcher, signal.SIGKILL)
+            wait_for_end(process.watcher, process.server)
+        self.start()
+        self.assertFalse(old.is_dir())
 
     def test_a_full_place_is_an_error_and_leaves_things_as_they_were(self) -> None:
         server = self.start()
