@@ -24,7 +24,7 @@ from dbtestcase.backends.recipes import DerivedRecipe, Recipe
 from dbtestcase.backends.sqlite import files
 from dbtestcase.backends.sqlite.existing import ExistingFile
 from dbtestcase.errors import DatabaseError
-from dbtestcase.reporting import doing
+from dbtestcase.reporting import doing, limit_named_by
 from dbtestcase.settings import Settings
 
 KEPT_TEMPLATES = 12
@@ -143,6 +143,12 @@ def _template(settings: Settings, recipe: Recipe) -> tuple[Path, bool]:
             _settle(half)
             template = expected()  # what the build read belongs to it
             half.replace(template)
+        except (sqlite3.OperationalError, OSError) as error:
+            if (limit := limit_named_by(error)) is None:
+                raise
+            raise DatabaseError(
+                f"The template of {label} cannot be written to {folder}: {error}.", cause=limit[0], remedy=limit[1]
+            ) from error
         finally:
             files.remove(half)
         _remove_old(folder, template)

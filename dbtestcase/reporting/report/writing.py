@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...errors import ConfigurationError
+from ..limits import limit_named_by
 from . import record
 from .joining import Document, join, parts_of
 
@@ -32,10 +34,18 @@ def write_outputs(document: Document, outputs: Sequence[Path], earlier: Document
             from .page import render  # needs an extra, which the JSON does not
 
             text = render(document, earlier)
-        output.parent.mkdir(parents=True, exist_ok=True)
         unfinished = output.with_name(f".{output.name}.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(output)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(output)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            cause, remedy = limit_named_by(error) or ("a folder that this user may not write to.", "name another file.")
+            raise ConfigurationError(
+                f"The report {output} cannot be written: {error.strerror}.", cause=cause, remedy=remedy
+            ) from error
 
 
 _MOST = 3

@@ -15,9 +15,11 @@ from sqlalchemy import make_url
 from dbtestcase.backends.filelocks import FileLock
 from dbtestcase.backends.postgresql.admin import Admin
 from dbtestcase.errors import ConfigurationError, DatabaseError, ServerError
+from dbtestcase.reporting.report import write_outputs
 from dbtestcase.server import disposable_server, folders
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import scratch, seed
+from tests.support.farm import require_namespaces
 from tests.support.runners import Outcome, inner_environment, run_suite, write_suite
 
 SUITE = """
@@ -165,6 +167,35 @@ class WithoutLocksTest(unittest.TestCase):
         with self.assertRaisesRegex(DatabaseError, "cannot be locked: No locks available") as caught:
             FileLock(self.place / "lock").acquire(wait=True)
         self.assertIn("local disk", caught.exception.remedy)
+
+
+class FullFileSystemTest(unittest.TestCase):
+    """What lies on a full file system is named."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def test_templates_of_sqlite(self) -> None:
+        require_namespaces("--mount")
+        suite = SUITE.replace("metadata = metadata", 'metadata = metadata; url = "sqlite://"')
+        write_suite(self.folder, {"test_it.py": suite, "setup.cfg": "", "small/x": ""})
+        mount = f'mount -t tmpfs -o size=16k tmpfs {self.folder}/small && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-W", "error", "-m", "unittest"],
+            cwd=self.folder,
+            env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / "small")}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertRegex(done.stderr, r"The template of .*item.* cannot be written to .*small/sqlite: .*full")
+        self.assertIn("What to do: make room there", done.stderr)
+
+    def test_the_report(self) -> None:
+        full = mock.patch("pathlib.Path.write_text", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        with full, self.assertRaisesRegex(ConfigurationError, "report .*r.json cannot be written: No space left"):
+            write_outputs({}, [self.folder / "r.json"])  # type: ignore[typeddict-item]
 
 
 class WithoutTempTest(unittest.TestCase):
