@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from . import cleaning
-from .databases import Database, ExistingUse, prune, register, test_database, try_url
+from .databases import prune, test_database, try_url
+from .existing import ExistingUse
 from .initial_schema import build_initial_schema, load_base_data, run_initial_schema
 from .inputs import note_folder
+from .interface import Database
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
 from .recipes import Recipe
-from .registry import backend_for
+from .registry import backend_for, register
 from .schema import MetadataRecipe
 from .server_urls import checked_url, names_a_server
 from .sources import digest_of

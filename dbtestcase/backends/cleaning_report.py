@@ -11,8 +11,6 @@ from dbtestcase.errors import CleaningError
 
 T = TypeVar("T")
 
-__all__ = ["Look", "Opened", "Report", "Session", "in_the_way", "may_yet_finish", "still_writing"]
-
 
 class Look(IntEnum):
     """How closely the sequences of a database are looked at; reading all of them takes time where they are many.

@@ -13,17 +13,14 @@ from dataclasses import replace
 
 from sqlalchemy import URL, MetaData
 
-from dbtestcase.backends.existing import ExistingUse
 from dbtestcase.backends.interface import Database, Mode, Request
 from dbtestcase.backends.recipes import Recipe
-from dbtestcase.backends.registry import backend_for, register
+from dbtestcase.backends.registry import backend_for
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.backends.server_urls import checked_url, names_a_server
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import shown
 from dbtestcase.settings import Settings
-
-__all__ = ["Database", "ExistingUse", "prune", "register", "test_database", "try_url"]
 
 _MANY = 100_000  #: objects made and not freed between two looks: some tens of megabytes
 

@@ -17,8 +17,6 @@ from dbtestcase.backends import sources
 from dbtestcase.drivers import sequences_of
 from dbtestcase.errors import SchemaError
 
-__all__ = ["digest_of", "python_defaults", "schema_names"]
-
 # Compiling 500 tables takes 80 ms, and every test class asks again.
 _digests: weakref.WeakKeyDictionary[MetaData, _Known] = weakref.WeakKeyDictionary()
 

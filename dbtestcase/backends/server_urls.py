@@ -9,8 +9,6 @@ from dbtestcase.backends.registry import dialects
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import shown
 
-__all__ = ["checked_url", "names_a_server"]
-
 _EXAMPLES = "postgresql+psycopg://user@localhost:5432/blog, mariadb+pymysql://…, mysql+pymysql://…, sqlite://"
 
 # What other tools call a dialect, or people do.

@@ -22,8 +22,6 @@ from ..data import is_factory
 from ..errors import ConfigurationError
 from .bases import HOOKS, Bases
 
-__all__ = ["check_names", "distance", "metadata_in", "nearest"]
-
 _ELSEWHERE = {
     "migrations": "MigratedDatabaseTest, or TruncatingDatabaseTest",
     "x_arguments": "MigratedDatabaseTest, or TruncatingDatabaseTest",

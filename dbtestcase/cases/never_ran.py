@@ -11,8 +11,6 @@ from typing import Any
 from ..errors import ConfigurationError
 from .bases import HOOKS, Bases
 
-__all__ = ["check_runnable", "refuse_lost", "refuse_unfinished"]
-
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
 _ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")

@@ -13,8 +13,6 @@ from ..errors import ConfigurationError
 from .bases import HOOKS, Bases, is_ours
 from .never_ran import refuse_unfinished
 
-__all__ = ["check_bases", "forgotten_set_up", "has_own_set_up", "watched", "watched_run", "watches"]
-
 _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
 

@@ -31,8 +31,6 @@ from .provisioning import Provisioning
 if TYPE_CHECKING:
     from ..migrations import Target
 
-__all__ = ["ClassLifecycle", "source_files_of"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 _SCOPES = ("class", "module", "test")

@@ -23,8 +23,6 @@ from .nested import each_example_alone, is_last_example, rolled_back
 from .never_ran import refuse_lost, refuse_unfinished
 from .per_class import ClassLifecycle
 
-__all__ = ["TestLifecycle"]
-
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
 

@@ -31,8 +31,6 @@ from .bases import Bases
 from .configuration import metadata_in
 from .hints import extension_hint
 
-__all__ = ["Provisioning"]
-
 _T = TypeVar("_T")
 
 

@@ -17,8 +17,6 @@ from ..sandbox import Client, Kind, Rows, characteristics, classify
 from .dbapi import ProxyConnection, ProxyCursor
 from .loop_thread import LoopConnection, LoopWire
 
-__all__ = ["METHODS", "AsyncpgWire", "Codecs", "Registration", "Registrations"]
-
 _EXECUTE = re.compile(r"\s*execute\b", re.IGNORECASE)
 
 _LISTENERS = frozenset(("add_log_listener", "remove_log_listener", "add_query_logger", "remove_query_logger"))

@@ -18,8 +18,6 @@ from ..errors import SandboxBusy, SandboxEscape
 from ..sandbox import COMMITTING, Client, Flow, Kind, Sandbox, Statement, WireLock, classify, with_parameter_names
 from .proxy_wire import ProxyWire
 
-__all__ = ["CursorOver", "GenericWire", "ProxyConnection", "ProxyCursor", "autocommit"]
-
 _CONTROL = (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO)
 
 

@@ -20,21 +20,6 @@ from sqlalchemy.pool import Pool
 
 from .sqlalchemy_internals import creator_of
 
-__all__ = [
-    "LOCAL",
-    "Endpoint",
-    "address_beside",
-    "connect_arguments",
-    "endpoints_of_arguments",
-    "endpoints_of_connection",
-    "endpoints_of_pool",
-    "endpoints_of_url",
-    "environment",
-    "family_of",
-    "meet",
-    "same_host",
-]
-
 _LOCAL = {
     *("", "localhost", "127.0.0.1", "::1", "0.0.0.0", "/var/run/postgresql", "/run/postgresql", "/tmp"),
     *("/var/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock", "/tmp/mysql.sock"),

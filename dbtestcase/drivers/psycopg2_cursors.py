@@ -11,9 +11,6 @@ from ..sandbox import classify, literal
 from .dbapi import ProxyConnection, ProxyCursor
 from .psycopg2_functions import register_type
 
-__all__ = ["NamedCursor", "Psycopg2Cursor"]
-
-
 _tzinfo_factory: Any = extensions.cursor.tzinfo_factory
 
 

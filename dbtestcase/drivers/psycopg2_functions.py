@@ -11,8 +11,6 @@ from unittest import mock
 
 from .arguments import refused
 
-__all__ = ["cursor_factory_of", "register_type", "unwrapping"]
-
 
 def cursor_factory_of(connection_factory: Any) -> Any:
     """The class of cursors that a class of connections stands for; an application's own is refused."""

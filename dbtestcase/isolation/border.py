@@ -44,8 +44,6 @@ from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until, resolve_engines, sync_engine_of
 from .held_connections import HeldConnections
 
-__all__ = ["Board", "Border", "add_board", "client_of_dbapi", "remove_board"]
-
 _STAMP = "_dbtestcase_admitted"
 
 

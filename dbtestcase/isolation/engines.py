@@ -20,8 +20,6 @@ from ..drivers import Endpoint, creator_of, endpoints_of_pool, environment, meet
 from ..errors import ConfigurationError
 from ..reporting import shown
 
-__all__ = ["Leads", "Until", "call_for_engines", "is_engine", "not_an_engine", "resolve_engines", "sync_engine_of"]
-
 
 def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
     """The synchronous engine inside an ``AsyncEngine``, or the engine itself, which ``attribute`` names."""

@@ -10,8 +10,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-__all__ = ["Isolation"]
-
 
 class Isolation(ABC):
     """The life of the classes and tests that share a database."""

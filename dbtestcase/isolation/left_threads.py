@@ -11,8 +11,6 @@ from types import FrameType
 
 from ..errors import SandboxClosed
 
-__all__ = ["LeftThreads"]
-
 # Where a thread is that waits for work; one that a test leaves there may well serve the next one.
 _WAITING = {"threading", "queue", "selectors", "socketserver", "concurrent", "multiprocessing", "asyncio", "anyio"}
 

@@ -27,8 +27,6 @@ from dbtestcase.drivers import is_asyncio, pool_of, watch_session
 from dbtestcase.isolation.left_threads import LeftThreads
 from dbtestcase.reporting import CallSite, find_call_site
 
-__all__ = ["Checkout", "Checkouts", "Trait", "checkout_of", "traits"]
-
 _KEY = "dbtestcase_checkout"
 _IN_TRANSACTION = 1  # a flag of PyMySQL's; a pool with reset_on_return=None ends nothing
 

@@ -14,8 +14,6 @@ from dbtestcase.isolation.connect_arguments import connecting
 from dbtestcase.isolation.engines import Leads, Until
 from dbtestcase.reporting import shown
 
-__all__ = ["Rerouting"]
-
 # Where a server is and who one is there, in the words of all drivers.  Encryption is between the application and its
 # own server: the test's server is asked for what the test's URL asks for.
 _PLACE = frozenset(

@@ -21,8 +21,6 @@ from .interface import Isolation
 from .runs import begin_use
 from .sandbox_run import RENEWAL, SandboxRun
 
-__all__ = ["ClassState", "SandboxIsolation", "SharedTransaction"]
-
 
 class ClassState(Enum):
     IDLE = "idle"  # no class of ours runs

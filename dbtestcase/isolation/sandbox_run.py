@@ -19,8 +19,6 @@ from .open_sessions import OpenSessions
 from .runs import UNENFORCED_POLICIES, warn_of_policies
 from .switchboard import Switchboard, blocking_engine, initialize_dialect
 
-__all__ = ["RENEWAL", "SandboxRun", "running_sandbox"]
-
 RENEWAL = 500
 """Tests after which a new outer transaction is begun, so that the dead rows of the old one can be removed."""
 

@@ -33,8 +33,6 @@ from .connect_arguments import connect_as_asked, connecting
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
 
-__all__ = ["Switchboard", "blocking_engine", "initialize_dialect"]
-
 
 class Switchboard(Leads):
     """Leads engines to the wire of one sandbox; those of ``endpoints`` while something runs in it."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.backends import Database
 
-__all__ = ["CleanedRecipe", "TruncatingRun", "open_truncating_run"]
-
 # The drivers of our own engines where the application's speak only one of the two ways; each is a dependency anyhow.
 _BLOCKING = {
     "postgresql": "postgresql+psycopg",

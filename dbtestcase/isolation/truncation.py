@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from dbtestcase.backends import Database
 
-__all__ = ["TruncatingIsolation"]
-
 
 READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
 

@@ -22,8 +22,6 @@ from sqlalchemy import Connection, Engine, event
 
 from .call_sites import CallSite, find_call_site
 
-__all__ = ["Query", "Recording", "harness_statements", "recording", "site_of_statement"]
-
 STATEMENT, SAVEPOINT, TRANSACTION = "statement", "savepoint", "transaction"
 _SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
 _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")

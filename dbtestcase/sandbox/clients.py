@@ -17,8 +17,6 @@ from .session_settings import Flow, SessionSettings, SettingsStore
 from .session_state import SessionState
 from .tickets import Ticket
 
-__all__ = ["NO_SCOPE", "Clients", "where"]
-
 NO_SCOPE = -2
 """What no client belongs to: nothing runs in the sandbox."""
 

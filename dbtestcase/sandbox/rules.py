@@ -10,8 +10,6 @@ from .savepoints import Step
 from .session_settings import Rows, literal, read_settings, report, write_settings
 from .statements import Kind, Statement
 
-__all__ = ["PostgreSQLRules", "Rules", "register_rules", "rules_for"]
-
 COMMITTING = "use TruncatingDatabaseTest, where commits are real, for what this test needs"
 
 

@@ -26,8 +26,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-__all__ = ["Conflict", "Entry", "Fate", "Owner", "Stack", "Step", "Verb"]
-
 
 class Verb(enum.Enum):
     """What is to be sent to the server."""

@@ -29,8 +29,6 @@ from collections.abc import Callable, Iterable, Iterator
 from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
 from .tickets import Actor, Reason, Ticket, Wait, current_actor
 
-__all__ = ["PATIENCE", "Scheduler", "WireLock"]
-
 PATIENCE = 2.0
 """Seconds to wait for another thread's or task's unfinished transaction."""
 

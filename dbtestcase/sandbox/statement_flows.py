@@ -17,8 +17,6 @@ from .statements import Kind, Statement
 from .topics import Topic
 from .transaction_flows import TransactionFlows
 
-__all__ = ["StatementFlows", "warn_of_dirty_reads", "warn_of_locks"]
-
 
 class StatementFlows(TransactionFlows):
     """Flows around each statement; the common case of each has a door of its own that sends little and asks little."""

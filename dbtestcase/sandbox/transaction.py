@@ -13,8 +13,6 @@ from .connections import Client, Scope
 from .problems import find_problems
 from .statement_flows import StatementFlows
 
-__all__ = ["Sandbox"]
-
 _WITNESS = "dbtc_outer"
 """A savepoint right after the outer transaction's begin: gone, if somebody has ended it and begun another."""
 

@@ -14,8 +14,6 @@ from .savepoints import Conflict, Owner, Step, Verb
 from .session_settings import Flow
 from .statements import Kind, Statement
 
-__all__ = ["TransactionFlows"]
-
 _CHECK = "dbtc_check"
 """The savepoint around a check of the deferred constraints."""
 

@@ -29,8 +29,6 @@ from dbtestcase.backends.mysql.server_state import ServerState
 from dbtestcase.backends.mysql.sessions import Sessions
 from dbtestcase.errors import CleaningError
 
-__all__ = ["BACKEND", "MySQLBackend", "MySQLCleaner"]
-
 ATTEMPTS = 5
 _LOSS = "ended the connection of dbtestcase's own that puts the database back"
 _CHANGES_SESSION = re.compile(

@@ -7,8 +7,6 @@ plans away) and the setting ``_dbtestcase.cleaning`` (which keeps our own trigge
 
 from __future__ import annotations
 
-__all__ = ["CATALOG_FUNCTIONS", "CLEAN_FUNCTION", "EXACT", "KEEP_FUNCTIONS", "WRITERS"]
-
 # pg_sequence_last_value() shows (1, not called) and (100, not called) alike, and pg_get_sequence_data() of PostgreSQL
 # 18 is no faster than reading each sequence as a table.  So a setval(..., false) on a sequence whose table was not
 # touched is looked for on demand only.

@@ -27,8 +27,6 @@ from dbtestcase.backends.postgresql.cleaning_functions import (
 )
 from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 
-__all__ = ["SCHEMA", "install_script"]
-
 SCHEMA = "_dbtestcase"
 """The schema of the bookkeeping: leave it out where schemas are compared (Alembic's ``include_name``)."""
 

@@ -26,8 +26,6 @@ from dbtestcase.backends.recipes import DerivedRecipe, Recipe, preparing
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
 
-__all__ = ["BACKEND", "PostgreSQLBackend", "PostgreSQLDatabase", "keep_rows"]
-
 
 class PostgreSQLBackend(Backend):
     """Makes, leases and drops databases on a PostgreSQL server (13 or later)."""

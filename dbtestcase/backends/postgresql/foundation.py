@@ -15,8 +15,6 @@ from dbtestcase.backends.postgresql.admin import Admin
 from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS
 from dbtestcase.errors import DatabaseError
 
-__all__ = ["Foundation"]
-
 _FIRST_OID = 16384  # of objects that are no part of the server itself
 _PUBLIC = 2200
 

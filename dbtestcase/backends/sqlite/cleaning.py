@@ -26,8 +26,6 @@ from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, i
 from dbtestcase.backends.sqlite import files, locks
 from dbtestcase.errors import CleaningError
 
-__all__ = ["BACKEND", "SQLiteBackend", "SQLiteCleaner"]
-
 PATIENCE = 2.0  # seconds to wait for another process's transaction
 ATTEMPTS = 3
 GRACE = 0.05  # seconds for a connection to end its transaction by itself

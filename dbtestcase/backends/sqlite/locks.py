@@ -15,8 +15,6 @@ from urllib.parse import unquote
 from dbtestcase.backends.cleaning_report import Opened, Session
 from dbtestcase.errors import CleaningError
 
-__all__ = ["end_connection", "end_holders", "in_transaction", "unknown_holder"]
-
 GRACE = 0.25  # seconds for a thread whose statement was interrupted to roll back by itself
 PAUSE = 0.002
 THREAD_PATIENCE = 1.0  # seconds for the thread of an asynchronous connection to end

@@ -15,9 +15,6 @@ from psycopg.pq import ExecStatus
 from ...sandbox import Rows
 from .hooks import Gen
 
-__all__ = ["drain", "encoding_of", "results", "results_in_pipeline", "rows_of"]
-
-
 DRAIN_TIMEOUT = 5.0
 """Seconds that the rest of an answer may take when nobody wants it."""
 

@@ -25,8 +25,6 @@ from .info import Info
 from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
 
-__all__ = ["Virtual"]
-
 _CHECKS = "SET CONSTRAINTS"
 
 

@@ -23,9 +23,6 @@ from .adapting import SessionPlans
 from .pgconn import VirtualPGconn
 from .results import drain, encoding_of, rows_of
 
-__all__ = ["PsycopgWire"]
-
-
 _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
