@@ -271,6 +271,34 @@ def _psycopg2(module: Any) -> None:
     _replace(module, "_connect", make)
 
 
+def _psycopg_pool(module: Any) -> None:
+    def make(original: Any) -> Any:
+        def getconn(pool: Any, *args: Any, **keywords: Any) -> Any:
+            if _leading("psycopg") is None:
+                return original(pool, *args, **keywords)
+            return pool._connect()  # which its workers would do, in threads of their own
+
+        return getconn
+
+    for cls in (module.ConnectionPool, module.AsyncConnectionPool):  # below getconn(), which creator= has long since
+        name = next(name for name in ("_getconn_with_check_loop", "_getconn_unchecked") if hasattr(cls, name))
+        _replace(cls, name, make)
+
+
+def _psycopg2_pool(module: Any) -> None:
+    def make(original: Any) -> Any:
+        def _getconn(pool: Any, key: Any = None) -> Any:
+            if _leading("psycopg2") is None:
+                return original(pool, key)
+            import psycopg2
+
+            return psycopg2.connect(*pool._args, **pool._kwargs)
+
+        return _getconn
+
+    _replace(module.AbstractConnectionPool, "_getconn", make)
+
+
 def _asyncpg(module: Any) -> None:
     def make(original: Any) -> Any:
         async def _connect(**keywords: Any) -> Any:
@@ -321,8 +349,8 @@ def _installer(driver: str, *paths: str) -> Callable[[Any], None]:
 
 
 _DOORS: dict[str, dict[str, Callable[[Any], None]]] = {
-    "psycopg": {"psycopg": _psycopg},
-    "psycopg2": {"psycopg2": _psycopg2},
+    "psycopg": {"psycopg": _psycopg, "psycopg_pool": _psycopg_pool},
+    "psycopg2": {"psycopg2": _psycopg2, "psycopg2.pool": _psycopg2_pool},
     "asyncpg": {"asyncpg": _asyncpg},
     "pg8000": {"pg8000": _pg8000},
     "pymysql": {"pymysql": _pymysql},

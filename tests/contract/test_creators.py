@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL, NullPool, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dbtestcase.errors import ConfigurationError
@@ -275,6 +275,31 @@ class SandboxedCreatorsTest(_Databases):
                     with self.assertRaisesRegex(ConfigurationError, r"not made by psycopg.connect\(\) within it"):
                         engine.connect()
             self.assertTrue(ready.closed)
+
+    def test_a_pool_of_the_drivers_own_gives_what_it_would_make(self) -> None:
+        import psycopg2.pool
+        import psycopg_pool
+
+        def configure(made: Any) -> None:
+            made.execute("SET search_path = tenant")
+            made.commit()
+
+        options = {"options": "-c app.tenant=acme", **PRODUCTION}
+        pools: dict[str, Any] = {
+            "psycopg": self.enterContext(
+                psycopg_pool.ConnectionPool(kwargs=options, configure=configure, min_size=0, max_size=1, open=False)
+            ),
+            "psycopg2": psycopg2.pool.ThreadedConnectionPool(
+                0, 5, **options | {"options": "-c app.tenant=acme -c search_path=tenant"}
+            ),
+        }
+        for driver, pool in pools.items():
+            with self.subTest(driver), self.sandboxed(driver) as (run, count):
+                engine = create_engine(self.url_of(driver), creator=pool.getconn, poolclass=NullPool)
+                run.board.lead(engine)
+                with engine.connect() as connection:
+                    self.look(connection)
+                self.assertEqual(count(), 0)
 
     def test_a_creators_own_error_is_its_own_and_says_who_has_called(self) -> None:
         def create() -> Any:

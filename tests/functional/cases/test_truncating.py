@@ -150,7 +150,7 @@ class DriversTest(InnerCase):
             "poolclass=__import__('sqlalchemy').pool.NullPool",
             "pool_size=1, max_overflow=0",
             "poolclass=__import__('sqlalchemy').pool.StaticPool",
-            "creator=lambda: 1 / 0",
+            "creator=lambda: __import__('psycopg').connect('host=db.example.org dbname=shop')",
             "connect_args={'application_name': 'mine', 'sslmode': 'require'}, echo_pool=False",
         ):
             with self.subTest(options):
