@@ -1,11 +1,13 @@
 """What a statement costs inside the sandbox: python -m tests.benchmarks.bench_statements
 
 The same work on the same server, on plain connections that commit and in a sandbox: statements in an open transaction,
-and whole transactions of one insert, by the driver itself, through SQLAlchemy Core and through the ORM.
+and whole transactions of one insert, by the driver itself, through SQLAlchemy Core and through the ORM; and what a
+statement that is recorded, under a stack of 150 frames, takes more on the processor than on a plain engine.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,10 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, insert, orm, select
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
+from dbtestcase.reporting import recording
 from tests.benchmarks.measure import finish, in_turns, print_table, shared_server, verdict
 
 COUNT, ROUNDS = 100, 31
 STATEMENT_LIMIT, TRANSACTION_LIMIT = 1.3, 1.4
+FRAMES, DEEP_COUNT, DEEP_LIMIT = 150, 300, 15
 
 
 class Base(orm.DeclarativeBase):
@@ -106,6 +110,20 @@ STATEMENTS = (driver_selects, driver_inserts, core_selects, core_inserts, orm_se
 TRANSACTIONS = (driver_transactions, core_transactions, orm_transactions)
 
 
+def nested(levels: int, function: Callable[[], object]) -> object:
+    return nested(levels - 1, function) if levels else function()
+
+
+def deep_seconds(engine: Engine) -> float:
+    """What a statement takes under a deep stack, on the processor."""
+    with engine.connect() as connection:
+        started = time.process_time()
+        for number in range(DEEP_COUNT):
+            query = select(Row.id, Row.name).where(Row.id == number)
+            nested(FRAMES, lambda query=query: connection.execute(query).all())  # type: ignore[misc]
+        return (time.process_time() - started) / DEEP_COUNT
+
+
 def timed(work: Callable[[Engine], None], engine: Engine, between: Callable[[], None]) -> Callable[[], float]:
     """Seconds for one pass of ``work``; ``between`` empties the table outside of the clock."""
 
@@ -145,8 +163,14 @@ def compare(driver: str, url: sa.URL) -> list[bool]:
             variants[f"{work.__name__}, plain"] = timed(work, plain, empty)
             variants[f"{work.__name__}, sandbox"] = timed(work, run.engine, next_test)
         seconds = in_turns(variants, ROUNDS)
+        more = []
+        for _ in range(ROUNDS):
+            alone = deep_seconds(plain)
+            with recording(lambda connection: True):
+                more.append(deep_seconds(run.engine) - alone)
+            next_test()
     plain.dispose()
-    rows, kept = [], []
+    rows, kept = [], [verdict("µs more under a deep stack", statistics.median(more[1:]) * 1e6, DEEP_LIMIT)]
     for work in (*STATEMENTS, *TRANSACTIONS):
         name = work.__name__
         ratio = seconds[f"{name}, sandbox"] / seconds[f"{name}, plain"]
