@@ -38,6 +38,41 @@ def add(engine: Engine, name: str = "one") -> None:
         connection.execute(sa.insert(Item).values(name=name))
 
 
+class PoolsOfClassesTest(InnerRuns):
+    def test_a_class_gets_the_pool_of_the_class_before_unless_something_has_changed(self) -> None:
+        for driver in DRIVERS:
+            engine = unreachable(driver)
+            own, pools, heard = engine.pool, list[sa.Pool](), list[str]()
+
+            class Inner(DatabaseTest):
+                metadata = Base.metadata
+                engines = [engine]
+
+                def test_1(self) -> None:
+                    add(engine)  # noqa: B023
+                    self.assertRowCount(Item, 1)
+                    pools.append(engine.pool)  # noqa: B023
+
+            class Listening(Inner):
+                def test_1(self) -> None:
+                    sa.event.listen(engine, "checkout", lambda *_: heard.append("a test's"))  # noqa: B023
+                    super().test_1()
+
+            with self.subTest(driver=driver):
+                self.assertPassed(Inner, tests=1)
+                self.assertIs(engine.pool, own)
+                self.assertPassed(Inner, Listening, tests=2)
+                self.assertIs(pools[1], pools[0])
+                self.assertTrue(heard)
+                heard.clear()
+                self.assertPassed(Inner, tests=1)
+                self.assertEqual(heard, [], "what a test had listen to the pool has ended with its class")
+                sa.event.listen(engine, "checkout", lambda *_: heard.append("the application's"))  # noqa: B023
+                self.assertPassed(Inner, tests=1)
+                self.assertIsNot(pools[-1], pools[-2])
+                self.assertTrue(heard)
+
+
 class PingTest(InnerRuns):
     def test_a_pool_that_pings_hands_its_connections_from_test_to_test(self) -> None:
         for driver in DRIVERS:
