@@ -140,6 +140,7 @@ class _Counted:
 
     def __init__(self, connection: Connection, where: dict[str, str]) -> None:
         self._connection = connection
+        self._cursor = connection.cursor()  # making one for each look would take as long as the look
         self._names = list(where)
         parts = (
             f"select {number} as number, count(*) as rows, min(age(x.xmin)) as youngest from pg_catalog.{name} x {text}"
@@ -156,11 +157,11 @@ class _Counted:
         """What was written until now was no change."""
         ((self._base,),) = self._connection.execute(_OLDEST.encode()).fetchall()
         rows = self._connection.execute(f"select number, rows from {self._all} k order by 1".encode()).fetchall()
-        self._rows = [count for _, count in rows]
+        self._rows = f"{{{','.join(str(count) for _, count in rows)}}}"
 
     def written(self) -> list[str]:
         """The catalogs that may have been written since."""
-        rows = self._connection.execute(self._written, (self._rows, self._base))
+        rows = self._cursor.execute(self._written, (self._rows, self._base))
         return [self._names[number - 1] for (number,) in rows]
 
 
@@ -172,6 +173,7 @@ class Catalogs:
 
     def __init__(self, connection: Connection, database: int) -> None:
         self._connection = connection
+        self._cursor = connection.cursor()
         self._catalogs: dict[str, tuple[str | None, str | None, str]] = {
             name: (class_, object_, digest)
             for _, name, class_, object_, digest in connection.execute(CATALOGS.encode())
@@ -199,7 +201,7 @@ class Catalogs:
         return dict(self._connection.execute(query.encode(), prepare=False).fetchall())
 
     def _read_facts(self) -> str:
-        ((facts,),) = self._connection.execute(self._facts_query).fetchall()
+        ((facts,),) = self._cursor.execute(self._facts_query).fetchall()
         return str(facts)
 
     def count_anew(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg.pq import Conninfo
@@ -41,6 +41,11 @@ select exists (
 """
 
 T = TypeVar("T")
+
+
+def array(numbers: Collection[int]) -> str:
+    """Numbers as the server writes an array: psycopg would look at each for the type that fits all."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def connect(url: URL) -> Connection:
@@ -100,6 +105,7 @@ class PostgreSQLCleaner(Cleaner):
 
     def _open(self) -> None:
         self._connection = connect(self._url)
+        self._cursor = self._connection.cursor()
         self._connections = Connections(self._connection)
         row = self._connection.execute(b"select reset_val from pg_settings where name = 'search_path'").fetchone()
         assert row is not None
@@ -108,6 +114,10 @@ class PostgreSQLCleaner(Cleaner):
         if not hasattr(self, "_server"):
             self._server = ServerState(self._connection)
         self._server.connection = self._connection
+
+    def _ask(self, query: bytes, values: Sequence[object] | Mapping[str, object] | None = None) -> list[Any]:
+        """The rows of a query of each cleaning; a cursor of its own for each would take as long as many of them."""
+        return self._cursor.execute(query, values).fetchall()
 
     @abstractmethod
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:

@@ -19,7 +19,7 @@ import psycopg
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
 from dbtestcase.backends.postgresql.catalog_state import Catalogs
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner, array
 from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
 from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 from dbtestcase.errors import CleaningError
@@ -121,7 +121,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             return []
         # one statement; a literal per sequence would make the plan slower to prepare than to run
         query = " union all ".join(f"select last_value, is_called from {name}" for name in self._sequences)
-        states = self._connection.execute(query.encode()).fetchall()
+        states = self._ask(query.encode())
         return [(name, *state) for name, state in zip(self._sequences, states, strict=True)]
 
     def _read_views(self) -> dict[str, str]:
@@ -136,15 +136,15 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     def _read_objects(self) -> dict[int, tuple[bytes, str]]:
         """Large objects: what is in them, and who may read them."""
-        rows = self._connection.execute(
+        rows = self._ask(
             b"select oid::int8, lo_get(oid), concat_ws(' ', lomowner::regrole, lomacl) from pg_largeobject_metadata"
             b" where pg_has_role(lomowner, 'USAGE')"
         )
         return {oid: (data, rights) for oid, data, rights in rows}
 
     def _one(self, query: bytes, *values: object) -> Any:
-        row = self._connection.execute(query, values or None).fetchone()
-        return row[0] if row is not None else None
+        rows = self._ask(query, values or None)
+        return rows[0][0] if rows else None
 
     def _take(self, tables: Iterable[str], below: _SavedState | None = None) -> _SavedState:
         """Copy the rows of ``tables``; the rest is as in the saved state below."""
@@ -197,16 +197,16 @@ class ScanningCleaner(PostgreSQLCleaner):
         if not self._changed:
             return []
         if since and self._written is not self._changed:
-            rows = self._connection.execute(self._written, (str(since % 2**32),))
+            rows = self._ask(self._written, (str(since % 2**32),))
         else:
-            rows = self._connection.execute(self._changed)
+            rows = self._ask(self._changed)
         return [number for (number,) in rows]
 
     # -- putting back
 
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
-        others = {"database": self._connections.database, "expected": list(expected), "lasting": list(lasting)}
-        working, present, held, oldest, now = self._connection.execute(_PRESENT, others).fetchall()[0]
+        others = {"database": self._connections.database, "expected": array(expected), "lasting": array(lasting)}
+        working, present, held, oldest, now = self._ask(_PRESENT, others)[0]
         if working or held:
             return Attempt("busy")
         absent, exact = present < len(set(expected)), look is Look.EXACT
@@ -234,7 +234,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             return Attempt("altered", changes=("a materialized view that was not up to date was refreshed",))
         if objects and self._read_objects() != self._saved.objects:
             return Attempt("altered", changes=("the rights on a large object were changed",))
-        disturbed = self._connection.execute(_PRESENT, others).fetchall()[0][0]
+        disturbed = self._ask(_PRESENT, others)[0][0]
         if not disturbed:
             self._since = _Since(own + 1 if own == now else now, is_alone=oldest == now)
         return Attempt("clean", report=report, disturbed=disturbed, absent=absent)
@@ -258,7 +258,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             statements.append(_together([f"delete from only {name}" for name in group]))
         self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
         setting = b"select set_config('search_path', %b, true), pg_current_xact_id()::text::int8"
-        ((_, own),) = self._connection.execute(setting, (self._search_path,)).fetchall()
+        ((_, own),) = self._ask(setting, (self._search_path,))
         for group in groups:
             fillings = [self._filling(self._tables[name]) for name in group if name in self._saved.copies]
             if fillings:
@@ -276,7 +276,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             state for state, now in zip(self._saved.sequences, self._read_sequences(), strict=True) if state != now
         ]
         for name, last_value, is_called in moved:
-            self._connection.execute(b"select setval(%b::regclass, %b, %b)", (name, last_value, is_called))
+            self._ask(b"select setval(%b::regclass, %b, %b)", (name, last_value, is_called))
         return tuple(name for name, _, _ in moved)
 
     def _put_back_objects(self) -> bool:

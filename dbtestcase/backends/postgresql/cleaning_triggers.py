@@ -9,7 +9,7 @@ import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.postgresql.catalog_state import in_words, newer
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner, array
 from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.backends.postgresql.connections import Connection
 from dbtestcase.errors import CleaningError
@@ -133,10 +133,9 @@ class MarkedCleaner(PostgreSQLCleaner):
 
     def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
         level = max(look, self._least)
-        arguments = (list(expected), list(lasting), level, self._sessions + opened, self._since)
-        row = self._connection.execute(_CLEAN, arguments).fetchone()
-        assert row is not None
-        outcome, restored, rewound, refreshed, objects, bloated, disturbed, changed, unwritten, *counts = row
+        arguments = (array(expected), array(lasting), level, self._sessions + opened, self._since)
+        ((outcome, restored, rewound, refreshed, *others),) = self._ask(_CLEAN, arguments)
+        objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
         if sessions is not None:
             self._sessions = sessions if sessions >= 0 else -2
