@@ -1,8 +1,9 @@
 """Runs that lose something at a random moment, and what the next run finds; for a namespace of its own.
 
-``python -m tests.support.losses ROUNDS SEED``, where /dev/shm and the process numbers are nobody else's (see
-``tests/functional/server/test_random_losses.py``).  Each round starts a run, on a disposable
-server or, on two hosts at once, on a shared one; sends it a signal or takes something from it; lets it end; and then
+``python -m tests.support.losses ROUNDS SEED [CLIENTS]``, where /dev/shm and the process numbers are nobody else's (see
+``tests/functional/server/test_random_losses.py``).  Each round starts a run, on a disposable server or, on two hosts at
+once (each with so many clients; by default one), on a shared one; sends it a signal or takes something from it; lets it
+end; and then
 
 - the next run passes;
 - a run on another host that went on meanwhile has passed;
@@ -62,7 +63,8 @@ TO_ALL_SIGNALS = ["SIGINT to the group", "SIGKILL to the group"]
 
 
 class Rounds:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, clients: int = 1) -> None:
+        self.clients = clients
         self.random = random.Random(seed)
         self.folder = SHM / "suite"
         self.cache = SHM / "cache"
@@ -75,7 +77,7 @@ class Rounds:
         began = time.monotonic()
         self.passes(self.env, "")
         self.length = time.monotonic() - began
-        self.server = SharedServer(SHM / "shared", max_connections=30)
+        self.server = SharedServer(SHM / "shared", max_connections=max(30, 8 * clients))
         self.server.start()
         self.url_env = self.env | {"DBTESTCASE_URL": self.server.url}
         self.passes(self.url_env, "one")
@@ -91,7 +93,7 @@ class Rounds:
             raise AssertionError(f"a run that nothing was taken from has failed:\n{output}")
 
     def round(self) -> str:
-        shared = self.random.random() < 0.5
+        shared = self.clients > 1 or self.random.random() < 0.5
         loss = self.random.choice(
             SIGNALS + TO_ALL_SIGNALS + (["end of the admins", "restart", "crash"] if shared else ["full", "watcher"])
         )
@@ -143,10 +145,10 @@ class Rounds:
         self.passes(self.env, "")
 
     def on_the_shared_server(self, loss: str, moment: float) -> None:
-        with (
-            start_run(self.folder, host="one", env=self.url_env) as run,
-            start_run(self.folder, host="two", env=self.url_env) as other,
-        ):
+        hosts = ["one", "two"] * self.clients
+        with contextlib.ExitStack() as stack:
+            runs = [stack.enter_context(start_run(self.folder, host=host, env=self.url_env)) for host in hosts]
+            run, others = runs[0], runs[1:]
             time.sleep(moment)
             if loss == "end of the admins":
                 self.server.ask(END_ADMINS)
@@ -158,10 +160,11 @@ class Rounds:
             else:
                 send(run, loss)
                 finish(run, 180)
-            if loss in ("restart", "crash"):
-                finish(other, 180)
-            else:
-                self.passed(other)
+            for other in others:
+                if loss in ("restart", "crash"):
+                    finish(other, 180)
+                else:
+                    self.passed(other)
         self.passes(self.url_env, self.random.choice(["one", "two"]))
 
     def alive(self) -> set[int]:
@@ -232,8 +235,8 @@ def send(run: subprocess.Popen[str], name: str) -> None:
 
 
 def main() -> None:
-    rounds, seed = int(sys.argv[1]), int(sys.argv[2])
-    setting = Rounds(seed)
+    rounds, seed, *clients = map(int, sys.argv[1:])
+    setting = Rounds(seed, *clients)
     failed = 0
     for number in range(rounds):
         try:
