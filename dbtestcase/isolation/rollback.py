@@ -50,9 +50,7 @@ class SandboxIsolation(Isolation):
           │                       ▲  │       │
           └─ begin_module ► MODULE┘  └► LOST ◄┘      at any moment; begin_class begins the class again
 
-    :param run: the wire and sandbox of the process.
     :param scope: ``"class"``, ``"module"`` or ``"test"``.
-    :param reset_sequences: whether ids start from the same number in every test.
     :param aliases: databases whose engines are led as if they were named.
     """
 
