@@ -31,6 +31,7 @@ from dbtestcase.errors import CleaningError
 
 ATTEMPTS = 5
 _LOSS = "ended the connection of dbtestcase's own that puts the database back"
+_DISCARDED = re.compile(r"^Tablespace has been discarded for table [`']?([^`']+)")
 _CHANGES_SESSION = re.compile(
     r":=|\b(?:set\s+(?:@|session\b|local\b|names\b)|into\s+@|get_lock\b|prepare\b|create\s+(?:or\s+replace\s+)?temporary\b)",
     re.IGNORECASE,
@@ -98,6 +99,8 @@ class MySQLCleaner(Cleaner):
                 elif error.locked:
                     ended = self._sessions.end_holders(error, opened or {})
                     report = report.joined(Report(ended=tuple(ended)))
+                elif (gone := _DISCARDED.search(str(error))) is not None:
+                    self._link.rows(f"DROP TABLE {quoted(gone[1])}")  # and made again as any that is missing
                 elif refused:
                     raise self._failed(error) from error
                 else:
