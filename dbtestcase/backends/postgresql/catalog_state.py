@@ -130,7 +130,17 @@ select c.relname::text, format('x.%I::oid', a.attname) from pg_catalog.pg_index 
   join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
  where c.relnamespace = 'pg_catalog'::regnamespace
 """
-_NOT_OF_THE_SERVER = "({object} >= 16384 or {object} = 2200)"  # 2200 is the schema public
+# The rows of one such catalog that are not of the server's own objects: those of the schema public (2200), of what has
+# a number of its own, and, of what is said of others, of large objects, whose numbers whoever makes them chooses.
+_NOT_OF_THE_SERVER = """(
+  select xmin from pg_catalog.{name} x where {object} >= 16384
+  union all select xmin from pg_catalog.{name} x where {object} = 2200)"""
+_NOT_OF_THE_SERVER_SAID = (
+    _NOT_OF_THE_SERVER.removesuffix(")")
+    + """
+  union all select x.xmin from pg_catalog.pg_largeobject_metadata l
+    join pg_catalog.{name} x on x.classoid = 2613 and x.objoid = l.oid where l.oid < 16384)"""
+)
 
 _OLDEST = "select (pg_snapshot_xmin(pg_current_snapshot())::text::numeric % 4294967296)::text"
 
@@ -138,13 +148,13 @@ _OLDEST = "select (pg_snapshot_xmin(pg_current_snapshot())::text::numeric % 4294
 class _Counted:
     """The numbers of rows in catalogs, and the transaction since which nobody has written there."""
 
-    def __init__(self, connection: Connection, where: dict[str, str]) -> None:
+    def __init__(self, connection: Connection, sources: dict[str, str]) -> None:
         self._connection = connection
         self._cursor = connection.cursor()  # making one for each look would take as long as the look
-        self._names = list(where)
+        self._names = list(sources)
         parts = (
-            f"select {number} as number, count(*) as rows, min(age(x.xmin)) as youngest from pg_catalog.{name} x {text}"
-            for number, (name, text) in enumerate(where.items(), 1)
+            f"select {number} as number, count(*) as rows, min(age(x.xmin)) as youngest from {source} x"
+            for number, source in enumerate(sources.values(), 1)
         )
         self._all = f"({' union all '.join(parts)})"
         self._written = (
@@ -183,16 +193,16 @@ class Catalogs:
         mappings = "select string_agg(m::text, ' ' order by m.umid) from pg_catalog.pg_user_mappings m"
         facts = FACTS.format(database=database, subscription=subscription)
         self._facts_query = f"select concat(({facts}), ({mappings}))".encode()
-        self._all = _Counted(connection, dict.fromkeys(self._catalogs, ""))
-        self._own = _Counted(
-            connection,
-            {
-                name: "where " + _NOT_OF_THE_SERVER.format(object=object_.removesuffix("::oid"))
-                if object_ is not None and (name, object_) in indexed
-                else ""
-                for name, (_, object_, _) in self._catalogs.items()
-            },
-        )
+        whole = {name: f"pg_catalog.{name}" for name in self._catalogs}
+        self._all = _Counted(connection, whole)
+        part = {
+            name: (_NOT_OF_THE_SERVER_SAID if object_ == "x.objoid::oid" else _NOT_OF_THE_SERVER).format(
+                name=name, object=object_.removesuffix("::oid")
+            )
+            for name, (_, object_, _) in self._catalogs.items()
+            if object_ is not None and (name, object_) in indexed
+        }
+        self._own = _Counted(connection, whole | part)
         self._digests = self._digest(self._catalogs)
         self._facts = self._read_facts()
 

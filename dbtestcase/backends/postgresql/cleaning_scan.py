@@ -187,7 +187,8 @@ class ScanningCleaner(PostgreSQLCleaner):
                 )
         self._changed = " union all ".join(by_rows).encode()
         since = "with since as materialized (select age(%b::xid)) "
-        self._written = (since + " union all ".join(by_writers)).encode() if saved.copies else self._changed
+        written = since + " union all ".join(by_writers).replace("%", "%%")
+        self._written = written.encode() if saved.copies else self._changed
 
     def _find_changed(self, since: int = 0) -> list[int]:
         """Their numbers in ``_order``.
