@@ -94,6 +94,7 @@ _BETWEEN = tuple(
         ("drivers", "direct_doors.py"),
         ("drivers", "direct_connections.py"),
         ("drivers", "led_connections.py"),
+        ("drivers", "psycopg", "cursors.py"),
         ("drivers", "psycopg", "watching.py"),
         ("isolation", "border.py"),
         ("migrations", "redirect.py"),

@@ -104,7 +104,7 @@ class KeptTemplatesTest(unittest.TestCase):
         server.persist()
         server.close()
         self.assertEqual(self.pointers(), before)
-        self.assertEqual(before[0]["templates"], ["kept"])
+        self.assertEqual(list(before[0]["templates"]), ["kept"])
 
     def test_a_run_that_made_nothing_leaves_the_cache_alone(self) -> None:
         server = self.server()

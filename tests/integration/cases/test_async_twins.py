@@ -187,8 +187,13 @@ class AiomysqlTest(_Twins):
                 with test.assertRaises(SandboxEscape):
                     await connection.execute(text("TRUNCATE TABLE author"))
                 raw = (await connection.get_raw_connection()).driver_connection
+                async with raw.cursor() as cursor:
+                    await cursor.execute("SELECT 1")
+                    test.assertEqual(await cursor.fetchall(), ((1,),))
+                    with test.assertRaises(SandboxEscape):
+                        await cursor.execute("TRUNCATE TABLE author")
                 with test.assertRaises(SandboxEscape):
-                    await raw.cursor()
+                    await raw.select_db("shop")
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
 
