@@ -17,7 +17,7 @@ from typing import Any
 
 from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
-from .late_imports import when_imported
+from .late_imports import replace_once, when_imported
 from .led_connections import unled
 
 Guards = Callable[[frozenset[Endpoint]], bool]
@@ -125,11 +125,7 @@ def _is_plumbing(module: str) -> bool:
 
 
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    original = getattr(owner, name)
-    if not hasattr(original, _MARK):
-        replaced = functools.wraps(original)(make(original))
-        setattr(replaced, _MARK, True)
-        setattr(owner, name, replaced)
+    replace_once(owner, name, make, _MARK)
 
 
 def _function(what: str, dialect: str, original: Callable[..., Any]) -> Callable[..., Any]:

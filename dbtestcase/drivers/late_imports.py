@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -22,6 +23,15 @@ def when_imported(name: str, function: Callable[[Any], object]) -> None:
         functions.append(function)
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
+
+
+def replace_once(owner: Any, name: str, make: Callable[[Any], Any], mark: str) -> None:
+    """Put what ``make`` makes of a function in its place, unless what stands there has the mark already."""
+    original = getattr(owner, name)
+    if not hasattr(original, mark):
+        replacement = functools.wraps(original)(make(original))
+        setattr(replacement, mark, True)
+        setattr(owner, name, replacement)
 
 
 class _Finder:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..errors import ConfigurationError
-from .late_imports import when_imported
+from .late_imports import replace_once, when_imported
 
 Open = Callable[[dict[str, Any]], Any]
 
@@ -156,11 +156,7 @@ def _leading(driver: str) -> Lead | None:
 
 
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    original = getattr(owner, name)
-    if not hasattr(original, _MARK):
-        replacement = functools.wraps(original)(make(original))
-        setattr(replacement, _MARK, True)
-        setattr(owner, name, replacement)
+    replace_once(owner, name, make, _MARK)
 
 
 def _everywhere(modules: Sequence[Any], name: str, make: Callable[[Any], Any]) -> None:
