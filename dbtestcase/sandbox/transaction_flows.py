@@ -21,21 +21,27 @@ _CHECK = "dbtc_check"
 class TransactionFlows(Clients):
     """Flows (generators that yield SQL and receive rows) of transactions; a driver runs them, blocking or awaiting."""
 
+    def _may_end_at_once(self, client: Client) -> bool:
+        """Whether nothing else has to end with the client's transaction, and nobody's trouble has to be seen to."""
+        return (
+            client.active
+            and not client.failed
+            and not client.cursors
+            and self._late is None
+            and not self._abandoned
+            and not self.session.used
+            and self._guarded is None
+            and client.scope == self._top
+            and not self.stack.waiting()
+            and not self.wire.aborted()
+        )
+
     def commit_at_once(self, client: Client) -> bool:
         """Commit where nothing need be sent, the common case of :meth:`commit`, in little time; whether it is done."""
         if (
-            not client.active
-            or client.failed
-            or client.cursors
-            or self._late is not None
-            or self._abandoned
-            or client.settings.local
-            or self.session.used
-            or self._guarded is not None
-            or client.scope != self._top
+            client.settings.local
             or (self.rules.deferred_names and (self.facts.deferred != "" or self._deferral_set))
-            or self.stack.waiting()
-            or self.wire.aborted()
+            or not self._may_end_at_once(client)
         ):
             return False
         self.stack.commit(client)  # which ends the client
@@ -97,19 +103,7 @@ class TransactionFlows(Clients):
 
         :returns: whether it is done.
         """
-        if (
-            not client.active
-            or client.failed
-            or client.cursors
-            or self._late is not None
-            or self._abandoned
-            or self.session.used
-            or self._guarded is not None
-            or client.scope != self._top
-            or self.stack.has_work(client)
-            or self.stack.waiting()
-            or self.wire.aborted()
-        ):
+        if self.stack.has_work(client) or not self._may_end_at_once(client):
             return False
         self.stack.rollback(client)
         self._rolled_back(client)
