@@ -88,11 +88,7 @@ class _MariaDB(sandbox_contract.SandboxContract):
 
     def test_autocommit_by_option_by_engine_and_by_driver_is_contained(self) -> None:
         def do(test: Any) -> None:
-            with test.app.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(ADD)
-                connection.rollback()
-            with test.app.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
+            sandbox_contract.autocommit(test)
             with closing(test.app.raw_connection()) as raw:
                 raw.autocommit(True)
                 test.assertTrue(raw.get_autocommit())

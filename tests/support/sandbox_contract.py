@@ -13,6 +13,15 @@ from tests.support.inner import InnerRuns
 ADD = text("INSERT INTO author (name) VALUES ('Ada')")
 
 
+def autocommit(test: Any) -> None:
+    """Two rows, by an option of a connection and of an engine."""
+    with test.app.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(ADD)
+        connection.rollback()
+    with test.app.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
+
+
 class Judged(DatabaseTest):
     """Each test is followed by one that looks at what it left."""
 
@@ -96,14 +105,7 @@ class SandboxContract(InnerRuns):
         self.assertContained(do, rows=1)
 
     def test_autocommit_by_option_and_by_engine_is_contained(self) -> None:
-        def do(test: Any) -> None:
-            with test.app.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(ADD)
-                connection.rollback()
-            with test.app.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                connection.execute(text("INSERT INTO author (name) VALUES ('Bob')"))
-
-        self.assertContained(do, rows=2)
+        self.assertContained(autocommit, rows=2)
 
     def test_threads_are_contained(self) -> None:
         def do(test: Any) -> None:
