@@ -176,7 +176,7 @@ def _psycopg2(module: Any) -> None:
 def _asyncpg(module: Any) -> None:
     def make(original: Any) -> Any:
         async def _connect(**kwargs: Any) -> Any:
-            _check("asyncpg.connect()", "postgresql", (), kwargs)
+            _check("asyncpg.connect()", "postgresql+asyncpg", (), kwargs)
             return await original(**kwargs)
 
         return _connect
@@ -189,10 +189,8 @@ def _asyncpg(module: Any) -> None:
 def _pg8000(module: Any) -> None:
     def make(original: Any) -> Any:
         def __init__(self: Any, user: Any, *args: Any, **kwargs: Any) -> None:
-            names = ("host", "database", "port")
-            _check(
-                "pg8000.connect()", "postgresql", (), {"user": user, **dict(zip(names, args, strict=False)), **kwargs}
-            )
+            given = dict(zip(("host", "database", "port"), args, strict=False))
+            _check("pg8000.connect()", "postgresql+pg8000", (), {"user": user, **given, **kwargs})
             original(self, user, *args, **kwargs)
 
         return __init__

@@ -8,6 +8,7 @@ import functools
 import getpass
 import inspect
 import ipaddress
+import itertools
 import os
 import socket
 import threading
@@ -26,6 +27,7 @@ _LOCAL = {
 }
 _PORTS = {"postgresql": "5432", "mysql": "3306"}
 _FAMILIES = {"mariadb": "mysql"}
+_WITHOUT_ADDRESSES = {"asyncpg", "pg8000"}
 _ENVIRONMENT = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 
 
@@ -60,7 +62,7 @@ def endpoints_of_url(url: URL) -> frozenset[Endpoint]:
     made: Any = url.get_dialect()
     dialect = _dialect(made)
     args, parameters = dialect.create_connect_args(url)
-    return _endpoints(dialect.name, args, parameters)
+    return _endpoints(dialect.name, args, parameters, dialect.driver)
 
 
 @functools.cache
@@ -71,8 +73,9 @@ def _dialect(cls: Any) -> Any:
 def endpoints_of_arguments(
     dialect: Dialect | str, args: Sequence[Any], parameters: Mapping[str, Any]
 ) -> frozenset[Endpoint]:
-    """The databases that ``dialect.connect(*args, **parameters)`` would try to reach."""
-    return _endpoints(dialect if isinstance(dialect, str) else dialect.name, args, parameters)
+    """The databases that ``dialect.connect(*args, **parameters)`` would try to reach; a text is ``name+driver``."""
+    name, _, driver = (dialect if isinstance(dialect, str) else f"{dialect.name}+{dialect.driver}").partition("+")
+    return _endpoints(name, args, parameters, driver)
 
 
 def endpoints_of_pool(pool: Pool, dialect: Dialect, url: URL) -> frozenset[Endpoint]:
@@ -100,32 +103,48 @@ def endpoints_of_connection(connection: Any) -> frozenset[Endpoint]:
     info = getattr(real, "info", None)
     if info is not None and hasattr(info, "dbname"):
         with contextlib.suppress(Exception):  # a driver says it in its own way that the connection is closed
-            return _endpoints("postgresql", (), {"host": info.host, "port": info.port, "dbname": info.dbname})
+            return _reached(info.host, _address_of(info), info.port, info.dbname)
     address, parameters = getattr(real, "_addr", None), getattr(real, "_params", None)
     if address is not None and parameters is not None:  # asyncpg
         host, port = address if isinstance(address, tuple) else (os.path.dirname(address), address.rsplit(".", 1)[-1])
-        return _endpoints("postgresql", (), {"host": host, "port": port, "dbname": parameters.database})
+        return _reached(host, "", port, parameters.database)
     return frozenset()
 
 
-def _endpoints(dialect: str, args: Sequence[Any], parameters: Mapping[str, Any]) -> frozenset[Endpoint]:
+def _address_of(info: Any) -> str:
+    """What libpq has connected to, whatever the name of the host is: psycopg and psycopg2 say it differently."""
+    given = getattr(info, "dsn_parameters", None)
+    if given is not None:
+        return str(given.get("hostaddr") or "")
+    with contextlib.suppress(Exception):  # libpq before 12 does not say
+        return str(info.hostaddr)
+    return ""
+
+
+def _reached(host: str, address: str, port: Any, database: str) -> frozenset[Endpoint]:
+    return frozenset([Endpoint("postgresql", _host(address or host), str(port or _PORTS["postgresql"]), database)])
+
+
+def _endpoints(
+    dialect: str, args: Sequence[Any], parameters: Mapping[str, Any], driver: str = ""
+) -> frozenset[Endpoint]:
     dialect = family_of(dialect)
     if dialect == "sqlite":
         return _sqlite_endpoints(str(args[0]) if args else str(parameters.get("database", "")))
     values = {name: value for name, value in parameters.items() if value is not None}
     if dialect == "postgresql":
-        values = _as_libpq_reads(args, values)
+        values = _as_libpq_reads(args, values, driver)
     name = values.get("dbname") or values.get("database") or values.get("db") or values.get("user") or ""
     socket = values.get("unix_socket") or values.get("unix_sock")
-    # an address is what a name was resolved to, perhaps by the driver: either may be compared with
-    spellings = [_listed(socket or values.get("host")), _listed(values.get("hostaddr"))]
+    # where there is an address, the host beside it is only the name by which certificates are checked
+    addresses, names = _listed(values.get("hostaddr")), _listed(socket or values.get("host"))
+    hosts = [address or host for address, host in itertools.zip_longest(addresses, names, fillvalue="")] or [""]
     ports = _listed(values.get("port"))
-    found = set()
-    for hosts in [spelling for spelling in spellings if spelling] or [[""]]:
-        several = ports if len(ports) == len(hosts) else [ports[0] if ports else ""] * len(hosts)
-        for host, port in zip(hosts, several, strict=True):
-            found.add(Endpoint(dialect, _host(host), port or _PORTS.get(dialect, ""), str(name)))
-    return frozenset(found)
+    several = ports if len(ports) == len(hosts) else [ports[0] if ports else ""] * len(hosts)
+    return frozenset(
+        Endpoint(dialect, _host(host), port or _PORTS.get(dialect, ""), str(name))
+        for host, port in zip(hosts, several, strict=True)
+    )
 
 
 def _sqlite_endpoints(name: str) -> frozenset[Endpoint]:
@@ -137,8 +156,8 @@ def _sqlite_endpoints(name: str) -> frozenset[Endpoint]:
     return frozenset([Endpoint("sqlite", "", "", os.path.realpath(path))])
 
 
-def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Connection strings, the service file and the environment, in libpq's order; asyncpg and pg8000 read no less."""
+def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any], driver: str) -> dict[str, Any]:
+    """Connection strings, the service file and the environment, in libpq's order; others know no address."""
     text = (args[0] if args else None) or values.get("conninfo") or values.get("dsn")
     found = dict(values)
     if isinstance(text, str):
@@ -150,8 +169,8 @@ def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any]) -> dict[str,
     found = {**_service(str(found.get("service") or os.environ.get("PGSERVICE") or "")), **found}
     if "database" in found:
         found.setdefault("dbname", found["database"])
-    if "host" in found or "unix_sock" in found:  # the address of the environment belongs to its host
-        found.setdefault("hostaddr", "")
+    if driver in _WITHOUT_ADDRESSES:
+        found["hostaddr"] = ""
     for name, variable in _ENVIRONMENT.items():
         if os.environ.get(variable):
             found.setdefault(name, os.environ[variable])
@@ -224,6 +243,7 @@ LOCAL = ""
 _PATIENCE = 2.0  # seconds for a name server that does not answer; what it does not know cannot be connected to either
 
 
+@functools.lru_cache(maxsize=256)
 def same_host(one: str, other: str) -> bool:
     """Whether two hosts may be one; a socket anywhere may be that of the server that listens on this machine's port."""
     sockets = [name for name in (one, other) if name.startswith(("/", "@"))]

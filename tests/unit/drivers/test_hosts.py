@@ -1,6 +1,8 @@
 """Names of hosts that mean one machine name one database."""
 
+import os
 import socket
+import tempfile
 import threading
 import unittest
 from typing import Any
@@ -25,8 +27,9 @@ class HostsTest(unittest.TestCase):
         self.asked: list[str] = []
         self.enterContext(mock.patch.object(socket, "getaddrinfo", self.answer))
         self.enterContext(mock.patch.object(socket, "gethostname", lambda: "this-machine"))
-        endpoints._resolved.cache_clear()
-        self.addCleanup(endpoints._resolved.cache_clear)
+        for remembered in (endpoints._resolved, endpoints.same_host):
+            remembered.cache_clear()
+            self.addCleanup(remembered.cache_clear)
 
     def answer(self, name: str, *rest: object) -> list[Any]:
         self.asked.append(name)
@@ -81,6 +84,30 @@ class HostsTest(unittest.TestCase):
             self.assertFalse(self.meeting(socket_url, "postgresql+psycopg://primary:5433/shop"))
         self.assertFalse(
             self.meeting("postgresql+psycopg:///shop?host=/srv/one", "postgresql+psycopg:///shop?host=/srv/two")
+        )
+
+    def test_an_address_of_the_environment_or_a_service_decides_where_libpq_goes(self) -> None:
+        services = self.enterContext(tempfile.NamedTemporaryFile("w", suffix=".conf"))
+        services.write("[far]\nhost=replica\nhostaddr=192.0.2.7\n[near]\nhost=primary\nport=5433\n")
+        services.flush()
+        far = {"PGSERVICE": "far", "PGSERVICEFILE": services.name}
+        for variables in ({"PGHOSTADDR": "192.0.2.7"}, far):
+            with self.subTest(variables), mock.patch.dict(os.environ, variables):
+                for driver in ("psycopg", "psycopg2"):
+                    went = f"postgresql+{driver}://replica/shop"
+                    for place, right in (("replica", False), ("primary", True), ("192.0.2.7", True)):
+                        self.assertEqual(self.meeting(went, f"postgresql+asyncpg://{place}/shop"), right, place)
+                    self.assertTrue(self.meeting(f"postgresql+{driver}:///shop?host=/srv/one", went))
+        with mock.patch.dict(os.environ, far | {"PGSERVICE": "near"}):
+            self.assertTrue(self.meeting("postgresql+psycopg:///shop", "postgresql+psycopg://db.example.org:5433/shop"))
+            self.assertTrue(
+                self.meeting("postgresql+psycopg:///shop?host=replica", "postgresql+psycopg://replica:5433/shop")
+            )
+        self.assertTrue(
+            self.meeting(
+                "postgresql+psycopg:///shop?host=replica,db.example.org&hostaddr=,192.0.2.7",
+                "postgresql+psycopg://primary/shop",
+            )
         )
 
     def test_a_name_is_looked_up_once_and_only_where_all_else_is_the_same(self) -> None:
