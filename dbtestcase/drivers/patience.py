@@ -31,6 +31,7 @@ _FULL_WORDS = (
     "too many connections",
     "remaining connection slots are reserved",
     "max_user_connections",
+    "could not fork new process",
 )
 _STARTING_CODES = {"57P03"}
 _STARTING_WORDS = (
@@ -44,8 +45,9 @@ _GONE_WORDS = ("connection refused", "no such file or directory", "server closed
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a server refused a connection because it has no more of them (SQLSTATE 53300, MySQL's 1040)."""
-    return _says(error, _FULL_CODES, _FULL_WORDS)
+    """Whether a server refused a connection because it, or its machine, has no more (SQLSTATE 53300, MySQL's 1040)."""
+    # a server that cannot fork says so and hangs up, before pg8000, which asks for TLS first, has read what it said
+    return isinstance(error, BrokenPipeError) or _says(error, _FULL_CODES, _FULL_WORDS)
 
 
 def is_starting(error: BaseException, *, restarting: bool = False) -> bool:
@@ -126,7 +128,7 @@ def _no_connection_left(url: URL, error: Exception, waited: float) -> ServerUnre
         f"The server {shown(url)} has no connection left ({without_secrets(error, url)}); waited {waited:.0f} s.",
         cause=f"its max_connections, or the limit of the role or the database, is less than what all programs use: "
         f"each process of a run holds {OWN_CONNECTIONS} at rest, and those that the application opens besides "
-        "(committing classes, a pool of its own).",
+        "(committing classes, a pool of its own); or its machine has no process or memory left for one more.",
         remedy="run fewer processes (pytest -n, --processes), or raise max_connections to twice the processes of all "
         "hosts and what the application opens; SHOW max_connections says what it is.",
     )

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxError
+from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxError, ServerUnreachable
 from tests.support.interleavings import Difference, Sequence
 
 __all__ = ["ASKED", "SESSION_SCHEMA", "SessionComparison", "SessionSide", "session_sequence"]
@@ -324,7 +324,7 @@ _KINDS = {
 def _outcome(side: SessionSide, *step: Any) -> Any:
     try:
         return "ok", side.perform(*step)
-    except SandboxError:
+    except (SandboxError, ServerUnreachable):
         raise
     except Exception as error:
         return "error", _state(error)
