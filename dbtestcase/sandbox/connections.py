@@ -131,6 +131,7 @@ class Client(Owner):
         "level_now",
         "locks",
         "moded",
+        "own",
         "piped",
         "read_only",
         "read_only_now",
@@ -147,6 +148,7 @@ class Client(Owner):
 
     def __init__(self, name: str, *, own: bool) -> None:
         super().__init__(name)
+        self.own = own  # the test's
         self.ticket = Ticket(name, own)
         self.autocommit = False
         self.moded = False
@@ -239,11 +241,6 @@ class Client(Owner):
         self.read_only_now, self.deferrable_now = self.kept_modes[depth - 1]
         del self.kept_modes[depth:]
         self.look_at_modes()
-
-    @property
-    def own(self) -> bool:
-        """Whether it is the test's own."""
-        return self.ticket.own
 
     @property
     def each_statement(self) -> bool:

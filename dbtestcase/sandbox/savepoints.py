@@ -117,6 +117,8 @@ class Stack:
 
     def __init__(self, prefix: str = "dbtc_") -> None:
         self.entries: list[Entry] = []
+        self.doomed = False
+        """Whether a rollback has had to wait for others since the stack was last empty."""
         self.base = ""
         """The savepoint right below the stack; empty once something lies between that is not on the stack."""
         self._prefix = prefix
@@ -128,6 +130,7 @@ class Stack:
         :param base: a savepoint that is set, and after which nothing has happened.
         """
         self.entries.clear()
+        self.doomed = False
         self.base = base
 
     # -- what the owners do
@@ -309,6 +312,7 @@ class Stack:
             # a cursor alone may as well be left open, where its rollback would do harm
             worth_it = entry.wrote or (entry.holds and self.entries.index(entry) > sealed)
             entry.fate = Fate.DOOMED if worth_it else Fate.COMMITTED
+            self.doomed |= worth_it
         if written:
             above = self.entries[self.entries.index(written[0]) + 1 :]
             kept = [e.owner for e in above if e.wrote and e.fate is Fate.COMMITTED]

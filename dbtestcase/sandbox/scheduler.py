@@ -130,16 +130,10 @@ class Scheduler:
                 self._leave(actor)
 
     def release(self, ticket: Ticket) -> None:
-        """Give the wire back, unless it was taken away meanwhile."""
+        """Give the wire back, unless it was taken away meanwhile; those who wait see what has ended by now."""
         with self._lock:
             if self._holder is ticket:
                 self._holder = self._holding = None
-            if self._threads or self._sleepers:
-                self._wake_all()
-
-    def changed(self) -> None:
-        """Somebody's transaction is over: let those who wait look again."""
-        with self._lock:
             if self._threads or self._sleepers:
                 self._wake_all()
 

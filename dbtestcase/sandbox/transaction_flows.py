@@ -32,7 +32,7 @@ class TransactionFlows(Clients):
             and not self.session.used
             and self._guarded is None
             and client.scope == self._top
-            and not self.stack.waiting()
+            and not (self.stack.doomed and self.stack.waiting())
             and not self.wire.aborted()
         )
 
@@ -46,7 +46,6 @@ class TransactionFlows(Clients):
             return False
         self.stack.commit(client)  # which ends the client
         client.settings.commit()
-        self.scheduler.changed()
         return True
 
     def commit(self, client: Client) -> Flow:
@@ -75,7 +74,6 @@ class TransactionFlows(Clients):
             client.settings.commit()
             if had_local:
                 self._settings.invalidate()
-            self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors)
 
@@ -94,7 +92,7 @@ class TransactionFlows(Clients):
             or self._late is not None
             or self._abandoned
             or client.scope != self._top
-            or self.stack.waiting()
+            or (self.stack.doomed and self.stack.waiting())
             or self.wire.aborted()
         )
 
@@ -175,7 +173,6 @@ class TransactionFlows(Clients):
             client.restore_modes(depth)
             self.session.rolled_back_to(client, depth)
             self._settings.invalidate()  # a SET without a write leaves nothing to be rolled back by the server
-            self.scheduler.changed()
         if cursors:
             yield from close_cursors(cursors, holdable=True)
 
@@ -194,7 +191,6 @@ class TransactionFlows(Clients):
         client.settings.rollback()
         client.settings.commit()
         self._settings.invalidate()
-        self.scheduler.changed()
 
     def _recover(self, client: Client) -> Flow:
         """Roll back what an error has aborted, to the savepoint of whoever caused it."""

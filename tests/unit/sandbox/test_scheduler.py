@@ -87,7 +87,6 @@ class QueueTest(TurnsTestCase):
         with mock.patch.object(turns_module, "COURTESY", LONG):
             self.scheduler.acquire(writer)  # its commit
         self.unfinished.clear()
-        self.scheduler.changed()
         self.log.append("commit")
         self.scheduler.release(writer)
         self.join(thread)
