@@ -5,7 +5,6 @@ No assertion of this package is pytest's to rewrite, whoever imports it first: P
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING
@@ -129,13 +128,10 @@ def __getattr__(name: str) -> object:
         module, extra = _NEEDS[name]
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, extra, name)
-    collecting = gc.isenabled()
-    gc.disable()  # what an import makes stays, and a tenth of its time would go into looking for garbage
-    try:
+    from .reporting import collecting_less
+
+    with collecting_less():
         value = getattr(importlib.import_module(_LAZY[name]), name)
-    finally:
-        if collecting:
-            gc.enable()
     globals()[name] = value
     return value
 

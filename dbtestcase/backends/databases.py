@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from sqlalchemy import URL, MetaData
@@ -19,10 +17,8 @@ from dbtestcase.backends.registry import backend_for
 from dbtestcase.backends.schema import MetadataRecipe
 from dbtestcase.backends.server_urls import checked_url, names_a_server
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.reporting import shown
+from dbtestcase.reporting import collecting_less, shown
 from dbtestcase.settings import Settings
-
-_MANY = 100_000  #: objects made and not freed between two looks: some tens of megabytes
 
 
 def test_database(
@@ -65,7 +61,7 @@ def test_database(
     )
     backend = backend_for(server_url)
     if mode == "create":
-        with _collecting_less():
+        with collecting_less():
             return backend.create(request)
     if mode == "existing":
         return backend.existing(request)
@@ -73,20 +69,6 @@ def test_database(
         f"database = {mode!r} is not a way to get a database.",
         remedy='write database = "create" (a database of our own, the default) or database = "existing".',
     )
-
-
-@contextmanager
-def _collecting_less() -> Iterator[None]:
-    """What is imported and built meanwhile stays, and a tenth of the time would go into looking for garbage."""
-    before = gc.get_threshold()
-    if not 0 < before[0] < _MANY:  # switched off, or another thread is at it
-        yield
-        return
-    gc.set_threshold(_MANY, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 test_database.__test__ = False  # type: ignore[attr-defined]  # its name makes runners take it for a test

@@ -87,7 +87,7 @@ def _held() -> list[Any]:
     if not _listening:
         _listening = True
         event.listen(Pool, "checkout", _note)
-        _out.update(found for found in gc.get_objects() if type(found) is _ConnectionFairy)
+        _out.update(found for found in gc.get_referrers(_ConnectionFairy) if type(found) is _ConnectionFairy)
     return [fairy for fairy in list(_out) if fairy.is_valid]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import report
 from .call_sites import CallSite, call_site_of, find_call_site, is_application
-from .imports import lazily, require_internals
+from .imports import collecting_less, lazily, require_internals
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
 from .urls import pasteable, shown, without_secrets
@@ -35,6 +35,7 @@ __all__ = [
     "add_evidence",
     "call_site_of",
     "cleanups_of",
+    "collecting_less",
     "doing",
     "evidence_once",
     "find_call_site",
