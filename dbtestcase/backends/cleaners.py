@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing
 
 
 class Reclonable(Protocol):
@@ -29,19 +29,9 @@ class Cleaner(ABC):
     """Whether a cleaning gives back the room that rows took which were rolled back or deleted."""
 
     @abstractmethod
-    def clean(
-        self,
-        *,
-        expected: Collection[int] = (),
-        lasting: Collection[int] = (),
-        opened: Mapping[int, Opened] | None = None,
-        look: Look = Look.TOUCHED,
-    ) -> Report:
+    def clean(self, standing: Standing = NOBODY, look: Look = Look.TOUCHED) -> Report:
         """Put back what was changed since the last cleaning; first end the connections that stand in its way.
 
-        :param expected: the server's pids of connections that may stay open as long as they are idle (those in pools).
-        :param lasting: those of connections that were there before the test: they may hold advisory locks as well.
-        :param opened: where the connections of this process were opened, by the server's pid.
         :raises CleaningError: not everything could be put back.
         """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, Standing
 from dbtestcase.backends.registry import cleaning_for
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Reclonable",
     "Report",
     "Session",
+    "Standing",
     "cleaner_for",
     "install",
     "uninstall",

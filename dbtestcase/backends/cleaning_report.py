@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from dbtestcase.errors import CleaningError
 
@@ -26,17 +27,31 @@ class Look(IntEnum):
     EXACT = 2
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """Where (``file:line``) a connection was opened, and by which thread; the driver's where only we can end it.
 
     ``bar``: keeps its thread from sending anything more.
     """
 
-    where: str
+    where: object
     thread: int | None = None
-    connection: Any = field(default=None, repr=False, compare=False)
-    bar: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
+    connection: Any = None
+    bar: Callable[[], object] = lambda: None
+
+
+class Standing(NamedTuple):
+    """The connections of this process, by the server's pids: what is to be known before those in the way are ended.
+
+    ``expected``: may stay open as long as they are idle (those in pools).  ``lasting``: were there before the test, so
+    they may hold advisory locks as well.  ``opened``: where each was opened.
+    """
+
+    expected: Collection[int] = ()
+    lasting: Collection[int] = ()
+    opened: Mapping[int, Opened] = MappingProxyType({})
+
+
+NOBODY = Standing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +89,7 @@ class Session:
         return f"{text}, opened at {self.opened.where}" if self.opened else text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """What one cleaning did.
 
     ``restored``: tables.  ``rewound``: sequences.  ``refreshed``: materialized views.  ``altered``: changes of the
@@ -93,7 +107,7 @@ class Report:
     altered: tuple[str, ...] = ()
     recloned: bool = False
     lost: bool = False
-    ended: tuple[Session, ...] = field(default=())
+    ended: tuple[Session, ...] = ()
     absent: tuple[int, ...] = ()
     broke: str = ""
     of_server: tuple[str, ...] = ()
@@ -105,8 +119,7 @@ class Report:
 
     def joined(self, other: Report) -> Report:
         """This report and that of the cleaning after it, as one."""
-        return replace(
-            self,
+        return Report(
             restored=_union(self.restored, other.restored),
             rewound=_union(self.rewound, other.rewound),
             refreshed=_union(self.refreshed, other.refreshed),
@@ -117,6 +130,7 @@ class Report:
             ended=self.ended + other.ended,
             absent=_union(self.absent, other.absent),
             broke=self.broke or other.broke,
+            of_server=self.of_server + other.of_server,
         )
 
 

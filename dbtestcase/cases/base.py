@@ -176,9 +176,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     @classmethod
     def setUpClass(cls) -> None:
-        with cls._dbtestcase.setting_up():
-            super().setUpClass()
-            cls._dbtestcase.begin()
+        cls._dbtestcase.set_up(super().setUpClass)
 
     @classmethod
     def addClassCleanup(cls, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:

@@ -67,9 +67,8 @@ class CommittingTest(MigratedTest):
 
     def end(self) -> None:
         try:
-            if self.of_class.run is not None:
-                with self.closing():
-                    self.close_own()  # what the test's own sessions hold is nobody's fault, and would stand in the way
+            with self.closing():
+                self.close_own()  # what the test's own sessions hold is nobody's fault, and would stand in the way
         finally:
             super().end()
 

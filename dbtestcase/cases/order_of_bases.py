@@ -127,7 +127,8 @@ def watched(cls: Any) -> Any:
     @functools.wraps(set_up_class)
     def setUpClass(running: Any) -> None:
         with running._dbtestcase.setting_up():
-            refuse_unfinished(set_up_class(running), f"{cls.__qualname__}.setUpClass()")
+            if (made := set_up_class(running)) is not None:
+                refuse_unfinished(made, f"{cls.__qualname__}.setUpClass()")
 
     setUpClass._dbtestcase_passes_on = own is None  # type: ignore[attr-defined]
     return classmethod(setUpClass)

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from ..data import FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
 from ..errors import ConfigurationError
-from ..isolation import Isolation, early_uses, resolve_engines, sync_engine_of
+from ..isolation import Isolation, early_uses, resolve_engines
 from ..migrations import commands_led
-from ..reporting import LockWatch, own_class_cleanups, report
+from ..reporting import LockWatch, add_class_cleanup, report
 from ..settings import Settings, read_settings
 from . import scopes
 from .class_run import ClassRun, NoSessionYet, RunningTest
@@ -122,6 +122,12 @@ class ClassLifecycle(Provisioning):
                 if not isolation.needs_rebuild:
                     raise
 
+    def set_up(self, of_base: Callable[[], None]) -> None:
+        """Begin the class; what its next base does to set up comes first."""
+        with self.setting_up():
+            of_base()
+            self.begin()
+
     def begin(self) -> None:
         """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""
         if self.run is not None:
@@ -136,13 +142,12 @@ class ClassLifecycle(Provisioning):
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
         outside = resolve_engines(self.cls.outside, "outside")
-        with letting_pass([sync_engine_of(each, "outside") for each in outside]):
+        with letting_pass(outside) if outside else contextlib.nullcontext():
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
-        own_class_cleanups(self.cls)
-        self.cls.addClassCleanup(current.end, self)
+        add_class_cleanup(self.cls, current.end, self)
         run = self._run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.began, run.waited = began, waited
-        run.engines = [sync_engine_of(engine) for engine in engines]
+        run.engines = engines
         current.running = self
         try:
             isolation.begin_class(self.label, engines, outside)
@@ -184,8 +189,7 @@ class ClassLifecycle(Provisioning):
         :param remedy: what to do where one would have done it.
         :raises ConfigurationError: one of its engines was used on its own database.
         """
-        engines = [sync_engine_of(engine) for engine in resolve_engines(self.cls.engines)]
-        found = early_uses.of(engines)
+        found = early_uses.of(resolve_engines(self.cls.engines))
         early_uses.forget()
         if found is not None:
             engine, where = found
@@ -309,8 +313,7 @@ class ClassLifecycle(Provisioning):
     def _offer(self, run: ClassRun) -> None:
         """Set the attributes of the class that name the test database."""
         for name, value in self.offers(run.isolation).items():
-            owner = self.bases.owner(name)
-            if owner is not None and hasattr(vars(owner)[name], "__get__"):  # a property of the user's
+            if hasattr(inspect.getattr_static(self.cls, name, None), "__get__"):  # a property of the user's
                 continue
             if name not in self.offered:
                 run.stack.callback(self._take_back, name)

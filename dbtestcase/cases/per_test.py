@@ -233,7 +233,7 @@ class TestLifecycle:
             return
         ended = perf_counter()
         try:
-            problems = run.isolation.end_test(failed=self.failed, test_files=self.source_files)
+            problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files | self.own_files)
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)

@@ -22,7 +22,7 @@ from ..backends import (
 )
 from ..drivers import Endpoint, endpoints_of_url, environment, family_of
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
-from ..isolation import Isolation, SandboxIsolation, running_sandbox, sync_engine_of
+from ..isolation import Isolation, SandboxIsolation, running_sandbox
 from ..reporting import shown
 from ..server import KEEP_HOURS, Server, disposable_server
 from ..settings import Settings, read_settings
@@ -89,7 +89,6 @@ class Provisioning:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
         configured = self.configured_url(settings)
         kind = configured.get_backend_name() if configured is not None else "postgresql"
-        engines = [sync_engine_of(engine) for engine in engines]
         self._refuse_other_kinds(configured, kind, engines)
         driver = _driver(configured, kind, engines)
         if configured is not None and names_a_server(configured):
@@ -110,7 +109,7 @@ class Provisioning:
 
     def _refuse_other_kinds(self, configured: URL | None, kind: str, engines: list[Any]) -> None:
         """An engine of another kind of database than the test's cannot be led, whatever the driver."""
-        others = [engine for engine in engines if _kind(engine.dialect.name) != _kind(kind)]
+        others = [e for e in engines if e.dialect.name != kind and family_of(e.dialect.name) != family_of(kind)]
         if not others:
             return
         other = others[0]
@@ -134,36 +133,36 @@ class Provisioning:
         key = ("database", str(server_url), self.cls.database, base, recipe.fingerprint(), transactional)
 
         def make() -> Database:
-            return test_database(
-                server_url,
-                recipe,
-                base=base,
-                settings=settings,
-                mode=self.cls.database,
-                # where the server stays, the next run is to find it without this database
-                disposable=disposable and not (settings.stay and server_url.get_backend_name() == "postgresql"),
-                transactional=transactional,
-                fetch=self.template_source(settings, server_url, disposable=disposable),
-            )
+            failed = scopes.failures()
+            if key in failed:
+                raise DatabaseError(
+                    f"The database of {self.cls.__qualname__} was not made: it failed for a class before this one.",
+                    cause=f"{type(failed[key]).__name__}: {failed[key]}",
+                    remedy="see the error of that class",
+                ) from failed[key]
+            try:
+                return test_database(
+                    server_url,
+                    recipe,
+                    base=base,
+                    settings=settings,
+                    mode=self.cls.database,
+                    # where the server stays, the next run is to find it without this database
+                    disposable=disposable and not (settings.stay and server_url.get_backend_name() == "postgresql"),
+                    transactional=transactional,
+                    fetch=self.template_source(settings, server_url, disposable=disposable),
+                )
+            except Exception as error:
+                if hint := extension_hint(error):
+                    error.add_note(hint)
+                if not isinstance(error, ServerError | UnsafeDatabase):
+                    failed[key] = error
+                raise
 
-        failed = scopes.failures()
-        if key in failed:
-            raise DatabaseError(
-                f"The database of {self.cls.__qualname__} was not made: it failed for a class before this one.",
-                cause=f"{type(failed[key]).__name__}: {failed[key]}",
-                remedy="see the error of that class",
-            ) from failed[key]
-        try:
-            if self.cls.database == "existing":
-                return self.existing_use(server_url).take(key, make)
-            # one database serves the sandboxed and the committing classes: neither leaves anything in it
-            database = scopes.of_run(key[:-1], make)
-        except Exception as error:
-            if hint := extension_hint(error):
-                error.add_note(hint)
-            if not isinstance(error, ServerError | UnsafeDatabase):
-                failed[key] = error
-            raise
+        if self.cls.database == "existing":
+            return self.existing_use(server_url).take(key, make)
+        # one database serves the sandboxed and the committing classes: neither leaves anything in it
+        database = scopes.of_run(key[:-1], make)
         if disposable and database.made_template:
             database.made_template = False
             self.server(settings, server_url.get_backend_name()).persist()
@@ -225,15 +224,10 @@ _endpoints: dict[tuple[object, ...], tuple[URL, frozenset[Endpoint]]] = {}
 """Those of the URLs that classes have asked about."""
 
 
-def _kind(name: str) -> str:
-    return "mysql" if name == "mariadb" else name
-
-
 def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:
     """The driver of the wire: the application's, else what the URL says."""
-    for engine in engines:
-        if family_of(engine.dialect.name) == family_of(kind):
-            return f"{engine.dialect.name}+{engine.dialect.driver}"
+    if engines:
+        return f"{engines[0].dialect.name}+{engines[0].dialect.driver}"
     if configured is not None and ("+" in configured.drivername or kind != "postgresql"):
         return configured.drivername
     return f"{kind}+psycopg"

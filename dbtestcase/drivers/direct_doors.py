@@ -65,25 +65,21 @@ def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str
     unled(what)
     if not _guards or is_harness():
         return
-    _refuse(what, endpoints_of_arguments(dialect, args, parameters), was_open=False)
+    for guards, refuse in _guards:
+        for target in endpoints_of_arguments(dialect, args, parameters):
+            if guards(frozenset([target])) and not _asked_by_harness():
+                raise refuse(what, target, False)
 
 
 def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpoint]]) -> None:
     """A connection is about to send a statement."""
-    if not _guards or is_harness():
-        return
     own = getattr(connection, "__dict__", {})
     endpoints = own.get(_ENDPOINTS)
     if endpoints is None:
         endpoints = own[_ENDPOINTS] = find(connection)
-    _refuse(what, endpoints, was_open=True)
-
-
-def _refuse(what: str, endpoints: frozenset[Endpoint], *, was_open: bool) -> None:
-    for guards, refuse in _guards:
-        for target in endpoints:
-            if guards(frozenset([target])) and not _asked_by_harness():
-                raise refuse(what, target, was_open)
+    for guards, refuse in _guards:  # its endpoints are names of one database
+        if guards(endpoints) and not is_harness() and not _asked_by_harness():
+            raise refuse(what, next(iter(endpoints)), True)
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep

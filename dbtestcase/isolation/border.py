@@ -41,8 +41,8 @@ from ..reporting import CallSite, find_call_site, shown
 from ..sandbox import Client, find_swallowed
 from .early_uses import early_uses
 from .engine_places import note_engines, place_of, where_made
-from .engines import Leads, Until, resolve_engines, sync_engine_of
-from .held_connections import HeldConnections
+from .engines import Leads, Until
+from .held_connections import barred
 
 _STAMP = "_dbtestcase_admitted"
 
@@ -69,39 +69,35 @@ class Border:
     :param leads: where its engines are led.
     :param endpoints: the test database, by all the names that an engine may have for it.
     :param outside: engines that may reach databases of their own.
+
+    It is closed (:meth:`close`) with the class.
     """
 
-    def __init__(self, cls: str, leads: Leads, endpoints: Iterable[Endpoint], outside: Iterable[Any] = ()) -> None:
+    def __init__(self, cls: str, leads: Leads, endpoints: Iterable[Endpoint], outside: Iterable[Engine] = ()) -> None:
         self.cls = cls
         self.leads = leads
         self.endpoints = frozenset(endpoints)
         self.raised: list[DBTestCaseError] = []
         self.in_test = False
-        self._outside = [sync_engine_of(engine, "outside") for engine in resolve_engines(outside, "outside")]
+        self._outside = list(outside)
         self._passing: weakref.WeakSet[sa.Dialect] = weakref.WeakSet(engine.dialect for engine in self._outside)
         self._elsewhere = frozenset[Endpoint]().union(
             *(endpoints_of_pool(engine.pool, engine.dialect, engine.url) for engine in self._outside)
         )
         self._token = object()
         self._lock = threading.RLock()
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Border:
         _hooks.install()
-        self._stack.callback(_hooks.set_border, _hooks.border)
-        self._stack.enter_context(letting_pass(self._outside))
-        self._stack.enter_context(guarding(self._guards, self.refuse_driver))
-        self._stack.enter_context(HeldConnections(self._may_be_held, self._refuse_held))
-        _hooks.set_border(self)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(_hooks.set_border, _hooks.border)
+            if self._outside:
+                stack.enter_context(letting_pass(self._outside))
+            stack.enter_context(guarding(self._guards, self.refuse_driver))
+            stack.enter_context(barred(self._may_be_held, self._refuse_held))
+            _hooks.set_border(self)
+            self.close = stack.pop_all().close
 
     def swallowed(self, label: str, test_files: frozenset[str]) -> list[DBTestCaseError]:
         """The refusals that the test which ends, and not its own files, has caught: errors that fail it."""
-        if not self.raised:
-            return []
         raised, self.raised = self.raised, []
         return find_swallowed(label, raised, test_files)
 

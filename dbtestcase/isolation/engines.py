@@ -29,19 +29,18 @@ def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
     return inner
 
 
-def resolve_engines(engines: Any, attribute: str = "engines") -> list[Any]:
-    """The engines that a class attribute names: engines, or functions that return one or several.
+def resolve_engines(engines: Any, attribute: str = "engines") -> list[Engine]:
+    """The engines that a class attribute names: engines, or functions that return one or several; of async ones the
+    synchronous ones inside.
 
     :raises ConfigurationError: something else is in it.
     """
     if engines is None:
         return []
-    found: list[Any] = []
+    found: list[Engine] = []
     for each in _members(engines):
         value = call_for_engines(each, attribute) if callable(each) and not is_engine(each) else each
-        for engine in _members(value):
-            sync_engine_of(engine, attribute)
-            found.append(engine)
+        found += [sync_engine_of(engine, attribute) for engine in _members(value)]
     return found
 
 
@@ -154,9 +153,9 @@ class Leads(ABC):
         self._led = [lead for lead in self._led if lead.engine is not engine]
 
     @property
-    def engines(self) -> Iterator[Engine]:
+    def engines(self) -> list[Engine]:
         """The engines that are led, in the order in which they were."""
-        return (engine for lead in self._led if (engine := lead.engine()) is not None)
+        return [engine for lead in self._led if (engine := lead.engine()) is not None]
 
     @property
     def origins(self) -> frozenset[Endpoint]:

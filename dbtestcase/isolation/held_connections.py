@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import event
@@ -49,32 +50,24 @@ class _BarredCursor:
         raise self._connection._refusal(self._connection._pool)
 
 
-class HeldConnections:
-    """Bars the connections that somebody holds, until it is left, but for the pools whose may be held."""
-
-    def __init__(self, may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> None:
-        self._may_be_held = may_be_held
-        self._refusal = refusal
-        self._barred: list[tuple[Any, Any, _Barred]] = []
-
-    def __enter__(self) -> HeldConnections:
-        for fairy in _held():
-            record, real, pool = record_of(fairy), fairy.dbapi_connection, pool_of(fairy)
-            if record is None or real is None or pool is None or isinstance(real, _Barred):
-                continue
-            if _is_virtual(real) or self._may_be_held(pool):
-                continue
-            barred = _Barred(real, pool, self._refusal)
-            fairy.dbapi_connection = record.dbapi_connection = barred
-            self._barred.append((weakref.ref(fairy), record, barred))
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        while self._barred:
-            reference, record, barred = self._barred.pop()
+@contextlib.contextmanager
+def barred(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> Iterator[None]:
+    """Bar the connections that somebody holds, until the block ends, but for those of the pools that may be held."""
+    found: list[tuple[Any, Any, _Barred]] = []
+    for fairy in _held():
+        record, real, pool = record_of(fairy), fairy.dbapi_connection, pool_of(fairy)
+        if record is None or real is None or pool is None or isinstance(real, _Barred):
+            continue
+        if not (_is_virtual(real) or may_be_held(pool)):
+            fairy.dbapi_connection = record.dbapi_connection = _Barred(real, pool, refusal)
+            found.append((weakref.ref(fairy), record, record.dbapi_connection))
+    try:
+        yield
+    finally:
+        for reference, record, bar in reversed(found):
             for holder in (reference(), record):
-                if holder is not None and holder.dbapi_connection is barred:
-                    holder.dbapi_connection = barred._real
+                if holder is not None and holder.dbapi_connection is bar:
+                    holder.dbapi_connection = bar._real
 
 
 _out: weakref.WeakSet[Any] = weakref.WeakSet()

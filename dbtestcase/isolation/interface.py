@@ -18,11 +18,8 @@ class Isolation(ABC):
     """An engine for the application, on the test database."""
     own_engine: Engine
     """The engine of the test's own sessions and connections."""
-
-    @property
-    def database_url(self) -> str:
-        """The test database's URL with driver and password."""
-        return self.engine.url.render_as_string(hide_password=False)
+    database_url: str
+    """The test database's URL with driver and password."""
 
     @abstractmethod
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:

@@ -106,7 +106,7 @@ class Checkout:
     def opened(self, bar: Callable[[int | None], object] = lambda _: None) -> cleaning.Opened:
         """Where it was checked out, for the cleaner; ``bar`` keeps a thread from sending anything more."""
         connection = getattr(self.fairy_in_use(), "dbapi_connection", None)
-        where = str(self.call_site or "an unknown line")
+        where = self.call_site or "an unknown line"
         return cleaning.Opened(where, self.thread, connection, functools.partial(bar, self.thread))
 
 
@@ -231,8 +231,8 @@ class Checkouts:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
 
-    def standing(self, test: str) -> tuple[list[int], set[int], dict[int, cleaning.Opened]]:
-        """What a cleaner has to know: who may stay, who is in use since before the test, where each was opened.
+    def standing(self, test: str, besides: Collection[int]) -> cleaning.Standing:
+        """What a cleaner has to know: who may stay, who (``besides`` some) is in use since before the test.
 
         :param test: its name; a thread that has to be barred is told it.
         """
@@ -242,8 +242,8 @@ class Checkouts:
 
         known = self.known()
         expected = [each.pid for each in known if each.thread is None or each.own]
-        lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}
-        return expected, lasting, {each.pid: each.opened(bar) for each in known}
+        lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}.union(besides)
+        return cleaning.Standing(expected, lasting, {each.pid: each.opened(bar) for each in known})
 
     def look(self) -> cleaning.Look:
         """How closely the cleaner has to look at sequences, after the statements of the test."""

@@ -60,6 +60,7 @@ class SandboxIsolation(Isolation):
         self.run = run
         self.engine = run.engine
         self.own_engine = run.own_engine
+        self.database_url = run.database_url
         self.scope = scope
         if reset_sequences and not (run.rules.sequences or run.rules.counters_roll_back):
             raise ConfigurationError(
@@ -83,10 +84,6 @@ class SandboxIsolation(Isolation):
     @property
     def database(self) -> Any:
         return self.run.database
-
-    @property
-    def database_url(self) -> str:
-        return self.run.database_url
 
     @property
     def needs_rebuild(self) -> bool:
@@ -122,7 +119,6 @@ class SandboxIsolation(Isolation):
         def begin() -> None:
             self.run.make_ready()
             self._rewind_sequences()
-            self.run.tidy()
             self.run.sandbox.begin(label, mark=not self._each_test)
             if not self.run.database.built:
                 with self.own_engine.begin() as connection:
@@ -209,9 +205,8 @@ class SandboxIsolation(Isolation):
         self.run.full_disks.found = False
         self._tests = 0
         self.run.board.aliases = self._aliases
-        border = Border(label, self.run.board, self.run.board.endpoints, outside)
+        self._border = Border(label, self.run.board, self.run.board.endpoints, outside)
         try:
-            self._border = border.__enter__()
             for engine in engines:
                 self.run.board.lead(engine)
             self._begin_class(engines)
@@ -232,8 +227,15 @@ class SandboxIsolation(Isolation):
         self._state = ClassState.CLASS
         self._engines = list(engines)
         if not self._each_test:
-            self.run.board.greet(self._engines)
+            self._greet()
         self._threads.begin_class()
+
+    def _greet(self) -> None:
+        """Let the connect events of the engines run now, where what they ask for is too late once rows are written."""
+        if self.run.rules.connects_early:
+            for engine in self._engines:
+                if not engine.dialect.is_async:
+                    engine.connect().close()
 
     def end_class(self) -> None:
         has_begun = self._state in (ClassState.CLASS, ClassState.TEST)
@@ -279,7 +281,7 @@ class SandboxIsolation(Isolation):
         border, self._border = self._border, None
         with contextlib.ExitStack() as stack:
             if border is not None:
-                stack.callback(border.__exit__, None, None, None)
+                stack.callback(border.close)
             stack.callback(self.run.board.release, Until.CLASS)
             stack.callback(self._threads.end_class)
             self._take_back()
@@ -298,7 +300,7 @@ class SandboxIsolation(Isolation):
         if self._each_test:
             self._begin(label)
             if not self._tests:
-                self.run.board.greet(self._engines)
+                self._greet()
         else:
             self.end_class_data()
             sandbox.relabel(label)
@@ -341,7 +343,7 @@ class SandboxIsolation(Isolation):
         problems = [] if is_untouched else self._end_undoing(label, failed=failed, test_files=test_files)
         if border is not None:
             border.in_test = False
-            problems += border.swallowed(label, test_files)
+            problems += border.swallowed(label, test_files) if border.raised else ()
         self.run.board.release(Until.TEST)
         if failed and problems:
             problems = [p for p in problems if not _is_swallowed(p)]
@@ -433,7 +435,7 @@ class SandboxIsolation(Isolation):
 
         self._threads.end_test(label, besides=threads)
         problems = self._undone(label, test_files, undo, failed=failed)
-        if border is not None:
+        if border is not None and border.raised:
             problems += border.swallowed(label, test_files)
         if failed:
             problems = [p for p in problems if not _is_swallowed(p)]

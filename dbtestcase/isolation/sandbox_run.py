@@ -127,6 +127,7 @@ class SandboxRun:
             self.lose()
             self._reopen()
         self.wake()
+        self._tidy()
 
     def _reopen(self) -> None:
         self.database.reclone()
@@ -173,7 +174,7 @@ class SandboxRun:
         if not {"role", "session_authorization"} & self.sandbox.settings_seen:
             warn_of_policies(self.wire.run(UNENFORCED_POLICIES))
 
-    def tidy(self) -> None:
+    def _tidy(self) -> None:
         """Between outer transactions: now and then, remove the dead rows of tests, which every scan has to step over.
 
         A server does so by itself where it has the time, once a minute; its pages are not pruned of rows whose insert

@@ -8,7 +8,7 @@ connection is asked for at the wire of now: what became of an earlier one makes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -83,13 +83,6 @@ class Switchboard(Leads):
         """Whether something runs in the sandbox."""
         return self._sandbox is not None and self._sandbox.begun
 
-    def greet(self, engines: Iterable[Any]) -> None:
-        """Let the connect events of ``engines`` run now, where what they ask for is too late once rows are written."""
-        if self.sandbox.rules.connects_early:
-            for engine in engines:
-                if not engine.dialect.is_async:
-                    engine.connect().close()
-
     def take_back(self) -> None:
         """A test has ended: what it has left checked out must not be missing in the pools of the next one."""
         for record, client in list(self.handed_out.items()):
@@ -133,7 +126,8 @@ class Switchboard(Leads):
         return lambda args, parameters: self.connect(dialect, args=args, parameters=parameters)
 
     def _refuse(self, engine: Engine) -> None:
-        self._refuse_other_driver(engine.dialect, shown(engine.url))
+        if engine.dialect.driver not in self._drivers:
+            self._refuse_other_driver(engine.dialect, shown(engine.url))
 
     def _may_keep(self, lead: Any) -> bool:
         # what connect events have written early belongs to the class; queues of asyncio belong to a loop
@@ -156,23 +150,21 @@ class Switchboard(Leads):
         found = endpoints_of_arguments(dialect, args, parameters)
         if not meet(found, self.endpoints) and not self.leads_from(found):
             return None
-        self._refuse_other_driver(
-            dialect,
-            f"{dialect.name}+{dialect.driver}://…/{parameters.get('dbname') or parameters.get('database') or ''}",
-        )
+        if dialect.driver not in self._drivers:
+            database = parameters.get("dbname") or parameters.get("database") or ""
+            self._refuse_other_driver(dialect, f"{dialect.name}+{dialect.driver}://…/{database}")
         return connect_as_asked(dialect, record, args, parameters, self._opening(dialect), after=after)
 
-    def _refuse_other_driver(self, dialect: sa.Dialect, name: str) -> None:
-        if dialect.driver not in self._drivers:
-            error = SandboxEscape(
-                f"The engine {name} reaches the test database with the driver {dialect.driver!r}, but the sandbox "
-                f"speaks {self._driver!r}: its rows would escape.",
-                cause="two drivers in one application; one connection can speak only one",
-                remedy=f"name this engine first in `engines = [...]` so that the sandbox speaks {dialect.driver!r}, or "
-                f"write `{self.url_that_speaks(dialect)}` on the class where a test or setUp() makes it; let all "
-                "engines use one driver in tests, or use TruncatingDatabaseTest (any driver)",
-            )
-            raise self._sandbox.note(error) if self._sandbox is not None else error
+    def _refuse_other_driver(self, dialect: sa.Dialect, name: str) -> NoReturn:
+        error = SandboxEscape(
+            f"The engine {name} reaches the test database with the driver {dialect.driver!r}, but the sandbox "
+            f"speaks {self._driver!r}: its rows would escape.",
+            cause="two drivers in one application; one connection can speak only one",
+            remedy=f"name this engine first in `engines = [...]` so that the sandbox speaks {dialect.driver!r}, or "
+            f"write `{self.url_that_speaks(dialect)}` on the class where a test or setUp() makes it; let all "
+            "engines use one driver in tests, or use TruncatingDatabaseTest (any driver)",
+        )
+        raise self._sandbox.note(error) if self._sandbox is not None else error
 
     def url_that_speaks(self, dialect: sa.Dialect) -> str:
         """The line that lets a class's sandbox speak the driver of an engine; empty if it does."""

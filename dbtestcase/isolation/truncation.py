@@ -18,7 +18,6 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbtestcase.backends import cleaning
@@ -50,6 +49,7 @@ class TruncatingIsolation(Isolation):
         self._border: Border | None = None
         self.engine = run.engine
         self.own_engine = run.own_engine
+        self.database_url = run.engine.url.render_as_string(hide_password=False)
         self._label = ""
         self._lasting: frozenset[int] = frozenset()
         self._first = True
@@ -101,9 +101,8 @@ class TruncatingIsolation(Isolation):
         if again:
             return  # its engines are led all the while
         self.run.rerouting.aliases = self._aliases
-        border = Border(label, self.run.rerouting, endpoints_of_url(self.run.url), outside)
+        self._border = Border(label, self.run.rerouting, endpoints_of_url(self.run.url), outside)
         try:
-            self._border = border.__enter__()
             for engine in engines:
                 self.run.rerouting.lead(engine)
         except BaseException:
@@ -181,7 +180,7 @@ class TruncatingIsolation(Isolation):
         self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         report = self._clean()
         statements = self.run.checkouts.of_server
-        return given_back, replace(report, of_server=self._server_changes(statements)) if statements else report
+        return given_back, report._replace(of_server=self._server_changes(statements)) if statements else report
 
     def _server_changes(self, statements: Sequence[str]) -> tuple[str, ...]:
         """What was changed on the server itself, and stays; on a disposable one what can be is put back."""
@@ -203,7 +202,7 @@ class TruncatingIsolation(Isolation):
                 _warn(session, self._label, given_back=session in given_back)
             except LeftoverConnectionWarning as warning:  # python -W error
                 problems.append(warning)
-        if self._border is not None:
+        if self._border is not None and self._border.raised:
             swallowed = self._border.swallowed(self._label, test_files)
             problems += () if failed else swallowed
         return problems
@@ -236,7 +235,7 @@ class TruncatingIsolation(Isolation):
         border, self._border = self._border, None
         with contextlib.ExitStack() as stack:
             if border is not None:
-                stack.callback(border.__exit__, None, None, None)
+                stack.callback(border.close)
             self.run.rerouting.release(Until.CLASS)
 
     def _in_test(self, is_running: bool) -> None:
@@ -287,7 +286,7 @@ class TruncatingIsolation(Isolation):
                     at_work |= checkouts.meanwhile | {each.thread for each in checkouts.known()}
                 restless = self._restless_threads()
                 found = {ident for ident in at_work | restless if ident is not None} - barred
-                names = checkouts.left_threads.bar(found, self._label)
+                names = checkouts.left_threads.bar(found, self._label) if found else {}
                 if refused is not None and not found:
                     raise refused
                 told = set() if refused is not None else at_work  # their connections are told of
@@ -307,13 +306,12 @@ class TruncatingIsolation(Isolation):
 
     def _clean_once(self, look: cleaning.Look | None) -> cleaning.Report:
         checkouts = self.run.checkouts
-        expected, lasting, opened = checkouts.standing(self._label)
-        report = self.run.cleaner.clean(
-            expected=expected, lasting=self._lasting | lasting, opened=opened, look=look or checkouts.look()
-        )
+        standing = checkouts.standing(self._label, self._lasting)
+        report = self.run.cleaner.clean(standing, look or checkouts.look())
         self._lost |= report.lost
         gone = {session.pid for session in report.ended} | set(report.absent)
-        checkouts.retire(None if report.recloned else gone)
+        if gone or report.recloned:
+            checkouts.retire(None if report.recloned else gone)
         return report
 
 
@@ -358,7 +356,7 @@ def _warn(session: cleaning.Session, test: str, *, given_back: bool) -> None:
     message = (
         f"{test} left behind a {session}. It was {done}; close it in the test (with a `with` block, or addCleanup)."
     )
-    where, _, line = session.opened.where.partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
+    where, _, line = str(session.opened.where).partition(" in ")[0].rpartition(":") if session.opened else ("", "", "")
     if where and line.isdigit():
         warn_at(message, LeftoverConnectionWarning, os.path.abspath(where), int(line))
     else:

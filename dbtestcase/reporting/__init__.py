@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from .lock_waits import LockWatch
     from .queries import Query, Recording, harness_statements, recording, site_of_statement
     from .unittest_internals import (
+        add_class_cleanup,
         cleanups_of,
         forget_class_cleanups,
         loop_runner_of,
         name_of,
         name_test,
-        own_class_cleanups,
         runs_in_a_runner,
     )
 
@@ -32,6 +32,7 @@ __all__ = [
     "Query",
     "Recording",
     "SQLLog",
+    "add_class_cleanup",
     "add_evidence",
     "call_site_of",
     "cleanups_of",
@@ -47,7 +48,6 @@ __all__ = [
     "loop_runner_of",
     "name_of",
     "name_test",
-    "own_class_cleanups",
     "pasteable",
     "recording",
     "report",
@@ -68,5 +68,5 @@ __getattr__ = lazily(
     lock_waits="LockWatch",
     queries="Query Recording harness_statements recording site_of_statement",
     unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
-    "own_class_cleanups runs_in_a_runner",
+    "add_class_cleanup runs_in_a_runner",
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 from .imports import require_internals
@@ -48,10 +49,14 @@ def forget_class_cleanups(cls: type) -> None:
             delattr(cls, name)
 
 
-def own_class_cleanups(cls: Any) -> None:
-    """Give a class a list of class cleanups of its own, if it was made without (by an ``__init_subclass__``)."""
+def add_class_cleanup(cls: Any, function: Callable[..., object], *args: object) -> None:
+    """``addClassCleanup``, where it would call for no check, of a class that may lack a list of its own for them.
+
+    One that an ``__init_subclass__`` has made does.
+    """
     if "_class_cleanups" not in vars(cls):
         cls._class_cleanups = []
+    cls._class_cleanups.append((function, args, {}))
 
 
 require_internals(

@@ -161,18 +161,13 @@ class Scheduler:
         """
         return Seizure(self, interrupt, cut)
 
-    @property
-    def is_seized(self) -> bool:
-        """Whether this thread has the wire for the harness already."""
-        holding = self._holding
-        return self._holder is self._harness and holding is not None and holding.thread is threading.current_thread()
-
     def seize(self, interrupt: Callable[[], None], cut: Callable[[str], None]) -> bool:
         """Take the wire for the harness (see :meth:`seized`).
 
         :returns: whether it has to be released: it was not the harness's already.
         """
-        if self.is_seized:
+        holding = self._holding
+        if self._holder is self._harness and holding is not None and holding.thread is threading.current_thread():
             return False
         actor = current_actor()
         with self._decision(self._harness):
@@ -327,7 +322,7 @@ class Scheduler:
                 break
             if each.thread is actor.thread or (each.thread in stopped and not wait.blocking) or each in limits.passed:
                 continue
-            if not _is_blocked(wait, unfinished):
+            if all(other.own or other.waited_out or other is wait.ticket for other in unfinished):
                 return Wait(ticket, wait.ticket, Reason.QUEUE, blocking)
         return None
 
@@ -434,11 +429,6 @@ class _Limits:
         now = self._clock()
         seconds = {Reason.WIRE: WIRE_TIMEOUT, Reason.TRANSACTION: PATIENCE, Reason.QUEUE: COURTESY}[wait.reason]
         return self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now
-
-
-def _is_blocked(wait: Wait, unfinished: list[Ticket]) -> bool:
-    """Whether a transaction keeps somebody from going on, although nobody has the wire."""
-    return any(not (other.own or other.waited_out or other is wait.ticket) for other in unfinished)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -28,10 +28,12 @@ def _holding_the_wire(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def held(self: Sandbox, *args: Any, **kwargs: Any) -> Any:
-        if self.scheduler.is_seized:
+        is_mine = self.scheduler.seize(self.wire.interrupt, self.wire.cut)
+        try:
             return method(self, *args, **kwargs)
-        with self.held():
-            return method(self, *args, **kwargs)
+        finally:
+            if is_mine:
+                self.scheduler.free()
 
     return cast(_Method, held)
 
@@ -49,10 +51,8 @@ class Sandbox(StatementFlows):
         self.wire.reset()
         marks = [f"SAVEPOINT {_MARK}1"] if mark else []
         self.wire.run(self.rules.begin, f"SAVEPOINT {_WITNESS}", *marks)
-        self._enter(label, "")
+        self._enter(label, "", above=f"{_MARK}1" if mark else _WITNESS)
         self._is_marked = mark
-        if mark:
-            self.stack.clear(f"{_MARK}1")
 
     @_holding_the_wire
     def mark(self, label: str) -> None:
@@ -148,13 +148,13 @@ class Sandbox(StatementFlows):
         self._scopes[0].wrote = True
         self._wrote = False
 
-    def _enter(self, label: str, name: str) -> None:
+    def _enter(self, label: str, name: str, above: str = "") -> None:
         number = next(self._scope_numbers)
         self._labels[number] = label
         self._scopes.append(Scope(number, label, name))
         self._top = number
         self._wrote = self.handed_out = False
-        self.stack.clear(name or _WITNESS)
+        self.stack.clear(above or name)
 
     def _leave(self, statements: list[str]) -> None:
         self._is_marked = False

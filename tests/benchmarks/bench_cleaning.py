@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning import cleaner_for, install
+from dbtestcase.backends.cleaning import Standing, cleaner_for, install
 from tests.benchmarks.measure import finish, print_table, shared_server, verdict
 
 SIZES = (10, 100, 500)
@@ -144,10 +144,10 @@ def ours(made: list[Subject]) -> dict[tuple[str, int], float]:
                 if number == -5:  # what a session reads of the catalog once is read
                     for table in subject.tables:
                         subject.connection.execute(f"INSERT INTO {table} (a) VALUES ('x')".encode())
-                    cleaner.clean(expected=pids)
-                touched = subject.measure(lambda cleaner=cleaner, pids=pids: cleaner.clean(expected=pids))
+                    cleaner.clean(Standing(expected=pids))
+                touched = subject.measure(lambda cleaner=cleaner, pids=pids: cleaner.clean(Standing(expected=pids)))
                 started = time.perf_counter()
-                cleaner.clean(expected=pids)
+                cleaner.clean(Standing(expected=pids))
                 untouched = time.perf_counter() - started
                 if number >= 0:
                     found.setdefault(("dbtestcase", subject.count), []).append(touched)

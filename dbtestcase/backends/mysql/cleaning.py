@@ -8,13 +8,12 @@ database is made anew from its recipe.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, still_writing
+from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, still_writing
 from dbtestcase.backends.mysql.cleaning_state import State, keep_counters, read_state
 from dbtestcase.backends.mysql.definitions import (
     Definition,
@@ -73,19 +72,12 @@ class MySQLCleaner(Cleaner):
 
     # -- cleaning
 
-    def clean(
-        self,
-        *,
-        expected: Collection[int] = (),
-        lasting: Collection[int] = (),
-        opened: Mapping[int, Opened] | None = None,
-        look: Look = Look.TOUCHED,
-    ) -> Report:
+    def clean(self, standing: Standing = NOBODY, look: Look = Look.TOUCHED) -> Report:
         report, self._pending = self._pending, Report()
         refused = self._database is None
         for attempt in range(ATTEMPTS):
             try:
-                ended = self._sessions.end(opened or {}, expected, hesitate=attempt == 0)
+                ended = self._sessions.end(standing.opened, standing.expected, hesitate=attempt == 0)
                 report = report.joined(Report(ended=tuple(ended)))
                 step, done = self._step(look, again=bool(report.altered))
                 report = report.joined(step)
@@ -97,7 +89,7 @@ class MySQLCleaner(Cleaner):
                 if error.lost:
                     report = report.joined(self._begin_anew_after_loss())
                 elif error.locked:
-                    ended = self._sessions.end_holders(error, opened or {})
+                    ended = self._sessions.end_holders(error, standing.opened)
                     report = report.joined(Report(ended=tuple(ended)))
                 elif (gone := _DISCARDED.search(str(error))) is not None:
                     self._link.rows(f"DROP TABLE {quoted(gone[1])}")  # and made again as any that is missing
@@ -201,7 +193,7 @@ class MySQLCleaner(Cleaner):
 
     def _begin_anew_after_loss(self) -> Report:
         self._link.close()
-        return replace(self._begin_anew("the connection that puts it back was ended", exact=False), broke=_LOSS)
+        return self._begin_anew("the connection that puts it back was ended", exact=False)._replace(broke=_LOSS)
 
     def _failed(self, error: ServerSaid) -> CleaningError:
         return CleaningError(

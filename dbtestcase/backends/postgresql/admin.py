@@ -184,7 +184,12 @@ class Admin:
     # -- losing and renewing the connection
 
     def renew(self) -> None:
-        """Connect again where the connection was lost, and take its locks again; asks the socket, not the server."""
+        """Connect again where the connection was lost, and take its locks again; asks the socket, not the server.
+
+        Does nothing in a process that was forked from the one that connected.
+        """
+        if self.pid != os.getpid():
+            return
         with self._mutex:
             if _is_lost(self._connection):
                 self._connection.close()

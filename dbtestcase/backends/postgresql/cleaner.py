@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session
+from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
 from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import patiently
@@ -75,8 +74,7 @@ def connect(url: URL) -> Connection:
     return connection
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """How one attempt to clean went.
 
     ``busy``: somebody stands in the way, nothing was done.  ``altered``: the schema was changed (see ``changes``), rows
@@ -85,7 +83,7 @@ class Attempt:
     """
 
     outcome: Literal["busy", "altered", "clean"]
-    report: Report = field(default_factory=Report)
+    report: Report = Report()
     changes: tuple[str, ...] = ()
     disturbed: bool = False
     absent: bool = False
@@ -120,8 +118,13 @@ class PostgreSQLCleaner(Cleaner):
         return self._cursor.execute(query, values).fetchall()
 
     @abstractmethod
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
-        """Put back what was touched, unless somebody stands in the way; ``opened`` connections are known to be new."""
+    def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
+        """Put back what was touched, unless somebody stands in the way.
+
+        :param arrays: who is expected and who lasts, as the server writes it.
+        :param expected: how many are.
+        :param opened: how many connections are known to be new.
+        """
 
     @abstractmethod
     def _reopen(self) -> None:
@@ -135,22 +138,16 @@ class PostgreSQLCleaner(Cleaner):
     def _bring_back(self, carried: object) -> None:
         """Put the rows of the class into the new database."""
 
-    def clean(
-        self,
-        *,
-        expected: Collection[int] = (),
-        lasting: Collection[int] = (),
-        opened: Mapping[int, Opened] | None = None,
-        look: Look = Look.TOUCHED,
-    ) -> Report:
-        report = Report()
+    def clean(self, standing: Standing = NOBODY, look: Look = Look.TOUCHED) -> Report:
+        report, (expected, lasting, opened) = Report(), standing
         ended: list[Session] = []
         refused: Exception | None = None
-        known = frozenset(opened or ())
+        known = frozenset(opened)
         new, self._known = len(known - self._known), known
+        arrays = (array(expected), array(lasting))
         for number in range(ATTEMPTS):
             try:
-                attempt = self._attempt(expected, lasting, look, new)
+                attempt = self._attempt(arrays, len(set(expected)), look, new)
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 attempt = Attempt("busy", disturbed=True)
             except psycopg.Error as error:
@@ -165,9 +162,9 @@ class PostgreSQLCleaner(Cleaner):
             report = report.joined(attempt.report)
             if attempt.outcome == "clean" and not attempt.disturbed:
                 absent = self._absent(expected) if attempt.absent and not report.recloned else ()
-                return report.joined(Report(ended=tuple(ended), absent=absent))
+                return report.joined(Report(ended=tuple(ended), absent=absent)) if ended or absent else report
             hesitate = number == 0 and not attempt.disturbed
-            ended += self._connections.end(expected, lasting, opened or {}, hesitate=hesitate)
+            ended += self._connections.end(expected, lasting, opened, hesitate=hesitate)
         raise still_there(str(self._url.database), ended, refused)
 
     def _absent(self, expected: Collection[int]) -> tuple[int, ...]:

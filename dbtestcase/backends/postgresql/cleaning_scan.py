@@ -19,7 +19,7 @@ import psycopg
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
 from dbtestcase.backends.postgresql.catalog_state import Catalogs
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner, array
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
 from dbtestcase.backends.postgresql.connections import HELD, PRESENT
 from dbtestcase.errors import CleaningError
@@ -205,12 +205,12 @@ class ScanningCleaner(PostgreSQLCleaner):
 
     # -- putting back
 
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
-        others = {"database": self._connections.database, "expected": array(expected), "lasting": array(lasting)}
+    def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
+        others = {"database": self._connections.database, "expected": arrays[0], "lasting": arrays[1]}
         working, present, held, oldest, now = self._ask(_PRESENT, others)[0]
         if working or held:
             return Attempt("busy")
-        absent, exact = present < len(set(expected)), look is Look.EXACT
+        absent, exact = present < expected, look is Look.EXACT
         if self._since.is_quiet(now) and self._since.is_quiet(self._one(_NOW)) and not exact:
             # nothing but sequences can have changed
             return Attempt("clean", report=Report(rewound=self._put_back_sequences()), absent=absent)

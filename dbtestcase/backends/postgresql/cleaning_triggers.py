@@ -9,7 +9,7 @@ import psycopg
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.postgresql.catalog_state import in_words, newer
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner, array
+from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.backends.postgresql.connections import Connection
 from dbtestcase.errors import CleaningError
@@ -131,9 +131,9 @@ class MarkedCleaner(PostgreSQLCleaner):
         self._patience = self._waited = 0
         self._seen: set[int] = set()
 
-    def _attempt(self, expected: Collection[int], lasting: Collection[int], look: Look, opened: int) -> Attempt:
+    def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
         level = max(look, self._least)
-        arguments = (array(expected), array(lasting), level, self._sessions + opened, self._since)
+        arguments = (*arrays, level, self._sessions + opened, self._since)
         ((outcome, restored, rewound, refreshed, *others),) = self._ask(_CLEAN, arguments)
         objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
@@ -154,7 +154,7 @@ class MarkedCleaner(PostgreSQLCleaner):
             refreshed=tuple(refreshed or ()),
             large_objects=bool(objects),
         )
-        return Attempt(outcome, report=report, disturbed=bool(disturbed), absent=present < len(set(expected)))
+        return Attempt(outcome, report=report, disturbed=bool(disturbed), absent=present < expected)
 
     def _reopen(self) -> None:
         self._open()

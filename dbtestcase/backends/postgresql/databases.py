@@ -236,8 +236,6 @@ class PostgreSQLDatabase(Database):
         self._make()
 
     def renew_lease(self) -> bool:
-        if self._admin.inherited:
-            return False
         self._admin.renew()
         if self._renewals == self._admin.renewals:
             return False

@@ -139,8 +139,6 @@ class ExistingDatabase(Database):
         )
 
     def renew_lease(self) -> bool:
-        if self._admin.inherited:
-            return False
         try:
             self._admin.renew()  # waits for a run that has come between
         except psycopg.errors.LockNotAvailable as error:

@@ -22,7 +22,17 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, in_the_way, may_yet_finish, still_writing
+from dbtestcase.backends.cleaning_report import (
+    NOBODY,
+    Look,
+    Opened,
+    Report,
+    Session,
+    Standing,
+    in_the_way,
+    may_yet_finish,
+    still_writing,
+)
 from dbtestcase.backends.sqlite import files, locks
 from dbtestcase.errors import CleaningError
 
@@ -60,18 +70,11 @@ class SQLiteCleaner(Cleaner):
         self._connection.execute("PRAGMA schema_version").fetchone()  # opens the file, and makes it where there is none
         self._inode = self._inode_now()
 
-    def clean(
-        self,
-        *,
-        expected: Collection[int] = (),
-        lasting: Collection[int] = (),
-        opened: Mapping[int, Opened] | None = None,
-        look: Look = Look.TOUCHED,
-    ) -> Report:
+    def clean(self, standing: Standing = NOBODY, look: Look = Look.TOUCHED) -> Report:
         ended: list[Session] = []
         restored: tuple[str, ...] = ()
         for attempt in range(ATTEMPTS):
-            ended += self._end(expected, lasting, opened or {}, hesitate=attempt == 0)
+            ended += self._end(*standing, hesitate=attempt == 0)
             if self._inode_now() != self._inode:  # the application deletes its file to begin anew
                 self._connection.close()
                 self._open()

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import create_engine, inspect
 
-from dbtestcase.backends.cleaning import Look, Opened, cleaner_for, install
+from dbtestcase.backends.cleaning import Look, Opened, Standing, cleaner_for, install
 from dbtestcase.backends.postgresql import cleaning_sql
 from dbtestcase.errors import CleaningError
 from tests.integration.backends.test_cleaning_workloads import CleaningCase
@@ -156,7 +156,7 @@ class BookkeepingTest(CleaningCase):
         with connect(self.scratch.url, autocommit=True) as connection:
             connection.execute("create role dbtestcase_writer; grant insert on alone to dbtestcase_writer")
             self.addCleanup(self.drop_role)
-            self.cleaner.clean(expected=[connection.info.backend_pid])
+            self.cleaner.clean(Standing(expected=[connection.info.backend_pid]))
         with connect(self.scratch.url, autocommit=True) as connection:
             connection.execute("grant insert on alone to dbtestcase_writer; grant usage on alone_id_seq to public")
         install(self.scratch.url)
@@ -286,7 +286,7 @@ class ConnectionsTest(CleaningCase):
     def test_a_connection_that_waits_in_a_pool_is_left_alone(self) -> None:
         pooled = self.connection(autocommit=True)
         pooled.execute("insert into t default values")
-        report = self.cleaner.clean(expected=[self.pid(pooled)])
+        report = self.cleaner.clean(Standing(expected=[self.pid(pooled)]))
         self.assertEqual(report.ended, ())
         pooled.execute("select 1")
 
@@ -307,7 +307,7 @@ class ConnectionsTest(CleaningCase):
         left = self.connection(application_name="leaky")
         left.execute("select 'remember me'")
         (session,) = self.cleaner.clean(
-            opened={self.pid(left): Opened("app.py:7 in work", threading.get_ident())}
+            Standing(opened={self.pid(left): Opened("app.py:7 in work", threading.get_ident())})
         ).ended
         self.assertFalse(session.holds)
         for part in (str(self.pid(left)), "leaky", "idle in transaction", "remember me", "app.py:7 in work"):
@@ -323,20 +323,20 @@ class ConnectionsTest(CleaningCase):
         later = threading.Timer(0.3, os.kill, (pid, signal.SIGCONT))
         later.start()
         self.addCleanup(later.join)
-        report = self.cleaner.clean(opened={pid: Opened("app.py:7 in work", threading.get_ident())})
+        report = self.cleaner.clean(Standing(opened={pid: Opened("app.py:7 in work", threading.get_ident())}))
         self.assertEqual([session.pid for session in report.ended], [pid])
 
     def test_one_that_wrote_and_did_not_commit_is_named_as_blocking(self) -> None:
         left = self.connection()
         left.execute("delete from t")
-        report = self.cleaner.clean(expected=[self.pid(left)])
+        report = self.cleaner.clean(Standing(expected=[self.pid(left)]))
         self.assertEqual([session.pid for session in report.blocking], [self.pid(left)])
         self.assertEqual(report.blocking[0].state, "idle in transaction")
 
     def test_one_that_only_read_is_ended_but_does_not_block(self) -> None:
         left = self.connection()
         left.execute("select * from t")
-        report = self.cleaner.clean(expected=[self.pid(left)])
+        report = self.cleaner.clean(Standing(expected=[self.pid(left)]))
         self.assertEqual((len(report.ended), report.blocking), (1, ()))
 
     def test_row_locks_and_table_locks_block(self) -> None:
@@ -356,7 +356,7 @@ class ConnectionsTest(CleaningCase):
     def test_an_advisory_lock_in_a_pool_is_released(self) -> None:
         pooled = self.connection(autocommit=True)
         pooled.execute("select pg_advisory_lock(5)")
-        (session,) = self.cleaner.clean(expected=[self.pid(pooled)]).ended
+        (session,) = self.cleaner.clean(Standing(expected=[self.pid(pooled)])).ended
         self.assertIn("advisory lock", str(session))
         with connect(self.scratch.url, autocommit=True) as other:
             self.assertEqual(other.execute("select pg_try_advisory_lock(5)").fetchone(), (True,))
@@ -364,7 +364,7 @@ class ConnectionsTest(CleaningCase):
     def test_one_that_was_there_before_the_test_may_stay_with_its_lock(self) -> None:
         lasting = self.connection(autocommit=True)
         lasting.execute("select pg_advisory_lock(6)")
-        self.assertEqual(self.cleaner.clean(lasting=[self.pid(lasting)]).ended, ())
+        self.assertEqual(self.cleaner.clean(Standing(lasting=[self.pid(lasting)])).ended, ())
         lasting.execute("select 1")
 
     def test_a_thread_that_runs_a_statement_is_ended(self) -> None:
@@ -487,7 +487,7 @@ class ManyTestsTest(CleaningCase):
                 connection.execute("insert into t (x) select repeat('x', 100) from generate_series(1, 300)")
                 for _ in range(10):
                     connection.execute("insert into u values (1)")
-                self.cleaner.clean(expected=expected)
+                self.cleaner.clean(Standing(expected=expected))
             size = connection.execute(
                 "select pg_relation_size('t') + pg_relation_size('_dbtestcase.touched')"
             ).fetchone()
@@ -508,7 +508,7 @@ class RoundTripsTest(CleaningCase):
                 for number in range(touched):
                     connection.execute(f"insert into t{number} (x) values ('x')".encode())
                 with unittest.mock.patch.object(psycopg.Connection, "wait", autospec=True, side_effect=wait) as waiting:
-                    report = self.cleaner.clean(expected=expected)
+                    report = self.cleaner.clean(Standing(expected=expected))
                 self.assertEqual(len(report.restored), touched)
                 waits = waiting.call_count
         self.assertEqual(waits, 1)
