@@ -128,13 +128,10 @@ def _is_meant(name: str, meant: str, value: object, own: Iterable[type]) -> bool
     if any(name in names for names in map(_names_read, own)):
         return False  # the class's own code uses it
     looks = _EVIDENCE.get(meant)
-    if looks is not None and any(looks(each) for each in _each(value)):
+    values = [value, *value] if isinstance(value, list | tuple | set) else [value]
+    if looks is not None and any(map(looks, values)):
         return True
     return looks is None or (meant in _TERMS and not name.isupper())
-
-
-def _each(value: object) -> list[object]:
-    return [value, *value] if isinstance(value, list | tuple | set) else [value]
 
 
 def _is_migrations(value: object) -> bool:
@@ -175,17 +172,14 @@ _TERMS = ("engines", "metadata")  # no other thing has such a name
 def _names_read(cls: type) -> frozenset[str]:
     """Every name that the code of a class reads, as an attribute or otherwise."""
     found: set[str] = set()
-    pending: list[Any] = [getattr(value, "__func__", value) for value in vars(cls).values()]
-    pending = [function.__code__ for function in map(inspect.unwrap, filter(callable, pending)) if _has_code(function)]
+    functions = filter(callable, [getattr(value, "__func__", value) for value in vars(cls).values()])
+    pending = [getattr(function, "__code__", None) for function in map(inspect.unwrap, functions)]
     while pending:
         code = pending.pop()
-        found.update(code.co_names)
-        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        if isinstance(code, CodeType):
+            found.update(code.co_names)
+            pending += code.co_consts
     return frozenset(found)
-
-
-def _has_code(function: object) -> bool:
-    return isinstance(getattr(function, "__code__", None), CodeType)
 
 
 def _shown(value: object) -> str:

@@ -99,16 +99,13 @@ class Life(Generic[C]):
                     remedy="call end_test() in the tear-down that belongs to the set-up of the test",
                 )
             )
-            _collect(problems, self._end_abandoned)
+            _collect(problems, lambda: self._drive(self._end_test(None)))
         if not self._has_begun:
             return _raise(problems, f"the end of {self.case.__qualname__}")
         self._has_begun = False
         _collect(problems, self.case.tearDownClass)
         _collect(problems, self._clean_class)
         _raise(problems, f"the end of {self.case.__qualname__}")
-
-    def _end_abandoned(self) -> None:
-        self._drive(self._end_test(None))
 
     def _clean_class(self) -> None:
         case: Any = self.case

@@ -29,14 +29,9 @@ def check_bases(bases: Bases, *, given: Collection[str]) -> None:
     for base in bases.others:
         if base in bases.foreign:
             _check_clash(base, given, bases.case.__name__)
-    if not _all_stand_before(bases):
+    if bases.all[: len(bases.others)] != tuple(bases.others):  # else, as mostly, nothing can be hidden
         for name in sorted({*bases.settings, *HOOKS, *given, *_UNITTESTS}):
             _check_hidden(bases, name)
-
-
-def _all_stand_before(bases: Bases) -> bool:
-    """Whether no class of others comes after one of ours or Python's, as mostly: nothing can be hidden there."""
-    return bases.all[: len(bases.others)] == tuple(bases.others)
 
 
 def _check_handing_on(bases: Bases, base: type) -> None:

@@ -213,7 +213,8 @@ def _collect(factories: _Given) -> list[type]:
     classes: list[type] = []
     for each in [factories] if isinstance(factories, ModuleType) else factories:
         if isinstance(each, ModuleType):
-            classes += [value for value in vars(each).values() if is_factory(value) and not _is_librarys(value)]
+            found = filter(is_factory, vars(each).values())
+            classes += [f for f in found if f.__module__.partition(".")[0] not in ("factory", "polyfactory")]
         elif is_factory(each):
             classes.append(each)
         else:
@@ -229,7 +230,3 @@ def _collect(factories: _Given) -> list[type]:
 def is_factory(value: object) -> bool:
     """Whether it is a factory class, of FactoryBoy or polyfactory."""
     return is_factory_boy(value) or is_polyfactory(value)
-
-
-def _is_librarys(factory: type) -> bool:
-    return factory.__module__.partition(".")[0] in ("factory", "polyfactory")

@@ -50,10 +50,10 @@ class Binding:
         """Bind one factory."""
         options = factory._meta
         before = (type(options), {name: vars(options)[name] for name in _VALUES if name in vars(options)})
-        options.__class__ = _bound_options(_unbound_options(before[0]))
+        options.__class__ = _derived("Bound", _unbound_options(before[0]), _BoundOptions)
         vars(options)[_BINDING] = self
         inherits = vars(factory).get("_options_class")
-        factory._options_class = _adopting_options(_unbound_options(factory._options_class))
+        factory._options_class = _derived("Adopting", _unbound_options(factory._options_class), _AdoptingOptions)
         self._undo.callback(self._release, factory, *before, inherits)
         if self._run is not None:
             lead_method(factory, "_generate", self._run, self._undo)
@@ -80,14 +80,6 @@ _VALUES = (
     "sqlalchemy_session_persistence",
 )
 _made: dict[tuple[str, type], type] = {}
-
-
-def _bound_options(options_class: type) -> type:
-    return _derived("Bound", options_class, _BoundOptions)
-
-
-def _adopting_options(options_class: type) -> type:
-    return _derived("Adopting", options_class, _AdoptingOptions)
 
 
 def _derived(prefix: str, options_class: type, mixin: type) -> type:

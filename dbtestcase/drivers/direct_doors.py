@@ -228,14 +228,6 @@ def _ends(command: int, sql: str | bytes) -> bool:
     return command != 3 or sql[:8].upper() in ("ROLLBACK", b"ROLLBACK")
 
 
-def _pymysql(module: Any) -> None:
-    _of_attributes("pymysql", module.connections.Connection, "connect", "")
-
-
-def _aiomysql(module: Any) -> None:
-    _of_attributes("aiomysql", module.connection.Connection, "_connect", "_")
-
-
 def _mysqldb(module: Any) -> None:
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -255,18 +247,14 @@ def _asyncmy(module: Any) -> None:
         _replace(owner, "connect", lambda original: _function("asyncmy.connect()", "mysql", original))
 
 
-def _mariadb(module: Any) -> None:
-    _replace(module, "connect", lambda original: _function("mariadb.connect()", "mysql", original))
-
-
 _DOORS: dict[str, Callable[[Any], None]] = {
     "psycopg": _psycopg,
     "psycopg2": _psycopg2,
     "asyncpg": _asyncpg,
     "pg8000": _pg8000,
-    "pymysql": _pymysql,
-    "aiomysql": _aiomysql,
+    "pymysql": lambda module: _of_attributes("pymysql", module.connections.Connection, "connect", ""),
+    "aiomysql": lambda module: _of_attributes("aiomysql", module.connection.Connection, "_connect", "_"),
     "MySQLdb": _mysqldb,
     "asyncmy": _asyncmy,
-    "mariadb": _mariadb,
+    "mariadb": lambda module: _replace(module, "connect", lambda own: _function("mariadb.connect()", "mysql", own)),
 }

@@ -80,7 +80,7 @@ class Border:
         self.raised: list[DBTestCaseError] = []
         self.in_test = False
         self._outside = list(outside)
-        self._passing: weakref.WeakSet[sa.Dialect] = weakref.WeakSet(engine.dialect for engine in self._outside)
+        self.passing: weakref.WeakSet[sa.Dialect] = weakref.WeakSet(engine.dialect for engine in self._outside)
         self._elsewhere = frozenset[Endpoint]().union(
             *(endpoints_of_pool(engine.pool, engine.dialect, engine.url) for engine in self._outside)
         )
@@ -116,7 +116,7 @@ class Border:
             if self.leads.holds(pool):
                 pass
             elif self._lets_pass(pool, engine.dialect):
-                self._passing.add(engine.dialect)
+                self.passing.add(engine.dialect)
             else:
                 found = endpoints_of_pool(pool, engine.dialect, engine.url)
                 if not (self.leads.leads_from(found) or (self.leads.captures and self._is_test_database(found))):
@@ -143,10 +143,6 @@ class Border:
         """A pool that is used by itself is about to connect."""
         if not self._is_test_database(endpoints_of_arguments(dialect, args, parameters)):
             raise self._refusal(_engine_of(dialect), dialect=dialect)
-
-    def is_passing(self, dialect: sa.Dialect) -> bool:
-        """Whether the engine of this dialect may go where it goes."""
-        return dialect in self._passing
 
     def _lets_pass(self, pool: Pool, dialect: object) -> bool:
         return is_own(pool) or any(
@@ -320,7 +316,7 @@ class _Hooks:
 
     def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
         border = self.border
-        if border is not None and border.is_passing(dialect):
+        if border is not None and dialect in border.passing:
             return None
         for board in self._answering(border):
             connection = board.answer(dialect, record, args, parameters, self._do_connect)

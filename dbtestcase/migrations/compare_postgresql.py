@@ -105,7 +105,7 @@ class _Comparison:
         counted = [item for item in apart if self._counts(Difference(item, migrated[item], None))]
 
         def counts(part: Item) -> bool:
-            return passes.model_part(part, migrated)
+            return passes(part, before=part in migrated, after=True, migrated=migrated)
 
         listeners = Listeners(connection, models, tables)
         maker = Maker(connection, known, tables, listeners)

@@ -52,11 +52,6 @@ def translated(layout: Layout, run: _Run | None = None, *, contained: bool = Fal
         raise _failed_script(layout, error) from error
 
 
-def outside_transaction_only(error: BaseException) -> bool:
-    """Whether PostgreSQL would have done it, had no transaction been open."""
-    return _sqlstate(error) in (_NO_TRANSACTION, _NEW_ENUM_VALUE)
-
-
 def _failed_revision(layout: Layout, step: RevisionStep, error: Exception, contained: bool) -> MigrationError:
     script = step.revision
     function = "upgrade()" if step.is_upgrade else "downgrade()"
@@ -65,7 +60,7 @@ def _failed_revision(layout: Layout, step: RevisionStep, error: Exception, conta
     what = f"Revision {name} failed in {function}: {_first_line(error)}\n  {place}"
     if isinstance(error, DBAPIError) and error.statement:
         what += f"\n  statement: {' '.join(error.statement.split())[:500]}"
-    if contained and outside_transaction_only(error):
+    if contained and _sqlstate(error) in (_NO_TRANSACTION, _NEW_ENUM_VALUE):  # it would do it outside of one
         return MigrationError(
             what,
             cause=_why_not_in_a_transaction(error),

@@ -89,10 +89,6 @@ class Filters:
         """Whether a model's table counts, which the migrations have made or not."""
         return self._table(*self._known.key(table), migrated=exists)
 
-    def model_part(self, item: Item, migrated: Mapping[Item, str]) -> bool:
-        """Whether a part of a model's table counts."""
-        return self(item, before=item in migrated, after=True, migrated=migrated)
-
     def __call__(self, item: Item, *, before: bool, after: bool, migrated: Mapping[Item, str]) -> bool:
         """Whether an item counts: ``before``: the migrations have made it, ``after``: the models have it."""
         if self._excluded(item):

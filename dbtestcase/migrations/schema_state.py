@@ -20,10 +20,6 @@ class Item(NamedTuple):
         names = [self.name] if self.kind == "schema" else [self.schema, self.name, self.part]
         return f"{self.kind} {'.'.join(name for name in names if name)}"
 
-    @property
-    def is_part(self) -> bool:
-        return bool(self.part)
-
 
 #: Every item with its definition.
 SchemaState: TypeAlias = Mapping[Item, str]
@@ -76,7 +72,7 @@ def differences(before: SchemaState, after: SchemaState) -> list[Difference]:
         difference
         for difference in found
         if not (
-            difference.item.is_part
+            difference.item.part
             and (difference.before is None or difference.after is None)
             and (difference.item.schema, difference.item.name, difference.before is None) in whole
         )

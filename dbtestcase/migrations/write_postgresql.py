@@ -259,13 +259,9 @@ class Writer:
 
 def _needs_any(key: Difference, gone: Iterable[Difference]) -> bool:
     """Whether a foreign key refers to a table that goes, or to one of which a column or a key goes."""
-    names = {_referred(each.item) for each in gone if each.item.kind in _REFERRED}
+    items = [each.item for each in gone if each.item.kind in _REFERRED]
+    names = [f"{quoted(item.schema)}.{quoted(item.name)}" for item in items]  # as the server writes them there
     return any(f" REFERENCES {name}(" in f"{key.before}" for name in names)
-
-
-def _referred(item: Item) -> str:
-    """The table as the server writes it in a foreign key, always with its schema."""
-    return f"{quoted(item.schema)}.{quoted(item.name)}"
 
 
 def _with_existing_types(table: Table) -> Table:

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from time import perf_counter
 from typing import Any, overload
 
@@ -278,19 +279,11 @@ def _failed(context: Any) -> None:
         query.error = context.original_exception
 
 
-def _commit(connection: Connection) -> None:
-    _mark(connection, "COMMIT")
-
-
-def _rollback(connection: Connection) -> None:
-    _mark(connection, "ROLLBACK")
-
-
-def _mark(connection: Connection, statement: str) -> None:
+def _mark(statement: str, connection: Connection) -> None:
     if not _active or _harness.get():
         return
     for made in _interested(connection):
-        query = Query(connection, statement, (), False, TRANSACTION, find_call_site(3))
+        query = Query(connection, statement, (), False, TRANSACTION, find_call_site(2))
         query.ended = query.started  # told before it is sent: no time to show
         made.entries.append(query)
 
@@ -298,6 +291,6 @@ def _mark(connection: Connection, statement: str) -> None:
 _LISTENERS: dict[str, Callable[..., None]] = {
     "after_cursor_execute": _after,
     "handle_error": _failed,
-    "commit": _commit,
-    "rollback": _rollback,
+    "commit": partial(_mark, "COMMIT"),
+    "rollback": partial(_mark, "ROLLBACK"),
 }

@@ -49,19 +49,16 @@ class Listening(SessionObjects):
     def used(self) -> bool:  # type: ignore[override]
         return bool(self._said)
 
-    def channels(self, client: Client) -> list[str]:
-        """What a connection listens to."""
-        return list(self._channels.get(client, ()))
-
     def listens(self, client: Client) -> bool:
         """Whether it listens to anything, or will when it commits."""
         return bool(self._channels.get(client) or self._said.get(client))
 
     def before(self, client: Client, statement: Statement) -> Flow:
         if Topic.LISTENING in statement.topics and _ASKED.search(statement.text):
+            channels = json.dumps(list(self._channels.get(client, ())))
             rows = yield (
                 "SELECT pg_catalog.to_regprocedure('pg_temp.pg_listening_channels()') IS NOT NULL, "
-                f"pg_catalog.set_config('{_SETTING}', {literal(json.dumps(self.channels(client)))}, false)"
+                f"pg_catalog.set_config('{_SETTING}', {literal(channels)}, false)"
             )
             if rows[0][0] not in (True, "t"):
                 yield _FUNCTION

@@ -88,7 +88,7 @@ def cache_root(settings: Settings) -> Path | None:
         with suppress(FileExistsError):
             if not settings.cache.is_dir():
                 make_folder(settings.cache, 0o700)
-        if _is_prepared(settings.cache):
+        if any(os.access(pointer, os.R_OK) for pointer in settings.cache.glob("*-*/base.json")):  # clusters to be read
             return settings.cache
         if not os.access(settings.cache, os.W_OK | os.X_OK | os.R_OK):
             raise PermissionError(13, "Permission denied")
@@ -101,11 +101,6 @@ def cache_root(settings: Settings) -> Path | None:
             make_folder(instead, 0o700)
         say(f"{settings.cache} cannot be written ({error.strerror}): clusters are cached in {instead}")
         return instead
-
-
-def _is_prepared(folder: Path) -> bool:
-    """Whether clusters are there that this user may read."""
-    return any(os.access(pointer, os.R_OK) for pointer in folder.glob("*-*/base.json"))
 
 
 def cache_folders(settings: Settings) -> list[Path]:

@@ -7,13 +7,13 @@ import importlib.util
 import os
 import select
 import socket
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL
 
+from dbtestcase.backends.admin_connections import AdminConnection
 from dbtestcase.drivers import descriptor_of, patiently
 from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 from dbtestcase.reporting import shown, without_secrets
@@ -42,30 +42,15 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-class Admin:
+class Admin(AdminConnection):
     """A connection in autocommit mode, renewed with its locks where the server has ended it."""
 
     def __init__(self, url: URL, database: str | None = None) -> None:
-        self.url = url
-        self.pid = os.getpid()
+        super().__init__(url)
         self._database = database
         self._locks: set[str] = set()
-        self._users = 1
-        self.renewals = 0
-        """How often the connection was lost and made again."""
         self._connect()
-        _connected.add(self)
-
-    @classmethod
-    def shared(cls, url: URL) -> Admin:
-        """The connection of this process to the server of ``url``, for all databases that it makes there."""
-        key = (os.getpid(), url)
-        admin = _shared.get(key)
-        if admin is None or not admin._users:
-            admin = _shared[key] = cls(url)
-        else:
-            admin._users += 1
-        return admin
+        self._all.add(self)
 
     def _connect(self, *, again: bool = False) -> None:
         url, target = self.url, build_url(self.url, self._database)
@@ -96,11 +81,6 @@ class Admin:
         self._ask(
             f"SET SESSION wait_timeout = 31536000, lock_wait_timeout = {PATIENCE}, sql_mode = 'NO_BACKSLASH_ESCAPES'"
         )
-
-    @property
-    def inherited(self) -> bool:
-        """Whether this process was forked from the one that connected: the connection is not to be used."""
-        return self.pid != os.getpid()
 
     def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query with ``%s`` parameters, or of one without any, as it stands."""
@@ -187,21 +167,12 @@ class Admin:
             except DatabaseError:
                 continue  # it has ended by itself
 
-    def close(self) -> None:
-        """Close the connection with its last user; nothing happens in a forked process, whose parent needs it."""
-        if not self.inherited and self._users:
-            self._users -= 1
-            if not self._users:
-                with suppress(self._dbapi.Error):  # the server has closed it before
-                    self._connection.close()
+    def _close(self) -> None:
+        with suppress(self._dbapi.Error):  # the server has closed it before
+            self._connection.close()
 
-    def _disarm(self) -> None:
-        # As for PostgreSQL: a forked process must neither write to its parent's session nor keep it alive.
-        descriptor = descriptor_of(self._connection)
-        if descriptor is not None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, descriptor, inheritable=False)
-            os.close(nowhere)
+    def _descriptor(self) -> int | None:
+        return descriptor_of(self._connection)
 
 
 def _readable(descriptor: int) -> bool:
@@ -244,16 +215,3 @@ def _unreachable(url: URL, error: Exception) -> ServerUnreachable:
         + (" The environment says a password: MYSQL_PWD." if "MYSQL_PWD" in os.environ else ""),
         remedy="start it or correct the URL; where the URL names no host a disposable server is started.",
     )
-
-
-_connected: weakref.WeakSet[Admin] = weakref.WeakSet()
-_shared: weakref.WeakValueDictionary[tuple[object, ...], Admin] = weakref.WeakValueDictionary()
-
-
-def _disarm_inherited() -> None:
-    for admin in list(_connected):
-        admin._disarm()
-    _connected.clear()
-
-
-os.register_at_fork(after_in_child=_disarm_inherited)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -17,6 +16,7 @@ from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
+from dbtestcase.backends.admin_connections import AdminConnection
 from dbtestcase.drivers import KEEPALIVES, address_beside, patiently
 from dbtestcase.errors import ConfigurationError, ServerUnreachable
 from dbtestcase.reporting import limit_named_by, shown, without_secrets
@@ -60,7 +60,7 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
     dbtestcase_own = True
 
 
-class Admin:
+class Admin(AdminConnection):
     """A connection in autocommit mode, renewed with its locks where the server has ended it.
 
     :param database: by default ``postgres``, or the URL's where that is refused.
@@ -68,34 +68,23 @@ class Admin:
     """
 
     def __init__(self, url: URL, database: str | None = None, *, lock_timeout: float = 0) -> None:
-        self.url = url
+        super().__init__(url)
         _refuse_another_address(url)
         self._settings = f"SET statement_timeout = 0; SET lock_timeout = {int(lock_timeout * 1000)}; {KEEPALIVES}"
         self._settings += "; SET default_transaction_read_only = off"  # PGOPTIONS, a role or a database may say on
         # Not the named database first, where there is a choice: a connection would keep others from dropping it.
         self._databases = (database,) if database else tuple(dict.fromkeys(("postgres", url.database or "postgres")))
-        self.pid = os.getpid()
         self._mutex = threading.RLock()
         self._locks: set[tuple[int, int]] = set()
-        self._users = 1
-        self.renewals = 0
-        """How often the connection was lost and made again."""
         self._patient = True
         self.pinned = 0
         """How many things go on that must not lose the connection's locks without need."""
         self._connection = self._connect()
-        _inherited.add(self)
+        self._all.add(self)
 
     @classmethod
-    def shared(cls, url: URL) -> Admin:
-        """The connection of this process to the server of ``url``, for all databases that it makes there."""
-        key = (os.getpid(), repr(sorted(connection_arguments(url, "").items())), url.database)
-        admin = _shared.get(key)
-        if admin is None or not admin._users:
-            admin = _shared[key] = cls(url)
-        else:
-            admin._users += 1
-        return admin
+    def _target(cls, url: URL) -> Hashable:
+        return repr(sorted(connection_arguments(url, "").items())), url.database
 
     def _connect(self, *, again: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
         first: psycopg.Error | None = None
@@ -152,11 +141,6 @@ class Admin:
     def closed(self) -> bool:
         """Whether the connection was closed or lost, and its locks with it."""
         return self._connection.closed
-
-    @property
-    def inherited(self) -> bool:
-        """Whether this process was forked from the one that connected: the connection is not to be used."""
-        return self.pid != os.getpid()
 
     # -- locks
 
@@ -227,20 +211,11 @@ class Admin:
         """The rows of a query with ``%(name)s`` parameters."""
         return self._do(lambda connection: connection.execute(query, parameters).fetchall())
 
-    def close(self) -> None:
-        """Close the connection with its last user; nothing happens in a forked process, whose parent needs it."""
-        if not self.inherited and self._users:
-            self._users -= 1
-            if not self._users:
-                self._connection.close()
+    def _close(self) -> None:
+        self._connection.close()
 
-    def _disarm(self) -> None:
-        # The forked process holds the same socket.  Pointing its descriptor elsewhere keeps it from writing to its
-        # parent's server session, and lets that session (and its locks) end when the parent ends.
-        if not self._connection.closed:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, self._connection.fileno(), inheritable=False)
-            os.close(nowhere)
+    def _descriptor(self) -> int | None:
+        return None if self._connection.closed else self._connection.fileno()
 
 
 def _is_lost(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
@@ -261,19 +236,6 @@ def _is_lost(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
 def _filled(statement: LiteralString, parts: dict[str, Any]) -> sql.Composed:
     quoted = {name: sql.Identifier(part) if isinstance(part, str) else part for name, part in parts.items()}
     return sql.SQL(statement).format(**quoted)
-
-
-_inherited: weakref.WeakSet[Admin] = weakref.WeakSet()
-_shared: weakref.WeakValueDictionary[tuple[object, ...], Admin] = weakref.WeakValueDictionary()
-
-
-def _disarm_inherited() -> None:
-    for admin in list(_inherited):
-        admin._disarm()
-    _inherited.clear()
-
-
-os.register_at_fork(after_in_child=_disarm_inherited)
 
 
 def _refuse_another_address(url: URL) -> None:
