@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .early_uses import early_uses
-from .engines import resolve_engines, sync_engine_of
+from .engines import resolve_engines
 from .interface import Isolation
 from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -24,7 +24,6 @@ __all__ = [
     "open_truncating_run",
     "resolve_engines",
     "running_sandbox",
-    "sync_engine_of",
 ]
 
 # Loaded when first asked for: not every run needs them.
