@@ -81,7 +81,7 @@ class ExamplesTest(unittest.TestCase):
         shutil.copytree(EXAMPLES / "blog" / "blog", folder / "blog")
         [code] = read_page(ROOT / "README.rst").without_caption
         write_suite(folder, {"test_readme.py": code})
-        run_suite(folder, "unittest").expect(passed=2)
+        run_suite(folder, "unittest", own_server=True).expect(passed=2)
 
     def test_nothing_stays_on_a_server_of_ones_own(self) -> None:
         """A runner that kills its workers leaves databases; the next run drops them, and its own."""
@@ -105,7 +105,9 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
         count, modules = COUNTS[example]
         for module in modules:
             require_module(module)
-        run_suite(EXAMPLES / example, runner, warnings=WARNINGS.get(example, "error")).expect(passed=count)
+        warnings = WARNINGS.get(example, "error")
+        own = runner == "unittest"  # as its reader starts it
+        run_suite(EXAMPLES / example, runner, warnings=warnings, own_server=own).expect(passed=count)
 
     test.__doc__ = f"docs/examples/{example} under {runner}."
     return test

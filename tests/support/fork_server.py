@@ -9,18 +9,21 @@ It ends with the end of its input, which is its owner's.
 """
 
 import array
+import atexit
 import contextlib
 import gc
 import importlib
 import io
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import traceback
 import types
 import warnings
@@ -31,8 +34,10 @@ FILTERS = list(warnings.filters)
 PRELOADED = (
     *("asyncio", "unittest.mock", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.postgresql.psycopg"),
     *("alembic.command", "alembic.config", "alembic.autogenerate", "pytest", "_pytest.config", "_pytest.unittest"),
-    *("dbtestcase.server.postgresql", "dbtestcase.backends.postgresql", "dbtestcase.drivers.psycopg"),
+    *("tarfile", "nose2.main", "unittest_parallel.main", "dbtestcase.server.postgresql"),
 )
+#: Packages of which every module is imported, as the first class of a run would import them.
+WHOLE = ("dbtestcase.backends.postgresql", "dbtestcase.drivers.psycopg")
 NAMES = ("DatabaseTest", "TruncatingDatabaseTest", "MigratedDatabaseTest", "AsyncDatabaseTest")
 
 
@@ -42,6 +47,11 @@ def preload(root: str) -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # an extra that is not there
             importlib.import_module(name)
+    for name in WHOLE:
+        for module in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
+            importlib.import_module(module.name)
+    for name in importlib.import_module("_pytest.config").default_plugins:
+        importlib.import_module(f"_pytest.{name}")
     library = importlib.import_module("dbtestcase")
     for name in NAMES:
         with contextlib.suppress(ImportError):
@@ -152,16 +162,44 @@ def run(request: dict[str, Any]) -> None:
         exec(compile(request["what"], "<string>", "exec"), main.__dict__)
 
 
+def end(status: int, imported: set[str]) -> None:
+    """End as an interpreter does, but for what was imported before the fork, of which every page would be copied.
+
+    What runs at its end is run, and what the run and the library hold is let go, with its finalizers and warnings.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if threading.active_count() > 1:
+        sys.exit(status)  # what its daemon threads would see, they see in the interpreter's own order
+    gone = [name for name in sys.modules if name not in imported or name.startswith("dbtestcase")]
+    spaces = [vars(sys.modules.pop(name)) for name in gone] + [vars(sys.modules["__main__"])]
+    gc.collect()
+    for space in spaces:
+        space.clear()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed by the run
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     preload(sys.argv[3])
     order = serve(sys.argv[2])
     if order is not None:
         become(order)
+        status = 0
+        imported = set(sys.modules)
         try:
             run(order)
-        except (SystemExit, KeyboardInterrupt):
+        except SystemExit as asked:
+            if not isinstance(asked.code, int | None):
+                raise
+            status = asked.code or 0
+        except KeyboardInterrupt:
             raise
         except BaseException as problem:
             shown = problem.__traceback__ and problem.__traceback__.tb_next and problem.__traceback__.tb_next.tb_next
             traceback.print_exception(problem.with_traceback(shown))
-            sys.exit(1)
+            status = 1
+        end(status, imported)

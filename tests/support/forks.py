@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 __all__ = ["forked"]
 
@@ -39,8 +40,8 @@ def forked(
     if request is None or not _is_alike(env) or _imports_its_own(cwd, env):
         return None
     with (
-        tempfile.TemporaryFile() as stdout,
-        tempfile.TemporaryFile() as stderr,
+        _memory("stdout") as stdout,
+        _memory("stderr") as stderr,
         open(os.devnull, "rb") as stdin,
         socket.socket(socket.AF_UNIX) as server,
     ):
@@ -60,6 +61,11 @@ def forked(
                 os.killpg(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired([*arguments], timeout, *_read(stdout, stderr)) from None
         return subprocess.CompletedProcess([sys.executable, *arguments], int(status), *_read(stdout, stderr))
+
+
+def _memory(name: str) -> IO[bytes]:
+    """A file of a child's output, which is in no folder."""
+    return open(os.memfd_create(name), "w+b", buffering=0)
 
 
 def _read(*files: object) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.forks import forked
+from tests.support.servers import inner_url
 
 #: The folder that holds ``dbtestcase/`` and ``tests/``.
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,12 @@ def some_of(runners: Sequence[str], of: str) -> tuple[str, ...]:
 
 # What the outer run says about itself must not reach the inner one: it would take itself for a worker of the outer.
 _OUTER = re.compile(r"^(PYTEST_|NOSE2_|DBTESTCASE_(URL|KEEP|SQL|TESTS_)|PYTHONWARNINGS$)")
+
+# What an inner run of which the server is tested has in its environment.
+_OF_A_SERVER = {
+    *("DBTESTCASE_URL", "DBTESTCASE_CACHE", "DBTESTCASE_STAY", "DBTESTCASE_POSTGRES_BIN", "DBTESTCASE_KEEP"),
+    *("TMPDIR", "HOME"),
+}
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,7 @@ def run_suite(
     warnings: str = "error",
     python: str = sys.executable,
     new: bool = False,
+    own_server: bool = False,
 ) -> Outcome:
     """Run the suite in ``folder`` under ``runner`` (of :data:`RUNNERS` or :data:`FRAMEWORKS`) and count its tests.
 
@@ -177,11 +185,15 @@ def run_suite(
     :param timeout: seconds.
     :param warnings: for ``python -W``.
     :param new: see :func:`run_python`.
+    :param own_server: start a disposable server, as a run does by itself; so does one whose ``env`` says where a
+        server is, or how one is made.  Others share a server of this process, where they cost a third.
     """
     started = (RUNNERS | FRAMEWORKS)[runner]
     command = ("-W", warnings, *started, *arguments)
     # Plugins that happen to be installed are not what is tested, and pytest compiles all of them in each run.
     env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
+    if not (own_server or _OF_A_SERVER & env.keys()):
+        env = {"DBTESTCASE_URL": inner_url().render_as_string(hide_password=False)} | env
     done = run_python(command, cwd=folder, env=env, timeout=timeout, python=python, new=new)
     count = _COUNTS.get(runner, _count_pytest if "pytest" in started[:2] else _count_unittest)
     counts = count(done)

@@ -1,9 +1,12 @@
 """A real PostgreSQL for the tests: the one that TESTS_URL names, else a disposable one of this process."""
 
 import atexit
+import contextlib
 import functools
 import os
 
+import psycopg
+from psycopg import sql
 from sqlalchemy import URL, make_url
 
 from dbtestcase.server import disposable_server
@@ -15,6 +18,32 @@ def postgresql_url() -> URL:
     """A server's maintenance database, as a superuser; the server lives as long as this process."""
     if url := os.environ.get("TESTS_URL"):
         return make_url(url)
+    return _server_of_this_process()
+
+
+def inner_url() -> URL:
+    """Another server of this process, for the inner suites whose own server is not what is tested.
+
+    It keeps the templates of the last ones only: some hundred suites make a thousand files each.
+    """
+    url = _inner_server()
+    with psycopg.connect(
+        url.set(drivername="postgresql").render_as_string(), dbname="postgres", autocommit=True
+    ) as admin:
+        kept = admin.execute("SELECT datname FROM pg_database WHERE datname LIKE 'dbtestcase%'").fetchall()
+        for (name,) in kept if len(kept) > 20 else ():
+            with contextlib.suppress(psycopg.errors.ObjectInUse):  # a suite in another thread
+                admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
+                admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+    return url
+
+
+@functools.cache
+def _inner_server() -> URL:
+    return _server_of_this_process().set(database=None)
+
+
+def _server_of_this_process() -> URL:
     server = disposable_server(read_settings())
     atexit.register(server.close)
     return server.url
