@@ -93,11 +93,11 @@ class Psycopg2Connection(SessionAttributes):
     _mark = 0  # of psycopg2's own: how often a transaction was ended, and the named cursors with it
 
     def commit(self) -> None:
-        self._mark += 1
+        self._mark += self.status == 2
         super().commit()
 
     def rollback(self) -> None:
-        self._mark += 1
+        self._mark += self.status == 2
         super().rollback()
 
     @property  # type: ignore[misc]

@@ -176,16 +176,20 @@ class NamedCursor(Psycopg2Cursor):
         raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")
 
     def _ask(self, command: str, cursor: str | None = None) -> None:
-        """Ask the server about the cursor, which sees no new rows; ``cursor`` has to be there for that."""
+        """Ask the server about the cursor, which sees no new rows; ``cursor`` has to be there for that.
+
+        :param cursor: empty where it is only looked for.
+        """
         connection = self.connection
         if self.closed:
             raise connection._wire.error("InterfaceError", "cursor already closed")
-        if self._mark != connection._mark and not self.withhold:
+        if cursor is None and self._mark != connection._mark and not self.withhold:
             raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
         with connection._held():
             if cursor is None:  # one that was declared elsewhere may be another connection's
                 cursor = "" if self._declared else self.name
-            connection._drive(connection._sandbox.recover_for(connection._client, cursor))
+            begins = command if not self.withhold and command.startswith(("FETCH", "MOVE")) else ""
+            connection._drive(connection._sandbox.recover_for(connection._client, cursor, begins))
             try:
                 self._real.execute(command)
             except Exception as error:
@@ -238,8 +242,6 @@ class NamedCursor(Psycopg2Cursor):
     def _is_there(self) -> bool:
         if self._declared:
             return True
-        if self._mark != self.connection._mark and not self.withhold:
-            return False
         connection = self.connection
         sandbox, client = connection._sandbox, connection._client
         if sandbox.session.has_foreign_cursor(client, self.name):

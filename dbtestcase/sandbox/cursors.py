@@ -17,7 +17,7 @@ from .lexer import NAME, POSTGRESQL, name_in
 from .rules import COMMITTING
 from .session_objects import SessionObjects
 from .session_settings import Flow, literal
-from .statements import Statement
+from .statements import Statement, parts
 from .topics import Topic
 
 _OPEN = "SELECT name FROM pg_catalog.pg_cursors WHERE "
@@ -104,13 +104,16 @@ class DeclaredCursors(SessionObjects):
         return name in self._left or (known is not None and known.owner is not client)
 
     def check(self, client: Client, statement: Statement) -> Flow:
-        if statement.cursor:
-            known = self._known.get(statement.cursor)
-            if known is not None and known.owner is not client:
-                raise name_is_taken(statement.cursor, known.owner)
-        elif Topic.CURSORS in statement.topics:
-            for _, name in _asked(statement.text):
-                if self.is_foreign(client, name):
+        declared = set()
+        for part in parts(statement):
+            if part.cursor:
+                declared.add(part.cursor)
+                known = self._known.get(part.cursor)
+                if known is not None and known.owner is not client:
+                    raise name_is_taken(part.cursor, known.owner)
+                continue
+            for _, name in _asked(part.text) if Topic.CURSORS in part.topics else ():
+                if name not in declared and self.is_foreign(client, name):
                     raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')
         return
         yield
@@ -130,14 +133,15 @@ class DeclaredCursors(SessionObjects):
         return None
 
     def after(self, client: Client, statement: Statement) -> Flow:
-        if statement.cursor:
-            self._known[statement.cursor] = _Cursor(client, client.scope, statement.holdable, client.depth)
-        elif Topic.CURSORS in statement.topics:
-            for closed, name in _asked(statement.text):
-                if closed:
-                    self._known.pop(name, None)
-            if _closes_all(statement):
-                self._keep(lambda each: each.owner is not client)
+        for part in parts(statement):
+            if part.cursor:
+                self._known[part.cursor] = _Cursor(client, client.scope, part.holdable, client.depth)
+            elif Topic.CURSORS in part.topics:
+                for closed, name in _asked(part.text):
+                    if closed:
+                        self._known.pop(name, None)
+                if _closes_all(part):
+                    self._keep(lambda each: each.owner is not client)
         return
         yield
 

@@ -13,7 +13,7 @@ from .rules import COMMITTING
 from .savepoints import Owner
 from .schema_facts import SchemaFacts
 from .session_settings import Flow, UnknownSetting
-from .statements import Kind, Statement
+from .statements import Kind, Statement, parts
 from .topics import Topic
 from .transaction_flows import TransactionFlows
 
@@ -83,7 +83,7 @@ class StatementFlows(TransactionFlows):
         if client.failed:
             raise self._aborted()
         kind = statement.kind
-        if statement.cursor and client.each_statement and not statement.holdable:
+        if statement.cursor and client.each_statement and not (statement.holdable or statement.several):
             raise self.wire.error("NoActiveSqlTransaction", "DECLARE CURSOR can only be used in transaction blocks")
         if kind is Kind.CHARACTERISTICS:
             yield from self._characterize(client, statement)
@@ -93,7 +93,9 @@ class StatementFlows(TransactionFlows):
         if writes and self.rules.one_writer:
             self._refuse_second_writer(client)
         if statement.cursor:
-            yield from self._noting(free_cursor_name(client, statement.cursor, list(self.clients)))
+            for part in parts(statement):
+                if part.cursor:
+                    yield from self._noting(free_cursor_name(client, part.cursor, list(self.clients)))
         if kind is Kind.READ or statement.calls:
             yield from self.facts.load_functions()
             writes |= kind is Kind.READ and self.facts.may_write(statement)
@@ -209,7 +211,9 @@ class StatementFlows(TransactionFlows):
             yield from self._settings.after(client.settings, settings, local=statement.local, reset=statement.resets)
             client.look_at_modes()
         if statement.cursor and self.stack.entries:
-            self.opened_cursor(client, statement.cursor)
+            for part in parts(statement):
+                if part.cursor:
+                    self.opened_cursor(client, part.cursor)
         elif statement.calls and self.facts.opens_cursors(statement):
             self.stack.hold(client)
             yield from find_cursors(client, list(self.clients))

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .lexer import NAME, PART, POSTGRESQL, Lexer, name_in
-from .splitting import statement_spans
+from .splitting import split, statement_spans
 from .topics import Topic, topics_of
 
 
@@ -47,6 +47,7 @@ class Statement:
     server's settings that it changes (``*`` for all); ``local`` says that they end with the transaction, ``resets``
     that they come back to what they were at the beginning; ``calls`` are the functions that a read calls, or the
     procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives its transaction);
+    ``several`` says that the string has more than one statement, see :func:`parts`;
     ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
     send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or
     writes rows and does nothing of the rest.
@@ -61,6 +62,7 @@ class Statement:
     calls: frozenset[str] = frozenset()
     cursor: str = ""
     holdable: bool = False
+    several: bool = False
     counts: bool = False
     rewrite: str | None = None
     topics: Topic = field(init=False)
@@ -208,8 +210,14 @@ def _classify(text: str, lexer: Lexer) -> Statement:
         resets=all(s.resets for s in found if s.settings),
         calls=frozenset().union(*(s.calls for s in found)),
         cursor=next((s.cursor for s in found if s.cursor), ""),
+        several=True,
         rewrite=rewrite,
     )
+
+
+def parts(statement: Statement, lexer: Lexer = POSTGRESQL) -> list[Statement]:
+    """The statements of a string, one by one."""
+    return [classify(text, lexer) for text in split(statement.text, lexer)] if statement.several else [statement]
 
 
 def with_parameter_names(statement: Statement, parameters: object) -> Statement:

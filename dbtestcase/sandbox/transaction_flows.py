@@ -310,8 +310,12 @@ class TransactionFlows(Clients):
         self.stack.hold(client)
         client.cursors[name] = client.depth
 
-    def recover_for(self, client: Client, cursor: str = "") -> Flow:
-        """Before something that sees no new rows, such as ``FETCH`` of a cursor: undo another client's failure."""
+    def recover_for(self, client: Client, cursor: str = "", begins: str = "") -> Flow:
+        """Before something that sees no new rows, such as ``FETCH`` of a cursor: undo another client's failure.
+
+        :param cursor: which has to be there for it.
+        :param begins: its SQL, where the driver would begin a transaction for it.
+        """
         if not self.is_open(client):
             if client.scope != POOLED or not self._scopes:
                 raise self.note(self._closed(client))
@@ -322,6 +326,10 @@ class TransactionFlows(Clients):
             yield from self._unguard()
         if client.failed:
             raise self._aborted()
+        if begins and not client.active and not client.each_statement:
+            client.where = where(begins)
+            client.settings.begin()
+            client.active = True
         if cursor:
             foreign = self.session.has_foreign_cursor(client, cursor)
             if foreign or (not client.active and not (yield open_cursor(cursor))):

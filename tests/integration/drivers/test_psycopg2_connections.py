@@ -137,6 +137,32 @@ class Cases:
         seen += [outcome(c.cursor("never").close), outcome(c.cursor("held").close)]
         return [*seen, one(c, "SELECT count(*) FROM pg_cursors WHERE name = 'held'")]
 
+    def status_after_cursors(self, c: Any) -> Any:
+        """A named cursor begins a transaction where it fetches, one ``WITH HOLD`` does not."""
+        seen: list[Any] = []
+
+        def see(work: Any, *args: Any) -> None:
+            seen.append((outcome(work, *args), c.get_transaction_status(), c.status))
+
+        for use in ("fetchone", "fetchmany", "fetchall", "__next__", "close"):
+            see(getattr(c.cursor("nowhere"), use))
+            see(c.cursor("nowhere").close)
+            see(c.rollback)
+        see(c.cursor("nowhere").scroll, 1)
+        see(c.rollback)
+        held = c.cursor("held", withhold=True)
+        see(held.execute, "SELECT generate_series(1, 5)")
+        for work in (held.fetchone, c.commit, held.fetchone, c.commit, held.close):
+            see(work)
+        c.cursor().execute("DECLARE held CURSOR WITH HOLD FOR SELECT generate_series(1, 5)")
+        for work in (c.commit, c.cursor("held").fetchone, c.commit, c.cursor("held").close, c.cursor("held").fetchone):
+            see(work)
+        c.rollback()
+        idle = c.cursor("idle")
+        c.commit()  # ends nothing
+        see(idle.fetchone)
+        return seen
+
     def casts(self, c: Any) -> Any:
         from psycopg2 import extensions
 

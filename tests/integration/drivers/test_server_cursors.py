@@ -45,6 +45,31 @@ class _ServerCursors(SandboxTestCase):
         cursor.execute("SELECT name FROM pg_cursors WHERE name <> '' ORDER BY name")
         return [name for (name,) in cursor.fetchall()]
 
+    def test_a_string_of_several_statements_is_a_transaction_of_its_own(self) -> None:
+        one, two = self.connect(), self.connect()
+        one.autocommit = True
+        # those without HOLD end with it
+        self.run_on(one, f"DECLARE a CURSOR WITH HOLD FOR {NUMBERS}; DECLARE b CURSOR FOR {NUMBERS}; FETCH 2 FROM b")
+        self.run_on(one, f"SELECT 1; DECLARE c CURSOR WITH HOLD FOR {NUMBERS}; CLOSE a; DECLARE a CURSOR FOR {NUMBERS}")
+        self.assertEqual(self.open_on(one), ["c"])
+        for statement, error in (
+            (f"DECLARE d CURSOR WITH HOLD FOR {NUMBERS}; SELECT 1 / 0", "division by zero"),
+            (f"DECLARE d CURSOR FOR {NUMBERS}", "DECLARE CURSOR can only be used in transaction blocks"),
+            ("FETCH 2 FROM d", 'cursor "d" does not exist'),
+        ):
+            with self.assertRaisesRegex(Exception, error):
+                self.run_on(one, statement)
+        with self.assertRaisesRegex(SandboxConflict, "'c' cannot be declared"):
+            self.run_on(two, f"DECLARE e CURSOR FOR {NUMBERS}; DECLARE c CURSOR FOR {NUMBERS}")
+        with self.assertRaisesRegex(Exception, 'cursor "c" does not exist'):
+            self.run_on(two, f"DECLARE e CURSOR FOR {NUMBERS}; FETCH 1 FROM c")
+        two.rollback()
+        self.run_on(one, "CLOSE c; SELECT 1")
+        self.run_on(two, f"DECLARE c CURSOR FOR {NUMBERS}; FETCH 1 FROM c; CLOSE c; DECLARE d CURSOR FOR {NUMBERS}")
+        self.assertEqual(self.open_on(two), ["d"])
+        two.commit()
+        self.assertEqual(self.open_on(two), [])
+
     def test_a_rollback_to_a_savepoint_closes_what_was_declared_since(self) -> None:
         one, two = self.connect(), self.connect()
         self.run_on(one, "INSERT INTO item VALUES (1, 'one')")
