@@ -378,6 +378,9 @@ class SandboxIsolation(Isolation):
                     undo()
                 else:
                     self._lose()
+            except LeakError as error:  # of the wire's, which is lost
+                problems.append(error)
+                self._lose()
             except Exception as error:
                 if not self.run.wire.gone:
                     problems.append(outer_transaction_ended(label, cause=error))

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
 from ..drivers import descriptor_of, endpoints_of_url, open_wire
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LeakError
 from ..sandbox import Sandbox
 from .engines import Until
 from .full_disks import FullDisks
@@ -98,7 +98,11 @@ class SandboxRun:
         """Whether the wire is lost, as far as can be told without a round trip: something has arrived unasked."""
         if self._lost or self.wire.gone:
             return True
-        if self._poller is None or not self._poller.poll(0):
+        if self._poller is None:
+            with contextlib.suppress(LeakError):  # nobody's fault that can be told now
+                self.wire.settle()
+            return bool(self.wire.gone)
+        if not self._poller.poll(0):
             return False
         try:
             with self.sandbox.held():
@@ -123,7 +127,7 @@ class SandboxRun:
 
     def make_ready(self) -> None:
         """Where the wire was lost, make the database again, and a wire to it: what was committed for real is gone."""
-        if self.database.renew_lease() or self.is_lost:
+        if self.database.renew_lease() or self.is_lost or (self._awake and self.look_for_loss()):
             self.lose()
             self._reopen()
         self.wake()

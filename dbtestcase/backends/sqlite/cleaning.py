@@ -102,7 +102,7 @@ class SQLiteCleaner(Cleaner):
         try:
             self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.DatabaseError as error:
-            return error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+            return not files.is_spoilt(error)
         return True
 
     def _delete_file(self, file: Path) -> None:

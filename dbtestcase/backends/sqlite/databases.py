@@ -92,6 +92,18 @@ class SQLiteDatabase(Database):
             shutil.copyfile(self._template, self._file)
 
     def reclone(self) -> None:
+        try:
+            self._make_again()
+        except sqlite3.DatabaseError as error:
+            if self._file is None or error.sqlite_errorcode & 0xFF not in (
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_CORRUPT,
+            ):
+                raise
+            files.remove(self._file)  # somebody has overwritten it: nothing can be copied over that
+            self._make_again()
+
+    def _make_again(self) -> None:
         with closing(files.open_uri(self.url)) as connection:
             files.replace_content(connection, self._template, self.name)
         if self._template is None:

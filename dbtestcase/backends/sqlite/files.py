@@ -79,6 +79,11 @@ def replace_content(target: sqlite3.Connection, source: Path | None, shown: str)
             ) from error
 
 
+def is_spoilt(error: sqlite3.DatabaseError) -> bool:
+    """Whether a file is no database of SQLite's any more."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
 def private_folder() -> Path:
     """The folder of this user's databases: in RAM where there is such a place, else in the temp folder."""
     ram = Path("/dev/shm")

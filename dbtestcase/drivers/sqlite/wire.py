@@ -9,6 +9,7 @@ with the first ``INSERT``, ``UPDATE``, ``DELETE`` or ``REPLACE`` and everything 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import weakref
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from typing import Any
 
 from sqlalchemy import Dialect
 
-from ...sandbox import Rules
+from ...errors import LeakError
+from ...sandbox import COMMITTING, Rules
 from ..proxy_wire import ProxyWire
 from . import statements as words
 
@@ -62,6 +64,31 @@ class SQLiteWire(ProxyWire):
         """Whether a connection has changed something that no rollback takes back."""
         self.functions: dict[FunctionKey, Function] = {}
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._file = str(self.send("PRAGMA database_list")[0][2])
+        self._opened = self._identity()
+
+    def settle(self) -> None:
+        """Look whether the file is still the one that was opened.
+
+        :raises LeakError: it is not; the wire is lost.
+        """
+        if not self._file or self._gone or self._identity() == self._opened:
+            return
+        self._gone = f"its file {self._file} was deleted or overwritten"
+        raise LeakError(
+            f"The file of the test database was deleted or overwritten: {self._file}",
+            cause="the test, or the application, removes the file of its database to begin anew, or copies another one "
+            "over it; SQLite answers 'disk I/O error', 'attempt to write a readonly database' or from what is gone",
+            remedy="empty its tables instead (metadata.drop_all() and create_all() work), or " + COMMITTING,
+        )
+
+    def _identity(self) -> tuple[int, ...]:
+        """Which file lies there, and whether it is empty."""
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size > 0
 
     def interrupt(self) -> None:
         self.connection.interrupt()
@@ -82,7 +109,7 @@ class SQLiteWire(ProxyWire):
         return [tuple(row) for row in self.connection.execute(command).fetchall()]
 
     def in_transaction(self) -> bool:
-        return bool(self.connection.in_transaction) and not self.ended_by
+        return bool(self.connection.in_transaction) and not self.ended_by and not self._gone
 
     def reset(self) -> None:
         for name, default in self.flags.items():

@@ -206,6 +206,46 @@ CLOSING = """
 """
 
 
+GONE = """
+    import os
+
+    class Files(Case):
+        @property
+        def file(self): return sa.make_url(self.database_url).database
+
+    class ATest(Files):
+        def test_a_deleted(self):
+            os.remove(self.file)
+            with self.assertRaises(sa.exc.OperationalError):
+                self.put()
+        def test_b(self): self.put()
+        def test_c_emptied(self):
+            open(self.file, "w").close()
+            self.put()
+        def test_d(self): self.put()
+        def test_e_replaced(self):
+            self.put()
+            with open(self.file + "-new", "w") as new:
+                new.write("not a database" * 1000)
+            os.replace(self.file + "-new", self.file)
+        def test_f(self): self.put()
+        def test_g_deleted_without_a_statement(self): os.remove(self.file)
+        def test_h(self): self.put()
+
+        @classmethod
+        def tearDownClass(cls):
+            os.remove(sa.make_url(cls.database_url).database)
+            super().tearDownClass()
+
+    class BTest(Files):
+        transaction_scope = "test"
+        def test_a_deleted(self):
+            self.put()
+            os.remove(self.file)
+        def test_b(self): self.put()
+"""
+
+
 class LostConnectionsTest(unittest.TestCase):
     def run_with(self, url: str, tests: str = "", suite: str = SUITE) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
@@ -256,6 +296,14 @@ class LostConnectionsTest(unittest.TestCase):
                 outcome = self.run_with(f"postgresql+{driver}:///app", IDLE)
                 outcome.expect(passed=4, errors=1)
                 self.assertRegex(outcome.output, r"ATest\.test_b lost the connection of the sandbox: it was closed")
+
+    def test_a_file_of_sqlite_that_is_deleted_or_overwritten(self) -> None:
+        outcome = self.run_with("sqlite:///app.db", GONE)
+        outcome.expect(passed=6, errors=4)
+        failed = re.findall(r"^ERROR: (\w+) \(test_lost\.(\w+)\.", outcome.output, re.MULTILINE)
+        expected = ["test_a_deleted", "test_c_emptied", "test_e_replaced"]
+        self.assertEqual(failed, [*((test, "ATest") for test in expected), ("test_a_deleted", "BTest")])
+        self.assertEqual(outcome.output.count("LeakError: The file of the test database was deleted or overwritten"), 4)
 
     def test_closing_the_tests_own_session_fails_its_test_once_and_keeps_nothing_from_being_put_back(self) -> None:
         require_module("greenlet")
