@@ -74,6 +74,8 @@ class DBTestCaseError(Exception):
     :param remedy: what to do about it.
     """
 
+    of_lost_task = False  # a task has ended with it, and nobody asked what became of the task
+
     def __init__(self, what: str, *, cause: str = "", remedy: str = "") -> None:
         super().__init__(what, cause, remedy)
         self.what = what

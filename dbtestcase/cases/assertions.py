@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 from unittest import TestCase
 
 from sqlalchemy import ColumnExpressionArgument, Select, and_, func, inspect, literal_column, select
 from sqlalchemy.orm import Mapper
 
+from ..errors import ConfigurationError
 from ..reporting import Query, Recording, harness_statements, recording
 
 __unittest = True
@@ -42,7 +44,9 @@ class QueryAssertions(TestCase):
         ...     publish(post)
         >>> self.assertIn("UPDATE posts", queries[-1].statement)        # doctest: +SKIP
         """
-        return recording(self._dbtestcase.counts)
+        make = partial(recording, self._dbtestcase.counts)
+        block: AbstractContextManager[Recording] = self._dbtestcase.blocks.sync("captureQueries()", make)
+        return block
 
     @overload
     def assertNumQueries(self, n: int, /) -> AbstractContextManager[Recording]: ...
@@ -58,7 +62,8 @@ class QueryAssertions(TestCase):
 
         :returns: a context manager that gives the queries; what ``function`` returns if there is one.
         """
-        return _run(_asserting(self, lambda count: count == n, f"{n}"), function, args, kwargs)
+        make = partial(_asserting, self, lambda count: count == n, f"{n}")
+        return _run(self, f"assertNumQueries({n})", make, function, args, kwargs)
 
     @overload
     def assertMaxQueries(self, n: int, /) -> AbstractContextManager[Recording]: ...
@@ -68,7 +73,8 @@ class QueryAssertions(TestCase):
 
     def assertMaxQueries(self, n: int, function: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
         """Fail if more than ``n`` queries are sent; used as :meth:`assertNumQueries`."""
-        return _run(_asserting(self, lambda count: count <= n, f"at most {n}"), function, args, kwargs)
+        make = partial(_asserting, self, lambda count: count <= n, f"at most {n}")
+        return _run(self, f"assertMaxQueries({n})", make, function, args, kwargs)
 
     @overload
     def assertNoRepeatedQueries(self, /, *, allowed: int = 1) -> AbstractContextManager[Recording]: ...
@@ -86,7 +92,8 @@ class QueryAssertions(TestCase):
         The message names the application's line that sent it, and the parameters.  INSERT, UPDATE and DELETE may be
         repeated: many drivers need one for each row.
         """
-        return _run(_asserting_unrepeated(self, allowed), function, args, kwargs)
+        make = partial(_asserting_unrepeated, self, allowed)
+        return _run(self, "assertNoRepeatedQueries()", make, function, args, kwargs)
 
     def assertRowCount(
         self, entity_or_table: Any, n: int, *criteria: ColumnExpressionArgument[bool], msg: str | None = None
@@ -98,6 +105,7 @@ class QueryAssertions(TestCase):
         :param entity_or_table: a mapped class, an alias or a table.
         :param criteria: conditions, as for ``where()``.
         """
+        _refuse_constants(criteria)
         with self._dbtestcase.counting() as session:
             session.flush()  # the application's own statements, so before the harness's
             rows = select(entity_or_table).where(*criteria)
@@ -122,7 +130,7 @@ class QueryAssertions(TestCase):
 
 @contextmanager
 def _asserting(test: QueryAssertions, satisfied: Callable[[int], bool], expected: str) -> Iterator[Recording]:
-    with test.captureQueries() as queries:
+    with recording(test._dbtestcase.counts) as queries:
         yield queries
     if not satisfied(len(queries)):
         title = f"{_plural(len(queries), 'query', 'queries')} executed, {expected} expected"
@@ -131,7 +139,7 @@ def _asserting(test: QueryAssertions, satisfied: Callable[[int], bool], expected
 
 @contextmanager
 def _asserting_unrepeated(test: QueryAssertions, allowed: int) -> Iterator[Recording]:
-    with test.captureQueries() as queries:
+    with recording(test._dbtestcase.counts) as queries:
         yield queries
     by_statement: dict[str, list[Query]] = defaultdict(list)
     for query in queries:
@@ -143,11 +151,29 @@ def _asserting_unrepeated(test: QueryAssertions, allowed: int) -> Iterator[Recor
         test.fail("\n".join([f"{total} repeated:", *(line for group in repeated for line in _described(group))]))
 
 
-def _run(block: AbstractContextManager[Recording], function: Callable[..., Any] | None, args: Any, kwargs: Any) -> Any:
+def _run(
+    test: QueryAssertions,
+    call: str,
+    make: Callable[[], AbstractContextManager[Recording]],
+    function: Callable[..., Any] | None,
+    args: Any,
+    kwargs: Any,
+) -> Any:
     if function is None:
-        return block
-    with block:
+        return test._dbtestcase.blocks.sync(call, make)
+    with make():
         return function(*args, **kwargs)
+
+
+def _refuse_constants(criteria: Sequence[object]) -> None:
+    """``Post.author is None`` is False, and no condition: there would be no rows, whatever is in the table."""
+    for criterion in criteria:
+        if criterion is None or isinstance(criterion, bool):
+            raise ConfigurationError(
+                f"assertRowCount(): a condition is {criterion}, whatever is in the table.",
+                cause="`is`, `in`, `not`, `and`, or `==` between values, which Python answers before a query is made",
+                remedy="Post.author.is_(None), Post.id.in_([…]), ~Post.hidden, or a condition more for `and`",
+            )
 
 
 def _listed(queries: Sequence[Query]) -> Iterator[str]:

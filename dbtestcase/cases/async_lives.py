@@ -11,13 +11,13 @@ import contextlib
 import contextvars
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..errors import ConfigurationError, DBTestCaseWarning, MigrationError
+from ..errors import ConfigurationError, DBTestCaseError, DBTestCaseWarning, MigrationError
 from ..isolation import Isolation, TruncatingIsolation
 from ..reporting import loop_runner_of
 from .blocking import run_blocking
@@ -84,6 +84,12 @@ class AsyncTest(TestLifecycle):
         session: AsyncSession = self.test.session_class(own)
         return session
 
+    @contextlib.asynccontextmanager
+    async def async_scope(self) -> AsyncIterator[AsyncSession]:
+        """A new session that is committed at the end."""
+        async with self.new_async_session() as session, session.begin():
+            yield session
+
     def row_session(self) -> Session:
         own = self.test.session.sync_session if self.is_awaited else self.test.sync_session
         session: Session = own
@@ -101,6 +107,13 @@ class AsyncTest(TestLifecycle):
         if runner is None or not inspect.iscoroutine(given_back):
             return super().finish(given_back)
         return runner.run(given_back, context=contextvars.copy_context())  # the test's own, which is entered here
+
+    def begin(self) -> None:
+        super().begin()
+        runner = loop_runner_of(self.test)
+        loop = runner.get_loop() if runner is not None else asyncio._get_running_loop()
+        if loop is not None and loop.get_exception_handler() is None:
+            loop.set_exception_handler(_note_unretrieved)
 
     def end(self) -> None:
         self._warn_of_tasks()
@@ -130,6 +143,14 @@ class AsyncTest(TestLifecycle):
                 DBTestCaseWarning,
                 stacklevel=2,
             )
+
+
+def _note_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A task has failed, and nobody will ever ask for its error: one of ours was swallowed."""
+    error = context.get("exception")
+    if isinstance(error, DBTestCaseError):
+        error.of_lost_task = True
+    loop.default_exception_handler(context)
 
 
 class AsyncMigratedTest(AsyncTest, MigratedTest):

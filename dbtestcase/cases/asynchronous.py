@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import unittest
-from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar, Self
 
 from sqlalchemy import ColumnExpressionArgument, Engine
@@ -56,17 +55,13 @@ class _AsyncLife(DatabaseTest, unittest.IsolatedAsyncioTestCase):
 
     _dbtestcase = Lifecycle[AsyncClass, AsyncTest](AsyncClass, AsyncTest)
 
-    @contextlib.asynccontextmanager
-    async def session_scope(self) -> AsyncIterator[AsyncSession]:  # type: ignore[override]
+    def session_scope(self) -> contextlib.AbstractAsyncContextManager[AsyncSession]:  # type: ignore[override]
         """A new session of the test's own: commit at the end, rollback on an error, always closed."""
-        async with self._dbtestcase.new_async_session() as session, session.begin():
-            yield session
+        return self._dbtestcase.blocks.asynchronous("session_scope()", self._dbtestcase.async_scope)
 
-    @contextlib.contextmanager
-    def sync_session_scope(self) -> Iterator[Session]:
+    def sync_session_scope(self) -> contextlib.AbstractContextManager[Session]:
         """The same, for synchronous code."""
-        with super().session_scope() as session:
-            yield session
+        return super().session_scope()
 
     @classmethod
     def isolated(cls, name: str = "isolated") -> contextlib.AbstractAsyncContextManager[Self]:  # type: ignore[override]

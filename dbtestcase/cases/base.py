@@ -17,7 +17,7 @@ import contextlib
 import functools
 import sys
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
@@ -180,8 +180,12 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     @classmethod
     def addClassCleanup(cls, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        life = cls._dbtestcase
+        was_begun = life.run is not None
+
         def cleanup(*args: Any, **kwargs: Any) -> None:
-            refuse_lost(function(*args, **kwargs), function, f"{cls.__qualname__}: the cleanup")
+            with life.cleaning_up(was_begun=was_begun):
+                refuse_lost(function(*args, **kwargs), function, f"{cls.__qualname__}: the cleanup")
 
         super().addClassCleanup(cleanup, *args, **kwargs)
 
@@ -206,13 +210,11 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
 
     # -- what a test has
 
-    @contextlib.contextmanager
-    def session_scope(self) -> Iterator[Session]:
+    def session_scope(self) -> contextlib.AbstractContextManager[Session]:
         """A new session of the test's own: commit at the end, rollback on an error, always closed."""
         life = self._dbtestcase
         make = functools.partial(life.of_class.sync_session_class, life.isolation.own_engine)
-        with session_scope(make) as session:
-            yield session
+        return life.blocks.sync("session_scope()", functools.partial(session_scope, make))
 
     def rolled_back(self) -> contextlib.AbstractContextManager[None]:
         """A part of the test that is undone at its end, whatever it commits: ``with self.rolled_back():``.
@@ -225,7 +227,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         :raises LeakError: at its end: what the part has left behind; at its beginning: what the test has.
         :raises ConfigurationError: what was written before it could not be kept.
         """
-        return rolled_back(self._dbtestcase)
+        return self._dbtestcase.blocks.sync("rolled_back()", functools.partial(rolled_back, self._dbtestcase))
 
     def enlist(self, engine: E) -> E:
         """Point one more engine at the test database until the test ends; for an engine made in ``setUp``.

@@ -83,8 +83,10 @@ def _refuse_given(where: str, name: str, value: object) -> None:
 
 
 def _refuse_elsewhere(bases: Bases, where: str, name: str, value: object) -> None:
-    if name == "migrations" and not _is_migrations(value):
-        return
+    if name == "migrations" and not (
+        _is_migrations(value) or (isinstance(value, str) and not _is_read(name, bases.users))
+    ):
+        return  # the user's own
     raise ConfigurationError(
         f"{where} is set, but a {bases.ours[0].__name__} has no such attribute: it would be ignored.",
         cause=f"`{name}` belongs to {_ELSEWHERE[name]}",
@@ -104,6 +106,10 @@ def _refuse_near(
 ) -> None:
     routine = isinstance(value, FunctionType | classmethod | staticmethod)
     meant = nearest(name, hooks if routine else settings)
+    if meant is None and routine and not vars(getattr(value, "__func__", value)):  # what is decorated is somebody's
+        meant = _OF_UNITTEST.get(_flat(name))
+        if meant is not None and _is_read(name, own):
+            return
     if meant is None or isinstance(value, type | property) or _is_one_more(name, meant, base):
         return
     if not routine and not _is_meant(name, meant, value, own):
@@ -125,8 +131,8 @@ def _is_one_more(name: str, meant: str, base: type) -> bool:
 
 def _is_meant(name: str, meant: str, value: object, own: Iterable[type]) -> bool:
     """Whether the attribute is a slip: its value fits, or nobody would give that name to anything else."""
-    if any(name in names for names in map(_names_read, own)):
-        return False  # the class's own code uses it
+    if _is_read(name, own):
+        return False
     looks = _EVIDENCE.get(meant)
     values = [value, *value] if isinstance(value, list | tuple | set) else [value]
     if looks is not None and any(map(looks, values)):
@@ -165,7 +171,16 @@ _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "outside": _is_engine,
     "metadata": lambda value: isinstance(value, MetaData),
 }
+_OF_UNITTEST = {
+    name.casefold(): name
+    for name in ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "setUpModule")
+}
 _TERMS = ("engines", "metadata")  # no other thing has such a name
+
+
+def _is_read(name: str, own: Iterable[type]) -> bool:
+    """Whether the code of these classes uses a name."""
+    return any(name in names for names in map(_names_read, own))
 
 
 @lru_cache(maxsize=512)

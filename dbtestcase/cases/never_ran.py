@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..reporting import when_never_awaited
 from .bases import HOOKS, Bases
 
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
@@ -150,6 +151,42 @@ def refuse_lost(value: Any, cleanup: Any, name: str) -> None:
             cause="`async def` or `yield` in a function that is called when the test or the class ends",
             remedy="write a plain function, or use an Async class and addAsyncCleanup()",
         )
+
+
+unawaited: list[tuple[str, str, str]] = []
+"""Coroutines of the test that runs which nobody has awaited: name, file and module."""
+
+_DATABASE = {"sqlalchemy", "sqlmodel", "psycopg", "asyncpg", "aiosqlite", "aiomysql", "asyncmy", "dbtestcase"}
+
+
+def _note_unawaited(coroutine: Any) -> None:
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is not None:
+        code = frame.f_code
+        unawaited.append((code.co_qualname, code.co_filename, str(frame.f_globals.get("__name__"))))
+
+
+@functools.cache
+def watch_unawaited() -> None:
+    """Note coroutines that nobody awaits, from now on."""
+    when_never_awaited(_note_unawaited)
+
+
+def find_unawaited(label: str, test_files: frozenset[str]) -> list[ConfigurationError]:
+    """The test's own coroutines, and those of database libraries, that were never awaited, as errors that fail it.
+
+    What else was made and dropped is the application's: a mock in the place of ``asyncio.run()`` does so.
+    """
+    found, unawaited[:] = list(unawaited), []
+    return [
+        ConfigurationError(
+            f"{label}: the coroutine {name}() was made and never awaited: none of its lines has run.",
+            cause="a forgotten `await`",
+            remedy="await it; close() it where it is not to run",
+        )
+        for name, file, module in dict.fromkeys(found)
+        if file in test_files or module.partition(".")[0] in _DATABASE
+    ]
 
 
 def _remedy_for(kind: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..data import FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
 from ..errors import ConfigurationError
-from ..isolation import Isolation, early_uses, resolve_engines
+from ..isolation import Isolation, early_uses, engines_among, resolve_engines
 from ..migrations import commands_led
 from ..reporting import LockWatch, add_class_cleanup, report
 from ..settings import Settings, read_settings
@@ -24,7 +25,7 @@ from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_names, metadata_in
 from .hints import hints
 from .modules import current, modules
-from .never_ran import check_runnable, refuse_unfinished
+from .never_ran import check_runnable, refuse_unfinished, watch_unawaited
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
 
@@ -103,7 +104,8 @@ class ClassLifecycle(Provisioning):
         """
         self._set_ups += 1
         try:
-            yield
+            with self._refusing_early_uses() if self._set_ups == 1 else contextlib.nullcontext():
+                yield
         finally:
             self._set_ups -= 1
         if self._set_ups:
@@ -135,12 +137,17 @@ class ClassLifecycle(Provisioning):
         scopes.module_started(self.cls.__module__)
         current.replace(self)
         self.check()
-        early_uses.forget()
+        watch_unawaited()
         settings = read_settings()
         _record_run(settings)
         recorder = report.recorder()
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
+        file = str(getattr(sys.modules.get(self.cls.__module__), "__file__", None))
+        found = early_uses.of(engines, set_up_in=file)
+        early_uses.forget()
+        if found is not None:
+            raise self._early_use(*found)
         outside = resolve_engines(self.cls.outside, "outside")
         with letting_pass(outside) if outside else contextlib.nullcontext():
             isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
@@ -200,6 +207,39 @@ class ClassLifecycle(Provisioning):
                 "wrote is in the application's own database, and not in the test's",
                 remedy=f"{remedy}; where the engine may reach its own database, name it in `outside` instead",
             )
+
+    def _refusing_early_uses(self) -> contextlib.AbstractContextManager[None]:
+        """Refuse engines before the class leads them; those that functions give are asked for when it begins."""
+        return early_uses.refusing(engines_among(self.cls.engines), self._early_use)
+
+    def _early_use(self, engine: str, where: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.cls.__qualname__} was to begin after {engine} had been used on its own database at {where}.",
+            cause="setUpModule(), or lines of setUpClass() before super().setUpClass(): the class has not begun there, "
+            "so that they reach the application's own database, and not the test's",
+            remedy="call super().setUpClass() first; make rows in setUpTestData() or, for a module, on the session of "
+            "enterModule(); tables and rows of all classes in load_initial_schema() and load_base_data()",
+        )
+
+    @contextlib.contextmanager
+    def cleaning_up(self, *, was_begun: bool) -> Iterator[None]:
+        """A class cleanup runs: one that was added before the class had begun, after its end.
+
+        :raises ConfigurationError: it uses an engine of the class, which has its own database again.
+        """
+        if was_begun or self.run is not None:
+            yield
+            return
+
+        def error(engine: str, where: str) -> ConfigurationError:
+            return ConfigurationError(
+                f"A cleanup of {self.cls.__qualname__} used {engine} on its own database at {where}.",
+                cause="addClassCleanup() before super().setUpClass(): what is added first runs last, after the class",
+                remedy="call super().setUpClass() first",
+            )
+
+        with early_uses.refusing(engines_among(self.cls.engines), error):
+            yield
 
     def _report_set_up(self, run: ClassRun) -> None:
         recorder = report.recorder()

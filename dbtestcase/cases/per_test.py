@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 from ..errors import ConfigurationError, DBTestCaseError, NotRunning
 from ..isolation import Isolation
 from ..reporting import call_site_of, report, together
+from .blocks import Blocks
 from .class_run import ClassRun
 from .keep_rows import keep_rows
 from .modules import modules
 from .nested import each_example_alone, is_last_example, rolled_back
-from .never_ran import refuse_lost, refuse_unfinished
+from .never_ran import find_unawaited, refuse_lost, refuse_unfinished, unawaited
 from .per_class import ClassLifecycle
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
@@ -45,6 +46,14 @@ class TestLifecycle:
         self._given: dict[str, Any] = {}
         self._label = ""
         self._prepared = False
+        self._blocks: Blocks | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks that the test asks for."""
+        if self._blocks is None:
+            self._blocks = Blocks()
+        return self._blocks
 
     @property
     def isolation(self) -> Isolation:
@@ -202,6 +211,7 @@ class TestLifecycle:
         run.isolation.begin_test(self._label, test_files=self.source_files)
         run.log.begin_test()
         run.test = self
+        unawaited.clear()
         if not self._is_held:
             test.addCleanup(self.end)
         if run.factories is not None:
@@ -234,6 +244,8 @@ class TestLifecycle:
         ended = perf_counter()
         try:
             problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files | self.own_files)
+            if (self._blocks is not None or unawaited) and not self.failed:
+                problems = [*problems, *self._never_run()]
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)
@@ -246,6 +258,10 @@ class TestLifecycle:
                 run.data.forget(self.test)
         if problems:
             raise together(problems, f"{self.test.id()} left {len(problems)} problems behind")
+
+    def _never_run(self) -> list[DBTestCaseError]:
+        never_entered = self._blocks.take_problems(self._label) if self._blocks is not None else []
+        return [*never_entered, *find_unawaited(self._label, self.source_files)]
 
     def _report(self, run: ClassRun, ended: float) -> None:
         recorder = report.recorder()

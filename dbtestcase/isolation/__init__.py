@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .early_uses import early_uses
-from .engines import resolve_engines
+from .engines import engines_among, resolve_engines
 from .interface import Isolation
 from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -21,6 +21,7 @@ __all__ = [
     "SandboxIsolation",
     "TruncatingIsolation",
     "early_uses",
+    "engines_among",
     "open_truncating_run",
     "resolve_engines",
     "running_sandbox",

@@ -44,6 +44,13 @@ def resolve_engines(engines: Any, attribute: str = "engines") -> list[Engine]:
     return found
 
 
+def engines_among(engines: Any) -> list[Engine]:
+    """Those that a class attribute names by themselves; no function is called, and no iterator used up."""
+    if isinstance(engines, Iterator):
+        return []
+    return [sync_engine_of(each) for each in _members(engines) if is_engine(each)]
+
+
 def _members(value: Any) -> list[Any]:
     """What is in a collection, or the one thing that is none."""
     if isinstance(value, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import report
-from .call_sites import CallSite, call_site_of, find_call_site, is_application
+from .call_sites import CallSite, awaiting_frames, call_site_of, find_call_site, is_application
 from .imports import collecting_less, lazily, require_internals
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         name_of,
         name_test,
         runs_in_a_runner,
+        when_never_awaited,
     )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SQLLog",
     "add_class_cleanup",
     "add_evidence",
+    "awaiting_frames",
     "call_site_of",
     "cleanups_of",
     "collecting_less",
@@ -58,6 +60,7 @@ __all__ = [
     "site_of_statement",
     "together",
     "warn_at",
+    "when_never_awaited",
     "without_secrets",
 ]
 
@@ -68,5 +71,5 @@ __getattr__ = lazily(
     lock_waits="LockWatch",
     queries="Query Recording harness_statements recording site_of_statement",
     unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
-    "add_class_cleanup runs_in_a_runner",
+    "add_class_cleanup runs_in_a_runner when_never_awaited",
 )

@@ -46,7 +46,7 @@ def find_call_site(depth: int = 1) -> CallSite | None:
         if application:
             return CallSite(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back
-    for frame in _awaiting_frames():
+    for frame in awaiting_frames():
         code = frame.f_code
         application = known.get(code.co_filename)
         if application is None:
@@ -75,7 +75,7 @@ def call_site_of(error: BaseException) -> CallSite | None:
     return found
 
 
-def _awaiting_frames() -> Iterator[FrameType]:
+def awaiting_frames() -> Iterator[FrameType]:
     """The stack below SQLAlchemy's greenlet: its async part runs the driver on a stack of its own."""
     greenlet = sys.modules.get("greenlet")
     if greenlet is None:

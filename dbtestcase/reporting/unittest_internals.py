@@ -5,8 +5,10 @@ It is the same from Python 3.11 to 3.14.
 
 from __future__ import annotations
 
+import functools
 import platform
 import unittest
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -59,10 +61,23 @@ def add_class_cleanup(cls: Any, function: Callable[..., object], *args: object) 
     cls._class_cleanups.append((function, args, {}))
 
 
+def when_never_awaited(note: Callable[[Any], object]) -> None:
+    """Call ``note`` with each coroutine that is thrown away before it has run, just before Python warns of it."""
+    original: Callable[[Any], object] = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined]
+
+    @functools.wraps(original)
+    def warn(coroutine: Any) -> None:
+        note(coroutine)
+        original(coroutine)
+
+    warnings._warn_unawaited_coroutine = warn  # type: ignore[attr-defined]
+
+
 require_internals(
     f"unittest of Python {platform.python_version()}",
     [
         (unittest.TestCase, CALLS),
+        (warnings, ("_warn_unawaited_coroutine",)),
         (type("Case", (unittest.TestCase,), {}), ("_class_cleanups", "_classSetupFailed")),  # set on subclasses
         (unittest.TestCase("run"), ("_testMethodName", "_cleanups", "_outcome")),
     ],

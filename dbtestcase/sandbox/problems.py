@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
+import sys
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 from ..errors import DBTestCaseError, LeakError
 from ..reporting import CallSite
@@ -78,7 +82,7 @@ def find_swallowed(label: str, raised: Iterable[DBTestCaseError], test_files: fr
 def _leak(label: str, error: DBTestCaseError) -> LeakError:
     leak = LeakError(
         f"{type(error).__name__} was raised and swallowed during {label}: {error.what}",
-        cause="an `except Exception` of the application: " + _caught_at(error),
+        cause="an `except Exception` of the application, or a task that nobody awaits: " + _caught_at(error),
         remedy=error.remedy or "see the error",
     )
     leak.of_swallowed_error = True
@@ -90,7 +94,23 @@ def _was_swallowed(error: DBTestCaseError, test_files: frozenset[str]) -> bool:
     if error.__traceback__ is None:
         return False
     frame = error.__traceback__.tb_frame  # the outermost frame that it passed through: where it was caught
-    return not frame.f_globals.get("__unittest") and frame.f_code.co_filename not in test_files
+    if frame.f_globals.get("__unittest"):
+        return False
+    if frame.f_code.co_filename not in test_files or error.of_lost_task:
+        return True
+    return bool(frame.f_code.co_flags & inspect.CO_COROUTINE) and _has_ended_a_task(error)
+
+
+def _has_ended_a_task(error: DBTestCaseError) -> bool:
+    """Whether a task of the test's own file has failed with it, and nobody has asked what became of the task.
+
+    It is looked for among all objects: tasks in C do not tell the collector of the error that they hold.
+    """
+    asyncio: Any = sys.modules.get("asyncio")
+    return asyncio is not None and any(
+        issubclass(type(each), asyncio.Future) and each._exception is error and each._log_traceback
+        for each in gc.get_objects()
+    )
 
 
 def _caught_at(error: DBTestCaseError) -> str:

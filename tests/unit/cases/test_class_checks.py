@@ -63,6 +63,11 @@ SLIPS_OF_HOOKS = {
     "loadBaseData": "load_base_data",
     "load_base_date": "load_base_data",
     "load_basedata": "load_base_data",
+    "setup": "setUp",
+    "tear_down": "tearDown",
+    "setupClass": "setUpClass",
+    "teardown_class": "tearDownClass",
+    "async_set_up": "asyncSetUp",
 }
 
 
@@ -161,7 +166,9 @@ class NamesTest(Checks):
         self.assertRefused(made(migrations="alembic.ini"), "MigratedDatabaseTest")
         self.assertRefused(made(x_arguments=["tenant=a"]), "MigratedDatabaseTest")
         self.assertRefused(made(MigratedDatabaseTest, exclude_from_stairway=["0001"]), "MigrationChecks")
+        self.assertRefused(made(migrations="alembic"), "MigratedDatabaseTest")
         self.assertAccepted(made(migrations=["0001", "0002"]))
+        self.assertAccepted(made(migrations="alembic", look=lambda self: self.migrations))
         self.assertAccepted(made(TruncatingDatabaseTest, migrations="alembic.ini"))
 
     def test_every_public_attribute_and_hook_is_known(self) -> None:

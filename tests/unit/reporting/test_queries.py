@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from dbtestcase.cases import assertions
 from dbtestcase.cases.assertions import QueryAssertions
+from dbtestcase.cases.blocks import Blocks
 from dbtestcase.reporting import call_sites as origins
 from dbtestcase.reporting.queries import harness_statements, recording
 from tests.support.blog_models import Author, Base, Editor, Post, Tag
@@ -35,6 +36,8 @@ class QueryCase(QueryAssertions):
     @property
     def _dbtestcase(self) -> "QueryCase":  # type: ignore[override]
         return self
+
+    blocks = Blocks()
 
     def counts(self, connection: Any) -> bool:
         return True
