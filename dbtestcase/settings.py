@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dbtestcase.errors import ConfigurationError
 
-__all__ = ["VARIABLES", "Settings", "read_settings"]
+__all__ = ["VARIABLES", "Settings", "read_once", "read_settings"]
+
+_T = TypeVar("_T")
 
 Keep = Literal["never", "fail"]
 Sql = Literal["fail", "all", "off"]
@@ -70,17 +73,30 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     :param environ: the variables; those of the process by default.
     :raises ConfigurationError: a variable holds something that cannot be used, or there is none of that name.
     """
-    global _last
-    environ = os.environ if environ is None else environ
-    said = {name: environ[name] for name in environ if name.startswith(_READ)}
-    if _last is None or _last[0] != said:
-        _last = (said, _settings_of(said))
-    return _last[1]
+    return _settings_of_process() if environ is None else _settings_of(environ)
 
 
-_READ = ("DBTESTCASE_", "XDG_CACHE_HOME", "HOME")
-_last: tuple[dict[str, str], Settings] | None = None
-"""What was read last: every class asks."""
+def read_once(read: Callable[[], _T]) -> Callable[[], _T]:
+    """Decorate what reads variables of the process: it reads them again where any of them has changed."""
+    last: list[tuple[dict[Any, Any], _T]] = []
+
+    @functools.wraps(read)
+    def asked() -> _T:
+        now = dict(getattr(os.environ, "_data", os.environ))  # to look into os.environ decodes what it finds
+        now.pop(_OF_EACH_TEST, None)
+        if not last or last[0][0] != now:
+            last[:] = [(now, read())]
+        return last[0][1]
+
+    return asked
+
+
+_OF_EACH_TEST = b"PYTEST_CURRENT_TEST"
+
+
+@read_once
+def _settings_of_process() -> Settings:
+    return _settings_of(os.environ)
 
 
 def _settings_of(environ: Mapping[str, str]) -> Settings:

@@ -39,7 +39,7 @@ def check_names(bases: Bases, *, given: Collection[str]) -> None:
     """
     settings = bases.settings
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
-    known: set[str] = set()
+    known: frozenset[str] = frozenset()
     for base in bases.users:
         for name, value in list(vars(base).items()):
             if name.startswith(("_", "test")) or name in settings or name in hooks:
@@ -57,9 +57,14 @@ def check_names(bases: Bases, *, given: Collection[str]) -> None:
                 _refuse_near(base, bases.users, where, name, value, settings=settings, hooks=hooks)
 
 
-def _names_of_others(bases: Bases) -> set[str]:
+def _names_of_others(bases: Bases) -> frozenset[str]:
     """The attributes that unittest and other frameworks define."""
-    return {*dir(unittest.IsolatedAsyncioTestCase), *(name for base in bases.foreign for name in vars(base))}
+    return _names_in(tuple(bases.foreign))
+
+
+@lru_cache(maxsize=64)
+def _names_in(foreign: tuple[type, ...]) -> frozenset[str]:
+    return frozenset([*dir(unittest.IsolatedAsyncioTestCase), *(name for base in foreign for name in vars(base))])
 
 
 def _refuse_given(where: str, name: str, value: object) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
 
+from ..settings import read_once
 from .sqlalchemy_internals import creator_of
 
 _LOCAL = {
@@ -191,6 +192,7 @@ def address_beside(host: str) -> str:
     return address
 
 
+@read_once
 def environment() -> tuple[str | None, ...]:
     """The variables that have a say in where connections go."""
     names = (*_ENVIRONMENT.values(), "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR")

@@ -223,16 +223,31 @@ def _begin(made: Recording) -> None:
             for name, listener in _LISTENERS.items():
                 if not event.contains(Engine, name, listener):  # they stay: to come and go with every class takes long
                     event.listen(Engine, name, listener)
-            event.listen(Engine, "before_cursor_execute", _before)  # the last, since others may rewrite the statement
+            _come_last()
         _active += (made,)
+
+
+def _come_last() -> None:
+    """Listen to statements after everybody else who listens to all engines: others may rewrite them."""
+    global _listening
+    listeners = list(_any_engine.dispatch.before_cursor_execute)
+    if not listeners or listeners[-1] is not _listening:
+        if _listening is not None:
+            event.remove(Engine, "before_cursor_execute", _before)
+        event.listen(Engine, "before_cursor_execute", _before)
+        _listening = list(_any_engine.dispatch.before_cursor_execute)[-1]
+
+
+_any_engine = Engine.__new__(Engine)
+"""One that nobody listens to by itself."""
+_listening: object = None
+"""What SQLAlchemy has made of our listener."""
 
 
 def _end(made: Recording) -> None:
     global _active
     with _lock:
         _active = tuple(other for other in _active if other is not made)
-        if not _active:
-            event.remove(Engine, "before_cursor_execute", _before)
 
 
 _ACCEPTED = "_dbtestcase_recorded"

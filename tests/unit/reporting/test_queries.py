@@ -100,18 +100,23 @@ class RecordingTest(QueryCase):
                 other.execute(text("SELECT 2"))
         self.assertEqual(len(queries), 2)
 
-    def test_listeners_are_there_only_while_somebody_listens(self) -> None:
+    def test_one_listener_serves_all_recordings_and_comes_after_those_of_others(self) -> None:
         def listeners() -> int:
             return len(list(self.bind.dispatch.before_cursor_execute))
 
-        self.assertEqual(listeners(), 0)
         with recording() as outer:
+            ours = listeners()
             with recording() as inner:
-                self.assertEqual(listeners(), 1)
+                self.assertEqual(listeners(), ours)
                 self.session.execute(text("SELECT 1"))
             self.session.execute(text("SELECT 2"))
             self.assertEqual((len(outer), len(inner)), (2, 1))
-        self.assertEqual(listeners(), 0)
+        self.session.execute(text("SELECT 3"))
+        self.assertEqual(len(outer), 2)
+        self.test_the_application_may_rewrite_statements()
+        with recording() as again:
+            self.session.execute(text("SELECT 4"))
+        self.assertEqual((listeners(), again[0].statement), (ours + 1, "SELECT 4 /* mine */"))
 
     def test_only_the_connections_that_are_asked_for_count(self) -> None:
         with recording(lambda connection: connection.engine is self.bind) as queries:
