@@ -44,7 +44,10 @@ class Bases:
 
     def owner(self, name: str) -> type | None:
         """The class that defines an attribute."""
-        return next((base for base in self.all if name in vars(base)), None)
+        for base in self.all:  # asked a few times for every class
+            if name in base.__dict__:
+                return base
+        return None
 
     def overrides(self, name: str) -> bool:
         """Whether the user has written an attribute of ours."""
@@ -52,9 +55,12 @@ class Bases:
         return owner is not None and owner not in self.ours
 
 
+_OURS = __name__.partition(".")[0]
+
+
 def is_ours(cls: type) -> bool:
     """Whether a class is one of this library's."""
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return cls.__module__.partition(".")[0] == _OURS
 
 
 @lru_cache(maxsize=64)

@@ -35,14 +35,16 @@ class CommittingClass(MigratedClass):
         return True
 
     def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
-        server_url, disposable = self.server_url(settings, engines)
-        database = self.open_database(settings, server_url, disposable=disposable, transactional=False)
-        url = database.url.set(drivername=server_url.drivername)
-        run = scopes.of_run(
-            ("committing", id(database), url.drivername),
-            lambda: open_truncating_run(database, url, existing=self.cls.database == "existing"),
+        run, aliases = self.run_of(
+            settings,
+            engines,
+            lambda database, url, _: scopes.of_run(
+                ("committing", id(database), url.drivername),
+                lambda: open_truncating_run(database, url, existing=self.cls.database == "existing"),
+            ),
+            transactional=False,
         )
-        return TruncatingIsolation(run, aliases=self.aliases(settings))
+        return TruncatingIsolation(run, aliases=aliases)
 
     def migration_target(self, isolation: Isolation) -> Target:
         from ..migrations import Target

@@ -58,16 +58,44 @@ class Provisioning:
 
     def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
         """Compose the isolation from the run's things, which are made once."""
-        server_url, disposable = self.server_url(settings, engines)
-        database = self.open_database(settings, server_url, disposable=disposable, transactional=True)
-        url = database.url.set(drivername=server_url.drivername)
-        run = self.enter_on(database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url))
-        return SandboxIsolation(
-            run,
-            self.cls.transaction_scope,
-            reset_sequences=self.cls.reset_sequences,
-            aliases=self.aliases(settings),
+        run, aliases = self.run_of(
+            settings,
+            engines,
+            lambda database, url, server_url: self.enter_on(
+                database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url)
+            ),
+            transactional=True,
         )
+        return SandboxIsolation(
+            run, self.cls.transaction_scope, reset_sequences=self.cls.reset_sequences, aliases=aliases
+        )
+
+    def run_of(
+        self,
+        settings: Settings,
+        engines: list[Any],
+        run_on: Callable[[Database, URL, URL], _T],
+        *,
+        transactional: bool,
+    ) -> tuple[_T, frozenset[Endpoint]]:
+        """What isolates tests on the database of the class; found again where the next class asks for the same.
+
+        :param run_on: makes it, or finds it, from the database, its URL and that of the server.
+        :returns: it, and the databases whose engines mean the test database.
+        """
+        known = scopes.of_run("runs", lambda: contextlib.nullcontext(dict[Hashable, tuple[_T, frozenset[Endpoint]]]()))
+        drivers = tuple((engine.dialect.name, engine.dialect.driver) for engine in engines)
+        configured, tables = self.configured_url(settings), self.recipe().fingerprint()
+        key = (id(configured), settings, environment(), drivers, tables, transactional)
+        if key in known and self.cls.database == "create":  # an existing one is taken by class after class
+            return known[key]
+        server_url, disposable = self.server_url(settings, engines)
+        database = self.open_database(settings, server_url, disposable=disposable, transactional=transactional)
+        url = database.url.set(drivername=server_url.drivername)
+        made = run_on(database, url, server_url), self.aliases(settings)
+        if self.cls.database == "create":
+            known[key] = made
+        return made
 
     def configured_url(self, settings: Settings) -> URL | None:
         """The URL of the class, else the one of the environment."""
@@ -80,10 +108,7 @@ class Provisioning:
         configured = self.configured_url(settings)
         if configured is None or not configured.database:
             return frozenset()
-        key = (id(configured), environment())
-        if key not in _endpoints:
-            _endpoints[key] = (configured, endpoints_of_url(configured))
-        return _endpoints[key][1]
+        return endpoints_of_url(configured)
 
     def server_url(self, settings: Settings, engines: list[Any]) -> tuple[URL, bool]:
         """The server's URL with the driver that the application's engines speak, and whether the server is ours."""
@@ -218,10 +243,6 @@ class Provisioning:
             yield server
         finally:
             server.close(wait=not scopes.process_ends())
-
-
-_endpoints: dict[tuple[object, ...], tuple[URL, frozenset[Endpoint]]] = {}
-"""Those of the URLs that classes have asked about."""
 
 
 def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:

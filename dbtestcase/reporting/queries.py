@@ -220,22 +220,22 @@ def _begin(made: Recording) -> None:
     global _active
     with _lock:
         if not _active:
-            for name, listener in _LISTENERS.items():
-                if not event.contains(Engine, name, listener):  # they stay: to come and go with every class takes long
-                    event.listen(Engine, name, listener)
-            _come_last()
+            _listen()
         _active += (made,)
 
 
-def _come_last() -> None:
-    """Listen to statements after everybody else who listens to all engines: others may rewrite them."""
+def _listen() -> None:
+    """Listen for good, to statements after everybody else who listens to all engines: others may rewrite them."""
     global _listening
-    listeners = list(_any_engine.dispatch.before_cursor_execute)
-    if not listeners or listeners[-1] is not _listening:
-        if _listening is not None:
-            event.remove(Engine, "before_cursor_execute", _before)
-        event.listen(Engine, "before_cursor_execute", _before)
-        _listening = list(_any_engine.dispatch.before_cursor_execute)[-1]
+    if _listening is None:
+        for name, listener in _LISTENERS.items():
+            event.listen(Engine, name, listener)
+    elif list(_any_engine.dispatch.before_cursor_execute)[-1:] == [_listening]:
+        return
+    else:
+        event.remove(Engine, "before_cursor_execute", _before)
+    event.listen(Engine, "before_cursor_execute", _before)
+    _listening = list(_any_engine.dispatch.before_cursor_execute)[-1]
 
 
 _any_engine = Engine.__new__(Engine)
