@@ -8,6 +8,7 @@ from .existing import ExistingUse
 from .initial_schema import build_initial_schema, load_base_data, run_initial_schema
 from .inputs import note_folder
 from .interface import Database
+from .names import library_version
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
 from .recipes import Recipe
 from .registry import backend_for, register
@@ -28,6 +29,7 @@ __all__ = [
     "copy_rows",
     "digest_of",
     "fetcher",
+    "library_version",
     "load_base_data",
     "names_a_server",
     "note_folder",

@@ -17,13 +17,14 @@ from ..backends import (
     Recipe,
     backend_for,
     checked_url,
+    library_version,
     names_a_server,
     test_database,
 )
-from ..drivers import Endpoint, endpoints_of_url, environment, family_of
+from ..drivers import Endpoint, endpoints_of_url, environment, family_of, get_ready_for_wire
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
-from ..isolation import Isolation, SandboxIsolation, running_sandbox
-from ..reporting import shown
+from ..isolation import Isolation, SandboxIsolation, look_for_held, running_sandbox
+from ..reporting import collecting_less, shown
 from ..server import KEEP_HOURS, Server, disposable_server
 from ..settings import Settings, read_settings
 from . import scopes
@@ -85,17 +86,21 @@ class Provisioning:
         """
         known = scopes.of_run("runs", lambda: contextlib.nullcontext(dict[Hashable, tuple[_T, frozenset[Endpoint]]]()))
         drivers = tuple((engine.dialect.name, engine.dialect.driver) for engine in engines)
-        configured, tables = self.configured_url(settings), self.recipe().fingerprint()
-        key = (id(configured), settings, environment(), drivers, tables, transactional)
-        if key in known and self.cls.database == "create":  # an existing one is taken by class after class
-            return known[key]
-        server_url, disposable = self.server_url(settings, engines)
-        database = self.open_database(settings, server_url, disposable=disposable, transactional=transactional)
-        url = database.url.set(drivername=server_url.drivername)
-        made = run_on(database, url, server_url), self.aliases(settings)
-        if self.cls.database == "create":
-            known[key] = made
-        return made
+        with contextlib.ExitStack() as stack:
+            if not known:
+                stack.enter_context(collecting_less())
+                self.server_url(settings, engines)  # it starts while this process reads the tables
+            configured, tables = self.configured_url(settings), self.recipe().fingerprint()
+            key = (id(configured), settings, environment(), drivers, tables, transactional)
+            if key in known and self.cls.database == "create":  # an existing one is taken by class after class
+                return known[key]
+            server_url, disposable = self.server_url(settings, engines)
+            database = self.open_database(settings, server_url, disposable=disposable, transactional=transactional)
+            url = database.url.set(drivername=server_url.drivername)
+            made = run_on(database, url, server_url), self.aliases(settings)
+            if self.cls.database == "create":
+                known[key] = made
+            return made
 
     def configured_url(self, settings: Settings) -> URL | None:
         """The URL of the class, else the one of the environment."""
@@ -118,7 +123,7 @@ class Provisioning:
         driver = _driver(configured, kind, engines)
         if configured is not None and names_a_server(configured):
             return configured.set(drivername=driver), False
-        url = self.server(settings, kind).url.set(drivername=driver)
+        url = self.server(settings, kind, driver).url.set(drivername=driver)
         if configured is not None and configured.username and configured.username != url.username:
             raise ConfigurationError(
                 f"The URL {shown(configured)} names the user {configured.username!r}, but a disposable server has only "
@@ -227,16 +232,19 @@ class Provisioning:
         self.server(settings, "postgresql").keep()
         return KEEP_HOURS
 
-    def server(self, settings: Settings, kind: str) -> Server:
+    def server(self, settings: Settings, kind: str, driver: str = "") -> Server:
         """The disposable server of this process."""
-        return scopes.of_run(("server", kind), lambda: self._server_of_run(settings, kind))
+        return scopes.of_run(("server", kind), lambda: self._server_of_run(settings, kind, driver))
 
     @contextlib.contextmanager
-    def _server_of_run(self, settings: Settings, kind: str) -> Iterator[Server]:
+    def _server_of_run(self, settings: Settings, kind: str, driver: str) -> Iterator[Server]:
         def meanwhile() -> None:
             with contextlib.suppress(Exception):  # what is wrong is said where it is needed
                 backend_for(URL.create(kind))
+                library_version()
                 self.recipe().fingerprint()
+                get_ready_for_wire(driver.partition("+")[2])
+                look_for_held()
 
         server = disposable_server(settings, kind=kind, meanwhile=meanwhile, on_demand=True)
         try:

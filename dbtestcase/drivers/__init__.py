@@ -38,7 +38,7 @@ from .sqlalchemy_internals import (
     sequences_of,
     set_creator,
 )
-from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, open_wire, register
+from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, get_ready_for_wire, open_wire, register
 
 __all__ = [
     "KEEPALIVES",
@@ -61,6 +61,7 @@ __all__ = [
     "environment",
     "family_of",
     "forbid_overflow",
+    "get_ready_for_wire",
     "guarding",
     "harness_connections",
     "has_events",

@@ -37,6 +37,19 @@ def register(driver: str, factory: WireFactory) -> None:
     _registry[driver] = factory
 
 
+def get_ready_for_wire(driver: str) -> None:
+    """Import what a wire of a driver needs, while there is nothing else to do."""
+    for name in _PARTS.get(driver, ()):
+        importlib.import_module(name)
+
+
+_PARTS = {
+    "psycopg": ("dbtestcase.drivers.psycopg.connections", "dbtestcase.drivers.psycopg.wire"),
+    "psycopg2": ("dbtestcase.drivers.psycopg2", "dbtestcase.drivers.psycopg2_functions"),
+    "asyncpg": ("dbtestcase.drivers.asyncpg", "dbtestcase.drivers.loop_thread"),
+}
+
+
 @contextlib.contextmanager
 def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
     """The physical connection of a sandbox, opened with the driver that ``url`` names."""

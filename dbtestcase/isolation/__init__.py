@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..reporting import lazily
 from .early_uses import early_uses
 from .engines import engines_among, resolve_engines
+from .held_connections import look_for_held
 from .interface import Isolation
 from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -22,6 +23,7 @@ __all__ = [
     "TruncatingIsolation",
     "early_uses",
     "engines_among",
+    "look_for_held",
     "open_truncating_run",
     "resolve_engines",
     "running_sandbox",

@@ -74,13 +74,18 @@ _out: weakref.WeakSet[Any] = weakref.WeakSet()
 _listening = False
 
 
-def _held() -> list[Any]:
-    """The connections that pools have handed out: those of before the first class are found by the collector, once."""
+def look_for_held() -> None:
+    """Find the connections that pools have handed out before the first class, by the collector; does nothing twice."""
     global _listening
     if not _listening:
         _listening = True
         event.listen(Pool, "checkout", _note)
         _out.update(found for found in gc.get_referrers(_ConnectionFairy) if type(found) is _ConnectionFairy)
+
+
+def _held() -> list[Any]:
+    """The connections that pools have handed out."""
+    look_for_held()
     return [fairy for fairy in list(_out) if fairy.is_valid]
 
 
