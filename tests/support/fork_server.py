@@ -140,6 +140,9 @@ def become(request: dict[str, Any]) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]
     sys.warnoptions[:] = [*filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")), *request["warnings"]]
     warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
+    if any(os.path.exists(f"{folder}/sitecustomize.py") for folder in search):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
 
 
 def _writer(number: int, errors: str, *, write_through: bool) -> io.TextIOWrapper:

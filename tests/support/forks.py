@@ -23,7 +23,7 @@ __all__ = ["forked"]
 # What a forked run obeys as a new one does.  Others are for the interpreter's start, as is the locale.
 _OBEYED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
 _LOCALE = ("LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE", "TZ", "LD_PRELOAD", "LD_LIBRARY_PATH")
-_IMPORTED = ("sitecustomize", "usercustomize", "sqlalchemy", "psycopg", "alembic", "pytest", "greenlet", "dbtestcase")
+_IMPORTED = ("usercustomize", "sqlalchemy", "psycopg", "alembic", "pytest", "greenlet", "dbtestcase")
 # Its frames are on the stack of every run, as Python's own.
 _SERVE = "import sys; exec(compile(open(sys.argv[1]).read(), '<frozen fork server>', 'exec'))"
 _START = threading.Lock()

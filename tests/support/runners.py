@@ -163,6 +163,11 @@ def run_python(
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
+def without_progress(text: str) -> str:
+    """What a run has said, without the line for the person who waits for a server that takes longer than a second."""
+    return re.sub(r"(?m)^dbtestcase: .* \.\.\.\n", "", text)
+
+
 def _late(command: Sequence[str], timeout: float, stdout: str, stderr: str) -> AssertionError:
     return AssertionError(f"no end after {timeout} s: {' '.join(command)}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.support.farm import END_ADMINS, SharedServer, finish, require_namespaces, shared_server, start_run
-from tests.support.runners import inner_environment, run_suite, write_suite
+from tests.support.runners import inner_environment, run_suite, without_progress, write_suite
 
 SUITE = """
     import os, subprocess, sys, unittest
@@ -124,7 +124,7 @@ class LeaseTest(FarmTestCase):
                 def tearDownClass(cls): end_admins()
         """)
         outcome = run_suite(self.folder, "unittest", env=self.env).expect(passed=1)
-        self.assertNotRegex(outcome.output, "Traceback|dbtestcase:")
+        self.assertNotRegex(without_progress(outcome.output), "Traceback|dbtestcase:")
 
     def test_a_database_that_was_dropped_all_the_same_is_made_again_for_the_next_class(self) -> None:
         self.write("""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.support.alembic_projects import SHOP, AlembicProject
-from tests.support.disposable import seed
-from tests.support.runners import Outcome, run_suite, some_of, write_suite
+from tests.support.disposable import scratch, seed
+from tests.support.runners import ROOT, Outcome, run_suite, some_of, write_suite
 
 STEPS = """
     import asyncio
@@ -90,19 +90,18 @@ CHECKS = """
 
 
 class SuiteTestCase(unittest.TestCase):
-    cache: ClassVar[str]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.cache = cls.enterClassContext(tempfile.TemporaryDirectory())
-        seed(Path(cls.cache))
+    env: ClassVar[dict[str, str]] = {}
 
     def setUp(self) -> None:
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
 
     def run_suite(self, source: str, *, runner: str = "unittest", **values: object) -> Outcome:
         write_suite(self.folder, {"test_migrated.py": source.format(**values)})
-        return run_suite(self.folder, runner, env={"DBTESTCASE_CACHE": self.cache})
+        return run_suite(self.folder, runner, env=self.env)
+
+
+# What both give is compared revision by revision in tests/integration/migrations/test_migration_walk.
+INIS = some_of(("alembic.ini", "alembic_async.ini"), "shop")
 
 
 class ShopTest(SuiteTestCase):
@@ -112,12 +111,12 @@ class ShopTest(SuiteTestCase):
                 self.run_suite(STEPS, ini=str(SHOP / name)).expect(passed=6)
 
     def test_steps_in_an_async_test(self) -> None:
-        for name in ("alembic.ini", "alembic_async.ini"):
+        for name in INIS:
             with self.subTest(name):
                 self.run_suite(ASYNC_STEPS, ini=str(SHOP / name)).expect(passed=2)
 
     def test_the_checks_pass(self) -> None:
-        for name in ("alembic.ini", "alembic_async.ini"):
+        for name in INIS:
             with self.subTest(name):
                 self.run_suite(CHECKS, ini=str(SHOP / name)).expect(passed=4)
 
@@ -251,6 +250,12 @@ class TemplateTest(ProjectTestCase):
                 self.assertEqual(self.session.scalar(text("SELECT count(*) FROM author")), 0)
     """
 
+    @classmethod
+    def setUpClass(cls) -> None:
+        cache = cls.enterClassContext(scratch())
+        seed(Path(cache))
+        cls.env = {"DBTESTCASE_CACHE": cache}
+
     def setUp(self) -> None:
         super().setUp()
         self.log = self.folder / "built.log"
@@ -263,8 +268,7 @@ class TemplateTest(ProjectTestCase):
         """How often env.py was run by a run of the suite."""
         self.log.unlink(missing_ok=True)
         write_suite(self.folder, {"test_rows.py": self.SUITE})
-        environment = {"DBTESTCASE_CACHE": self.cache} | environment
-        run_suite(self.folder, "unittest", env=environment).expect(passed=1)
+        run_suite(self.folder, "unittest", env=self.env | environment).expect(passed=1)
         return len(self.log.read_text()) if self.log.exists() else 0
 
     def test_the_second_run_migrates_nothing(self) -> None:
@@ -311,5 +315,5 @@ class BadInputTest(SuiteTestCase):
             importlib.util.find_spec = lambda name, package=None: None if name == "alembic" else find(name, package)
         """
         write_suite(self.folder, {"sitecustomize.py": source})
-        outcome = run_suite(self.folder, "unittest", env={"PYTHONPATH": f"{self.folder}:{Path(__file__).parents[3]}"})
+        outcome = run_suite(self.folder, "unittest", env={"PYTHONPATH": f"{self.folder}:{ROOT}"}, new=True)
         self.assertIn("pip install 'dbtestcase[migrations]'", outcome.output)
