@@ -18,7 +18,7 @@ from .connections import Client
 from .lexer import POSTGRESQL
 from .rules import COMMITTING
 from .schema_facts import SchemaFacts
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
@@ -78,8 +78,7 @@ class AdvisoryLocks(SessionObjects):
             for lock in self._held:
                 if lock.client is not client:
                     raise _refusal(client, lock.client, "by code in the server")
-        return
-        yield
+        return nothing()
 
     def before(self, client: Client, statement: Statement) -> Flow:
         if Topic.ADVISORY not in statement.topics:
@@ -161,8 +160,7 @@ class AdvisoryLocks(SessionObjects):
         self._held.clear()
         self._owed.clear()
         self._numbers.clear()
-        return
-        yield
+        return nothing()
 
 
 def _entry(lock: _Lock) -> str:

@@ -9,7 +9,7 @@ from ..errors import SandboxConflict
 from .connections import Client, Wire
 from .lexer import NAME, POSTGRESQL, name_in
 from .rules import COMMITTING
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
@@ -84,13 +84,11 @@ class ConstraintModes(SessionObjects):
                 found = [(client.depth, text[begin:end]) for begin, end in spans]
                 self._set.setdefault(client, []).extend(found)
             self._applied, self._usual, self._ever = None, False, True
-        return
-        yield
+        return nothing()
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         self._set.pop(client, None)
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         if client in self._set:

@@ -15,7 +15,7 @@ from ..errors import SandboxConflict
 from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
 from .rules import COMMITTING
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow, literal
 from .statements import Statement, parts
 from .topics import Topic
@@ -115,8 +115,7 @@ class DeclaredCursors(SessionObjects):
             for _, name in _asked(part.text) if Topic.CURSORS in part.topics else ():
                 if name not in declared and self.is_foreign(client, name):
                     raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')
-        return
-        yield
+        return nothing()
 
     def before(self, client: Client, statement: Statement) -> Flow:
         if self._left:
@@ -142,16 +141,14 @@ class DeclaredCursors(SessionObjects):
                         self._known.pop(name, None)
                 if _closes_all(part):
                     self._keep(lambda each: each.owner is not client)
-        return
-        yield
+        return nothing()
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         for each in self._known.values():
             if each.owner is client and committed and each.holdable:
                 each.depth = _LASTING
         self._keep(lambda each: each.owner is not client or each.depth == _LASTING)
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         # after an error the server may have them still: only what lies above everybody's writes is rolled back at once
@@ -168,8 +165,7 @@ class DeclaredCursors(SessionObjects):
     def forget(self, scope: int) -> Flow:
         self._left.clear()
         self._keep(lambda each: each.scope != scope)
-        return
-        yield
+        return nothing()
 
     def _leave(self, gone: Callable[[_Cursor], bool]) -> None:
         self._left += [name for name, each in self._known.items() if gone(each)]

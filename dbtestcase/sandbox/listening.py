@@ -13,7 +13,7 @@ from ..errors import SandboxEscape
 from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
 from .rules import COMMITTING
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow, literal
 from .statements import Statement
 from .topics import Topic
@@ -77,8 +77,7 @@ class Listening(SessionObjects):
             for match in _SAID.finditer(POSTGRESQL.mask(text)):
                 name = name_in(text[match.start(2) : match.end(2)])
                 self._said.setdefault(client, []).append((client.depth, match[1].lower(), name))
-        return
-        yield
+        return nothing()
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         for _, verb, name in self._said.pop(client, ()):
@@ -88,8 +87,7 @@ class Listening(SessionObjects):
                     mine.append(name)
                 elif verb == "unlisten":
                     self._channels[client] = [each for each in mine if name not in (each, "*")]
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         if client in self._said:
@@ -105,5 +103,4 @@ class Listening(SessionObjects):
     def forget(self, scope: int) -> Flow:
         self._channels.clear()
         self._said.clear()
-        return
-        yield
+        return nothing()

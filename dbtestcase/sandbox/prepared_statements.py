@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from .connections import Client
 from .lexer import NAME, POSTGRESQL, name_in
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
@@ -43,8 +43,7 @@ class PreparedStatements(SessionObjects):
                 if verb != "prepare" and name not in mine and name in self._taken() and name != "all":
                     message = f'prepared statement "{name}" does not exist'
                     raise self._fail(client, "InvalidSqlStatementName", message)
-        return
-        yield
+        return nothing()
 
     def _taken(self) -> set[str]:
         return {taken for names in self._names.values() for taken in names.values()}
@@ -85,8 +84,7 @@ class PreparedStatements(SessionObjects):
                     mine.setdefault(name, self._free_name(client, name))
                 elif verb == "deallocate":
                     mine.pop(name, None)
-        return
-        yield
+        return nothing()
 
     def forget(self, scope: int) -> Flow:
         if self._spoken_of:

@@ -10,7 +10,7 @@ from .connections import Client
 from .rules import COMMITTING
 from .savepoints import Owner
 from .schema_facts import SchemaFacts
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
@@ -55,13 +55,11 @@ class RowLocks(SessionObjects):
     def after(self, client: Client, statement: Statement) -> Flow:
         if statement.kind is Kind.LOCK and not client.each_statement:
             self._locked.setdefault(client, []).append((client.depth, statement))
-        return
-        yield
+        return nothing()
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         self._locked.pop(client, None)
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         if client in self._locked:
@@ -76,5 +74,4 @@ class RowLocks(SessionObjects):
 
     def forget(self, scope: int) -> Flow:
         self._locked.clear()
-        return
-        yield
+        return nothing()

@@ -15,7 +15,7 @@ from .connections import Client
 from .rules import COMMITTING, Rules
 from .savepoints import Owner
 from .schema_facts import SchemaFacts
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow
 from .statements import Kind, Statement
 from .topics import Topic
@@ -116,15 +116,13 @@ class Snapshots(SessionObjects):
         mine = self._open.pop(client, None)
         if not self._open:
             self._committed.clear()
-            return
-        if committed and (client in self._unfinished() or (mine is not None and mine.serializable)):
+        elif committed and (client in self._unfinished() or (mine is not None and mine.serializable)):
             self._now += 1
             over = mine or _Transaction(client.name, self._now, serializable=False)
             over.ended = self._now
             over.writes = dict(client.writes) if client in self._unfinished() else {}
             self._committed.append(over)
-        return
-        yield
+        return nothing()
 
     def closed(self, client: Client) -> None:
         self._open.pop(client, None)
@@ -132,8 +130,7 @@ class Snapshots(SessionObjects):
     def forget(self, scope: int) -> Flow:
         self._open.clear()
         self._committed.clear()
-        return
-        yield
+        return nothing()
 
     def _refusal(self, client: Client, other: _Transaction, *, at_commit: bool = False) -> SandboxConflict:
         level = self._rules.level_of(client).upper()

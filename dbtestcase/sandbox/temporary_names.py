@@ -13,7 +13,7 @@ from .connections import Client
 from .lexer import NAME, Lexer, name_in
 from .relations import words_of
 from .rules import COMMITTING
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow
 from .statements import Statement
 from .topics import Topic
@@ -74,15 +74,13 @@ class TemporaryNames(SessionObjects):
                 self._new.setdefault(client, {})[name] = client.depth
             elif self._owners.get(name) is client:
                 del self._owners[name]
-        return
-        yield
+        return nothing()
 
     def ended(self, client: Client, *, committed: bool) -> Flow:
         if not committed:
             self.rolled_back_to(client, 0)
         self._new.pop(client, None)
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         for name, made in list(self._new.get(client, {}).items()):
@@ -100,5 +98,4 @@ class TemporaryNames(SessionObjects):
         self._owners.clear()
         self._over.clear()
         self._new.clear()
-        return
-        yield
+        return nothing()

@@ -18,7 +18,7 @@ from .lexer import NAME, POSTGRESQL, name_in
 from .relations import words_of
 from .rules import COMMITTING
 from .schema_facts import SchemaFacts
-from .session_objects import SessionObjects
+from .session_objects import SessionObjects, nothing
 from .session_settings import Flow, Rows
 from .splitting import split
 from .statements import Kind, Statement
@@ -157,8 +157,7 @@ class TemporaryTables(SessionObjects):
             if each.owner is client:
                 each.gone |= committed and each.on_commit == "drop"
                 each.emptied = None
-        return
-        yield
+        return nothing()
 
     def rolled_back_to(self, client: Client, depth: int) -> None:
         for each in self._known.values():
@@ -176,15 +175,13 @@ class TemporaryTables(SessionObjects):
 
     def _discard(self, client: Client) -> Flow:
         self.closed(client)
-        return
-        yield
+        return nothing()
 
     def forget(self, scope: int) -> Flow:
         self._known = {oid: each for oid, each in self._known.items() if each.scope != scope}
         for each in self._known.values():
             each.emptied = None
-        return
-        yield
+        return nothing()
 
 
 def _quoted(name: str) -> str:
