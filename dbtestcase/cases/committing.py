@@ -78,7 +78,7 @@ class CommittingTest(MigratedTest):
     def closing(self) -> Iterator[None]:
         """Whatever closes sessions of the test's own; what fails there since the disk was full has been told."""
         run = self.of_class.run
-        was_full = run is not None and isinstance(run.isolation, TruncatingIsolation) and run.isolation.disk_was_full
+        was_full = run is not None and run.isolation.disk_was_full
         try:
             yield
         except Exception:

@@ -10,16 +10,25 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from ..drivers import Endpoint
+from .border import Border
+
 
 class Isolation(ABC):
     """The life of the classes and tests that share a database."""
 
-    engine: Engine
-    """An engine for the application, on the test database."""
-    own_engine: Engine
-    """The engine of the test's own sessions and connections."""
-    database_url: str
-    """The test database's URL with driver and password."""
+    def __init__(self, run: Any, aliases: Iterable[Endpoint] = ()) -> None:
+        self.run = run
+        """What the classes that use one database share."""
+        self.engine: Engine = run.engine
+        """An engine for the application, on the test database."""
+        self.own_engine: Engine = run.own_engine
+        """The engine of the test's own sessions and connections."""
+        self.database_url: str = run.engine.url.render_as_string(hide_password=False)
+        """The test database's URL with driver and password."""
+        self._aliases = frozenset(aliases)
+        self._border: Border | None = None
+        self._label = ""
 
     @abstractmethod
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
@@ -61,14 +70,20 @@ class Isolation(ABC):
     def lead(self, engine: Any) -> None:
         """Point one more engine at the test database, until the test (or, between tests, the class) ends."""
 
-    @abstractmethod
     def async_engines(self) -> tuple[Any, Any]:
         """An ``AsyncEngine`` for the application and one for the test's own sessions."""
+        engines: tuple[Any, Any] = self.run.async_engines()
+        return engines
 
     @property
-    @abstractmethod
     def database(self) -> Any:
         """The test database, a :class:`dbtestcase.backends.Database`."""
+        return self.run.database
+
+    @property
+    def disk_was_full(self) -> bool:
+        """Whether a statement of the test has been told that the disk is full."""
+        return bool(self.run.full_disks.found)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
@@ -99,6 +114,5 @@ class Isolation(ABC):
     def begin_module(self, label: str) -> None:
         """A module begins; what is written from now on is seen by all of its classes."""
 
-    @abstractmethod
-    def end_module(self) -> None:
+    def end_module(self) -> None:  # noqa: B027  (nothing to do where none can begin)
         """Undo the module's rows."""

@@ -54,13 +54,12 @@ class SandboxIsolation(Isolation):
     :param aliases: databases whose engines are led as if they were named.
     """
 
+    run: SandboxRun
+
     def __init__(
         self, run: SandboxRun, scope: str, *, reset_sequences: bool = False, aliases: Iterable[Endpoint] = ()
     ) -> None:
-        self.run = run
-        self.engine = run.engine
-        self.own_engine = run.own_engine
-        self.database_url = run.database_url
+        super().__init__(run, aliases)
         self.scope = scope
         if reset_sequences and not (run.rules.sequences or run.rules.counters_roll_back):
             raise ConfigurationError(
@@ -69,21 +68,15 @@ class SandboxIsolation(Isolation):
                 remedy="leave it out and do not rely on numbers, or use TruncatingDatabaseTest, where it is always so",
             )
         self.reset_sequences = reset_sequences
-        self._aliases = frozenset(aliases)
         self._state = ClassState.IDLE
         self._module: SharedTransaction | None = None
-        self._border: Border | None = None
         self._threads = run.board.left_threads
-        self._restore = self._restore_class = self._label = ""
+        self._restore = self._restore_class = ""
         self._marked = False
         self._at_rest = False
         """Whether nobody could use the wire when the test began: if nobody is given a connection, nothing is undone."""
         self._tests = 0
         self._nested: list[tuple[str, frozenset[Thread]]] = []
-
-    @property
-    def database(self) -> Any:
-        return self.run.database
 
     @property
     def needs_rebuild(self) -> bool:
@@ -95,9 +88,6 @@ class SandboxIsolation(Isolation):
     def _each_test(self) -> bool:
         """Whether each test has an outer transaction of its own."""
         return self.scope == "test" and self._module is None
-
-    def async_engines(self) -> tuple[Any, Any]:
-        return self.run.async_engines()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:

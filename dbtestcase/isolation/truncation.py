@@ -32,9 +32,7 @@ from dbtestcase.isolation.truncating_run import TruncatingRun
 from dbtestcase.reporting import warn_at
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from dbtestcase.backends import Database
+    pass
 
 
 READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
@@ -43,14 +41,10 @@ READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing t
 class TruncatingIsolation(Isolation):
     """Real transactions; after each test what it committed is put back."""
 
+    run: TruncatingRun
+
     def __init__(self, run: TruncatingRun, *, aliases: Iterable[Endpoint] = ()) -> None:
-        self.run = run
-        self._aliases = frozenset(aliases)
-        self._border: Border | None = None
-        self.engine = run.engine
-        self.own_engine = run.own_engine
-        self.database_url = run.engine.url.render_as_string(hide_password=False)
-        self._label = ""
+        super().__init__(run, aliases)
         self._lasting: frozenset[int] = frozenset()
         self._first = True
         self._lost = False
@@ -60,17 +54,8 @@ class TruncatingIsolation(Isolation):
         self._watch = contextlib.ExitStack()
 
     @property
-    def database(self) -> Database:
-        return self.run.database
-
-    @property
     def needs_rebuild(self) -> bool:
         return self._lost
-
-    @property
-    def disk_was_full(self) -> bool:
-        """Whether a statement of the test has been told that the disk is full."""
-        return self.run.full_disks.found
 
     def begin_module(self, label: str) -> None:
         raise ConfigurationError(
@@ -78,9 +63,6 @@ class TruncatingIsolation(Isolation):
             cause="rows for a whole module live in one outer transaction, and a committing class has none",
             remedy="make the rows in setUpTestData() of each class, or in load_base_data()",
         )
-
-    def end_module(self) -> None:
-        """Nothing was begun."""
 
     def begin_class(self, label: str, engines: Iterable[Any], outside: Iterable[Any] = ()) -> None:
         self._label = label
@@ -245,9 +227,6 @@ class TruncatingIsolation(Isolation):
     def lead(self, engine: Any) -> None:
         in_test = self._border is not None and self._border.in_test
         self.run.rerouting.lead(engine, until=Until.TEST if in_test else Until.CLASS)
-
-    def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        return self.run.async_engines()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
