@@ -92,11 +92,9 @@ class ProxyConnection:
         sandbox, client = self._sandbox, self._client
         if sandbox.scheduler.inherited_from or self._wire.gone:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
-        if sandbox.has_nothing(client):
-            return
         try:
             with self._held():
-                if not sandbox.rollback_at_once(client):
+                if not (sandbox.has_nothing(client) or sandbox.rollback_at_once(client)):
                     self._drive(sandbox.rollback(client))
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
             self._sandbox.abandon(self._client)

@@ -252,7 +252,8 @@ class Client(Owner):
         return [name for name, below in self.cursors.items() if below >= depth]
 
     def end(self) -> None:
-        super().end()
+        self.active = self.failed = False  # what super().end() does, at each transaction's end
+        self.labels.clear()
         self.has_run = False
         if self.moded:
             self.read_only_now = self.deferrable_now = None

@@ -49,17 +49,6 @@ class _Doors(SandboxTestCase):
                 self.assertIn(f"The statement {name!r} would end or begin", caught.exception.what)
                 self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM item").scalar(), 2)
 
-    def test_who_has_nothing_to_roll_back_waits_for_nobody(self) -> None:
-        with self.engine.connect() as idle:
-            raw = idle.connection.dbapi_connection
-            assert raw is not None
-            raw.rollback()
-            thread = threading.Thread(target=raw.rollback, daemon=True)
-            with self.sandbox.held():
-                thread.start()
-                thread.join(10)
-                self.assertFalse(thread.is_alive())
-
     def test_what_only_looks_like_a_write_or_a_lock_is_none(self) -> None:
         for text in (
             "WITH t AS (SELECT replace(name, 'a', 'b') AS n FROM item) SELECT n FROM t",

@@ -167,7 +167,7 @@ class Virtual(Led):
         self._refuse_end("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        if not self._sandbox.rollback_at_once(self._client):
+        if not (self._sandbox.has_nothing(self._client) or self._sandbox.rollback_at_once(self._client)):
             yield from self._drive(self._sandbox.rollback(self._client))
 
     def _refuse_end(self, what: str) -> None:
@@ -276,10 +276,7 @@ class Virtual(Led):
     def _is_over(self) -> bool:
         if self._closed:  # type: ignore[attr-defined]
             self._check_connection_ok()
-        if self._has_ended():
-            return True
-        in_block = self._num_transactions or self._pipeline or self._stream is not None
-        return not in_block and self._sandbox.has_nothing(self._client)
+        return self._has_ended()
 
     def end(self) -> None:
         """Roll back and leave whatever it is in the middle of: the connection is about to be closed.
