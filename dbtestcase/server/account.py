@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import stat
 from dataclasses import dataclass
 from functools import cache
@@ -38,17 +39,54 @@ def server_account(candidates: tuple[str, ...] = ("postgres", "nobody")) -> Acco
             return Account(pwd.getpwuid(uid).pw_name, uid, gid, switched=False)
         except KeyError:  # containers run under numbers that no account has
             return Account(str(uid), uid, gid, switched=False)
+    _refuse_powerless_root()
     for name in candidates:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
+        if not (_is_mapped(entry.pw_uid, "uid_map") and _is_mapped(entry.pw_gid, "gid_map")):
+            continue
         return Account(name, entry.pw_uid, entry.pw_gid, switched=True)
     raise ServerStartFailed(
         "A database server refuses to run as root, and there is no account to give it to.",
-        cause=f"this machine has none of the accounts {', '.join(candidates)}.",
-        remedy="run the tests as an ordinary user, or add one: useradd --system postgres",
+        cause=f"this machine, or this user namespace, has none of the accounts {', '.join(candidates)}.",
+        remedy="run the tests as an ordinary user (docker run --user 1000), or add an account: "
+        "useradd --system postgres; or name a server: DBTESTCASE_URL",
     )
+
+
+# Their bits in Linux's masks.  Without DAC_OVERRIDE a copy stops half-way, without KILL a server would never be ended.
+_POWERS = {0: "CHOWN", 1: "DAC_OVERRIDE", 5: "KILL", 6: "SETGID", 7: "SETUID"}
+
+
+def _refuse_powerless_root() -> None:
+    """Containers may run as a root that cannot become anybody else."""
+    found = re.search(r"^CapEff:\s*(\w+)", _read("/proc/self/status"), re.MULTILINE)
+    if found is None:
+        return
+    missing = [name for bit, name in _POWERS.items() if not int(found[1], 16) >> bit & 1]
+    if missing:
+        raise ServerStartFailed(
+            "A database server refuses to run as root, and this root may not give it to another account.",
+            cause=f"the process lacks the capabilities {', '.join(f'CAP_{name}' for name in missing)} (docker run "
+            "--cap-drop, a security context of Kubernetes)",
+            remedy="run the tests as an ordinary user (docker run --user 1000, runAsUser: 1000), or with "
+            f"{' '.join(f'--cap-add={name}' for name in missing)}; or name a server: DBTESTCASE_URL",
+        )
+
+
+def _is_mapped(number: int, map_name: str) -> bool:
+    """Whether an account exists in the user namespace of this process."""
+    lines = [line.split() for line in _read(f"/proc/self/{map_name}").splitlines()]
+    return not lines or any(int(first) <= number < int(first) + int(count) for first, _, count in lines)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:  # not on Linux
+        return ""
 
 
 def has_entry(uid: int) -> bool:

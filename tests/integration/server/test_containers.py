@@ -228,6 +228,24 @@ class AnyUserTest(ServerAccountsTest):
         with self.assertRaisesRegex(AssertionError, r"(?s)uid 54321 has no entry.*python -m dbtestcase prepare"):
             self.run_owner(*setpriv(54321), python=self.python_for_all(), env=env | self.library())
 
+    def test_a_root_that_may_not_become_another_is_told_what_it_lacks_and_leaves_nothing(self) -> None:
+        needed = ("chown", "dac_override", "kill", "setgid", "setuid")
+        env = {"DBTESTCASE_CACHE": str(self.temp / "cache")}
+        for missing in needed:
+            kept = ",".join(f"+{name}" for name in needed if name != missing)
+            with (
+                self.subTest(missing),
+                self.assertRaisesRegex(
+                    AssertionError, f"(?s)lacks the capabilities CAP_{missing.upper()} .*--cap-add={missing.upper()};"
+                ),
+            ):
+                self.run_owner("setpriv", f"--bounding-set=-all,{kept}", env=env)
+        with self.assertRaisesRegex(AssertionError, "this user namespace, has none of the accounts"):
+            self.run_owner("unshare", "--user", "--map-root-user", env=env)
+        self.run_owner(
+            "setpriv", f"--bounding-set=-all,{','.join(f'+{name}' for name in needed)}", "--no-new-privs", env=env
+        )
+
     def test_a_place_in_which_somebody_has_taken_our_name_is_used_under_another(self) -> None:
         taken = self.temp / "dbtestcase-0"
         taken.mkdir()
