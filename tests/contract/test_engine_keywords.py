@@ -160,7 +160,7 @@ OF_DRIVERS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class _Keywords(SandboxTestCase):
+class PsycopgKeywordsTest(SandboxTestCase):
     SCHEMA = (
         "CREATE TABLE item (id int PRIMARY KEY, name text, data json); INSERT INTO item VALUES (0, 'base', '{}');"
         "CREATE TABLE created (id serial PRIMARY KEY, name text); CREATE SCHEMA other;"
@@ -212,15 +212,11 @@ def use_async(engine: Any) -> dict[str, Any]:
     return asyncio.run(used())
 
 
-class PsycopgKeywordsTest(_Keywords):
-    pass
-
-
-class Psycopg2KeywordsTest(_Keywords):
+class Psycopg2KeywordsTest(PsycopgKeywordsTest):
     driver = "psycopg2"
 
 
-class AsyncpgKeywordsTest(_Keywords):
+class AsyncpgKeywordsTest(PsycopgKeywordsTest):
     driver = "asyncpg"
     make = staticmethod(create_async_engine)
     use = staticmethod(use_async)
@@ -228,13 +224,6 @@ class AsyncpgKeywordsTest(_Keywords):
     def rows(self) -> list[Any]:
         with self.run_.engine.connect() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(self.ROWS)]
-
-
-def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
-    tests = unittest.TestSuite()
-    for cls in (PsycopgKeywordsTest, Psycopg2KeywordsTest, AsyncpgKeywordsTest):
-        tests.addTests(loader.loadTestsFromTestCase(cls))
-    return tests
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.mariadb import connect as connect_mariadb
 from tests.support.mariadb import mariadb_url
 from tests.support.runners import run_python, write_suite
-from tests.support.servers import postgresql_url
+from tests.support.servers import inner_url, postgresql_url
 
 __all__ = ["ALL", "CHANGES", "CORE", "outcomes"]
 
@@ -73,7 +73,9 @@ def outcomes(driver: str, how: str, modules: tuple[str, ...], timeout: float) ->
         suite = "\n".join(f"from sqlalchemy.testing.suite.test_{module} import *" for module in modules)
         write_suite(folder, {**FILES, "test_suite.py": suite + "\n"})
         command = ["-m", "tests.support.sqlalchemy_suite", driver, how]
-        done = run_python(command, cwd=Path(folder), timeout=timeout)
+        url = (postgresql_url() if how == "plain" else inner_url()).set(database="postgres")
+        env = {"TESTS_URL": url.render_as_string(hide_password=False), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = run_python(command, cwd=Path(folder), timeout=timeout, env=env)
         report = Path(folder, "report.xml")
         if not report.exists():
             raise AssertionError(

@@ -6,10 +6,8 @@ import os
 import random
 import re
 import subprocess
-import sys
 import threading
 import unittest
-from pathlib import Path
 
 import psycopg
 
@@ -17,6 +15,7 @@ from dbtestcase.backends.cleaning import Cleaner, cleaner_for, install
 from dbtestcase.server.programs import find_programs
 from dbtestcase.settings import read_settings
 from tests.support.requirements import require
+from tests.support.runners import ROOT, run_python
 from tests.support.scratch import Scratch, connect
 from tests.support.servers import postgresql_url
 from tests.support.statements_beside_rows import BY_OWNERS, BY_SUPERUSERS, CLASS_ROWS, ROWS, SCHEMA, SUPERUSERS_SCHEMA
@@ -93,7 +92,7 @@ class _Dumps(unittest.TestCase):
         if way == "process":
             program = f"import sys\nfrom {__name__} import run\nrun(sys.argv[1], sys.argv[2:])"
             url = self.scratch.url.render_as_string(hide_password=False)
-            subprocess.run([sys.executable, "-c", program, url, *texts], check=True, cwd=Path(__file__).parents[3])
+            run_python(["-c", program, url, *texts], cwd=ROOT).check_returncode()
         elif way == "thread":
             thread = threading.Thread(target=run, args=(self.scratch.url, texts))
             thread.start()

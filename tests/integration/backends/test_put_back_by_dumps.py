@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import threading
 import unittest
@@ -20,6 +18,7 @@ from dbtestcase.errors import DBTestCaseError
 from tests.support import mariadb_changes, sqlite_changes
 from tests.support.dumps import dump_of
 from tests.support.mariadb import require_mariadb
+from tests.support.runners import ROOT, run_python
 
 LONG = os.environ.get("LONG_TESTS") == "1"
 SEED = int(os.environ.get("TESTS_SEED", random.SystemRandom().randrange(10**6)))
@@ -112,7 +111,7 @@ def in_a_process(url: sa.URL, statements: Sequence[str]) -> None:
         "in_a_thread(sa.make_url(sys.argv[1]), json.loads(sys.argv[2]))"
     )
     text = url.render_as_string(hide_password=False)
-    subprocess.run([sys.executable, "-c", program, text, json.dumps(list(statements))], check=True)
+    run_python(["-c", program, text, json.dumps(list(statements))], cwd=ROOT).check_returncode()
 
 
 class _Dumps(unittest.TestCase):

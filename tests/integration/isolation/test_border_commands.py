@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import types
@@ -33,6 +32,7 @@ from tests.support.alembic_projects import AlembicProject
 from tests.support.border import ASYNC_DOORS, COUNT, DOORS, Base, BorderCase, Note
 from tests.support.production import PostgreSQLProduction, SQLiteProduction
 from tests.support.requirements import require_module
+from tests.support.runners import ROOT, run_python
 from tests.support.shop_command import VARIABLE, call
 
 KINDS = (DatabaseTest, TruncatingDatabaseTest, MigratedDatabaseTest)
@@ -92,8 +92,8 @@ class ProjectCase(BorderCase):
     def check(self) -> None:
         """Another process finds both real databases as they were."""
         urls = [each.url(each.drivers[0]) for each in (self.production, self.elsewhere)]
-        command = [sys.executable, "-c", JUDGE, *(url.render_as_string(hide_password=False) for url in urls)]
-        judged = subprocess.run(command, capture_output=True, text=True, check=True)
+        judged = run_python(["-c", JUDGE, *(url.render_as_string(hide_password=False) for url in urls)], cwd=ROOT)
+        self.assertEqual(judged.returncode, 0, judged.stderr)
         self.assertEqual(json.loads(judged.stdout), [[["note"], []], [["note"], []]])
 
     def sync_drivers(self) -> Iterator[str]:

@@ -28,6 +28,7 @@ from dbtestcase.reporting.report import (
     write_outputs,
     write_report,
 )
+from tests.support.runners import ROOT, run_python
 
 
 def sent(sql: str, line: str, seconds: float = 0.001, kind: str = "statement", connection: object = None) -> Any:
@@ -46,8 +47,7 @@ def sent(sql: str, line: str, seconds: float = 0.001, kind: str = "statement", c
 
 def another_process(program: str) -> None:
     """Run a program that is no part of the run of these tests, whatever runner they have."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    run_python(["-c", program], cwd=ROOT).check_returncode()
 
 
 class PartsCase(unittest.TestCase):
@@ -177,6 +177,7 @@ time.sleep(60)
         program = f"""
 from pathlib import Path
 from dbtestcase.reporting.report import Recorder
+
 Recorder(Path({str(self.parts)!r}), "gw0").close()
 """
         another_process(program)
