@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .connecting import connect_as_asked, connecting
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
@@ -18,19 +19,17 @@ from .endpoints import (
 )
 from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
 from .late_imports import when_imported
-from .led_connections import Lead, made_by
 from .mysql.watching import watch_session
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
-    call_creator,
     constraints_of,
     creates_itself,
     creator_of,
     dialect_of,
     forbid_overflow,
-    has_events,
     is_asyncio,
+    original_of,
     pool_of,
     pool_with_events,
     record_of,
@@ -44,11 +43,11 @@ __all__ = [
     "KEEPALIVES",
     "LOCK_TIMEOUT",
     "Endpoint",
-    "Lead",
     "WireFactory",
     "address_beside",
-    "call_creator",
     "connect_arguments",
+    "connect_as_asked",
+    "connecting",
     "constraints_of",
     "creates_itself",
     "creator_of",
@@ -64,15 +63,14 @@ __all__ = [
     "get_ready_for_wire",
     "guarding",
     "harness_connections",
-    "has_events",
     "is_asyncio",
     "is_harness",
     "is_let_pass",
     "is_own",
     "letting_pass",
-    "made_by",
     "meet",
     "open_wire",
+    "original_of",
     "own",
     "patient",
     "patiently",

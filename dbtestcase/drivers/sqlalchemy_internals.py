@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy
 from sqlalchemy import Connection, Dialect, MetaData, Sequence, Table
@@ -27,9 +28,21 @@ def call_creator(pool: Pool, record: Any) -> Any:
     return pool._invoke_creator(record)
 
 
-def set_creator(pool: Pool, creator: Callable[..., Any]) -> None:
-    """Lead a pool elsewhere: a pool that was made anew would lose what others have asked of it."""
+_originals: WeakKeyDictionary[Callable[..., Any], Pool] = WeakKeyDictionary()
+
+
+def set_creator(pool: Pool, creator: Callable[..., Any], original: Pool) -> None:
+    """Lead a pool elsewhere: a pool that was made anew would lose what others have asked of it.
+
+    :param original: the engine's own pool, in whose place it is.
+    """
     pool._creator = creator
+    _originals[creator] = original
+
+
+def original_of(pool: Pool) -> Pool:
+    """The pool that an engine has when it is not led."""
+    return _originals.get(creator_of(pool), pool)
 
 
 def dialect_of(pool: Pool) -> Any:

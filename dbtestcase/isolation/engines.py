@@ -119,7 +119,7 @@ class Leads(ABC):
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)
         self.adopt(creator)
-        set_creator(pool, creator)
+        set_creator(pool, creator, original)
         self._prepare(engine, pool)
         engine.pool = pool
         if any(target.dialect == "sqlite" for target in endpoints):

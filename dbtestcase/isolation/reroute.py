@@ -8,9 +8,8 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers import family_of, patiently
+from dbtestcase.drivers import connecting, family_of, patiently
 from dbtestcase.errors import ConfigurationError
-from dbtestcase.isolation.connect_arguments import connecting
 from dbtestcase.isolation.engines import Leads, Until
 from dbtestcase.reporting import shown
 

@@ -16,6 +16,8 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from ..drivers import (
     Endpoint,
+    connect_as_asked,
+    connecting,
     endpoints_of_arguments,
     endpoints_of_connection,
     forbid_overflow,
@@ -29,7 +31,6 @@ from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import Client, Sandbox, Wire
 from .border import add_board, client_of_dbapi, remove_board
-from .connect_arguments import connect_as_asked, connecting
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
 

@@ -24,12 +24,12 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from dbtestcase.drivers import (
-    Lead,
-    call_creator,
+    connect_arguments,
+    connecting,
     family_of,
     harness_connections,
     is_let_pass,
-    made_by,
+    original_of,
     own,
     patiently,
     pool_with_events,
@@ -141,14 +141,16 @@ class _Redirection:
         ours = self._pools.get(theirs)
         if ours is None:
             dialect = engine.dialect
-            is_their_own = getattr(theirs._creator, "__module__", "") != "sqlalchemy.engine.create"
+            original = original_of(theirs)  # the class may have led it elsewhere
+            connect = connecting(
+                original, dialect, lambda _, given: self._open(dialect, None, given), _written(engine.url)
+            )
+            found = connect_arguments(original) if self._target.contained else None
 
-            def create(connection_record: Any = None) -> Any:
-                if not is_their_own:
-                    return call_creator(theirs, connection_record)  # which asks the listeners, ours first
-                lead = Lead(dialect, lambda keywords: self._open(dialect, None, keywords))
-                called = f"The creator of env.py's engine {_written(engine.url)}"
-                return made_by(lambda: call_creator(theirs, connection_record), lead, called)
+            def create(connection_record: Any = None) -> Any:  # by this name SQLAlchemy gives it the record
+                if found is not None:  # in the sandbox, which asks the engine's listeners as well
+                    return self._open(dialect, connection_record, found[1])
+                return connect(connection_record)
 
             made = pool_with_events(create, theirs, engine.dialect)
             ours = own(made)
@@ -167,6 +169,8 @@ class _Redirection:
         arguments, parameters = list(arguments), {**_session_settings(theirs), **parameters}
         if not self._target.contained:
             return patiently(lambda: dialect.connect(*arguments, **parameters), self._target.url)
+        if theirs.get("async_creator_fn") is not None:
+            parameters["async_creator_fn"] = theirs["async_creator_fn"]
         self._opening.now = True
         try:
             for listener in dialect.dispatch.do_connect:
@@ -199,4 +203,5 @@ def _for_driver(url: URL, dialect: Dialect) -> URL:
 
 def _session_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What ``connect_args`` say of the session itself (a search path, a lock timeout), not of the way to the server."""
-    return {name: parameters[name] for name in ("options", "server_settings", "init_command") if name in parameters}
+    named = ("options", "server_settings", "init_command", "application_name")
+    return {name: parameters[name] for name in named if name in parameters}

@@ -89,6 +89,70 @@ CHECKS = """
 """
 
 
+# env.py asks the application's engines, which connect by functions of its own and are led by the classes.
+CREATORS = """
+    import psycopg
+    from sqlalchemy import create_engine
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    CALLS = []
+
+    def create():
+        CALLS.append("creator")
+        return psycopg.connect("host=prod.invalid dbname=shop application_name=creator")
+
+    async def create_async(*args, **keywords):
+        CALLS.append("async_creator_fn")
+        return await psycopg.AsyncConnection.connect("host=prod.invalid dbname=shop application_name=creator")
+
+    engine = create_engine("postgresql+psycopg://prod.invalid/shop", creator=create)
+    async_engine = create_async_engine("postgresql+psycopg://prod.invalid/shop", async_creator=create_async)
+    asked_engine = create_async_engine(
+        "postgresql+psycopg://prod.invalid/shop", connect_args={"async_creator_fn": create_async}
+    )
+"""
+CREATORS_ENV = """
+    import asyncio, os
+    import creators
+    from alembic import context
+
+    def run(connection):
+        assert connection.exec_driver_sql("SHOW application_name").scalar() == "creator"
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+
+    async def run_async(engine):
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+        await engine.dispose()
+
+    engine = getattr(creators, os.environ["SHOP_ENGINE"])
+    if hasattr(engine, "sync_engine"):
+        asyncio.run(run_async(engine))
+    else:
+        with engine.connect() as connection:
+            run(connection)
+"""
+CREATORS_TESTS = """
+    import os
+    import creators
+    from dbtestcase import AsyncMigratedDatabaseTest, MigratedDatabaseTest
+
+    engine = getattr(creators, os.environ["SHOP_ENGINE"])
+
+    class CreatorsTest(AsyncMigratedDatabaseTest if hasattr(engine, "sync_engine") else MigratedDatabaseTest):
+        engines = [engine] if "{how}" == "named" else []
+
+        def test_steps(self):
+            creators.CALLS.clear()
+            self.downgrade("base")
+            self.assertIsNone(self.current_revision())
+            self.upgrade()
+            self.assertGreaterEqual(len(creators.CALLS), 2)
+"""
+
+
 class SuiteTestCase(unittest.TestCase):
     env: ClassVar[dict[str, str]] = {}
 
@@ -236,6 +300,19 @@ class ChecksTest(ProjectTestCase):
         )
         self.assertIn("Revision 0002 (Step 0002.) failed in upgrade(): UnsafeNewEnumValueUsage", output)
         self.assertIn("What to do: Test this revision in a TruncatingDatabaseTest", output)
+
+
+class CreatorsTest(SuiteTestCase):
+    def test_env_py_asks_engines_that_connect_by_functions_of_the_applications_own(self) -> None:
+        project = AlembicProject(self.folder)
+        project.table("0001", None, "author")
+        write_suite(self.folder, {"creators.py": CREATORS, "migrations/env.py": CREATORS_ENV})
+        for engine in ("engine", "async_engine", "asked_engine"):
+            for how in ("named", "of env.py's alone"):
+                with self.subTest(engine, how=how):
+                    write_suite(self.folder, {"test_creators.py": CREATORS_TESTS.format(how=how)})
+                    env = {"DBTESTCASE_CACHE": self.cache, "SHOP_ENGINE": engine}
+                    run_suite(self.folder, "unittest", env=env).expect(passed=1)
 
 
 class TemplateTest(ProjectTestCase):

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Dialect
 from sqlalchemy.pool import Pool
 
-from ..drivers import Lead, call_creator, has_events, made_by
-from ..drivers import connect_arguments as arguments_of
+from .endpoints import connect_arguments
+from .led_connections import Lead, made_by
+from .sqlalchemy_internals import call_creator, has_events
 
 _OURS = __name__.partition(".")[0] + "."
 
@@ -24,7 +25,7 @@ def connecting(original: Pool, dialect: Dialect, open: Open, name: str) -> Calla
     :param name: the engine's URL, for errors.
     :raises ConfigurationError: a function of the application's connects by means that cannot be led.
     """
-    found = arguments_of(original)
+    found = connect_arguments(original)
 
     def call(record: Any) -> Any:
         return made_by(
