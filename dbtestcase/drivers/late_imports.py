@@ -29,7 +29,8 @@ def replace_once(owner: Any, name: str, make: Callable[[Any], Any], mark: str) -
     """Put what ``make`` makes of a function in its place, unless what stands there has the mark already."""
     original = getattr(owner, name)
     if not hasattr(original, mark):
-        replacement = functools.wraps(original)(make(original))
+        # marks of others are below: who has to come first is put on top once more
+        replacement = functools.wraps(original, updated=())(make(original))
         setattr(replacement, mark, True)
         setattr(owner, name, replacement)
 

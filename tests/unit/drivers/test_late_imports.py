@@ -6,9 +6,10 @@ import textwrap
 import unittest
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from dbtestcase.drivers.late_imports import when_imported
+from dbtestcase.drivers.late_imports import replace_once, when_imported
 from tests.support.runners import run_python
 
 
@@ -77,6 +78,24 @@ class _on_path:
         for name in set(sys.modules) - self.known:
             if name.startswith("late_"):
                 del sys.modules[name]
+
+
+class ReplacedFunctionsTest(unittest.TestCase):
+    def test_who_asks_again_comes_first_again(self) -> None:
+        """A function that was led before it was guarded is led before the guard sees it."""
+        calls: list[str] = []
+        owner = SimpleNamespace(connect=lambda: calls.append("driver"))
+
+        def replace(name: str) -> None:
+            def make(original: Any) -> Any:
+                return lambda: (calls.append(name), original())
+
+            replace_once(owner, "connect", make, f"_{name}")
+
+        for name in ("lead", "lead", "guard", "lead", "lead"):
+            replace(name)
+        owner.connect()
+        self.assertEqual(calls, ["lead", "guard", "lead", "driver"])
 
 
 class DriversTest(unittest.TestCase):
