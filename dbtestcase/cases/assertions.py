@@ -199,9 +199,9 @@ def _one_line(statement: str) -> str:
     return " ".join(statement.split())
 
 
-def _parameters(query: Query, limit: int = 200) -> str:
+def _parameters(query: Query) -> str:
     text = repr(query.parameters)
-    return text if len(text) <= limit else f"{text[:limit]}…"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _plural(count: int, singular: str, plural: str | None = None) -> str:

@@ -83,11 +83,9 @@ class Clients:
         """Whether what the client belongs to still runs."""
         return any(scope.number == client.scope for scope in self._scopes)
 
-    def client(
-        self, *, own: bool = False, what: str = "connection", settings: Mapping[str, object] | None = None
-    ) -> Client:
+    def client(self, *, own: bool = False, settings: Mapping[str, object] | None = None) -> Client:
         """A new virtual connection's part, with the server's settings that its engine asks for."""
-        client = Client(f"{'the test' if own else 'the application'}'s {what} {next(self._numbers)}", own=own)
+        client = Client(f"{'the test' if own else 'the application'}'s connection {next(self._numbers)}", own=own)
         client.scope = self._scopes[-1].number if self._scopes else 0
         settings = {n: v for n, v in (settings or {}).items() if n not in self.rules.ending_settings}
         client.settings = self._new_settings(settings)

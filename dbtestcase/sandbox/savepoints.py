@@ -115,13 +115,12 @@ class Stack:
     Every method returns the steps to be sent to the server, in order, or raises :exc:`Conflict` (see the module).
     """
 
-    def __init__(self, prefix: str = "dbtc_") -> None:
+    def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.doomed = False
         """Whether a rollback has had to wait for others since the stack was last empty."""
         self.base = ""
         """The savepoint right below the stack; empty once something lies between that is not on the stack."""
-        self._prefix = prefix
         self._count = 0
 
     def clear(self, base: str = "") -> None:
@@ -157,7 +156,7 @@ class Stack:
             spare = self.base
         if spare is None:
             self._count += 1
-            spare = f"{self._prefix}{self._count}"
+            spare = f"dbtc_{self._count}"
             steps.append((Verb.SET, spare))
         entry = Entry(spare, owner, owner.depth)
         entry.wrote = entry.first_write = writes
