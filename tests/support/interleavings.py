@@ -11,7 +11,7 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,10 +110,19 @@ def sequence(seed: int, *, deferred: bool = False) -> Sequence:
     connections = r.choice((2, 2, 2, 3, 4))
     weights = {**OPERATIONS, "orphan": 3 if deferred else 0}
     autocommit = frozenset(i for i in range(connections) if r.random() < 0.12)
-    steps = []
-    current = 0
     # How long somebody goes on before another has a turn decides how much the transactions overlap.
     patience = r.choice((0.0, 0.5, 0.8, 0.95))
+    return Sequence(connections, autocommit, random_steps(r, connections, weights, patience))
+
+
+def random_steps(
+    r: random.Random, connections: int, weights: Mapping[str, int], patience: float
+) -> tuple[tuple[int, str, int], ...]:
+    """What is done, by whom, and a number for it; at the end everybody ends.
+
+    :param patience: how likely one goes on before another has a turn.
+    """
+    steps, current = [], 0
     for _ in range(r.randrange(4, 30)):
         if r.random() >= patience:
             current = r.randrange(connections)
@@ -121,8 +130,7 @@ def sequence(seed: int, *, deferred: bool = False) -> Sequence:
         steps.append((current, name, r.randrange(1_000)))
     order = list(range(connections))
     r.shuffle(order)
-    steps += [(i, r.choice(("commit", "rollback", "close")), 0) for i in order]
-    return Sequence(connections, autocommit, tuple(steps))
+    return (*steps, *((i, r.choice(("commit", "rollback", "close")), 0) for i in order))
 
 
 class Difference(AssertionError):

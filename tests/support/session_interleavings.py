@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxError, ServerUnreachable
-from tests.support.interleavings import Difference, Sequence
+from tests.support.interleavings import Difference, Sequence, random_steps
 
 __all__ = ["ASKED", "SESSION_SCHEMA", "SessionComparison", "SessionSide", "session_sequence"]
 
@@ -112,16 +112,7 @@ def session_sequence(seed: int) -> Sequence:
     # a few subjects at a time, so that operations meet
     chosen = set(r.sample(list(OPERATIONS), r.choice((8, 14, 20, len(OPERATIONS))))) | ENDS
     weights = {name: weight if name in chosen else 0 for name, (weight, _) in OPERATIONS.items()}
-    current, steps = 0, []
-    for _ in range(r.randrange(4, 30)):
-        if r.random() >= patience:
-            current = r.randrange(connections)
-        name = r.choices(list(weights), list(weights.values()))[0]
-        steps.append((current, name, r.randrange(1_000)))
-    order = list(range(connections))
-    r.shuffle(order)
-    steps += [(i, r.choice(("commit", "rollback", "close")), 0) for i in order]
-    return Sequence(connections, autocommit, tuple(steps))
+    return Sequence(connections, autocommit, random_steps(r, connections, weights, patience))
 
 
 ASKED: tuple[dict[str, str], ...] = (
