@@ -8,7 +8,10 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from sqlalchemy import URL
+
 from dbtestcase.errors import CleaningError
+from dbtestcase.reporting import shown, without_secrets
 
 T = TypeVar("T")
 
@@ -162,6 +165,15 @@ def still_writing(database: str, sessions: Collection[Session]) -> CleaningError
     )
     error.by_others = True
     return error
+
+
+def cannot_connect(url: URL, error: Exception) -> CleaningError:
+    """The error for a cleaner that gets no connection."""
+    return CleaningError(
+        f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
+        cause="the server has stopped, or a test dropped the database.",
+        remedy="look into the server's log; leave dropping the test database to dbtestcase.",
+    )
 
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:

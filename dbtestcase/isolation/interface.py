@@ -88,11 +88,8 @@ class Isolation(ABC):
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
         """A DBAPI connection of the test's own, in a transaction that is rolled back, that sees the test's rows."""
-        connection = self.own_engine.raw_connection()
-        try:
+        with contextlib.closing(self.own_engine.raw_connection()) as connection:
             yield connection
-        finally:
-            connection.close()
 
     def carries(self, connection: sa.Connection) -> bool:
         """Whether the statements of a connection are sent to the test database."""

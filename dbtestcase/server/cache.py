@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,25 +168,20 @@ class ClusterCache:
         except OSError as error:
             raise _unusable(self.folder, error) from error
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Keep others from removing a cluster meanwhile."""
         if not self.writable and not self.folder.is_dir():
-            yield
-            return
-        with doing(f"waiting for another run that writes to {self.folder}"), self._writing():
-            context = locked(self.lock, shared=True)
-            context.__enter__()
-        try:
-            yield
-        finally:
-            context.__exit__(None, None, None)
+            return nullcontext()
+        return self._locked(f"writes to {self.folder}", shared=True)
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Be the only one who reads or writes."""
+        return self._locked(f"initialises {self.folder.name}", shared=False)
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Be the only one who reads or writes."""
-        with doing(f"waiting for another run that initialises {self.folder.name}"), self._writing():
-            context = locked(self.lock)
+    def _locked(self, what_others_do: str, *, shared: bool) -> Iterator[None]:
+        with doing(f"waiting for another run that {what_others_do}"), self._writing():
+            context = locked(self.lock, shared=shared)
             context.__enter__()
         try:
             yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 
 from sqlalchemy import URL
 
@@ -295,11 +296,8 @@ class MySQLBackend:
     """See :class:`dbtestcase.backends.cleaners.Cleaning`."""
 
     def install(self, url: URL) -> None:
-        link = Link(url)
-        try:
+        with closing(Link(url)) as link:
             keep_counters(link)
-        finally:
-            link.close()
 
     def uninstall(self, url: URL) -> None:
         """Nothing is kept in the database but an option of its tables, which go with it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from sqlalchemy import URL
 
@@ -40,21 +40,15 @@ class MySQLBackend(Backend):
         return ExistingDatabase(request)
 
     def answer(self, server_url: URL) -> str:
-        admin = Admin(server_url)
-        try:
+        with closing(Admin(server_url)) as admin:
             return f"{'MariaDB' if 'mariadb' in admin.version.lower() else 'MySQL'} {admin.version}, as {admin.user}"
-        finally:
-            admin.close()
 
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
-        admin = Admin(server_url)
-        try:
+        with closing(Admin(server_url)) as admin:
             registers = Register.all_on(admin)
             return sorted(
                 name for register in registers for name in register.drop_unused(all_of_them=templates, dry=dry)
             )
-        finally:
-            admin.close()
 
 
 class MySQLDatabase(Database):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import URL
 
+from dbtestcase.backends.cleaning_report import cannot_connect
 from dbtestcase.drivers import patiently
-from dbtestcase.errors import CleaningError, MissingExtra
-from dbtestcase.reporting import shown, without_secrets
+from dbtestcase.errors import MissingExtra
 
 Rows = Callable[[str], list[tuple[Any, ...]]]
 """Runs one statement: of a :class:`Link`, or of an administrator's connection."""
@@ -96,12 +97,9 @@ class Link:
     def rows(self, query: str | bytes) -> list[tuple[Any, ...]]:
         """Run one statement; :exc:`ServerSaid` where the server refuses it, or cannot be reached any more."""
         try:
-            cursor = self._connection.cursor()
-            try:
+            with closing(self._connection.cursor()) as cursor:
                 cursor.execute(query)
                 return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-            finally:
-                cursor.close()
         except (self._connection.Error, OSError) as error:
             raise ServerSaid(query if isinstance(query, str) else query.decode("latin1"), error) from error
 
@@ -129,11 +127,7 @@ def _connect(url: URL) -> Any:
         try:
             return patiently(functools.partial(dbapi.connect, *args, **parameters), url)
         except dbapi.Error as error:
-            raise CleaningError(
-                f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
-                cause="the server has stopped, or a test dropped the database.",
-                remedy="look into the server's log; leave dropping the test database to dbtestcase.",
-            ) from error
+            raise cannot_connect(url, error) from error
     raise MissingExtra("pymysql", "mysql", "Cleaning databases of MySQL and MariaDB")
 
 

@@ -11,12 +11,11 @@ from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing
+from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, cannot_connect
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
 from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import patiently
 from dbtestcase.errors import CleaningError
-from dbtestcase.reporting import shown, without_secrets
 
 __all__ = ["Attempt", "PostgreSQLCleaner", "connect"]
 
@@ -59,11 +58,7 @@ def connect(url: URL) -> Connection:
             lambda: psycopg.connect(**arguments, autocommit=True, prepare_threshold=0), url
         )
     except psycopg.OperationalError as error:
-        raise CleaningError(
-            f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
-            cause="the server has stopped, or a test dropped the database.",
-            remedy="look into the server's log; leave dropping the test database to dbtestcase.",
-        ) from error
+        raise cannot_connect(url, error) from error
     connection.execute(
         f"""set _dbtestcase.cleaning = 'on'; set search_path = pg_catalog; set lock_timeout = '{LOCK_TIMEOUT}';
             set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set row_security = off;

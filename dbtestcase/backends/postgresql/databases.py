@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import LiteralString
 
@@ -51,24 +51,18 @@ class PostgreSQLBackend(Backend):
         return ExistingDatabase(request, keep_rows)
 
     def answer(self, server_url: URL) -> str:
-        admin = Admin(server_url)
-        try:
+        with closing(Admin(server_url)) as admin:
             ((role,),) = admin.rows("SELECT current_user")
             return f"PostgreSQL {admin.version_name}, as the role {role}"
-        finally:
-            admin.close()
 
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
-        admin = Admin(server_url)
-        try:
+        with closing(Admin(server_url)) as admin:
             catalog = catalogs.look(admin, database_name("prune"))
             doomed = [*catalog.orphans(), *catalog.kept(), *(catalog.templates() if templates else ())]
             dropped = sorted(name for name in doomed if catalogs.drop_unless_in_use(admin, name, dry=dry))
             if left := sorted(set(doomed).difference(dropped)):
                 say(f"left alone, since somebody is connected or drops them too: {', '.join(left)}")
             return dropped
-        finally:
-            admin.close()
 
 
 class PostgreSQLDatabase(Database):

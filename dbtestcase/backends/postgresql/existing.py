@@ -7,6 +7,7 @@ what another role owns, an administrator's schemas.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -126,11 +127,8 @@ class ExistingDatabase(Database):
         self._check()  # the run that we waited for may have changed what is there
 
     def _busy(self, error: psycopg.Error) -> DatabaseError:
-        asking = Admin(self._request.server_url, self._request.server_url.database)  # ours may want its lock first
-        try:
+        with closing(Admin(self._request.server_url, self._request.server_url.database)) as asking:
             who = ", ".join(str(row[0]) for row in asking.rows(_USERS)) or "nobody any more"
-        finally:
-            asking.close()
         return DatabaseError(
             f"The database {self.name!r} ({shown(self.url)}) was in use by others for {PATIENCE} s"
             f" ({str(error).strip()}); connected: {who}.",

@@ -7,7 +7,7 @@ types' output functions give, which works with every driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -58,12 +58,9 @@ def fetcher(dbapi_connection: Any) -> Fetch:
     """Run SQL with any DBAPI connection, in its own transaction: for :func:`copy_rows`."""
 
     def fetch(statement: str) -> Sequence[Sequence[Any]]:
-        cursor = dbapi_connection.cursor()
-        try:
+        with closing(dbapi_connection.cursor()) as cursor:
             cursor.execute(statement)
             rows: Sequence[Sequence[Any]] = cursor.fetchall()
-        finally:
-            cursor.close()
         return rows
 
     return fetch
