@@ -226,13 +226,13 @@ class Psycopg2Connection(SessionAttributes):
         scrollable: bool | None = None,
     ) -> ProxyCursor:
         self._check_open()
-        factory = cursor_factory or self.cursor_factory
-        if name is None:
-            for option, given in (("withhold", bool(withhold)), ("scrollable", scrollable is not None)):
-                if given:
-                    raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
-            return self._cursor(self._wire.connection.cursor(cursor_factory=factory))  # which sends nothing
-        return NamedCursor(self, self._wire.connection.cursor(cursor_factory=factory), name, withhold, scrollable)
+        real = self._wire.connection.cursor(cursor_factory=cursor_factory or self.cursor_factory)  # which sends nothing
+        if name is not None:
+            return NamedCursor(self, real, name, withhold, scrollable)
+        if withhold or scrollable is not None:
+            option = "withhold" if withhold else "scrollable"
+            raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
+        return self._cursor(real)
 
     def _cursor(self, real: Any) -> ProxyCursor:
         return Psycopg2Cursor(self, real)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from psycopg2 import extensions
 
@@ -11,7 +12,9 @@ from ..sandbox import classify, literal
 from .dbapi import ProxyConnection, ProxyCursor
 from .psycopg2_functions import register_type
 
-_tzinfo_factory: Any = extensions.cursor.tzinfo_factory
+_make, _tzinfo_factory = extensions.cursor.__init__, cast(Any, extensions.cursor.tzinfo_factory)
+_STANDARD = datetime.timezone
+"""What a cursor makes the zones of times with, unless it is told otherwise."""
 
 
 class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
@@ -23,9 +26,10 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
     """How many of its connection's types it knows."""
 
     def __init__(self, connection: ProxyConnection, real: Any) -> None:
-        extensions.cursor.__init__(self, connection._wire.connection)
-        _tzinfo_factory.__set__(self, real.tzinfo_factory)
-        super().__init__(connection, real)
+        _make(self, connection._wire.connection)
+        if real.tzinfo_factory is not _STANDARD:
+            _tzinfo_factory.__set__(self, real.tzinfo_factory)
+        self.__dict__.update(connection=connection, _real=real)  # every statement makes one: no time for ours to be set
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

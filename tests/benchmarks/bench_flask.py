@@ -1,8 +1,8 @@
 """A Flask application like a real one: python -m tests.benchmarks.bench_flask
 
-40 endpoints behind ten layers of decorators, Flask-SQLAlchemy, 500 tests that each send some 60 statements through the
-test client; by psycopg and by psycopg2; beside the same suite on an outer transaction made by hand, where
-Flask-SQLAlchemy's sessions join one connection.  Time of the client's process on the processor.
+40 endpoints behind ten layers of decorators, Flask-SQLAlchemy, five rounds of 100 tests that each send some 60
+statements through the test client; by psycopg and by psycopg2; beside the same suite on an outer transaction made by
+hand, where Flask-SQLAlchemy's sessions join one connection.  Time of the client's process on the processor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks.measure import finish, print_table, printed_seconds, shared_server, verdict
 from tests.support.runners import write_suite
 
-TESTS, ROUNDS = 500, 5
+TESTS, ROUNDS = 100, 5
 
 PROGRAMS = {
     "shop.py": """
@@ -183,13 +183,12 @@ def main() -> None:
         measure = partial(printed_seconds, folder=folder, env=environment)
         for driver in ("psycopg", "psycopg2"):
             found: list[tuple[float, float]] = []
-            for number in range(ROUNDS + 1):
+            for _ in range(ROUNDS):  # each warms up by itself
                 pair = (
                     measure(["ours.py", driver, str(TESTS)]),
                     measure(["by_hand.py", driver, str(TESTS)]),
                 )
-                if number:
-                    found.append(pair)
+                found.append(pair)
             ours, by_hand = (statistics.median(each) / TESTS for each in zip(*found, strict=True))
             print_table(
                 f"{TESTS} tests of a Flask application, {driver}; PostgreSQL {server.version}; median of {ROUNDS}",
