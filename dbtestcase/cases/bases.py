@@ -8,6 +8,7 @@ import unittest
 from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
 """Class methods that the user may write."""
@@ -48,6 +49,11 @@ class Bases:
             if name in base.__dict__:
                 return base
         return None
+
+    def written(self, name: str) -> Any:
+        """What is written for an attribute: the descriptor itself; None for one that there is not."""
+        owner = self.owner(name)
+        return None if owner is None else owner.__dict__[name]
 
     def overrides(self, name: str) -> bool:
         """Whether the user has written an attribute of ours."""

@@ -112,7 +112,7 @@ class ClassLifecycle(Provisioning):
             return
         if self.run is None:
             raise forgotten_set_up(self.bases)
-        if watches(inspect.getattr_static(self.cls, "setUpClass")) or not self.bases.overrides("setUpClass"):
+        if watches(self.bases.written("setUpClass")) or not self.bases.overrides("setUpClass"):
             isolation = self.run.isolation
             if isolation.needs_rebuild:
                 self.run.set_up_rows.complete()
@@ -353,7 +353,7 @@ class ClassLifecycle(Provisioning):
     def _offer(self, run: ClassRun) -> None:
         """Set the attributes of the class that name the test database."""
         for name, value in self.offers(run.isolation).items():
-            if hasattr(inspect.getattr_static(self.cls, name, None), "__get__"):  # a property of the user's
+            if hasattr(self.bases.written(name), "__get__"):  # a property of the user's
                 continue
             if name not in self.offered:
                 run.stack.callback(self._take_back, name)

@@ -53,6 +53,8 @@ def engines_among(engines: Any) -> list[Engine]:
 
 def _members(value: Any) -> list[Any]:
     """What is in a collection, or the one thing that is none."""
+    if type(value) is list or type(value) is tuple:  # as mostly: every class asks for each of its attributes
+        return list(value)
     if isinstance(value, Mapping):
         return list(value.values())
     is_collection = isinstance(value, Sequence | Set | ValuesView | Iterator) and not isinstance(value, str | bytes)
