@@ -215,6 +215,9 @@ def make_config(
                 # What the file says already is not set again: a log format is no valid interpolation.
                 if name != "here" and value != config.file_config.get(section, name, raw=True, fallback=None):
                     config.set_section_option(section, name, value)
+        config.__class__ = type(given)
+        for name, value in vars(given).items():
+            vars(config).setdefault(name, value)  # what the application has put on it
         attributes.update({k: v for k, v in given.attributes.items() if not _is_connection(v)})
     config.attributes = attributes
     config.cmd_opts = _command_line(layout, x_arguments, action, revision)

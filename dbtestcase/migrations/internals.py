@@ -103,6 +103,10 @@ def autocommits(connection: Connection) -> bool:
     level = level or getattr(connection.dialect, "_on_connect_isolation_level", None)
     if level is not None:
         return str(level).upper() == "AUTOCOMMIT"
+    # asyncpg's, after COMMIT as text: SQLAlchemy believes to be in a transaction, and begins none
+    in_transaction = getattr(connection.connection.driver_connection, "is_in_transaction", None)
+    if in_transaction is not None and connection.in_transaction() and not in_transaction():
+        return True
     detect = getattr(connection.dialect, "detect_autocommit_setting", None)
     try:
         return bool(detect and detect(connection.connection.dbapi_connection))

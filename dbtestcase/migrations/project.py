@@ -74,12 +74,14 @@ class Project:
             for folder in map(Path, version_folders(script)):
                 if not any(folder.is_relative_to(known) for known in self.layout.folders):
                     note_folder(folder)
-            if wanted == "head" and len(check_heads(script, self.layout)) > 1:
-                wanted = "heads"
+            if wanted == "head":
+                check_heads(script, self.layout)
+                wanted = "heads"  # of lines that depend on each other Alembic says that "head" is ambiguous
             yield from upgrade_steps(script, wanted, heads)
             versions.write(context)
 
         self.run(target, steps, action="upgrade", versions=versions, destination_rev=revision)
+        self._check_committed(target, versions)
 
     def downgrade(self, target: Target | URL | Engine, revision: str) -> None:
         """Downgrade to a revision: an identifier or the beginning of one, ``-1``, ``base``.
@@ -93,6 +95,20 @@ class Project:
             versions.write(context)
 
         self.run(as_target(target), steps, action="downgrade", versions=versions, destination_rev=revision)
+        self._check_committed(as_target(target), versions)
+
+    def _check_committed(self, target: Target, versions: HeldVersions) -> None:
+        """Raise where env.py has let go of its connection before what was migrated was committed."""
+        if versions.committed:  # mostly; else an engine in AUTOCOMMIT mode, say
+            return
+        if versions.reached != set(found := self.current_revisions(target)):
+            raise MigrationError(
+                f"{self.layout.env_py} has migrated to {', '.join(sorted(versions.reached)) or 'base'}, and has not "
+                f"committed it: the database is at {', '.join(found) or 'base'}.",
+                cause="A statement that env.py executes on its connection before `context.configure()` begins a "
+                "transaction, which Alembic then leaves to env.py to commit; `alembic upgrade` does nothing there.",
+                remedy="Write `connection.commit()` before `context.configure()`, or after `context.run_migrations()`.",
+            )
 
     def current_revisions(self, target: Target | URL | Engine) -> tuple[str, ...]:
         """What the version table says: one identifier for each line of revisions, none at base."""

@@ -13,6 +13,7 @@ replaced there, connection by connection, by one that speaks the wire's.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
 _MARK = "dbtestcase.migrating"
+_COMMIT = re.compile(r"\s*(COMMIT|END)(\s+(WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
+_BEGIN = re.compile(r"\s*(BEGIN|START\s+TRANSACTION)(\s+(WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
 _lock = threading.RLock()  # alembic.context is one per process
 
 
@@ -73,6 +76,11 @@ def original_url(connection: Connection) -> str:
     return where if isinstance(where, str) else ""
 
 
+def is_commit(statement: str) -> bool:
+    """Whether a statement is a COMMIT as text, as revisions write it before ``ALTER TYPE … ADD VALUE``."""
+    return _COMMIT.fullmatch(statement) is not None
+
+
 @contextmanager
 def lead(target: Target) -> Iterator[Engine]:
     """Lead every engine of the target's kind for as long as the block lasts.
@@ -84,6 +92,8 @@ def lead(target: Target) -> Iterator[Engine]:
         redirection = _Redirection(target)
         connect, raw_connection = Engine.connect, Engine.raw_connection
         event.listen(Engine, "do_connect", redirection.do_connect, insert=True)
+        if target.contained:
+            event.listen(Engine, "do_execute", _do_execute)
         try:
             setattr(Engine, "connect", lambda engine: redirection.connect(engine, connect))  # noqa: B010
             setattr(Engine, "raw_connection", lambda engine: redirection.raw(engine, raw_connection))  # noqa: B010
@@ -92,6 +102,8 @@ def lead(target: Target) -> Iterator[Engine]:
             setattr(Engine, "connect", connect)  # noqa: B010
             setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
             event.remove(Engine, "do_connect", redirection.do_connect)
+            if target.contained:
+                event.remove(Engine, "do_execute", _do_execute)
             redirection.close()
 
 
@@ -104,6 +116,10 @@ class _Redirection:
         self.own = target.engine or own(create_engine(target.url, poolclass=NullPool))
 
     def connect(self, engine: Engine, original: Callable[[Engine], Connection]) -> Connection:
+        if engine is self.own:  # env.py has it from the connection that we gave it
+            connection = original(engine)
+            connection.info[_MARK] = True
+            return connection
         if self._leave(engine):
             return original(engine)
         if not self._replace(engine):
@@ -184,6 +200,22 @@ class _Redirection:
             cause="No sandbox answers for the test database at this moment.",
             remedy="Migrate inside a test or in setUpTestData, not before or after.",
         )
+
+
+def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+    """Commit and begin for a revision that says so in SQL, which a sandbox refuses, by the driver's methods.
+
+    It is the same where the driver begins the next transaction by itself; SQLAlchemy's adapter of asyncpg does not.
+    """
+    commits = is_commit(statement)
+    if not commits and not _BEGIN.fullmatch(statement):
+        return None
+    connection = context.root_connection
+    if not is_led(connection) or connection.dialect.driver == "asyncpg":
+        return None
+    if commits:
+        connection.connection.dbapi_connection.commit()
+    return True
 
 
 def _written(url: URL) -> str:

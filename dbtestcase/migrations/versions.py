@@ -16,6 +16,7 @@ from alembic.runtime.migration import HeadMaintainer, MigrationContext
 from sqlalchemy import Connection, event
 
 from dbtestcase.migrations.internals import replaced_head_maintainer
+from dbtestcase.migrations.redirect import is_commit
 
 
 class HeldVersions:
@@ -24,6 +25,10 @@ class HeldVersions:
     def __init__(self, *, over_commits: bool) -> None:
         self._over_commits = over_commits
         self._held: dict[MigrationContext, _Held] = {}
+        self.reached: set[str] = set()
+        """Where the revisions have ended."""
+        self.committed = True
+        """Whether SQLAlchemy has committed since the last step and the last write."""
 
     def __enter__(self) -> HeldVersions:
         self._stack = ExitStack()
@@ -38,6 +43,7 @@ class HeldVersions:
         """Bring the version table to where the revisions are: to be called when the last step is done."""
         held = self._held.pop(context, None)
         if held is not None:
+            self.reached |= held.heads
             with context.begin_transaction(_per_migration=True):
                 held.write()
 
@@ -46,15 +52,21 @@ class HeldVersions:
         connection = context.connection
         if context.as_sql or not isinstance(connection, Connection) or context.opts.get("dont_mutate"):
             return None
-        held = self._held[context] = _Held(context, heads)
+        held = self._held[context] = _Held(context, heads, self)
 
         def before_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if held.pending and context.version_table in statement:
+            if held.pending and (
+                context.version_table in statement or (not self._over_commits and is_commit(statement))
+            ):
                 held.write()
 
+        def before_commit(_connection: Any) -> None:
+            if not self._over_commits:
+                held.write()
+            self.committed = True
+
         self._listen(connection, "before_cursor_execute", before_statement)
-        if not self._over_commits:
-            self._listen(connection, "commit", lambda _connection: held.write())
+        self._listen(connection, "commit", before_commit)
         return held
 
     def _listen(self, connection: Connection, name: str, listener: Any) -> None:
@@ -63,8 +75,9 @@ class HeldVersions:
 
 
 class _Held(HeadMaintainer):
-    def __init__(self, context: MigrationContext, heads: Any) -> None:
+    def __init__(self, context: MigrationContext, heads: Any, versions: HeldVersions) -> None:
         super().__init__(context, heads)
+        self._versions = versions
         self._written = set(heads)
         self._writing = False
 
@@ -73,12 +86,15 @@ class _Held(HeadMaintainer):
         return not self._writing and self.heads != self._written
 
     def _insert_version(self, version: str) -> None:
+        self._versions.committed = False
         self.heads.add(version)
 
     def _delete_version(self, version: str) -> None:
+        self._versions.committed = False
         self.heads.remove(version)
 
     def _update_version(self, from_: str, to_: str) -> None:
+        self._versions.committed = False
         self.heads.remove(from_)
         self.heads.add(to_)
 
@@ -88,6 +104,7 @@ class _Held(HeadMaintainer):
         gone, new = sorted(self._written - self.heads), sorted(self.heads - self._written)
         real = HeadMaintainer(self.context, self._written)
         self._writing = True
+        self._versions.committed = False
         try:
             for from_, to_ in zip(gone, new, strict=False):
                 real._update_version(from_, to_)

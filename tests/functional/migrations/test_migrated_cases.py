@@ -270,6 +270,22 @@ class ChecksTest(ProjectTestCase):
                         self.assertStairway()
         """).expect(passed=2)
 
+    def test_commit_and_begin_as_text_in_a_revision(self) -> None:
+        up = 'for each in ("CREATE TYPE mood AS ENUM ()", "COMMIT;", "ALTER TYPE mood ADD VALUE \'sad\'", "begin"):\n'
+        self.project.revision("0002", "0001", f"{up}    op.execute(each)", 'op.execute("DROP TYPE mood")')
+        more = """
+        exclude_from_comparison = ["mood"]
+
+        def test_up(self):
+            self.downgrade("0001")
+            self.upgrade()
+            self.assertEqual(self.current_revision(), "0002")
+            labels = self.connection.exec_driver_sql("SELECT enumlabel FROM pg_enum").scalars().all()
+            self.assertEqual(labels, ["sad"])
+        """
+        source = CHECKS.rstrip() + more
+        self.run_suite(source, ini="alembic.ini").expect(passed=5)
+
     def test_what_cannot_be_done_in_a_transaction_names_the_truncating_class(self) -> None:
         self.project.revision(
             "0002",

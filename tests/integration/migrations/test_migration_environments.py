@@ -234,6 +234,25 @@ class UrlTest(EnvironmentTestCase):
         self.build(project)
         self.expect_tables("author")
 
+    def test_the_engine_of_a_connection_in_the_attributes(self) -> None:
+        project = self.project()
+        project.reads_url('config.attributes.get("connection", None).engine')
+        self.build(project)
+        self.expect_tables("author")
+
+    def test_what_the_application_has_put_on_its_config(self) -> None:
+        class OwnConfig(Config):
+            def greeting(self) -> str:
+                return "hello"
+
+        project = self.project()
+        project.reads_url("sqlalchemy.create_engine(config.settings['url'])")
+        project.replace("target_metadata = None", "target_metadata = None\nassert config.greeting() == 'hello'")
+        config = OwnConfig(str(project.ini))
+        config.settings = {"url": NOWHERE}  # type: ignore[attr-defined]
+        MigrationRecipe(config).build(self.database.url)
+        self.expect_tables("author")
+
     def test_target_metadata_that_is_none(self) -> None:
         """A class, as it is never seen until somebody compares."""
         project = self.project()
@@ -319,6 +338,59 @@ class UrlTest(EnvironmentTestCase):
         self.build(self.project())
         self.assertIs(sa.Engine.connect, connect)
         self.assertIs(sa.Engine.raw_connection, raw_connection)
+
+
+class CommitTest(EnvironmentTestCase):
+    """What a run leaves uncommitted is an error; COMMIT as text is what it is in production."""
+
+    BEFORE = "        context.configure(\n            connection=connection"
+
+    def test_what_env_py_does_not_commit(self) -> None:
+        project = self.project()
+        project.replace(self.BEFORE, "        connection.exec_driver_sql('SELECT 1')\n" + self.BEFORE)
+        with self.assertRaisesRegex(
+            MigrationError, r"migrated to 0001, and has not committed it: .* at base"
+        ) as raised:
+            self.build(project)
+        self.assertIn("connection.commit()", str(raised.exception))
+        project.replace(self.BEFORE, "        connection.commit()\n" + self.BEFORE)
+        self.build(project)
+        self.expect_tables("author")
+
+    def test_what_is_committed_without_sqlalchemys_knowledge(self) -> None:
+        for begins in ('execution_options(isolation_level="AUTOCOMMIT")', "execution_options()"):
+            with self.subTest(begins):
+                project = AlembicProject(Path(self.enterContext(tempfile.TemporaryDirectory())))
+                project.table("0001", None, "author")
+                project.replace(self.BEFORE, f"        connection = connection.{begins}\n" + self.BEFORE)
+                ends = "        with context.begin_transaction():\n            context.run_migrations()"
+                commits = "        context.run_migrations()\n        connection.connection.dbapi_connection.commit()"
+                last = project.env_py.read_text().rindex(ends)
+                text = project.env_py.read_text()
+                project.env_py.write_text(text[:last] + commits + text[last + len(ends) :])
+                self.build(project)
+                self.expect_tables("author")
+                Project(project.ini).downgrade(self.database.url, "base")
+                self.expect_tables()
+                self.database.ask("DROP TABLE alembic_version")
+
+    def test_commit_as_text_keeps_the_versions_until_there(self) -> None:
+        project = self.project()
+        project.revision(
+            "0002", "0001", 'op.execute("COMMIT")\nop.execute("CREATE TABLE post ()")\nraise KeyError("x")'
+        )
+        with self.assertRaises(MigrationError):
+            Project(project.ini).upgrade(self.database.url)
+        self.expect_tables("author")
+        self.assertEqual(Project(project.ini).current_revisions(self.database.url), ("0001",))
+
+    def test_lines_that_depend_on_each_other(self) -> None:
+        project = self.project()
+        project.revision("0002", "0001", label="left")
+        path = project.revision("0003", "0001", label="right")
+        project.replace("depends_on = None", 'depends_on = ("0002",)', path)
+        self.build(project)
+        self.assertEqual(Project(project.ini).current_revisions(self.database.url), ("0003",))
 
 
 class ProcessTest(EnvironmentTestCase):
