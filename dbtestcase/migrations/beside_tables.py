@@ -34,10 +34,10 @@ WHOLES = {
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "extension": "EXTENSION",
 }
-_OF_TABLES = ("trigger", "rule", "policy")
+OF_TABLES = ("trigger", "rule", "policy")
 
 #: All of it, with what belongs to a table.
-KINDS = frozenset({*WHOLES, *_OF_TABLES, "row security", "storage parameter"})
+KINDS = frozenset({*WHOLES, *OF_TABLES, "row security", "storage parameter"})
 
 _NAMED_IN_FULL = frozenset(  # as pg_identify_object writes it
     kind for kind in WHOLES if kind.startswith(("cast", "operator", "text search", "server", "foreign-", "publication"))

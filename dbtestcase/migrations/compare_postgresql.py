@@ -40,8 +40,12 @@ _KINDS = {
     "table",
     "schema",
 }
-_NAMED_IN_DEFINITION = {"index"}
-_RENAMED = {*CONSTRAINTS, "index"}
+_NAMED_IN_DEFINITION = {
+    "index": re.compile(r'(?<=INDEX )("(?:[^"]|"")+"|\S+) (?=ON )'),
+    "trigger": re.compile(r'(?<=TRIGGER )("(?:[^"]|"")+"|\S+) '),
+    "rule": re.compile(r'(?<=RULE )("(?:[^"]|"")+"|\S+) '),
+}
+_RENAMED = {*CONSTRAINTS, "index", *beside_tables.OF_TABLES}
 _SAID = ("UNLOGGED", "PARTITION BY", "INHERITS")  # of a table as a whole
 _PARTITION = re.compile(r"INHERITS .* (FOR VALUES|DEFAULT)", re.DOTALL)
 
@@ -128,15 +132,17 @@ class _Comparison:
 
     def found(self, migrated: SchemaState) -> tuple[list[Difference], list[tuple[Item, Item]]]:
         """What differs, and which constraints and indexes only have another name."""
+        everything = schema_state.differences(migrated, self.modelled)
         differences = [
             difference
-            for difference in schema_state.differences(migrated, self.modelled)
+            for difference in everything
             if difference.item.kind in _KINDS | beside_tables.KINDS
             and self._matters(difference, migrated)
             and not self._is_refused(difference)
         ]
         # Before env.py is asked: Alembic does not ask it about names that the models leave to the server.
-        differences, renamed = self._renamed(differences)
+        own = [each for each in everything if each.item.kind in beside_tables.OF_TABLES and each.after is None]
+        differences, renamed = self._renamed(differences, own)
         if self.columns.asks_env_py:  # whose answer may be that what looks the same differs
             differences += [
                 Difference(item, definition, definition)
@@ -212,22 +218,28 @@ class _Comparison:
                 return True
         return False
 
-    def _renamed(self, found: list[Difference]) -> tuple[list[Difference], list[tuple[Item, Item]]]:
-        """Tell constraints and indexes that have another name from those that are missing or left over.
+    def _renamed(
+        self, found: list[Difference], own: list[Difference]
+    ) -> tuple[list[Difference], list[tuple[Item, Item]]]:
+        """Tell what has another name from what is missing or left over.
 
         A constraint that the models give no name may have any.
+
+        :param own: triggers and the like that only the migrations make: theirs, unless the models' only name it
+            otherwise; a second one would do it twice.
         """
         renamed: list[tuple[Item, Item]] = []
         rest = list(found)
+        left = [*found, *(each for each in own if each not in found)]
         for new in found:
             if new.before is not None or new.item.kind not in _RENAMED:
                 continue
-            for old in rest:
+            for old in left:
                 same_place = old.item[:3] == new.item[:3] and old.after is None
                 if same_place and _nameless(old.item, old.before) == _nameless(new.item, new.after):
-                    rest.remove(old)
-                    rest.remove(new)
-                    if self.known.names(new.item):
+                    left.remove(old)
+                    rest = [each for each in rest if each not in (old, new)]
+                    if self.known.names(new.item) or new.item.kind in beside_tables.OF_TABLES:
                         renamed.append((old.item, new.item))
                     break
         return rest, renamed
@@ -238,7 +250,5 @@ def _is_partition(table: Item, migrated: SchemaState) -> bool:
 
 
 def _nameless(item: Item, definition: str | None) -> str:
-    definition = definition or ""
-    if item.kind in _NAMED_IN_DEFINITION:
-        return re.sub(r'INDEX ("(?:[^"]|"")+"|\S+) ON', "INDEX ON", definition, count=1)
-    return definition
+    name = _NAMED_IN_DEFINITION.get(item.kind)
+    return name.sub("", definition or "", count=1) if name is not None else definition or ""

@@ -103,6 +103,9 @@ class Writer:
     def _renamed(self, old: Item, new: Item) -> list[list[str]]:
         if old.kind == "index":
             return [[execute(f"ALTER INDEX {qualified(old, old.part)} RENAME TO {quoted(new.part)}")]]
+        if old.kind in beside_tables.OF_TABLES:
+            named = f"{old.kind.upper()} {quoted(old.part)} ON {qualified(old)}"
+            return [[execute(f"ALTER {named} RENAME TO {quoted(new.part)}")]]
         return [[execute(f"ALTER TABLE {qualified(old)} RENAME CONSTRAINT {quoted(old.part)} TO {quoted(new.part)}")]]
 
     def _left_over(self, gone: list[Difference]) -> list[Proposal]:

@@ -177,6 +177,27 @@ class PostgreSQLListenersTest(ListenersCase):
         self.migrated()
         self.assertMended("CREATE VIEW names", "CREATE TRIGGER same")
 
+    def test_a_trigger_a_rule_and_a_policy_of_another_name(self) -> None:
+        """They are renamed: a second trigger would do it twice."""
+
+        def made(suffix: str) -> list[str]:
+            return [
+                f'CREATE TRIGGER "same{suffix}" BEFORE UPDATE ON author FOR EACH ROW '
+                "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+                f"CREATE RULE kept{suffix} AS ON DELETE TO author DO INSTEAD NOTHING",
+                f"CREATE POLICY mine{suffix} ON author USING (id > 0)",
+            ]
+
+        self.make(*made(""), target=self.author)
+        self.migrated(*made("_old"))
+        self.assertMended(
+            "ALTER TRIGGER same_old ON author RENAME TO same",
+            "ALTER RULE kept_old ON author RENAME TO kept",
+            "ALTER POLICY mine_old ON author RENAME TO mine",
+        )
+        self.migrated(*made("_old"), *made(""))  # both: the old ones are the migrations' own
+        self.assertClean()
+
     def test_the_order_of_columns_and_the_writing_of_a_function_make_no_difference(self) -> None:
         self.make(
             "CREATE VIEW names AS SELECT * FROM author",
