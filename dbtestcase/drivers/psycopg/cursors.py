@@ -118,7 +118,7 @@ def _copy(original: Original, self: Any, *args: Any, **kwargs: Any) -> Iterator[
             stream = self._conn._stream
             yield copy
     finally:
-        self._conn._end_stream(stream)
+        self._conn._end_copy(stream)
     if not self._conn.closed:
         with self._conn.lock:
             self._conn.wait(self._conn._finish(-1))
@@ -144,7 +144,7 @@ async def _copy_async(original: Original, self: Any, *args: Any, **kwargs: Any) 
             stream = self._conn._stream
             yield copy
     finally:
-        self._conn._end_stream(stream)
+        self._conn._end_copy(stream)
     if not self._conn.closed:
         async with self._conn.lock:
             await self._conn.wait(self._conn._finish(-1))

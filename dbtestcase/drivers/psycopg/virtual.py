@@ -358,6 +358,11 @@ class Virtual(Led):
         if self._wire.stream is stream:
             self._wire.stream = None
 
+    def _end_copy(self, stream: object) -> None:
+        """The block of a COPY has ended; one that was not read to its end goes on, and psycopg leaves it so."""
+        if self._wire.stream is not stream or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            self._end_stream(stream)
+
     def _leave_copy(self) -> None:
         """Get out of a COPY that a method has begun which cannot go on with it."""
         if not self._pipeline and self.pgconn.transaction_status == TransactionStatus.ACTIVE:

@@ -291,6 +291,13 @@ class Cases:
 
         return [(outcome(work) or ["nothing"])[0], c.closed, c.broken]
 
+    def a_copy_that_is_not_read_to_its_end(self, c: Any) -> Any:
+        """psycopg leaves its block, and the connection in the middle of it."""
+        with c.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT") as copy:
+            seen: list[Any] = [copy.read_row()]
+        seen += [outcome(c.execute, "SELECT 1"), outcome(c.rollback), outcome(c.commit), raw_status(c)]
+        return [*seen, outcome(c.close)]
+
     def closed_in_a_block(self, c: Any) -> Any:
         with c.transaction() as block:
             c.execute("SELECT 1")
@@ -319,6 +326,14 @@ class PsycopgConnectionsTest(SandboxTestCase):
             with self.assertRaisesRegex(SandboxEscape, "in vain"):
                 work()
         self.sandbox.raised.clear()
+
+    def test_a_copy_that_was_not_read_to_its_end_ends_with_its_connection(self) -> None:
+        one, two = self.engine.raw_connection(), self.engine.raw_connection()
+        with one.driver_connection.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT") as copy:
+            copy.read_row()
+        one.driver_connection.close()
+        self.assertEqual(two.driver_connection.execute("SELECT 1").fetchone(), (1,))
+        two.close()
 
     def test_what_the_server_has_told_is_of_this_connection(self) -> None:
         fairies: list[Any] = [self.engine.raw_connection() for _ in range(2)]
