@@ -22,6 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from dbtestcase.drivers import (
@@ -39,6 +40,9 @@ from dbtestcase.errors import MigrationError
 from dbtestcase.reporting import shown
 
 _MARK = "dbtestcase.migrating"
+_OURS = re.compile(r"\s*(COMMIT|END|BEGIN|START|CREATE\s+DATABASE)\b", re.IGNORECASE)
+_CREATE_DATABASE = re.compile(r"\s*CREATE\s+DATABASE\b", re.IGNORECASE)
+_MAINTENANCE = (None, "", "postgres", "template1")  #: which one connects to before there is a database of one's own
 _COMMIT = re.compile(r"\s*(COMMIT|END)(\s+(WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
 _BEGIN = re.compile(r"\s*(BEGIN|START\s+TRANSACTION)(\s+(WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
 _lock = threading.RLock()  # alembic.context is one per process
@@ -92,8 +96,7 @@ def lead(target: Target) -> Iterator[Engine]:
         redirection = _Redirection(target)
         connect, raw_connection = Engine.connect, Engine.raw_connection
         event.listen(Engine, "do_connect", redirection.do_connect, insert=True)
-        if target.contained:
-            event.listen(Engine, "do_execute", _do_execute)
+        event.listen(Engine, "do_execute", redirection.do_execute)
         try:
             setattr(Engine, "connect", lambda engine: redirection.connect(engine, connect))  # noqa: B010
             setattr(Engine, "raw_connection", lambda engine: redirection.raw(engine, raw_connection))  # noqa: B010
@@ -102,8 +105,7 @@ def lead(target: Target) -> Iterator[Engine]:
             setattr(Engine, "connect", connect)  # noqa: B010
             setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
             event.remove(Engine, "do_connect", redirection.do_connect)
-            if target.contained:
-                event.remove(Engine, "do_execute", _do_execute)
+            event.remove(Engine, "do_execute", redirection.do_execute)
             redirection.close()
 
 
@@ -180,6 +182,24 @@ class _Redirection:
             return None
         return self._open(dialect, record, parameters)
 
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+        """Do by other means what env.py and revisions say in SQL that would leave the test database, or its sandbox."""
+        if not _OURS.match(statement):
+            return None
+        connection = context.root_connection
+        if not is_led(connection):
+            return None
+        if _CREATE_DATABASE.match(statement):  # env.py makes its own where there is none: it is the test database
+            asked = original_url(connection)
+            return True if asked and make_url(asked).database in _MAINTENANCE else None
+        # Where the driver begins the next transaction by itself; SQLAlchemy's adapter of asyncpg does not.
+        if not self._target.contained or connection.dialect.driver == "asyncpg":
+            return None
+        if is_commit(statement):
+            connection.connection.dbapi_connection.commit()
+            return True
+        return True if _BEGIN.fullmatch(statement) else None
+
     def _open(self, dialect: Dialect, record: Any, theirs: Mapping[str, Any]) -> Any:
         arguments, parameters = dialect.create_connect_args(_for_driver(self._target.url, dialect))
         arguments, parameters = list(arguments), {**_session_settings(theirs), **parameters}
@@ -200,22 +220,6 @@ class _Redirection:
             cause="No sandbox answers for the test database at this moment.",
             remedy="Migrate inside a test or in setUpTestData, not before or after.",
         )
-
-
-def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    """Commit and begin for a revision that says so in SQL, which a sandbox refuses, by the driver's methods.
-
-    It is the same where the driver begins the next transaction by itself; SQLAlchemy's adapter of asyncpg does not.
-    """
-    commits = is_commit(statement)
-    if not commits and not _BEGIN.fullmatch(statement):
-        return None
-    connection = context.root_connection
-    if not is_led(connection) or connection.dialect.driver == "asyncpg":
-        return None
-    if commits:
-        connection.connection.dbapi_connection.commit()
-    return True
 
 
 def _written(url: URL) -> str:

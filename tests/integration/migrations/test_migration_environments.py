@@ -392,6 +392,19 @@ class CommitTest(EnvironmentTestCase):
         self.build(project)
         self.assertEqual(Project(project.ini).current_revisions(self.database.url), ("0003",))
 
+    def test_a_database_that_env_py_makes_is_the_test_database(self) -> None:
+        project = self.project()
+        project.reads_url(f"sqlalchemy.create_engine({NOWHERE!r})")
+        lines = f"""
+            admin = sqlalchemy.create_engine(sqlalchemy.make_url({NOWHERE!r}).set(database="postgres"))
+            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("CREATE DATABASE production")
+        """
+        project.replace("target_metadata = None", "target_metadata = None\n" + textwrap.dedent(lines))
+        self.build(project)
+        self.expect_tables("author")
+        self.assertEqual(self.database.ask("SELECT datname FROM pg_database WHERE datname = 'production'"), [])
+
 
 class ProcessTest(EnvironmentTestCase):
     """What env.py does to the process does not reach the tests."""
