@@ -1,17 +1,20 @@
 """What pytest does once for a whole run of the tests, before its workers start."""
 
 import compileall
+import signal
 from pathlib import Path
 
 import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the library and its tests once: a new interpreter, of which the tests start many, takes a second for it.
-
-    Where PYTHONDONTWRITEBYTECODE is set, none of them would keep what it has compiled.
-    """
-    if not hasattr(config, "workerinput"):
-        tests = Path(__file__).parent
-        for folder in (tests.parent / "dbtestcase", tests):
-            compileall.compile_dir(folder, quiet=2)
+    if hasattr(config, "workerinput"):
+        return
+    # A run in the background of a script has it ignored, and so would all programs that the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Once: a new interpreter, of which the tests start many, takes a second for it, and does not keep what it has
+    # compiled where PYTHONDONTWRITEBYTECODE is set.
+    tests = Path(__file__).parent
+    for folder in (tests.parent / "dbtestcase", tests):
+        compileall.compile_dir(folder, quiet=2)

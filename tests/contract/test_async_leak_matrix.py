@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from dbtestcase import AsyncDatabaseTest, DirtyReadWarning, SandboxConflict
 
 LONG = os.environ.get("LONG_TESTS") == "1"
-SEQUENCES = 2_000 if LONG else 60
+SEQUENCES = 2_000 if LONG else 30
 
 metadata = sa.MetaData()
 items = sa.Table(

@@ -1,5 +1,6 @@
 """``python -m dbtestcase``: doctor, server, prune."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -138,13 +140,25 @@ class DoctorTest(CommandLineTest):
 
 
 class ServerTest(CommandLineTest):
+    @contextlib.contextmanager
+    def server(self, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+        """The command, which goes on; it is killed at the end if it still does."""
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "dbtestcase", "server", *arguments],
+            env=inner_environment(self.env | env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def test_it_prints_its_url_and_runs_until_it_is_ended(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server"]
-            process = subprocess.Popen(
-                command, env=inner_environment(self.env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            with self.subTest(number.name), process:
+            with self.subTest(number.name), self.server() as process:
                 assert process.stdout is not None and process.stderr is not None
                 url = make_url(process.stdout.readline().strip())
                 query: dict[str, Any] = dict(url.query)
@@ -158,12 +172,7 @@ class ServerTest(CommandLineTest):
     def test_it_starts_the_kind_that_is_asked_for_or_that_the_url_names(self) -> None:
         require_mariadb()
         for arguments, url in ((["--kind", "mariadb"], ""), ([], "mariadb+pymysql://")):
-            command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server", *arguments]
-            environment = inner_environment(self.env | {"DBTESTCASE_URL": url})
-            process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            with self.subTest(arguments=arguments, url=url), process:
+            with self.subTest(url=url), self.server(*arguments, DBTESTCASE_URL=url) as process:
                 assert process.stdout is not None
                 found = make_url(process.stdout.readline().strip())
                 self.assertEqual(found.get_backend_name(), "mariadb")
@@ -178,11 +187,7 @@ class ServerTest(CommandLineTest):
         self.assertIn("--kind postgresql", done.stderr)
 
     def test_a_server_that_ends_of_itself_is_reported(self) -> None:
-        command = [sys.executable, "-W", "error", "-m", "dbtestcase", "server"]
-        process = subprocess.Popen(
-            command, env=inner_environment(self.env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        with process:
+        with self.server() as process:
             assert process.stdout is not None
             folder = Path(str(make_url(process.stdout.readline().strip()).query["host"]))
             postmaster = int((folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
