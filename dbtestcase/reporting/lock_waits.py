@@ -6,6 +6,7 @@ over.  A :class:`LockWatch` looks while the statement still waits, and notes wha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from sqlalchemy import URL, Engine, event
 
 from .queries import Query, Recording
 
-LOCK_ERRORS = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+LOCK_ERRORS = frozenset({"55P03", "40P01", "57014"})  # lock_not_available, deadlock_detected, query_canceled
+PATIENCE = 20.0  # seconds that a statement waits for a transaction in which nothing happens
 
 _WAITS = """
     SELECT waiting.pid, waiting.application_name, waiting.query,
@@ -35,6 +37,17 @@ _WAITS = """
                           WHERE pid = waiting.pid AND locktype = 'tuple' LIMIT 1) row_lock ON true
      WHERE waiting.datname = current_database()
      ORDER BY waiting.query_start, blocking.pid
+"""
+
+_CANCEL = """
+    SELECT pg_cancel_backend(waiting.pid)
+      FROM pg_stat_activity waiting
+     CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) blocker (pid)
+      JOIN pg_stat_activity blocking ON blocking.pid = blocker.pid
+     WHERE waiting.datname = current_database() AND waiting.pid = ANY(%(ours)s)
+       AND clock_timestamp() - waiting.query_start > make_interval(secs => %(patience)s)
+       AND blocking.state LIKE 'idle in transaction%%'
+       AND clock_timestamp() - blocking.state_change > make_interval(secs => %(patience)s)
 """
 
 
@@ -87,12 +100,20 @@ class LockWatch:
                 return
             explained = self._explained
             try:
-                seen = who_blocks(self._url, _lines_by_backend(self._recording.entries))
+                lines = _lines_by_backend(self._recording.entries)
+                seen = who_blocks(self._url, lines)
             except psycopg.OperationalError:
                 return  # the server is going away; whoever needs it will be told so
             with self._reporting:
                 if self._explained == explained:  # else what was seen has become an error meanwhile
                     self.report = seen or self.report
+            if seen and any(query.running and now - query.started > PATIENCE for query in self._recording.entries):
+                self._end_hopeless(list(lines))
+
+    def _end_hopeless(self, ours: list[int]) -> None:
+        """Cancel what waits for somebody who does nothing: mostly a session of the same thread, which never will."""
+        with contextlib.suppress(psycopg.Error), _connect(self._url) as connection:
+            connection.execute(_CANCEL, {"patience": PATIENCE, "ours": ours})
 
     def explain(self, errors: list[BaseException]) -> None:
         """Note on the errors of a wait for a lock who was waited for."""
@@ -200,6 +221,8 @@ def _backend_pid(dbapi_connection: Any) -> int | None:
     driver_connection = getattr(dbapi_connection, "driver_connection", None) or dbapi_connection
     info = getattr(driver_connection, "info", None)
     pid = getattr(info, "backend_pid", None)
+    if pid is None and hasattr(driver_connection, "get_server_pid"):  # asyncpg
+        pid = driver_connection.get_server_pid()
     return pid if isinstance(pid, int) else None
 
 

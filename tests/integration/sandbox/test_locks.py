@@ -2,11 +2,13 @@
 
 import threading
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from dbtestcase.reporting import lock_waits
 from dbtestcase.reporting.lock_waits import LockWatch, who_blocks
 from dbtestcase.reporting.queries import recording
 from tests.support.postgresql import PostgreSQLTestCase
@@ -96,6 +98,16 @@ class LockTest(PostgreSQLTestCase):
             note, r"test_locks.py:\d+ in test_a_lock_timeout_names_both_sides_and_their_lines, thread Main"
         )
         self.assertEqual(len([query for query in queries if "pg_blocking_pids" in query.statement]), 0)
+
+    def test_a_wait_for_who_does_nothing_is_ended_and_names_both_sides(self) -> None:
+        holder, waiter = self.engine("the test"), self.engine("the application")
+        self.enterContext(mock.patch.object(lock_waits, "PATIENCE", 0.3))
+        with recording() as queries, LockWatch(self.target, queries, after=0.1), holder.begin() as connection:
+            connection.execute(text("SELECT * FROM posts"))
+            with self.assertRaisesRegex(OperationalError, "canceling statement") as raised, waiter.begin() as second:
+                second.execute(text("DROP TABLE posts"))  # in the same thread: it would wait for ever
+        (note,) = raised.exception.__notes__
+        self.assertRegex(note, r"for a AccessExclusiveLock on relation posts:[^$]*idle in transaction for")
 
     def test_a_deadlock_names_both_sides(self) -> None:
         first, second = (self.engine(name, "-c deadlock_timeout=1s") for name in ("first", "second"))
