@@ -18,7 +18,8 @@ _WAITING = {"threading", "queue", "selectors", "socketserver", "concurrent", "mu
 _POLLING = {"is_set", "is_alive", "empty", "full", "qsize", "done", "cancelled", "running"}
 
 _AT_A_SOCKET = {"socket", "ssl", "select"}
-_LOOKS, _PAUSE = 25, 0.002  # seconds
+_FEW_LOOKS, _LOOKS, _MORE_LOOKS = 5, 25, 50
+_PAUSE = 0.002  # seconds
 _DATABASE = {"sqlalchemy", "psycopg", "psycopg2", "pg8000", "asyncpg", "pymysql", "MySQLdb", "aiosqlite", "dbtestcase"}
 
 
@@ -29,15 +30,40 @@ class LeftThreads:
         self._seen: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._running: list[threading.Thread] = []
         self._left: dict[int, tuple[weakref.ref[threading.Thread], str, FrameType | None]] = {}
+        self._jobs: dict[int, FrameType | None] = {}
+        self._timers: list[threading.Thread] = []
+        self.refused: dict[str, str] = {}
+        """The threads that were refused a connection, and the tests that had started them."""
 
     def begin_class(self) -> None:
         """What runs now belongs to no test."""
         self._running = threading.enumerate()
         self._seen.update(self._running)
 
+    def begin_test(self) -> None:
+        """What is being done now belongs to no test, or to an earlier one."""
+        here = threading.get_ident()
+        several = threading.active_count() > 1
+        frames = sys._current_frames() if several else {}
+        self._jobs = {ident: _job_of(frame) for ident, frame in frames.items() if ident != here}
+        self._timers = _timers() if several else []
+
+    def new_jobs(self) -> set[int]:
+        """The threads that are at something which was begun since :meth:`begin_test`."""
+        if threading.active_count() == 1:
+            return set()
+        frames = sys._current_frames()
+        jobs = {ident: job for ident, frame in frames.items() if (job := _job_of(frame)) is not None}
+        new = {ident for ident, job in jobs.items() if self._jobs.get(ident) is not job}
+        new |= {each.ident or 0 for each in _timers() if each not in self._timers}  # a number may be another's by now
+        return new - {threading.get_ident()}
+
     def end_class(self) -> None:
         """Hold on to no thread, nor to what one that is gone was at."""
         self._running = []
+        self._jobs.clear()
+        self._timers.clear()
+        self.refused.clear()
         here = set(threading.enumerate())
         self._left = {ident: each for ident, each in self._left.items() if each[0]() in here}
 
@@ -61,7 +87,7 @@ class LeftThreads:
             frame = frames.get(thread.ident or 0)
             if frame is None:
                 continue
-            if _module_of(frame) not in _WAITING or frame.f_code.co_name in _POLLING:
+            if isinstance(thread, threading.Timer) or not _waits(frame):
                 self._note(thread, label, frame)
 
     def bar(self, idents: Collection[int], label: str) -> dict[int, str]:
@@ -76,20 +102,32 @@ class LeftThreads:
             self._note(thread, label, frames.get(thread.ident or 0))
         return {thread.ident or 0: thread.name for thread in barred}
 
-    def restless(self, idents: Collection[int]) -> set[int]:
-        """Those of these threads that go on using the database; one that rests, or is about to, is let go at once."""
-        seen = dict.fromkeys(idents, 0)
-        for look in range(1, _LOOKS + 1):
+    def restless(self, idents: Collection[int], users: Collection[int]) -> tuple[set[int], bool]:
+        """Those of these threads that go on by themselves: that use the database all the while, or sleep in between.
+
+        One that waits for work, ends, or is about to, is let go at once.
+
+        :param users: those that have used the database, at which it is looked more often.
+        :returns: them, and whether any had to be waited for, and may have written in that time.
+        """
+        timers = {each.ident or 0 for each in _timers()} & set(idents)
+        seen, others, look = dict.fromkeys(set(idents) - timers, 0), set[int](), 0
+        while seen and look < _MORE_LOOKS:
+            look += 1
             frames = sys._current_frames()
             for ident in list(seen):
                 frame = frames.get(ident)
-                seen[ident] += frame is not None and _uses_database(frame)
-                if frame is None or _rests(frame) or seen[ident] < min(look // 5, 1):
+                if frame is None or _rests(frame):
                     del seen[ident]
-            if not seen:
+                elif look > _FEW_LOOKS and ident not in users:
+                    del seen[ident]
+                    others.add(ident)
+                else:
+                    seen[ident] += _uses_database(frame)
+            if not seen or (look == _LOOKS and min(seen.values()) > _LOOKS / 2):
                 break
             time.sleep(_PAUSE)  # what another thread does is nothing that can be awaited
-        return {ident for ident, times in seen.items() if times > _LOOKS / 2}
+        return timers | others | seen.keys(), look > 1
 
     def _note(self, thread: threading.Thread, label: str, frame: FrameType | None) -> None:
         self._left[thread.ident or 0] = weakref.ref(thread), label, _job_of(frame)
@@ -100,9 +138,11 @@ class LeftThreads:
             return
         reference, label, job = self._left.get(threading.get_ident(), (None, "", None))
         thread = threading.current_thread()
-        if reference is not None and (reference() is not thread or job is not _job_of(sys._getframe(1))):
+        is_same = isinstance(thread, threading.Timer) or job is _job_of(sys._getframe(1))
+        if reference is not None and not (reference() is thread and is_same):
             del self._left[threading.get_ident()]  # another thread, or another piece of work
         elif reference is not None:
+            self.refused[thread.name] = label
             raise SandboxClosed(
                 f"The thread {thread.name!r} was started by {label}, which has ended; it asked for a connection and "
                 "got none.",
@@ -111,9 +151,27 @@ class LeftThreads:
             )
 
 
+def _timers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+
+
+def _waits(frame: FrameType) -> bool:
+    return _module_of(frame) in _WAITING and frame.f_code.co_name not in _POLLING
+
+
 def _rests(frame: FrameType) -> bool:
-    is_waiting = _module_of(frame) in _WAITING | _AT_A_SOCKET and frame.f_code.co_name not in _POLLING
-    return is_waiting and not _uses_database(frame)
+    """Whether a thread does nothing until somebody else wants something of it."""
+    waits = _waits(frame) or _module_of(frame) in _AT_A_SOCKET
+    return waits and not _wakes_by_itself(frame) and not _uses_database(frame)
+
+
+def _wakes_by_itself(frame: FrameType | None) -> bool:
+    """Whether code of the application waits for an event, for a certain time: ``while not stop.wait(5)``."""
+    is_timed = False
+    while frame is not None and _module_of(frame) == "threading":
+        is_timed |= frame.f_locals.get("timeout") is not None
+        frame = frame.f_back
+    return is_timed and frame is not None and _module_of(frame) not in _WAITING
 
 
 def _uses_database(frame: FrameType | None) -> bool:

@@ -49,7 +49,7 @@ class TruncatingIsolation(Isolation):
         self._first = True
         self._lost = False
         self._restless: list[str] = []
-        self._threads: set[int] = set()  # that were there before the test
+        self._told: set[str] = set()  # the tests that have failed for threads which they left
         self._sessions = OpenSessions(checkout_of)
         self._watch = contextlib.ExitStack()
 
@@ -76,6 +76,7 @@ class TruncatingIsolation(Isolation):
         elif self.run.database.renew_lease():
             self.run.database.reclone()
         self._lasting = self._others()
+        self.run.checkouts.left_threads.begin_test()
         self.run.checkouts.begin_test()
         self._clean()  # what was written between the classes
         self.run.cleaner.accept_server()
@@ -108,7 +109,7 @@ class TruncatingIsolation(Isolation):
         self._label = label
         self._in_test(True)
         self._restless.clear()
-        self._threads = {each.ident or 0 for each in threading.enumerate()}
+        self.run.checkouts.left_threads.begin_test()
         self.run.checkouts.begin_test()
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
@@ -187,6 +188,8 @@ class TruncatingIsolation(Isolation):
         if self._border is not None and self._border.raised:
             swallowed = self._border.swallowed(self._label, test_files)
             problems += () if failed else swallowed
+        if problems:
+            self._told.add(self._label)
         return problems
 
     def _give_back(self) -> list[cleaning.Session]:
@@ -202,13 +205,19 @@ class TruncatingIsolation(Isolation):
         with contextlib.ExitStack() as stack:
             stack.callback(self._leave_class)
             stack.callback(self._watch.close)
+            self.run.checkouts.left_threads.begin_test()
             self.run.checkouts.begin_test()
             self.run.cleaner.forget()
             self._clean(cleaning.Look.EXACT)
+            refused = dict(self.run.checkouts.left_threads.refused)
             self.run.checkouts.left_threads.end_class()
             self.run.end_use()
             if self._restless:
                 raise _restless(self._restless, f"The class {self._label}")
+            told, self._told = self._told, set()
+            late = {name: label for name, label in refused.items() if label not in told}
+            if late:
+                raise _restless(list(late), ", ".join(sorted({*late.values()})))
             found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
             if found:
                 raise _of_server(found, f"A test of {self._label}")
@@ -263,25 +272,28 @@ class TruncatingIsolation(Isolation):
                         raise
                     refused = error
                     at_work |= checkouts.meanwhile | {each.thread for each in checkouts.known()}
-                restless = self._restless_threads()
-                found = {ident for ident in at_work | restless if ident is not None} - barred
-                names = checkouts.left_threads.bar(found, self._label) if found else {}
+                restless, waited = self._restless_threads(barred)
+                found = {ident for ident in at_work | (restless & checkouts.users) if ident is not None} - barred
+                names = checkouts.left_threads.bar(found | restless, self._label) if found | restless else {}
                 if refused is not None and not found:
                     raise refused
                 told = set() if refused is not None else at_work  # their connections are told of
-                self._restless += [name for ident, name in names.items() if ident not in told]
-                if refused is None and not found & (restless | checkouts.meanwhile):
+                # what has not used the database yet is refused when it does
+                self._restless += [name for ident, name in names.items() if ident in found and ident not in told]
+                # those that have ended may have written after the cleaning
+                waited |= not checkouts.meanwhile <= {each.ident for each in threading.enumerate()}
+                if refused is None and not waited and not found & (restless | checkouts.meanwhile):
                     return report
-                barred |= found
+                barred |= found | restless
                 checkouts.meanwhile.clear()
         finally:
             checkouts.meanwhile = None
 
-    def _restless_threads(self) -> set[int]:
-        """The threads that the test has started, and that go on using the database."""
-        checkouts = self.run.checkouts
-        suspects = checkouts.users - self._threads
-        return checkouts.left_threads.restless(suspects) if suspects else suspects
+    def _restless_threads(self, besides: set[int]) -> tuple[set[int], bool]:
+        """The threads that go on by themselves with what the test has begun; whether any had to be waited for."""
+        left = self.run.checkouts.left_threads
+        suspects = left.new_jobs() - besides
+        return left.restless(suspects, self.run.checkouts.users) if suspects else (suspects, False)
 
     def _clean_once(self, look: cleaning.Look | None) -> cleaning.Report:
         checkouts = self.run.checkouts

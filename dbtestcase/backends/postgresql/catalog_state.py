@@ -130,33 +130,42 @@ select c.relname::text, format('x.%I::oid', a.attname) from pg_catalog.pg_index 
   join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
  where c.relnamespace = 'pg_catalog'::regnamespace
 """
-# The rows of one such catalog that are not of the server's own objects: those of the schema public (2200), of what has
-# a number of its own, and, of what is said of others, of large objects, whose numbers whoever makes them chooses.
-_NOT_OF_THE_SERVER = """(
-  select xmin from pg_catalog.{name} x where {object} >= 16384
-  union all select xmin from pg_catalog.{name} x where {object} = 2200)"""
-_NOT_OF_THE_SERVER_SAID = (
-    _NOT_OF_THE_SERVER.removesuffix(")")
-    + """
-  union all select x.xmin from pg_catalog.pg_largeobject_metadata l
-    join pg_catalog.{name} x on x.classoid = 2613 and x.objoid = l.oid where l.oid < 16384)"""
+# The rows of a catalog: all of them; those that are not of the server's own objects, but of what has a number of its
+# own; and, where something is said of others, those of the schema public (2200) and of large objects as well, whose
+# numbers whoever makes them chooses.
+_WHOLE = "select xmin from pg_catalog.{name}"
+_NOT_OF_THE_SERVER = "select xmin from pg_catalog.{name} x where {object} >= 16384"
+_SAID_OF_OTHERS = (
+    _NOT_OF_THE_SERVER
+    + """ union all select xmin from pg_catalog.{name} x where {object} = 2200
+    union all select x.xmin from pg_catalog.pg_largeobject_metadata l
+      join pg_catalog.{name} x on x.classoid = 2613 and x.objoid = l.oid where l.oid < 16384"""
 )
+_FEW = 100  # rows are read sooner than an index
 
 _OLDEST = "select (pg_snapshot_xmin(pg_current_snapshot())::text::numeric % 4294967296)::text"
 
 
 class _Counted:
-    """The numbers of rows in catalogs, and the transaction since which nobody has written there."""
+    """The numbers of rows in catalogs, and the transaction since which nobody has written there.
 
-    def __init__(self, connection: Connection, sources: dict[str, str]) -> None:
+    :param facts: a query for one value, which is asked for in passing.
+    """
+
+    def __init__(self, connection: Connection, sources: dict[str, str], facts: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor()  # making one for each look would take as long as the look
         self._names = list(sources)
         parts = (
-            f"select {number} as number, count(*) as rows, min(age(x.xmin)) as youngest from {source} x"
+            f"select {number} as number, count(*) as rows, min(age(x.xmin)) as youngest from ({source}) x"
             for number, source in enumerate(sources.values(), 1)
         )
         self._all = f"({' union all '.join(parts)})"
+        # A new row is young, and one that has gone is missing: together they tell as much as each catalog by itself.
+        self._look = (
+            f"select count(*), coalesce(min(age(x.xmin)) > (select age(%b::xid) offset 0), true), ({facts})"
+            f" from ({' union all '.join(sources.values())}) x"
+        ).encode()
         self._written = (
             f"select k.number from {self._all} k"
             " where k.rows <> (%b::int8[])[k.number] or k.youngest <= (select age(%b::xid) offset 0)"
@@ -168,6 +177,12 @@ class _Counted:
         ((self._base,),) = self._connection.execute(_OLDEST.encode()).fetchall()
         rows = self._connection.execute(f"select number, rows from {self._all} k order by 1".encode()).fetchall()
         self._rows = f"{{{','.join(str(count) for _, count in rows)}}}"
+        self._sum = sum(count for _, count in rows)
+
+    def look(self) -> tuple[bool, str]:
+        """Whether one of the catalogs may have been written since; the facts."""
+        ((rows, is_old, facts),) = self._cursor.execute(self._look, (self._base,)).fetchall()
+        return rows != self._sum or not is_old, facts
 
     def written(self) -> list[str]:
         """The catalogs that may have been written since."""
@@ -192,27 +207,25 @@ class Catalogs:
         indexed = set(connection.execute(_INDEXED.encode()).fetchall())
         mappings = "select string_agg(m::text, ' ' order by m.umid) from pg_catalog.pg_user_mappings m"
         facts = FACTS.format(database=database, subscription=subscription)
-        self._facts_query = f"select concat(({facts}), ({mappings}))".encode()
-        whole = {name: f"pg_catalog.{name}" for name in self._catalogs}
-        self._all = _Counted(connection, whole)
+        facts = f"select concat(({facts}), ({mappings}))"
+        whole = {name: _WHOLE.format(name=name) for name in self._catalogs}
+        sizes = " union all ".join(f"select '{name}', count(*) from pg_catalog.{name}" for name in whole)
         part = {
-            name: (_NOT_OF_THE_SERVER_SAID if object_ == "x.objoid::oid" else _NOT_OF_THE_SERVER).format(
+            name: (_SAID_OF_OTHERS if object_ == "x.objoid::oid" else _NOT_OF_THE_SERVER).format(
                 name=name, object=object_.removesuffix("::oid")
             )
-            for name, (_, object_, _) in self._catalogs.items()
-            if object_ is not None and (name, object_) in indexed
+            for name, rows in connection.execute(sizes.encode()).fetchall()
+            for object_ in (self._catalogs[name][1],)
+            if rows > _FEW and object_ is not None and (name, object_) in indexed
         }
-        self._own = _Counted(connection, whole | part)
+        self._all = _Counted(connection, whole, facts)
+        self._own = _Counted(connection, whole | part, facts)
         self._digests = self._digest(self._catalogs)
-        self._facts = self._read_facts()
+        _, self._facts = self._own.look()
 
     def _digest(self, names: Iterable[str]) -> dict[str, Any]:
         query = APART + " union all ".join(f"select '{name}', {self._catalogs[name][2]}" for name in names)
         return dict(self._connection.execute(query.encode(), prepare=False).fetchall())
-
-    def _read_facts(self) -> str:
-        ((facts,),) = self._cursor.execute(self._facts_query).fetchall()
-        return str(facts)
 
     def count_anew(self) -> None:
         """What was written until now was no change."""
@@ -221,13 +234,14 @@ class Catalogs:
     def changes(self, *, everything: bool = False) -> tuple[str, ...]:
         """What has changed, in words; nothing where all is as it was."""
         counted, changed = self._all if everything else self._own, []
-        written = counted.written()
-        if written:
+        is_written, facts = counted.look()
+        if is_written:
+            written = counted.written()
             digests = self._digest(written)
             changed = [name for name in written if digests[name] != self._digests[name]]
             if not changed:
                 counted.anew()
-        if self._read_facts() != self._facts:
+        if facts != self._facts:
             changed.append("pg_database")
         return tuple(text for name in changed for text in in_words(name, self._newer(name)))
 

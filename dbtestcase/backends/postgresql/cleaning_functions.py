@@ -57,7 +57,7 @@ begin
 exception when others then
   create function _dbtestcase.visibility(catalog regclass) returns _dbtestcase.visible
     language sql as 'select row(-1, -1)::_dbtestcase.visible';
-  create function _dbtestcase.pages(catalog regclass) returns bigint language sql as 'select 0::bigint';
+  create function _dbtestcase.pages(catalog regclass) returns bigint language sql as 'select 1::bigint';
 end $do$;
 
 create function _dbtestcase.count_rows(name text, base xid, out rows bigint, out old_rows bigint, out writers numeric)
@@ -174,13 +174,16 @@ create function _dbtestcase.clean(expected int[], lasting int[], sequences int, 
 language plpgsql as $$
 declare
   here constant oid := current_setting('_dbtestcase.database');
-  working boolean; strangers bigint; ignored bigint;
-  t record; v record; marked oid[] := '{}'; moved oid[]; suspects oid[]; target oid;
-  size bigint; marks bigint := 0; attempts bigint; seen pg_snapshot; top bigint; own bigint; quiet boolean;
-  age_since int; same_rows bigint;
+  working boolean; held boolean; strangers bigint; ignored bigint;
+  t record; v record; tables oid[] := '{}'; resets oid[] := '{}'; others oid[] := '{}'; moved oid[]; suspects oid[];
+  marks bigint := 0; attempts bigint; seen pg_snapshot; top bigint; own bigint; quiet boolean; noted boolean;
+  objects boolean := false; writers text; age_since int; same_rows bigint;
 begin
-  {present} into working, present, strangers;
-  if working or {held} then
+  -- As few statements as can be: to begin one takes as long as what most of them do.
+  select p.*, {held}, (select case when a.is_called then a.last_value else 0 end from _dbtestcase.attempts a),
+         pg_current_snapshot()
+    into working, present, strangers, held, attempts, seen from ({present}) p;
+  if working or held then
     outcome := 'busy';
     return;
   end if;
@@ -188,33 +191,35 @@ begin
   sessions := _dbtestcase.sessions(here);
   if strangers > 0 or sessions <> known then sequences := 2; end if;
 
-  select case when a.is_called then a.last_value else 0 end into attempts from _dbtestcase.attempts a;
-  seen := pg_current_snapshot();
   top := pg_snapshot_xmax(seen)::text::bigint;
   quiet := since = top;      -- no transaction has written: nothing but sequences can have changed
   if not quiet then
-    -- Read and delete in one statement: a mark that comes later is left for the next cleaning.
-    with gone as (delete from _dbtestcase.touched returning rel)
-    select coalesce(array_agg(distinct rel), '{}'), count(*) into marked, marks from gone;
+    -- Read and delete in one statement: a mark that comes later is left for the next cleaning.  One look into the index
+    -- for each mark, where a join would read the whole bookkeeping.
+    with gone as (delete from _dbtestcase.touched returning rel),
+         mark as (select rel, count(*) as number from gone group by rel),
+         reached as (select m.rel, m.number, r.tables, r.sequences from mark m left join lateral (
+           select * from _dbtestcase.reach where ancestor = m.rel offset 0) r on true)
+    select coalesce(sum(number), 0), array(select unnest(r.tables) from reached r),
+           array(select unnest(r.sequences) from reached r), array(select r.rel from reached r where r.tables is null)
+      into marks, tables, resets, others from reached;
 
-    suspects := array(select c.rel from _dbtestcase.catalogs c
-      where c.pages <> _dbtestcase.pages(c.rel) or (c.pages > 0 and (
-            c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
-         or c.vacuums <> pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel))));
+    select array(select c.rel from _dbtestcase.catalogs c
+             where c.pages <> _dbtestcase.pages(c.rel) or (c.pages > 0 and (
+                   c.pages <> (_dbtestcase.visibility(c.rel)).all_visible
+                or c.vacuums <> pg_stat_get_vacuum_count(c.rel) + pg_stat_get_autovacuum_count(c.rel)))),
+           ({writers})::text, exists (select from _dbtestcase.altered),
+           exists (select from pg_largeobject_metadata) or exists (select from _dbtestcase.large_objects)
+      into suspects, writers, noted, objects;
     if suspects <> '{}' then
       select l.changed, l.unwritten into changed, unwritten from _dbtestcase.look_closer(suspects) l;
     end if;
-    if current_setting('_dbtestcase.writers') <> ({writers})::text
+    if current_setting('_dbtestcase.writers') <> writers
        and current_setting('_dbtestcase.facts') <> _dbtestcase.facts(here) then
       changed := changed || 'pg_database'::text;
     end if;
-
-    -- Here and below: one look into an index for each mark, where a join would read the whole bookkeeping.
-    if changed <> '{}' or exists (select from _dbtestcase.altered) or exists (
-         select from unnest(marked) m
-          where (select true from _dbtestcase.family f where f.ancestor = m limit 1) is null
-            and (select true from _dbtestcase.resets r where r.ancestor = m limit 1) is null
-            and (select true from _dbtestcase.views w where w.view = m and w.fresh) is null)
+    if noted or changed <> '{}' or (others <> '{}' and exists (
+         select from unnest(others) m where not exists (select from _dbtestcase.views w where w.view = m and w.fresh)))
     then
       outcome := 'altered';
       return;
@@ -223,14 +228,10 @@ begin
   end if;
 
   -- Tables in the order in which they were made: a CHECK may look into another one.
-  foreach target in array array(
-    select distinct f.rel from unnest(marked) m, lateral (
-      select rel from _dbtestcase.family where ancestor = m offset 0) f order by 1)
-  loop
-    select * into t from _dbtestcase.tables b where b.rel = target;
-    continue when not found;      -- a partitioned table has no rows of its own
-    size := pg_relation_size(t.rel);
-    if size > 0 or t.filled or t.class_level then
+  for t in select b.*, pg_relation_size(b.rel) as size from (select distinct unnest(tables) as rel) m, lateral (
+             select * from _dbtestcase.tables where rel = m.rel offset 0) b order by b.rel
+  loop      -- a partitioned table has no rows of its own
+    if t.size > 0 or t.filled or t.class_level then
       if t.before <> '' then execute t.before; end if;
       same_rows := null;
       if (t.filled or t.class_level) and age_since is not null then
@@ -238,14 +239,14 @@ begin
         execute 'with new as (delete from only ' || t.name || ' where age(xmin) <= $1) select count(*) from only '
                 || t.name || ' where age(xmin) > $1' into same_rows using age_since;
       end if;
-      if same_rows is distinct from t.wanted_rows and size > 0 then execute 'delete from only ' || t.name; end if;
+      if same_rows is distinct from t.wanted_rows and t.size > 0 then execute 'delete from only ' || t.name; end if;
       if same_rows is distinct from t.wanted_rows and (t.filled or t.class_level) then
         perform set_config('search_path', coalesce(t.path, current_setting('_dbtestcase.path')), true);
         execute t.fill using t.class_level;
         perform set_config('search_path', 'pg_catalog', true);
       end if;
       if t.after <> '' then execute t.after; end if;
-      if size > 262144 and size > 4 * t.usual_size then bloated := bloated || t.name; end if;
+      if t.size > 262144 and t.size > 4 * t.usual_size then bloated := bloated || t.name; end if;
     end if;
     restored := restored || t.name;
   end loop;
@@ -259,10 +260,7 @@ begin
     moved := array(select s.seq from _dbtestcase.sequences s
       where s.free and pg_sequence_last_value(s.seq) is distinct from case when s.is_called then s.last_value end);
   end if;
-  if marked <> '{}' then
-    moved := moved || array(select r.seq from unnest(marked) m, lateral (
-      select seq from _dbtestcase.resets where ancestor = m offset 0) r);
-  end if;
+  moved := moved || resets;
   if moved <> '{}' then
     select array_agg(name) into rewound from (
       select s.name, setval(s.seq, s.last_value, s.is_called) from (select distinct unnest(moved) as seq) m, lateral (
@@ -270,16 +268,14 @@ begin
     ) done;
   end if;
 
-  if not quiet and exists (select from _dbtestcase.views) then
-    for v in select * from _dbtestcase.views where view = any (marked) order by depth loop
+  if others <> '{}' then
+    for v in select * from _dbtestcase.views where view = any (others) order by depth loop
       execute format('refresh materialized view %s %s', v.name, case when v.populated then '' else 'with no data' end);
       refreshed := refreshed || v.name;
     end loop;
   end if;
 
-  large_objects := not quiet
-    and (exists (select from pg_largeobject_metadata) or exists (select from _dbtestcase.large_objects))
-    and _dbtestcase.put_back_large_objects();
+  large_objects := objects and _dbtestcase.put_back_large_objects();
 
   disturbed := exists (select from _dbtestcase.attempts a where a.is_called and a.last_value <> attempts);
   if attempts > 0 then perform setval('_dbtestcase.attempts', 1, false); end if;
@@ -302,8 +298,8 @@ begin
   select string_agg(distinct command || coalesce(' ' || object, ''), ', ') into obstacle from _dbtestcase.altered;
   if obstacle is not null then return obstacle; end if;
   for t in select b.name, b.rel, max(m.path) as path
-             from _dbtestcase.touched m join _dbtestcase.family f on f.ancestor = m.rel
-             join _dbtestcase.tables b on b.rel = f.rel group by 1, 2 loop
+             from _dbtestcase.touched m join _dbtestcase.reach f on f.ancestor = m.rel
+             join _dbtestcase.tables b on b.rel = any (f.tables) group by 1, 2 loop
     delete from _dbtestcase.rows r where r.name = t.name and r.for_class;
     perform _dbtestcase.copy_rows(t.name, true);
     update _dbtestcase.tables b set class_level = true, path = t.path,

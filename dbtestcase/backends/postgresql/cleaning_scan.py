@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from dbtestcase.backends.cleaning_report import Look, Report
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
@@ -31,6 +32,7 @@ _PRESENT = f"""
 select p.working, p.present, {HELD.format(**_NAMES)}, pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8
   from ({PRESENT.format(**_NAMES)}) p(working, present, strangers), pg_current_snapshot() s
 """.encode()
+_WORKING = f"select p.working from ({PRESENT.format(**_NAMES)}) p(working, present, strangers)".encode()
 _NOW = b"select pg_snapshot_xmax(pg_current_snapshot())::text::int8"
 
 
@@ -218,10 +220,9 @@ class ScanningCleaner(PostgreSQLCleaner):
         if changes:
             return Attempt("altered", changes=changes)
         tables = with_referrers(self._find_changed(self._since.transaction), self._references)
-        with self._connection.transaction():
-            own = self._put_back_rows(tables)
-            rewound = self._put_back_sequences()
-            objects = self._put_back_objects()
+        own = self._put_back_rows(tables)
+        rewound = self._put_back_sequences()
+        objects = self._put_back_objects()
         refreshed = self._put_back_views()
         if any(self._tables[self._order[number]].quiet for number in tables):
             self._catalogs.count_anew()
@@ -235,7 +236,7 @@ class ScanningCleaner(PostgreSQLCleaner):
             return Attempt("altered", changes=("a materialized view that was not up to date was refreshed",))
         if objects and self._read_objects() != self._saved.objects:
             return Attempt("altered", changes=("the rights on a large object were changed",))
-        disturbed = self._ask(_PRESENT, others)[0][0]
+        disturbed = self._ask(_WORKING, others)[0][0]
         if not disturbed:
             self._since = _Since(own + 1 if own == now else now, is_alone=oldest == now)
         return Attempt("clean", report=report, disturbed=disturbed, absent=absent)
@@ -253,19 +254,26 @@ class ScanningCleaner(PostgreSQLCleaner):
             return 0
         groups = [[self._order[n] for n in group] for group in filling_order(numbers, self._references)]
         tables = [self._order[number] for number in sorted(numbers)]
+        # One string, which the server runs as one transaction: a round trip takes longer than most of its statements.
         statements = [self._tables[name].quiet for name in tables]
         statements += ["set constraints all immediate"]
         for group in reversed(groups):
             statements.append(_together([f"delete from only {name}" for name in group]))
-        self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
-        setting = b"select set_config('search_path', %b, true), pg_current_xact_id()::text::int8"
-        ((_, own),) = self._ask(setting, (self._search_path,))
-        for group in groups:
-            fillings = [self._filling(self._tables[name]) for name in group if name in self._saved.copies]
-            if fillings:
-                self._connection.execute(_together(fillings).encode(), prepare=False)
-        loud = "; ".join(filter(None, [self._tables[name].loud for name in tables]))
-        self._connection.execute(f"set local search_path = pg_catalog; {loud}".encode(), prepare=False)
+        fillings = [
+            _together([self._filling(self._tables[name]) for name in group if name in self._saved.copies])
+            for group in groups
+            if any(name in self._saved.copies for name in group)
+        ]
+        if fillings:
+            path = sql.Literal(self._search_path).as_string(self._connection)
+            statements += [f"select set_config('search_path', {path}, true)", *fillings]
+            statements += ["set local search_path = pg_catalog"]
+        statements += [self._tables[name].loud for name in tables]
+        statements += ["select pg_current_xact_id()::text::int8"]
+        cursor = self._connection.execute("; ".join(filter(None, statements)).encode(), prepare=False)
+        while cursor.nextset():
+            pass
+        ((own,),) = cursor.fetchall()
         return int(own)
 
     def _filling(self, table: _Table) -> str:
@@ -276,8 +284,13 @@ class ScanningCleaner(PostgreSQLCleaner):
         moved = [
             state for state, now in zip(self._saved.sequences, self._read_sequences(), strict=True) if state != now
         ]
-        for name, last_value, is_called in moved:
-            self._ask(b"select setval(%b::regclass, %b, %b)", (name, last_value, is_called))
+        if moved:
+            names, places, called = (list(each) for each in zip(*moved, strict=True))
+            self._ask(
+                b"select setval(name::regclass, place, called)"
+                b" from unnest(%b::text[], %b::int8[], %b::bool[]) s(name, place, called)",
+                (names, places, called),
+            )
         return tuple(name for name, _, _ in moved)
 
     def _put_back_objects(self) -> bool:

@@ -7,7 +7,7 @@ How it works.  Everything lives in a schema of its own, ``_dbtestcase``, which i
   is rolled back takes its marks with it.
 * The triggers are ``ENABLE ALWAYS``, so that ``session_replication_role = replica`` does not hide a statement, and
   their functions are ``SECURITY DEFINER``, so that an application's role needs no rights on our schema.
-* Statement triggers fire on the table that a statement names, not on its partitions and children: ``family`` maps every
+* Statement triggers fire on the table that a statement names, not on its partitions and children: ``reach`` maps every
   table to the tables whose rows a statement on it can change.
 * Event triggers append to ``altered`` what changes the schema itself; a database that was altered is cloned anew.
 * Sequences are not transactional: an insert that was rolled back has moved one and left no mark.  So the trigger counts
@@ -33,8 +33,11 @@ SCHEMA = "_dbtestcase"
 MARK = """
 create function _dbtestcase.mark() returns trigger language plpgsql security definer as $$
 begin
-  perform nextval('_dbtestcase.attempts'::regclass);
-  insert into _dbtestcase.touched values (tg_relid, current_setting('search_path'));
+  -- Asked here: a WHEN of the trigger would be parsed again in each statement, which takes longer than this call.
+  if current_setting('_dbtestcase.cleaning', true) is distinct from 'on' then
+    perform nextval('_dbtestcase.attempts'::regclass);
+    insert into _dbtestcase.touched values (tg_relid, current_setting('search_path'));
+  end if;
   return null;
 end $$
 """
@@ -67,17 +70,15 @@ create table _dbtestcase.catalogs (
   rows bigint, old_rows bigint, writers numeric, name text not null, class text, object text,
   digest_query text not null, digest numeric);
 
--- Which tables' rows a statement on "ancestor" can change: itself, its partitions, its children.
-create table _dbtestcase.family (ancestor oid, rel oid, primary key (ancestor, rel));
+-- What a mark of "ancestor" can have changed: the rows of which tables (its own, its partitions', its children's), in
+-- the order in which they were made, and the sequences that these use, or itself.
+create table _dbtestcase.reach (ancestor oid primary key, tables oid[] not null, sequences oid[] not null);
 
 -- "free": no table uses it.
 create table _dbtestcase.sequences (
   seq oid primary key, name text not null, free boolean not null default true,
   last_value bigint not null, is_called boolean not null,
   base_last_value bigint not null, base_is_called boolean not null, definition text not null);
-
--- Which sequences a mark of "ancestor" resets: itself, or those of the tables whose rows it can change.
-create table _dbtestcase.resets (ancestor oid, seq oid, primary key (ancestor, seq));
 
 -- "fresh": a REFRESH gives exactly the state to put back.
 create table _dbtestcase.views (
@@ -124,9 +125,10 @@ begin
          where a.attrelid = m.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') c
      where m.relkind = 'r';
 
-  with recursive f(ancestor, rel) as (
-    select oid, oid from members union select f.ancestor, i.inhrelid from f join pg_inherits i on i.inhparent = f.rel)
-  insert into _dbtestcase.family select ancestor, rel from f where rel in (select oid from members);
+  create temporary table family on commit drop as
+    with recursive f(ancestor, rel) as (
+      select oid, oid from members union select f.ancestor, i.inhrelid from f join pg_inherits i on i.inhparent = f.rel)
+    select ancestor, rel from f where rel in (select oid from members);
 
   for t in select rel, name from _dbtestcase.tables order by rel loop
     perform _dbtestcase.copy_rows(t.name, false);
@@ -159,20 +161,24 @@ begin
   end loop;
   -- A table uses a sequence that it owns (serial, identity) or that one of its defaults calls; and so do the tables
   -- above it and below it, because a statement on one of them inserts there.
-  insert into _dbtestcase.resets
+  insert into _dbtestcase.reach
     with uses(rel, seq) as (
       select refobjid, objid from pg_depend
        where classid = 1259 and refclassid = 1259 and refobjsubid > 0 and deptype in ('a', 'i')
       union
       select a.adrelid, d.refobjid from pg_attrdef a join pg_depend d on d.classid = 2604 and d.objid = a.oid
-       where d.refclassid = 1259 and d.deptype = 'n')
-    select k.seq, k.seq from _dbtestcase.sequences k
-    union select f.ancestor, k.seq from _dbtestcase.sequences k join uses u using (seq)
-            join _dbtestcase.family f on f.rel = u.rel
-    union select f.rel, k.seq from _dbtestcase.sequences k join uses u using (seq)
-            join _dbtestcase.family f on f.ancestor = u.rel;
+       where d.refclassid = 1259 and d.deptype = 'n'),
+    resets(ancestor, seq) as (
+      select k.seq, k.seq from _dbtestcase.sequences k
+      union select f.ancestor, k.seq from _dbtestcase.sequences k join uses u using (seq) join family f on f.rel = u.rel
+      union select f.rel, k.seq from _dbtestcase.sequences k join uses u using (seq)
+              join family f on f.ancestor = u.rel)
+    select ancestor, coalesce(array_agg(distinct rel) filter (where rel is not null), '{}'),
+           coalesce(array_agg(distinct seq) filter (where seq is not null), '{}')
+      from (select ancestor, rel, null::oid as seq from family union all select ancestor, null, seq from resets) all_of
+     group by ancestor;
   update _dbtestcase.sequences k set free = false
-   where exists (select from _dbtestcase.resets r where r.seq = k.seq and r.ancestor <> k.seq);
+   where k.seq in (select unnest(r.sequences) from _dbtestcase.reach r where r.ancestor <> all (r.sequences));
   create index on _dbtestcase.sequences (seq) where free;
 
   for v in
@@ -205,13 +211,12 @@ begin
                         and relname not in ('touched', 'altered')
   loop
     execute format('create trigger _dbtestcase_mark before insert or update or delete or truncate on %s
-                      for each statement when (current_setting(''_dbtestcase.cleaning'', true) is distinct from ''on'')
-                      execute function _dbtestcase.mark()', t.oid::regclass);
+                      for each statement execute function _dbtestcase.mark()', t.oid::regclass);
     execute format('alter table %s enable always trigger _dbtestcase_mark', t.oid::regclass);
   end loop;
   create trigger _dbtestcase_mark after truncate on _dbtestcase.touched execute function _dbtestcase.mark();
   create trigger _dbtestcase_mark after truncate on _dbtestcase.altered execute function _dbtestcase.mark();
-  drop table members;     -- before the catalogs are counted
+  drop table members, family;     -- before the catalogs are counted
 end $do$
 """
 
@@ -276,6 +281,7 @@ def install_script() -> str:
             f"insert into {SCHEMA}.catalogs (rel, name, class, object, digest_query, base)"
             f" select c.*, {SCHEMA}.now_xid() from ({CATALOGS}) c",
             f"select {SCHEMA}.take_digests()",
+            f"analyze {SCHEMA}.tables, {SCHEMA}.sequences, {SCHEMA}.reach",
         ]
     )
 

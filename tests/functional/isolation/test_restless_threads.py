@@ -131,6 +131,92 @@ COMMITTING = """
         test_2 = Case.look
 """
 
+BETWEEN_WRITES = """
+    import queue, threading, time
+    from concurrent.futures import ThreadPoolExecutor
+    import sqlalchemy as sa
+    from dbtestcase import TruncatingDatabaseTest
+
+    metadata = sa.MetaData()
+    item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(50)))
+    engine = sa.create_engine({url!r})
+    stop, written, pool = threading.Event(), threading.Event(), ThreadPoolExecutor(1)
+    jobs, done, refused = queue.Queue(), queue.Queue(), queue.Queue()
+
+    def add():
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.insert(item).values(name="of a thread"))
+        except Exception:
+            refused.put(1)
+            raise
+        written.set()
+
+    def sleeps():
+        while True:
+            add()
+            time.sleep(0.15)
+
+    def waits():
+        while True:
+            add()
+            stop.wait(0.15)
+
+    def comes_late():
+        stop.wait(1)
+        add()
+
+    def serves():
+        while True:
+            try:
+                jobs.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            add()
+            done.put(1)
+
+    class Case(TruncatingDatabaseTest):
+        metadata = metadata
+        url = {class_url!r}
+        engines = [engine]
+
+        def setUp(self):
+            self.look()
+            written.clear()
+
+        def look(self):
+            with engine.connect() as connection:
+                self.assertEqual(connection.execute(sa.select(item)).all(), [])
+
+        def start(self, work):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+            written.wait()
+
+        def test_a_idle_pool(self): pool.submit(add).result()
+        def test_b_sleeps(self): self.start(sleeps)
+        def test_c_waits(self): self.start(waits)
+        def test_d_in_the_pool(self):
+            pool.submit(sleeps)
+            written.wait()
+        def test_e_the_same_pool(self):
+            for _ in range(3):
+                refused.get()
+            pool.submit(add).result()
+        def test_f_late(self):
+            threading.Thread(target=comes_late, name="late", daemon=True).start()
+        def test_g_timer(self):
+            refused.get()
+            threading.Timer(1, add).start()
+        def test_h_after_it(self): refused.get()
+        def test_i_serves(self):
+            threading.Thread(target=serves, daemon=True).start()
+            self.test_j_serves_still()
+        def test_j_serves_still(self):
+            jobs.put(1)
+            done.get()
+        def test_k_nothing(self): pass
+"""
+
 SLEEPING = """
     import threading
     import sqlalchemy as sa
@@ -255,6 +341,20 @@ class RestlessThreadsTest(unittest.TestCase):
                     self.assertIn("Ran 5 tests", outcome.output)
                     self.assertEqual(re.findall(r"^(?:ERROR|FAIL): (\w+)", outcome.output, re.M), ["test_1"])
                     self.assertRegex(outcome.output, r"RestlessTest.test_1 left (behind a connection|'Thread-)")
+
+    def test_what_sleeps_between_its_writes_beside_tests_that_commit(self) -> None:
+        """It fails the test that began it, or its class where it had not written yet; what serves all of them stays."""
+        require_mariadb()
+        for url in ("postgresql+psycopg:///app", "mariadb+pymysql:///app", "sqlite://"):
+            with self.subTest(url), tempfile.TemporaryDirectory() as folder:
+                class_url = None if url.startswith("postgresql") else url
+                write_suite(folder, {"test_restless.py": BETWEEN_WRITES.format(url=url, class_url=class_url)})
+                outcome = run_suite(folder, "unittest", warnings="ignore")
+                self.assertIn("Ran 11 tests", outcome.output)
+                failed = re.findall(r"^(?:ERROR|FAIL): (\w+)", outcome.output, re.M)
+                self.assertEqual(failed, ["test_b_sleeps", "test_c_waits", "test_d_in_the_pool", "tearDownClass"])
+                self.assertRegex(outcome.output, "Case.test_b_sleeps left 'sleeps' at work")
+                self.assertRegex(outcome.output, r"Case.test_f_late, \S+Case.test_g_timer left 'late', 'Thread-")
 
     def test_a_statement_that_runs_when_its_test_ends_is_interrupted(self) -> None:
         for driver in ("psycopg", "psycopg2"):

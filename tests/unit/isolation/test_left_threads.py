@@ -3,6 +3,7 @@
 import queue
 import sys
 import threading
+import time
 import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ class LeftThreadsTest(unittest.TestCase):
     def setUp(self) -> None:
         self.left = LeftThreads()
         self.left.begin_class()
-        self.go = threading.Event()
+        self.go, self.begun = threading.Event(), threading.Event()
 
     def answer(self, wait: Callable[[], object]) -> str:
         """What a thread that asks for a connection in the next test is told, when it was in ``wait`` before."""
@@ -87,19 +88,69 @@ class LeftThreadsTest(unittest.TestCase):
             self.assertIsInstance(first.exception(), SandboxClosed)
             self.assertIsNone(pool.submit(work).result())
 
-    def test_one_that_goes_on_in_the_database_never_rests(self) -> None:
+    def test_one_that_goes_on_by_itself_never_rests(self) -> None:
         def poll() -> None:
             while not self.go.is_set():
+                pass
+
+        def sleep() -> None:
+            while not self.go.is_set():
+                time.sleep(0.01)
+
+        def wait_a_while() -> None:
+            while not self.go.wait(0.01):
                 pass
 
         def query() -> None:
             exec("while not go.is_set(): pass", {"__name__": "sqlalchemy.engine", "go": self.go})
 
-        threads = [threading.Thread(target=each) for each in (poll, self.go.wait, query)]
+        self.left.begin_test()
+        works = (self.go.wait, poll, sleep, wait_a_while, query)
+        threads = [threading.Thread(target=each, name=each.__name__) for each in works]
         for thread in threads:
             thread.start()
         self.addCleanup(self.go.set)
-        self.assertEqual(self.left.restless({each.ident or 0 for each in threads}), {threads[2].ident})
+        idents = {each.ident or 0 for each in threads}
+        while self.left.new_jobs() != {each.ident for each in threads[1:]}:  # until they are there
+            pass
+        restless, waited = self.left.restless(idents, idents)
+        self.assertEqual(restless, {each.ident for each in threads[1:]})
+        self.assertTrue(waited)
+        self.left.begin_test()
+        self.assertEqual(self.left.new_jobs(), set())
+
+    def test_a_thread_of_a_pool_is_at_something_new_in_each_test(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            self.addCleanup(self.go.set)
+            pool.submit(int).result()
+            self.left.begin_test()
+            self.assertEqual(self.left.new_jobs(), set())
+            pool.submit(self.stand)
+            self.begun.wait(10)
+            self.assertEqual(self.left.new_jobs(), {each.ident for each in pool._threads})
+            self.go.set()
+
+    def stand(self) -> None:
+        self.begun.set()
+        self.go.wait(10)
+
+    def test_what_is_to_run_later_is_refused(self) -> None:
+        answers = queue.SimpleQueue[str]()
+
+        def ask() -> None:
+            try:
+                self.left.refuse()
+            except SandboxClosed as error:
+                answers.put(str(error))
+
+        self.left.begin_test()
+        timer = threading.Timer(0.5, ask)
+        timer.start()
+        restless, waited = self.left.restless(self.left.new_jobs(), ())
+        self.assertEqual((restless, waited), ({timer.ident}, False))
+        self.left.bar(restless, "the test before")
+        self.assertRegex(answers.get(timeout=10), "was started by the test before")
+        self.assertEqual(self.left.refused, {timer.name: "the test before"})
 
 
 if __name__ == "__main__":
