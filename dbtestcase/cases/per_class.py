@@ -144,8 +144,7 @@ class ClassLifecycle(Provisioning):
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines = resolve_engines(self.cls.engines)
         file = str(getattr(sys.modules.get(self.cls.__module__), "__file__", None))
-        found = early_uses.of(engines, set_up_in=file)
-        early_uses.forget()
+        found = early_uses.take(engines, set_up_in=file)
         if found is not None:
             raise self._early_use(*found)
         outside = resolve_engines(self.cls.outside, "outside")
@@ -196,8 +195,7 @@ class ClassLifecycle(Provisioning):
         :param remedy: what to do where one would have done it.
         :raises ConfigurationError: one of its engines was used on its own database.
         """
-        found = early_uses.of(resolve_engines(self.cls.engines))
-        early_uses.forget()
+        found = early_uses.take(resolve_engines(self.cls.engines))
         if found is not None:
             engine, where = found
             begins = f"{self.cls.__qualname__} was to begin" + (f" with {test.test.id()}" if test is not None else "")

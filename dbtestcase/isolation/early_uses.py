@@ -80,17 +80,14 @@ class EarlyUses:
         finally:
             self._refusing = before
 
-    def forget(self) -> None:
-        """A class begins: what comes next is asked about its own."""
-        self._seen.clear()
-
-    def of(self, engines: Iterable[Engine], *, set_up_in: str | None = None) -> tuple[str, str] | None:
-        """The first of the engines that was used, as one writes it, and where.
+    def take(self, engines: Iterable[Engine], *, set_up_in: str | None = None) -> tuple[str, str] | None:
+        """The first of the engines that was used, as one writes it, and where; what comes next is asked about its own.
 
         :param set_up_in: only by a set-up: that of the class which is about to begin, and of its module in this file.
         """
+        seen, self._seen = self._seen, weakref.WeakKeyDictionary()
         for engine in engines:
-            use = self._seen.get(engine.dialect)
+            use = seen.get(engine.dialect)
             if use is not None and (set_up_in is None or use.is_refused or _is_of_module(use.outermost, set_up_in)):
                 return place_of(engine) or "the engine", use.where
         return None
