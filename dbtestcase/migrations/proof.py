@@ -113,18 +113,12 @@ def _said(definition: str | None) -> str:
     return "nothing" if definition is None else " ".join(definition.split()) or "that it is there"
 
 
+@dataclass(eq=False)
 class _Prover:
-    def __init__(
-        self,
-        context: MigrationContext,
-        connection: Connection,
-        unmended: Callable[[], list[Difference]],
-        propose: Callable[[list[Difference]], list[Proposal]],
-    ) -> None:
-        self._context = context
-        self._connection = connection
-        self._unmended = unmended
-        self._propose = propose
+    _context: MigrationContext
+    _connection: Connection
+    _unmended: Callable[[], list[Difference]]
+    _propose: Callable[[list[Difference]], list[Proposal]]
 
     def attempt(self, proposals: Sequence[Proposal], choices: dict[Item, int]) -> _Outcome:
         """Execute the proposals, and those for what shows then; nothing of it is left."""

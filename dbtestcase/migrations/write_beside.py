@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -18,19 +19,17 @@ from dbtestcase.migrations.schema_state import Item, SchemaState
 _PARTS = ("index", "trigger", "rule")  # of a view, and gone with it
 
 
+@dataclass(eq=False)
 class BesideTables:
     """Writes what makes or changes views, routines, triggers and the like: the ways to do it, the nicest first.
 
-    :param sent: the statements of the models' listeners, for what the server gives no definition of.
+    ``_sent``: the statements of the models' listeners, for what the server gives no definition of.
     """
 
-    def __init__(
-        self, connection: Connection, migrated: SchemaState, modelled: SchemaState, sent: Sequence[str]
-    ) -> None:
-        self._connection = connection
-        self._migrated = migrated
-        self._modelled = modelled
-        self._sent = sent
+    _connection: Connection
+    _migrated: SchemaState
+    _modelled: SchemaState
+    _sent: Sequence[str]
 
     def missing(self, item: Item) -> list[list[str]]:
         """What makes something that only the models have."""
