@@ -118,6 +118,7 @@ CREATORS_ENV = """
 
     def run(connection):
         assert connection.exec_driver_sql("SHOW application_name").scalar() == "creator"
+        connection.commit()  # or else Alembic leaves the transaction to us
         context.configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()
