@@ -328,7 +328,7 @@ class CreatorsTest(SuiteTestCase):
             for how in ("named", "of env.py's alone"):
                 with self.subTest(engine, how=how):
                     write_suite(self.folder, {"test_creators.py": CREATORS_TESTS.format(how=how)})
-                    env = {"DBTESTCASE_CACHE": self.cache, "SHOP_ENGINE": engine}
+                    env = {**self.env, "SHOP_ENGINE": engine}
                     run_suite(self.folder, "unittest", env=env).expect(passed=1)
 
 
