@@ -18,7 +18,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbtestcase.backends import cleaning
 from dbtestcase.drivers import Endpoint, endpoints_of_url
@@ -30,10 +30,6 @@ from dbtestcase.isolation.open_sessions import OpenSessions
 from dbtestcase.isolation.pool_checkouts import checkout_of
 from dbtestcase.isolation.truncating_run import TruncatingRun
 from dbtestcase.reporting import warn_at
-
-if TYPE_CHECKING:
-    pass
-
 
 READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
 
