@@ -224,12 +224,12 @@ class PruneTest(CommandLineTest):
         base = self.temp / f"dbtestcase-{os.geteuid()}"
         with owner(env=self.env | {"PLACE": str(self.temp)}) as run:
             (base / "programs-18.6-0000").mkdir()
-            self.assertEqual(prune.prune_machine(Settings()), [])
+            self.assertEqual(self._prune(), [])
             self.assertEqual(len(run.traces()), 4)
         wait_for_end(run.watcher)
         copied = [f"copied programs: {path}" for path in sorted(base.glob("programs-[0-9]*"))]
         self.assertIn(f"copied programs: {base}/programs-18.6-0000", copied)
-        self.assertEqual(prune.prune_machine(Settings()), copied)
+        self.assertEqual(self._prune(), copied)
         self.assertFalse(base.exists())
 
     def test_it_leaves_programs_alone_that_somebody_runs_from_a_place_unknown(self) -> None:
@@ -239,9 +239,13 @@ class PruneTest(CommandLineTest):
         programs.parent.chmod(0o700)
         shutil.copy("/bin/sleep", programs)
         with subprocess.Popen([programs / "sleep", "60"]) as process:
-            self.assertEqual(prune.prune_machine(Settings()), [])
+            self.assertEqual(self._prune(), [])
             process.kill()
-        self.assertEqual(prune.prune_machine(Settings()), [f"copied programs: {programs}"])
+        self.assertEqual(self._prune(), [f"copied programs: {programs}"])
+
+    def _prune(self) -> list[str]:
+        # a cache that is chosen: what runs of this machine have in the temp folder, without one, is theirs
+        return prune.prune_machine(Settings(cache=self.temp / "none", cache_is_chosen=True))
 
     def test_leftovers_on_a_server_by_url_go_too(self) -> None:
         url = postgresql_url()
