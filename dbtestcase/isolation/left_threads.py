@@ -42,21 +42,13 @@ class LeftThreads:
 
     def begin_test(self) -> None:
         """What is being done now belongs to no test, or to an earlier one."""
-        here = threading.get_ident()
-        several = threading.active_count() > 1
-        frames = sys._current_frames() if several else {}
-        self._jobs = {ident: _job_of(frame) for ident, frame in frames.items() if ident != here}
-        self._timers = _timers() if several else []
+        self._jobs = _jobs()
+        self._timers = _timers()
 
     def new_jobs(self) -> set[int]:
         """The threads that are at something which was begun since :meth:`begin_test`."""
-        if threading.active_count() == 1:
-            return set()
-        frames = sys._current_frames()
-        jobs = {ident: job for ident, frame in frames.items() if (job := _job_of(frame)) is not None}
-        new = {ident for ident, job in jobs.items() if self._jobs.get(ident) is not job}
-        new |= {each.ident or 0 for each in _timers() if each not in self._timers}  # a number may be another's by now
-        return new - {threading.get_ident()}
+        new = {ident for ident, job in _jobs().items() if job is not None and self._jobs.get(ident) is not job}
+        return new | {each.ident or 0 for each in _timers() if each not in self._timers}  # a number may be another's
 
     def end_class(self) -> None:
         """Hold on to no thread, nor to what one that is gone was at."""
@@ -149,6 +141,12 @@ class LeftThreads:
                 cause="a thread that its test did not wait for; its rows would be in the test that runs now",
                 remedy="join it before the test ends",
             )
+
+
+def _jobs() -> dict[int, FrameType | None]:
+    """What all threads but this one are at, those too that `threading` does not know of."""
+    here = threading.get_ident()
+    return {ident: _job_of(frame) for ident, frame in sys._current_frames().items() if ident != here}
 
 
 def _timers() -> list[threading.Thread]:

@@ -111,8 +111,9 @@ class LeftThreadsTest(unittest.TestCase):
             thread.start()
         self.addCleanup(self.go.set)
         idents = {each.ident or 0 for each in threads}
-        while self.left.new_jobs() != {each.ident for each in threads[1:]}:  # until they are there
-            pass
+        end = time.monotonic() + 10
+        while self.left.new_jobs() != {each.ident for each in threads[1:]} and time.monotonic() < end:
+            pass  # until they are there
         restless, waited = self.left.restless(idents, idents)
         self.assertEqual(restless, {each.ident for each in threads[1:]})
         self.assertTrue(waited)
