@@ -1,5 +1,6 @@
 """Which threads are still at work when their test ends: those that compute or poll, not those that wait."""
 
+import _thread
 import queue
 import sys
 import threading
@@ -130,6 +131,16 @@ class LeftThreadsTest(unittest.TestCase):
             self.begun.wait(10)
             self.assertEqual(self.left.new_jobs(), {each.ident for each in pool._threads})
             self.go.set()
+
+    def test_a_thread_that_threading_does_not_know_of_was_at_work_before_as_well(self) -> None:
+        _thread.start_new_thread(self.stand, ())  # as execnet's are, in a worker of xdist
+        self.begun.wait(10)
+        self.left.begin_test()
+        thread = threading.Thread(target=self.go.wait)  # now there is one that it knows
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.go.set)
+        self.assertEqual(self.left.new_jobs(), set())
 
     def stand(self) -> None:
         self.begun.set()
