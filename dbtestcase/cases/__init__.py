@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .asynchronous import AsyncDatabaseTest, AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest
     from .base import DatabaseTest
     from .bases import is_ours
+    from .expected_failures import why_not_expected
     from .life import AsyncLife, Life
     from .migrated import MigratedDatabaseTest, MigrationChecks
     from .nested import each_example_alone
@@ -31,6 +32,7 @@ __all__ = [
     "each_example_alone",
     "is_ours",
     "source_files_of",
+    "why_not_expected",
 ]
 
 # Loaded when first asked for: not every run needs them.
@@ -39,6 +41,7 @@ __getattr__ = lazily(
     asynchronous="AsyncDatabaseTest AsyncMigratedDatabaseTest AsyncTruncatingDatabaseTest",
     base="DatabaseTest",
     bases="is_ours",
+    expected_failures="why_not_expected",
     life="AsyncLife Life",
     migrated="MigratedDatabaseTest MigrationChecks",
     nested="each_example_alone",

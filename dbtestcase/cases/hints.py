@@ -44,7 +44,7 @@ def hints(
     table = _missing_table(error)
     if table:
         yield _about_tables(table, name, metadata, made_by)
-    if any(type(each).__name__ == "MissingGreenlet" for each in _chain(error)):
+    if any(type(each).__name__ == "MissingGreenlet" for each in chain(error)):
         yield (
             "dbtestcase: a commit() of `session` has expired its instances, as SQLAlchemy does unless it is told "
             "otherwise, and in async code reading them again has to be awaited: await self.session.refresh(instance). "
@@ -67,7 +67,8 @@ def hints(
             )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and all that is behind it."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -78,10 +79,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield each
         orig = getattr(each, "orig", None)
         pending += [each.__context__, each.__cause__, orig if isinstance(orig, BaseException) else None]
+        pending += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
 
 
 def _missing_table(error: BaseException) -> str:
-    for each in _chain(error):
+    for each in chain(error):
         found = _NO_TABLE.search(str(each))
         if found:
             return str(next(filter(None, found.groups()))).rpartition(".")[2]
@@ -166,7 +168,7 @@ def _is_ordered_by_time(error: BaseException, metadata: list[MetaData], log: lis
 
 def extension_hint(error: BaseException) -> str:
     """The ways out where a server has not got an extension that is asked for; empty for another error."""
-    for each in _chain(error):
+    for each in chain(error):
         state: Any = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
         if state in ("0A000", "58P01") and "extension" in str(each):
             return (

@@ -13,11 +13,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from ..errors import ConfigurationError, DBTestCaseError, NotRunning
+from ..errors import ConfigurationError, DBTestCaseError, LeakError, NotRunning
 from ..isolation import Isolation
 from ..reporting import call_site_of, report, together
 from .blocks import Blocks
 from .class_run import ClassRun
+from .expected_failures import why_not_expected
 from .keep_rows import keep_rows
 from .modules import modules
 from .nested import each_example_alone, is_last_example, rolled_back
@@ -39,6 +40,7 @@ class TestLifecycle:
         self.of_class: ClassLifecycle = of_class
         self.sessions: list[Session] = []
         self.failed = False
+        self.not_expected: LeakError | None = None  # what a failure that was expected had to do with this library
         self.is_driven = False  # by a Life, which ends it
         self.own_files: frozenset[str] = frozenset()  # where it is written, where that is not its class's file
         self.is_awaited = True  # unless the test of an async class is known to be a plain function
@@ -187,8 +189,6 @@ class TestLifecycle:
                 return refuse_unfinished(method(), self.test.id())
 
         running.__qualname__ = getattr(method, "__qualname__", running.__qualname__)
-        if getattr(method, "__unittest_expecting_failure__", False):
-            running.__unittest_expecting_failure__ = True  # type: ignore[attr-defined]
         return running
 
     def checked_cleanup(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,6 +208,7 @@ class TestLifecycle:
         self._began = perf_counter()
         self._label = test.id()
         self.failed = False
+        self.not_expected = None
         run.isolation.begin_test(self._label, test_files=self.source_files)
         run.log.begin_test()
         run.test = self
@@ -246,6 +247,8 @@ class TestLifecycle:
             problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files | self.own_files)
             if (self._blocks is not None or unawaited) and not self.failed:
                 problems = [*problems, *self._never_run()]
+            if self.not_expected is not None:
+                problems = [self.not_expected]
             for problem in problems:
                 problem.add_note(run.log.text())
                 _report_problem(problem)
@@ -288,12 +291,18 @@ class TestLifecycle:
             for session in reversed(self.sessions):
                 stack.callback(session.close)
 
+    def look_at_expected(self, error: BaseException) -> None:
+        """The test has failed as a decorator or mark says that it will: unless by this library, which fails it."""
+        lost = self.of_class.run.isolation.lost if self.of_class.run is not None else ""
+        self.not_expected = self.not_expected or why_not_expected(self.test.id(), error, lost)
+
     def evidence(self, error: BaseException) -> Iterator[str]:
         """Notes for an exception that is about to fail the test."""
         run = self.of_class.run
         self.failed = True  # unittest itself counts a test as successful again while its cleanups run
         if run is not None and run.test is self:
             _report_problem(error)
+            error._dbtestcase_lost = run.isolation.lost  # type: ignore[attr-defined]  # pytest may expect the failure
             yield from self.of_class.hints(error, run)
             yield run.log.text()
             if run.settings.keep == "fail":

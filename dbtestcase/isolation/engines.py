@@ -209,7 +209,14 @@ def call_for_engines(function: Callable[[], Any], attribute: str = "engines") ->
     name = getattr(function, "__qualname__", repr(function))
     try:
         given = function()
-    except Exception as error:
+    except BaseException as error:
+        if type(error).__name__ in ("SkipTest", "Skipped"):  # pytest's is no Exception
+            raise ConfigurationError(
+                f"{attribute}: {name}() raised {type(error).__name__} ({error}): no test of the class would run, and "
+                "nothing would fail.",
+                cause="a function that gives up where a driver or a setting is missing",
+                remedy="decide it where it can be seen: @unittest.skipUnless(…) on the class",
+            ) from error
         if "application context" in str(error):
             raise ConfigurationError(
                 f"{attribute}: {name}() raised {type(error).__name__}: it needs the application's context.",

@@ -81,6 +81,11 @@ class Isolation(ABC):
         return self.run.database
 
     @property
+    def lost(self) -> str:
+        """How the connection that all of the test's share was lost; empty where it was not, or each has its own."""
+        return ""
+
+    @property
     def disk_was_full(self) -> bool:
         """Whether a statement of the test has been told that the disk is full."""
         return bool(self.run.full_disks.found)

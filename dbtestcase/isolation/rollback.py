@@ -101,6 +101,10 @@ class SandboxIsolation(Isolation):
     def end_loop(self) -> None:
         self.run.board.end_loop()
 
+    @property
+    def lost(self) -> str:
+        return self.run.wire.gone if self.run.is_lost else ""
+
     # -- the outer transaction
 
     def _begin(self, label: str) -> None:

@@ -45,7 +45,8 @@ except ImportError as error:
 from .kept import TEST, failure_of, kept_of
 from .loops import refuse_another_loop, refuse_trio
 from .marks import MARK, USES_DATABASE, options_of
-from .marks import pytest_runtest_call as pytest_runtest_call  # a hook of this plugin
+from .marks import pytest_runtest_call as pytest_runtest_call  # hooks of this plugin
+from .marks import pytest_runtest_makereport as pytest_runtest_makereport
 
 __all__ = ["DatabaseFixture", "database_fixture"]
 

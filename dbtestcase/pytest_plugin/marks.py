@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DBTestCaseError
 
 MARK = "dbtestcase"
 USES_DATABASE = pytest.StashKey[bool]()
@@ -24,6 +24,25 @@ def pytest_runtest_call(item: pytest.Item) -> None:
             cause="a test that has lost its fixture, or a test case, whose class has attributes for this",
             remedy="name the fixture among the test's arguments; on a test case write reset_sequences = True",
         )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Fail a test with the mark ``xfail`` that fails by this library, unless its ``raises=`` names an error of ours."""
+    report = yield
+    if call.excinfo is None or not hasattr(report, "wasxfail") or call.excinfo.errisinstance(pytest.xfail.Exception):
+        return report
+    error = call.excinfo.value
+    if isinstance(error, DBTestCaseError) and any(mark.kwargs.get("raises") for mark in item.iter_markers("xfail")):
+        return report
+    from ..cases import why_not_expected
+
+    leak = why_not_expected(item.nodeid, error, getattr(error, "_dbtestcase_lost", ""))
+    if leak is not None:
+        del report.wasxfail
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr}\n\nLeakError: {leak}"
+    return report
 
 
 def options_of(item: Any, resets_always: bool = False) -> dict[str, bool]:

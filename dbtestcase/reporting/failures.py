@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from . import report
 from .queries import Query, Recording, recording
+from .unittest_internals import is_expected_to_fail
 
 __unittest = True
 
@@ -100,18 +101,8 @@ class SQLLog:
         return f", thread {names.get(query.thread, query.thread)}"
 
 
-@contextmanager
-def adding_evidence(evidence: Callable[[BaseException], Iterable[str]]) -> Iterator[None]:
-    """Add notes to the exception that fails a test, once, on its way through this block; none to skips and signals."""
-    try:
-        yield
-    except BaseException as error:
-        add_evidence(error, evidence)
-        raise
-
-
 def add_evidence(error: BaseException, evidence: Callable[[BaseException], Iterable[str]]) -> None:
-    """Add the notes to an exception that was caught already."""
+    """Add the notes to an exception that fails a test, once; none to skips and signals."""
     for note in evidence_once(error, evidence):
         error.add_note(note)
 
@@ -133,8 +124,6 @@ class FailureEvidence(TestCase):
 
     _dbtestcase: Any
 
-    # without adding_evidence(): these run for every test that passes
-
     def _callSetUp(self) -> None:
         try:
             super()._callSetUp()  # type: ignore[misc]
@@ -146,8 +135,7 @@ class FailureEvidence(TestCase):
         try:
             super()._callTestMethod(method)  # type: ignore[misc]
         except BaseException as error:
-            if not any(getattr(each, "__unittest_expecting_failure__", False) for each in (self, method)):
-                add_evidence(error, self._dbtestcase.evidence)
+            _tell(self, error)
             raise
 
     def _callTearDown(self) -> None:
@@ -167,8 +155,21 @@ class FailureEvidence(TestCase):
     @contextmanager
     def subTest(self, *args: Any, **params: Any) -> Iterator[None]:
         # The exception of a sub-test is caught inside of it, so it never reaches the method's end.
-        with super().subTest(*args, **params), adding_evidence(self._dbtestcase.evidence):
-            yield
+        with super().subTest(*args, **params):
+            try:
+                yield
+            except BaseException as error:
+                _tell(self, error)
+                raise
+
+
+def _tell(test: FailureEvidence, error: BaseException) -> None:
+    """The test method has raised: what fails it is given notes, what it is expected to fail with is looked at."""
+    if is_expected_to_fail(test):
+        if not _is_signal(error):
+            test._dbtestcase.look_at_expected(error)
+    else:
+        add_evidence(error, test._dbtestcase.evidence)
 
 
 def _is_signal(error: BaseException) -> bool:

@@ -34,6 +34,12 @@ def cleanups_of(test: Any) -> list[Any]:
     return cleanups
 
 
+def is_expected_to_fail(test: unittest.TestCase) -> bool:
+    """Whether ``expectedFailure`` stands at a test's method or class: what the method raises is no error then."""
+    method = getattr(test, test._testMethodName, None)
+    return any(getattr(each, "__unittest_expecting_failure__", False) for each in (test, method))
+
+
 def runs_in_a_runner(test: Any) -> bool:
     """Whether somebody collects what goes wrong."""
     return test._outcome is not None

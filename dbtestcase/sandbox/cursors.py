@@ -112,6 +112,14 @@ class DeclaredCursors(SessionObjects):
                 if known is not None and known.owner is not client:
                     raise name_is_taken(part.cursor, known.owner)
                 continue
+            other = next((each.owner for each in self._known.values() if each.owner is not client), None)
+            if other is not None and part is not statement and _closes_all(part):
+                raise SandboxConflict(
+                    f"CLOSE ALL in a string of several statements would close the cursors of {other} as well; it was "
+                    "not sent.",
+                    cause="all connections share one session of the server here",
+                    remedy="send CLOSE ALL by itself, close the cursors by their names, or " + COMMITTING,
+                )
             for _, name in _asked(part.text) if Topic.CURSORS in part.topics else ():
                 if name not in declared and self.is_foreign(client, name):
                     raise self._fail(client, "InvalidCursorName", f'cursor "{name}" does not exist')

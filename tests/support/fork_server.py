@@ -72,13 +72,13 @@ def receive(connection: socket.socket) -> dict[str, Any]:
     return json.loads(text) | {"streams": list(numbers)}
 
 
-def serve(path: str) -> dict[str, Any] | None:
+def serve(name: str) -> dict[str, Any] | None:
     """Fork for each request until the input ends.
 
     :returns: in a forked process, what it is to run; ``None`` at the end.
     """
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(path)
+    listening.bind(f"\0{name}")
     listening.listen(64)
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -89,8 +89,6 @@ def serve(path: str) -> dict[str, Any] | None:
     while True:
         ready = select.select([0, listening, wake], [], [])[0]
         if 0 in ready:  # its owner has ended, perhaps by a signal that left it no time to clear up
-            os.unlink(path)
-            os.rmdir(os.path.dirname(path))
             return None
         if wake in ready:
             os.read(wake, 4096)

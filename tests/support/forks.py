@@ -7,13 +7,12 @@ import atexit
 import functools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -109,22 +108,16 @@ def _imports_its_own(cwd: Path, env: Mapping[str, str]) -> bool:
 
 @functools.cache
 def _server(root: str, _pid: int) -> str:
-    """The socket of this process's server."""
-    folder = tempfile.mkdtemp(prefix="tests-fork-")
-    path = f"{folder}/socket"
+    """The socket of this process's server: a name without a file, which nobody has to take away."""
+    name = f"tests-fork-{uuid.uuid4().hex}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DBTESTCASE_"))}
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE, str(Path(__file__).with_name("fork_server.py")), path, root],
+        [sys.executable, "-c", _SERVE, str(Path(__file__).with_name("fork_server.py")), name, root],
         env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-
-    def end() -> None:
-        process.communicate()  # the end of its input is its own
-        shutil.rmtree(folder, ignore_errors=True)  # if it was killed
-
-    atexit.register(end)
-    return path
+    atexit.register(process.communicate)  # the end of its input is its own
+    return f"\0{name}"

@@ -12,6 +12,7 @@ import pymysql
 from sqlalchemy import URL, make_url
 
 from dbtestcase.backends.mysql.admin import lock_name
+from dbtestcase.cases import close_all
 from dbtestcase.errors import ProgramsNotFound
 from dbtestcase.server import disposable_server
 from dbtestcase.server.mariadb import find_mariadb
@@ -40,6 +41,7 @@ def mariadb_url() -> URL:
     require_mariadb()
     server = disposable_server(read_settings(), kind="mariadb")
     atexit.register(server.close)
+    atexit.register(close_all)  # before it: what classes have made there
     with closing(connect(server.url, None)) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW DATABASES")
         for (name,) in cursor.fetchall():  # kept for the project's other tests: not in this server

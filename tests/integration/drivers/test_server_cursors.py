@@ -156,6 +156,18 @@ class _ServerCursors(SandboxTestCase):
         self.assertEqual(self.declare(two, "export").fetchmany(1), [(1,)])
         two.rollback()
 
+    def test_close_all_in_a_longer_string_closes_nobody_elses(self) -> None:
+        one, two = self.connect(), self.connect()
+        cursor = self.declare(one, "export")
+        for statement in ("CLOSE ALL; SELECT 1", f"DECLARE mine CURSOR FOR {NUMBERS}; close all"):
+            with self.assertRaisesRegex(SandboxConflict, r"CLOSE ALL .*connection \d+ \(began at "):
+                self.run_on(two, statement)
+        self.run_on(two, "CLOSE ALL")
+        self.assertEqual(cursor.fetchmany(1), [(1,)])
+        self.run_on(one, "CLOSE ALL; SELECT 1")
+        self.assertEqual(self.open_on(one), [])
+        two.rollback()
+
 
 class PsycopgCursorsTest(_ServerCursors):
     driver = "psycopg"

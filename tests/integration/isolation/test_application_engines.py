@@ -7,6 +7,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
@@ -36,6 +37,24 @@ def unreachable(driver: str, **options: Any) -> Engine:
 def add(engine: Engine, name: str = "one") -> None:
     with engine.begin() as connection:
         connection.execute(sa.insert(Item).values(name=name))
+
+
+class SkippingTest(InnerRuns):
+    def test_a_function_among_engines_skips_no_class(self) -> None:
+        def give_up() -> Engine:
+            raise skip("no driver")
+
+        class Inner(DatabaseTest):
+            engines = [give_up]
+
+            def test_it(self) -> None:
+                self.fail("not reached")
+
+        for skip in (unittest.SkipTest, pytest.skip.Exception):
+            with self.subTest(skip):
+                self.assertFailed(
+                    Inner, pattern=r"give_up\(\) raised Skip\w+ \(no driver\): no test .* would run", tests=0
+                )
 
 
 class PoolsOfClassesTest(InnerRuns):

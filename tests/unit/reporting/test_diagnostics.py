@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import StaticPool
 
-from dbtestcase.reporting.failures import FailureEvidence, SQLLog, adding_evidence
+from dbtestcase.reporting.failures import FailureEvidence, SQLLog, add_evidence
 
 
 class LogCase(unittest.TestCase):
@@ -219,8 +219,12 @@ class FailureEvidenceTest(unittest.TestCase):
 
     def test_an_exception_that_passes_twice_is_noted_once(self) -> None:
         with self.assertRaises(ZeroDivisionError) as raised:
-            with adding_evidence(lambda error: ["outer"]), adding_evidence(lambda error: ["inner"]):
+            try:
                 raise ZeroDivisionError
+            except ZeroDivisionError as error:
+                for note in ("inner", "outer"):
+                    add_evidence(error, lambda error, note=note: [note])
+                raise
         self.assertEqual(raised.exception.__notes__, ["inner"])
         self.assertIn("inner", "".join(traceback.format_exception(raised.exception)))
 
