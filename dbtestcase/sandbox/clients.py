@@ -125,8 +125,8 @@ class Clients:
         Its rollback came in the middle of another statement of the same thread, which is when the collector runs the
         finalizers of pools.
         """
-        self.handed_out = True
         if client.active:
+            self.handed_out = True
             self._abandoned.append(client)
 
     def collected(self, client: Client) -> None:
