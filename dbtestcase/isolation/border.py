@@ -2,8 +2,8 @@
 
 Each engine is led to the test database, named in ``outside``, one of the library's own, or refused when it asks for a
 connection, whether its pool would have to make one or has one from before.  ``Engine.raw_connection`` is where all of
-them ask (``connect()``, ``begin()``, sessions, async engines).  Behind it stand the class-level events of SQLAlchemy,
-for pools that are used by themselves and for connections that were made by the driver.
+them ask (``connect()``, ``begin()``, sessions, async engines).  Behind it stand the class-level events of SQLAlchemy
+(:class:`.switchboard.Hooks`), for pools that are used by themselves and for connections that were made by the driver.
 
 Between classes nothing is asked: the hooks are there, and let everything pass.
 """
@@ -11,14 +11,13 @@ Between classes nothing is asked: the hooks are there, and let everything pass.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
@@ -34,33 +33,16 @@ from ..drivers import (
     is_own,
     letting_pass,
     meet,
-    pool_of,
 )
-from ..errors import DBTestCaseError, OutsideDatabase, SandboxEscape
+from ..errors import DBTestCaseError, OutsideDatabase
 from ..reporting import CallSite, find_call_site, shown
-from ..sandbox import Client, find_swallowed
-from .early_uses import early_uses
+from ..sandbox import find_swallowed
 from .engine_places import note_engines, place_of, where_made
 from .engines import Leads, Until
 from .held_connections import barred
+from .switchboard import hooks
 
 _STAMP = "_dbtestcase_admitted"
-
-
-class Board(Protocol):
-    """What answers for the connections of a sandbox (:class:`.switchboard.Switchboard`)."""
-
-    endpoints: frozenset[Endpoint]
-
-    @property
-    def sandbox(self) -> Any: ...
-    @property
-    def running(self) -> bool: ...
-    def answer(
-        self, dialect: sa.Dialect, record: Any, args: list[Any], parameters: dict[str, Any], after: Any
-    ) -> Any: ...
-    def checkout(self, client: Client, record: Any, pool: Pool) -> bool: ...
-    def checkin(self, client: Client | None, record: Any) -> None: ...
 
 
 class Border:
@@ -86,14 +68,14 @@ class Border:
         )
         self._token = object()
         self._lock = threading.RLock()
-        _hooks.install()
+        hooks.install()
         with contextlib.ExitStack() as stack:
-            stack.callback(_hooks.set_border, _hooks.border)
+            stack.callback(hooks.set_border, hooks.border)
             if self._outside:
                 stack.enter_context(letting_pass(self._outside))
             stack.enter_context(guarding(self._guards, self.refuse_driver))
             stack.enter_context(barred(self._may_be_held, self._refuse_held))
-            _hooks.set_border(self)
+            hooks.set_border(self)
             self.close = stack.pop_all().close
 
     def swallowed(self, label: str, test_files: frozenset[str]) -> list[DBTestCaseError]:
@@ -265,120 +247,4 @@ def _engine_of(part: Pool | sa.Dialect) -> Engine | None:
     return None
 
 
-class _Hooks:
-    """SQLAlchemy's hooks, once in a process; and who is asked."""
-
-    def __init__(self) -> None:
-        self.border: Border | None = None
-        self._boards: tuple[Board, ...] = ()
-        self._lock = threading.Lock()
-        self._installed = False
-
-    def install(self) -> None:
-        with self._lock:
-            if self._installed:
-                return
-            self._installed = True
-            # they stay for good: pools may keep virtual connections long after the last sandbox
-            event.listen(Engine, "do_connect", self._do_connect)
-            event.listen(Pool, "connect", self._connect)
-            event.listen(Pool, "checkout", self._checkout)
-            event.listen(Pool, "checkin", self._checkin)
-            original = Engine.raw_connection
-
-            @functools.wraps(original)
-            def raw_connection(engine: Engine) -> Any:
-                border = self.border
-                if border is not None and not border.is_admitted(engine.pool):
-                    border.admit(engine)
-                return original(engine)
-
-            setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
-
-    def set_border(self, border: Border | None) -> None:
-        self.border = border
-        early_uses.is_paused = border is not None
-
-    def add(self, board: Board) -> None:
-        self.install()
-        with self._lock:
-            self._boards += (board,)
-
-    def remove(self, board: Board) -> None:
-        with self._lock:
-            self._boards = tuple(each for each in self._boards if each is not board)
-
-    def _answering(self, border: Border | None) -> list[Board]:
-        """The boards that answer for the test database now: that of the class that runs, else those in use."""
-        if border is not None:
-            return [board for board in self._boards if border.is_of(board)]
-        return [board for board in self._boards if board.running]
-
-    def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
-        border = self.border
-        if border is not None and dialect in border.passing:
-            return None
-        for board in self._answering(border):
-            connection = board.answer(dialect, record, args, parameters, self._do_connect)
-            if connection is not None:
-                return connection
-        if border is not None and not is_harness():
-            border.admits_arguments(dialect, args, parameters)
-        return None
-
-    def _connect(self, connection: Any, record: Any) -> None:
-        if client_of_dbapi(connection) is not None or is_harness():
-            return
-        border = self.border
-        pool = getattr(record, "_ConnectionRecord__pool", None)
-        if border is not None and pool is not None and border.is_admitted(pool):
-            return
-        endpoints = endpoints_of_connection(connection)
-        for board in self._answering(border):
-            if meet(endpoints, board.endpoints):
-                with contextlib.suppress(Exception):  # the error below matters more
-                    connection.close()
-                raise board.sandbox.note(
-                    SandboxEscape(
-                        f"An engine made a real connection to the test database "
-                        f"{next(iter(endpoints)).database!r} by its own means: its rows would escape.",
-                        cause="create_engine(..., creator=...), or a pool of the application's own",
-                        remedy="name the engine in `engines = [...]` or enlist() it: its pool is led into the sandbox",
-                    )
-                )
-
-    def _checkout(self, connection: Any, record: Any, fairy: Any) -> None:
-        client = client_of_dbapi(connection)
-        border = self.border
-        if client is not None:
-            for board in self._boards:
-                if board.checkout(client, record, pool_of(fairy)):
-                    return
-            raise exc.DisconnectionError("the sandbox of this connection has ended")
-        if border is not None:
-            if not border.is_admitted(pool_of(fairy)):
-                border.admit_pool(pool_of(fairy), connection)
-            return
-        if self._boards and not is_harness():
-            endpoints = endpoints_of_connection(connection)
-            if any(meet(endpoints, board.endpoints) for board in self._answering(None)):
-                raise exc.DisconnectionError("a sandbox has begun")  # the pool connects again, through do_connect
-
-    def _checkin(self, connection: Any, record: Any) -> None:
-        client = client_of_dbapi(connection)
-        for board in self._boards:
-            board.checkin(client, record)
-
-
-def client_of_dbapi(connection: Any) -> Client | None:
-    """Which virtual connection a DBAPI connection is; None for a real one."""
-    client = connection.__dict__.get("_client") if hasattr(connection, "__dict__") else None
-    if client is None:
-        inner = getattr(connection, "_connection", None)
-        client = inner.__dict__.get("_client") if hasattr(inner, "__dict__") else None
-    return client if isinstance(client, Client) else None
-
-
-_hooks = _Hooks()
-add_board, remove_board = _hooks.add, _hooks.remove
 note_engines()

@@ -1,16 +1,21 @@
 """How an application's engines are led into the sandbox.
 
 Those that the test class names, and those that reach for the same databases, have the creator of their pool replaced,
-whatever their URL; other doors to the test database are led by SQLAlchemy's class-level events (:mod:`.border`).  A
+whatever their URL; other doors to the test database are led by SQLAlchemy's class-level events (:class:`Hooks`).  A
 connection is asked for at the wire of now: what became of an earlier one makes no difference to a pool.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -23,6 +28,7 @@ from ..drivers import (
     forbid_overflow,
     harness_connections,
     is_asyncio,
+    is_harness,
     meet,
     pool_of,
     watching,
@@ -30,7 +36,7 @@ from ..drivers import (
 from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import Client, Sandbox, Wire
-from .border import add_board, client_of_dbapi, remove_board
+from .early_uses import early_uses
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
 
@@ -58,12 +64,12 @@ class Switchboard(Leads):
         self._driver, self._drivers = wire.driver, wire.drivers
         self._watch = watching(sandbox, lambda connection: meet(self.endpoints, endpoints_of_connection(connection)))
         self._watch.__enter__()
-        add_board(self)
+        hooks.add(self)
 
     def shut(self) -> None:
         """The wire is closed: until the next one there is nothing to connect to."""
         if self._sandbox is not None:
-            remove_board(self)
+            hooks.remove(self)
             self._watch.__exit__(None, None, None)
             self._sandbox = self._wire = None
             self.forget_kept()
@@ -203,6 +209,132 @@ class Switchboard(Leads):
             self._sandbox.checkin(client)
 
 
+class Guard(Protocol):
+    """What decides about engines while a class runs (:class:`.border.Border`)."""
+
+    passing: weakref.WeakSet[sa.Dialect]
+
+    def is_admitted(self, pool: Pool) -> bool: ...
+    def admit(self, engine: Engine) -> None: ...
+    def admit_pool(self, pool: Pool, connection: Any) -> None: ...
+    def admits_arguments(self, dialect: sa.Dialect, args: Sequence[Any], parameters: Mapping[str, Any]) -> None: ...
+    def is_of(self, board: object) -> bool: ...
+
+
+class Hooks:
+    """SQLAlchemy's events, listened to once in a process; and who is asked."""
+
+    def __init__(self) -> None:
+        self.border: Guard | None = None
+        self._boards: tuple[Switchboard, ...] = ()
+        self._lock = threading.Lock()
+        self._installed = False
+
+    def install(self) -> None:
+        with self._lock:
+            if self._installed:
+                return
+            self._installed = True
+            # they stay for good: pools may keep virtual connections long after the last sandbox
+            event.listen(Engine, "do_connect", self._do_connect)
+            event.listen(Pool, "connect", self._connect)
+            event.listen(Pool, "checkout", self._checkout)
+            event.listen(Pool, "checkin", self._checkin)
+            original = Engine.raw_connection
+
+            @functools.wraps(original)
+            def raw_connection(engine: Engine) -> Any:
+                border = self.border
+                if border is not None and not border.is_admitted(engine.pool):
+                    border.admit(engine)
+                return original(engine)
+
+            setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
+
+    def set_border(self, border: Guard | None) -> None:
+        self.border = border
+        early_uses.is_paused = border is not None
+
+    def add(self, board: Switchboard) -> None:
+        self.install()
+        with self._lock:
+            self._boards += (board,)
+
+    def remove(self, board: Switchboard) -> None:
+        with self._lock:
+            self._boards = tuple(each for each in self._boards if each is not board)
+
+    def _answering(self, border: Guard | None) -> list[Switchboard]:
+        """The boards that answer for the test database now: that of the class that runs, else those in use."""
+        if border is not None:
+            return [board for board in self._boards if border.is_of(board)]
+        return [board for board in self._boards if board.running]
+
+    def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
+        border = self.border
+        if border is not None and dialect in border.passing:
+            return None
+        for board in self._answering(border):
+            connection = board.answer(dialect, record, args, parameters, self._do_connect)
+            if connection is not None:
+                return connection
+        if border is not None and not is_harness():
+            border.admits_arguments(dialect, args, parameters)
+        return None
+
+    def _connect(self, connection: Any, record: Any) -> None:
+        if client_of_dbapi(connection) is not None or is_harness():
+            return
+        border = self.border
+        pool = getattr(record, "_ConnectionRecord__pool", None)
+        if border is not None and pool is not None and border.is_admitted(pool):
+            return
+        endpoints = endpoints_of_connection(connection)
+        for board in self._answering(border):
+            if meet(endpoints, board.endpoints):
+                with contextlib.suppress(Exception):  # the error below matters more
+                    connection.close()
+                raise board.sandbox.note(
+                    SandboxEscape(
+                        f"An engine made a real connection to the test database "
+                        f"{next(iter(endpoints)).database!r} by its own means: its rows would escape.",
+                        cause="create_engine(..., creator=...), or a pool of the application's own",
+                        remedy="name the engine in `engines = [...]` or enlist() it: its pool is led into the sandbox",
+                    )
+                )
+
+    def _checkout(self, connection: Any, record: Any, fairy: Any) -> None:
+        client = client_of_dbapi(connection)
+        border = self.border
+        if client is not None:
+            for board in self._boards:
+                if board.checkout(client, record, pool_of(fairy)):
+                    return
+            raise exc.DisconnectionError("the sandbox of this connection has ended")
+        if border is not None:
+            if not border.is_admitted(pool_of(fairy)):
+                border.admit_pool(pool_of(fairy), connection)
+            return
+        if self._boards and not is_harness():
+            endpoints = endpoints_of_connection(connection)
+            if any(meet(endpoints, board.endpoints) for board in self._answering(None)):
+                raise exc.DisconnectionError("a sandbox has begun")  # the pool connects again, through do_connect
+
+    def _checkin(self, connection: Any, record: Any) -> None:
+        client = client_of_dbapi(connection)
+        for board in self._boards:
+            board.checkin(client, record)
+
+
+def client_of_dbapi(connection: Any) -> Client | None:
+    """Which virtual connection a DBAPI connection is; None for a real one."""
+    client = connection.__dict__.get("_client") if hasattr(connection, "__dict__") else None
+    if client is None:
+        inner = getattr(connection, "_connection", None)
+        client = inner.__dict__.get("_client") if hasattr(inner, "__dict__") else None
+    return client if isinstance(client, Client) else None
+
+
 def _renew_queue(pool: Any) -> None:
     """Give an asynchronous pool a fresh queue; the virtual connections in the old one are let go."""
     queue = getattr(pool, "_pool", None)
@@ -232,3 +364,6 @@ def initialize_dialect(wire: Any, async_engine: Any) -> None:
     pool = sa.pool.StaticPool(lambda: wire.connection, dialect=spoken, reset_on_return=None)
     with harness_connections(), Engine(pool, spoken, engine.url).connect() as connection:
         engine.dialect.initialize(connection)
+
+
+hooks = Hooks()

@@ -45,7 +45,7 @@ class TransactionFlows(Clients):
         ):
             return False
         self.stack.commit(client)  # which ends the client
-        client.settings.commit()
+        client.settings.saved = []  # of what commit() takes back there is nothing else
         return True
 
     def commit(self, client: Client) -> Flow:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbtestcase import DatabaseTest
-from dbtestcase.isolation import border
+from dbtestcase.isolation import switchboard
 from dbtestcase.isolation.left_threads import LeftThreads
 from dbtestcase.isolation.sandbox_run import SandboxRun
 from tests.benchmarks.measure import finish, verdict
@@ -68,7 +68,7 @@ class Measured(DatabaseTest):
 def without() -> Iterator[None]:
     wrapped = Engine.raw_connection.__wrapped__  # type: ignore[attr-defined]
     with (
-        mock.patch.object(border._hooks, "border", None),
+        mock.patch.object(switchboard.hooks, "border", None),
         mock.patch.object(Engine, "raw_connection", wrapped),
         mock.patch.object(SandboxRun, "look_for_loss", lambda self: False),
         mock.patch.object(LeftThreads, "end_test", lambda self, label: None),
