@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 import unittest
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
@@ -59,6 +60,14 @@ class Bases:
         """Whether the user has written an attribute of ours."""
         owner = self.owner(name)
         return owner is not None and owner not in self.ours
+
+    def own(self, *names: str) -> list[Any]:
+        """The attributes of these names, as the class has them; None for each that the user has not written."""
+        return [getattr(self.cls, name) if self.overrides(name) else None for name in names]
+
+    def described(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that stand for properties, methods or the like."""
+        return {name for name in names if hasattr(self.written(name), "__get__")}
 
 
 _OURS = __name__.partition(".")[0]

@@ -24,8 +24,9 @@ __unittest = True  # keeps these frames out of the tracebacks of failing tests
 class CommittingClass(MigratedClass):
     """The life of a class whose commits are real."""
 
-    def recipe(self) -> Recipe:
-        return CleanedRecipe(super().recipe() if self.cls.migrations is not None else ClassLifecycle.recipe(self))
+    def recipe(self, settings: Settings) -> Recipe:
+        migrates = self.cls.migrations is not None
+        return CleanedRecipe(super().recipe(settings) if migrates else ClassLifecycle.recipe(self, settings))
 
     def tables(self) -> tuple[list[MetaData], str]:
         return super().tables() if self.cls.migrations is not None else ClassLifecycle.tables(self)
@@ -34,9 +35,8 @@ class CommittingClass(MigratedClass):
     def resets_ids(self) -> bool:
         return True
 
-    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
+    def make_isolation(self, engines: list[Any]) -> Isolation:
         run, aliases = self.run_of(
-            settings,
             engines,
             lambda database, url, _: scopes.of_run(
                 ("committing", id(database), url.drivername),

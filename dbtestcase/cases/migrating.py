@@ -14,7 +14,7 @@ from ..backends import MetadataRecipe, Recipe, test_database
 from ..errors import ConfigurationError
 from ..isolation import resolve_engines
 from ..migrations import MigrationRecipe
-from ..settings import read_settings
+from ..settings import Settings, read_settings
 from . import scopes
 from .configuration import metadata_in
 from .per_class import ClassLifecycle
@@ -29,8 +29,8 @@ __unittest = True  # keeps these frames out of the tracebacks of failing tests
 class MigratedClass(ClassLifecycle):
     """The life of a class whose database is made by Alembic."""
 
-    def recipe(self) -> Recipe:
-        return self.migration_recipe().with_hooks(self.base_data(), self.initial_schema())
+    def recipe(self, settings: Settings) -> Recipe:
+        return self.migration_recipe().with_hooks(*self.hooks())
 
     def tables(self) -> tuple[list[MetaData], str]:
         return metadata_in(self.cls), self.migration_recipe().label
@@ -70,7 +70,7 @@ class MigratedTest(TestLifecycle):
     @property
     def label(self) -> str:
         """How messages call the project."""
-        return self.of_class.recipe().label
+        return self.of_class.recipe(read_settings()).label
 
     def migration_target(self) -> Target:
         """The test database, for env.py."""
@@ -99,7 +99,8 @@ class MigratedTest(TestLifecycle):
         server_url, disposable = of_class.server_url(settings, resolve_engines(cls.engines))
         configured = of_class.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
-        empty = MetadataRecipe([], initial_schema=of_class.initial_schema(), label="an empty database")
+        _, initial_schema = of_class.hooks()
+        empty = MetadataRecipe([], initial_schema=initial_schema, label="an empty database")
         fetch = of_class.template_source(settings, server_url, disposable=disposable)
         with test_database(
             server_url, empty, base=f"{base}_walk", settings=settings, disposable=disposable, fetch=fetch

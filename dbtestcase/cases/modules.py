@@ -74,7 +74,7 @@ class Modules:
         mine = self._isolation
         if mine is None or self._pid != os.getpid() or self._module != module:
             return None
-        found = running.make_isolation(read_settings(), resolve_engines(running.cls.engines))
+        found = running.make_isolation(resolve_engines(running.cls.engines))
         if getattr(found, "run", None) is getattr(mine, "run", self):
             return mine
         raise ConfigurationError(
@@ -91,14 +91,14 @@ class Modules:
                 return None
             self._open(running, cls.__module__)
         self._capture()
-        found = running.make_isolation(read_settings(), resolve_engines(cls.engines))
+        found = running.make_isolation(resolve_engines(cls.engines))
         mine = self._isolation
         if not isinstance(found, SandboxIsolation) or not isinstance(mine, SandboxIsolation):
             return found  # a committing class of the same module, on a database of its own
         if found.run is mine.run:
             mine.reset_sequences = found.reset_sequences
             return mine
-        if running.recipe().fingerprint() != self._tables:
+        if running.recipe(read_settings()).fingerprint() != self._tables:
             return found  # it has other tables: the rows of the module are none of its business
         raise ConfigurationError(
             f"{cls.__qualname__} uses another server or driver than the rest of its module {cls.__module__}.",
@@ -122,8 +122,8 @@ class Modules:
             self._data = data if len(data) else None
 
     def _open(self, running: RunningClass, module: str) -> Isolation:
-        isolation = running.make_isolation(read_settings(), resolve_engines(running.cls.engines))
-        self._tables = running.recipe().fingerprint()
+        isolation = running.make_isolation(resolve_engines(running.cls.engines))
+        self._tables = running.recipe(read_settings()).fingerprint()
 
         @contextlib.contextmanager
         def opened() -> Iterator[None]:

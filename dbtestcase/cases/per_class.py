@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from ..data import FactoryManager, bound, capture, engine_of
 from ..drivers import letting_pass
 from ..errors import ConfigurationError
-from ..isolation import Isolation, early_uses, engines_among, resolve_engines
+from ..isolation import Isolation, early_uses, engines_among, engines_of_class, resolve_engines
 from ..migrations import commands_led
-from ..reporting import LockWatch, add_class_cleanup, report
+from ..reporting import add_class_cleanup, report
 from ..settings import Settings, read_settings
 from . import scopes
 from .class_run import ClassRun, NoSessionYet, RunningTest
@@ -142,14 +142,13 @@ class ClassLifecycle(Provisioning):
         _record_run(settings)
         recorder = report.recorder()
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
-        engines = resolve_engines(self.cls.engines)
+        engines, outside = engines_of_class(self.cls)
         file = str(getattr(sys.modules.get(self.cls.__module__), "__file__", None))
         found = early_uses.take(engines, set_up_in=file)
         if found is not None:
             raise self._early_use(*found)
-        outside = resolve_engines(self.cls.outside, "outside")
         with letting_pass(outside) if outside else contextlib.nullcontext():
-            isolation = modules.isolation_for(self) or self.make_isolation(settings, engines)
+            isolation = modules.isolation_for(self) or self.make_isolation(engines)
         add_class_cleanup(self.cls, current.end, self)
         run = self._run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.began, run.waited = began, waited
@@ -160,7 +159,7 @@ class ClassLifecycle(Provisioning):
             run.begun = True
             run.stack.enter_context(commands_led(lambda: self.migration_target(run.isolation)))
             self._offer(run)
-            self._watch(run)
+            run.stack.enter_context(run.log.recording_class(isolation.engine.url))
             self._bind_factories(run)
             self._load_data(run)
             if has_own_set_up(self.bases):
@@ -350,8 +349,10 @@ class ClassLifecycle(Provisioning):
 
     def _offer(self, run: ClassRun) -> None:
         """Set the attributes of the class that name the test database."""
-        for name, value in self.offers(run.isolation).items():
-            if hasattr(self.bases.written(name), "__get__"):  # a property of the user's
+        offers = self.offers(run.isolation)
+        of_users = self.bases.described(offers)
+        for name, value in offers.items():
+            if name in of_users:
                 continue
             if name not in self.offered:
                 run.stack.callback(self._take_back, name)
@@ -362,13 +363,6 @@ class ClassLifecycle(Provisioning):
         self.offered.discard(name)
         if name in vars(self.cls):
             delattr(self.cls, name)
-
-    def _watch(self, run: ClassRun) -> None:
-        """Record the statements of the tests, and who waits for whom."""
-        run.stack.enter_context(run.log.recording_class())
-        url = run.isolation.engine.url
-        if run.log.recording is not None and url.get_backend_name() == "postgresql":
-            run.stack.enter_context(LockWatch(url, run.log.recording))
 
     def _bind_factories(self, run: ClassRun) -> None:
         factories = self.cls.factories

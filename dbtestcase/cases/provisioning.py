@@ -21,7 +21,7 @@ from ..backends import (
     names_a_server,
     test_database,
 )
-from ..drivers import Endpoint, endpoints_of_url, environment, family_of, get_ready_for_wire
+from ..drivers import Endpoint, endpoints_of_url, family_of, get_ready_for_wire
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import Isolation, SandboxIsolation, look_for_held, running_sandbox
 from ..reporting import collecting_less, shown
@@ -35,6 +35,13 @@ from .hints import extension_hint
 _T = TypeVar("_T")
 
 
+class _Runs:
+    """What isolates tests on the databases of this process, found again by what a class asks for."""
+
+    settings: Settings | None = None
+    known: dict[Hashable, Any]
+
+
 class Provisioning:
     """Finds the server and the database of a test class, and what isolates its tests there."""
 
@@ -42,25 +49,21 @@ class Provisioning:
         self.cls = cls
         self.bases = Bases(cls)
 
-    def recipe(self) -> Recipe:
+    def recipe(self, settings: Settings) -> Recipe:
         """What the database is made from."""
-        configured = self.configured_url(read_settings())
+        configured = self.configured_url(settings)
         dialect = configured.get_backend_name() if configured is not None else "postgresql"
-        metadata = metadata_in(self.cls)
-        return MetadataRecipe(metadata, self.base_data(), initial_schema=self.initial_schema(), dialect=dialect)
+        base_data, initial_schema = self.hooks()
+        return MetadataRecipe(metadata_in(self.cls), base_data, initial_schema=initial_schema, dialect=dialect)
 
-    def base_data(self) -> Callable[[Session], None] | None:
-        """The hook that loads reference rows, if the user has one."""
-        return self.cls.load_base_data if self.bases.overrides("load_base_data") else None
+    def hooks(self) -> tuple[Callable[[Session], None] | None, Callable[[Connection], None] | None]:
+        """The user's own hooks: that for reference rows, and that for what must exist before the tables."""
+        base_data, initial_schema = self.bases.own("load_base_data", "load_initial_schema")
+        return base_data, initial_schema
 
-    def initial_schema(self) -> Callable[[Connection], None] | None:
-        """The hook that makes what must exist before the tables, if the user has one."""
-        return self.cls.load_initial_schema if self.bases.overrides("load_initial_schema") else None
-
-    def make_isolation(self, settings: Settings, engines: list[Any]) -> Isolation:
+    def make_isolation(self, engines: list[Any]) -> Isolation:
         """Compose the isolation from the run's things, which are made once."""
         run, aliases = self.run_of(
-            settings,
             engines,
             lambda database, url, server_url: self.enter_on(
                 database, server_url, ("sandbox", url.drivername), lambda: running_sandbox(database, url)
@@ -73,7 +76,6 @@ class Provisioning:
 
     def run_of(
         self,
-        settings: Settings,
         engines: list[Any],
         run_on: Callable[[Database, URL, URL], _T],
         *,
@@ -84,14 +86,18 @@ class Provisioning:
         :param run_on: makes it, or finds it, from the database, its URL and that of the server.
         :returns: it, and the databases whose engines mean the test database.
         """
-        known = scopes.of_run("runs", lambda: contextlib.nullcontext(dict[Hashable, tuple[_T, frozenset[Endpoint]]]()))
+        settings = read_settings()  # the same as long as nothing in the environment changes
+        runs = scopes.of_run("runs", lambda: contextlib.nullcontext(_Runs()))
+        if runs.settings is not settings:
+            runs.settings, runs.known = settings, {}
+        known: dict[Hashable, tuple[_T, frozenset[Endpoint]]] = runs.known
         drivers = tuple((engine.dialect.name, engine.dialect.driver) for engine in engines)
         with contextlib.ExitStack() as stack:
             if not known:
                 stack.enter_context(collecting_less())
                 self.server_url(settings, engines)  # it starts while this process reads the tables
-            configured, tables = self.configured_url(settings), self.recipe().fingerprint()
-            key = (id(configured), settings, environment(), drivers, tables, transactional)
+            configured, tables = self.configured_url(settings), self.recipe(settings).fingerprint()
+            key = (id(configured), drivers, tables, transactional)
             if key in known and self.cls.database == "create":  # an existing one is taken by class after class
                 return known[key]
             server_url, disposable = self.server_url(settings, engines)
@@ -157,7 +163,7 @@ class Provisioning:
         )
 
     def open_database(self, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
-        recipe = self.recipe()
+        recipe = self.recipe(settings)
         configured = self.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
         key = ("database", str(server_url), self.cls.database, base, recipe.fingerprint(), transactional)
@@ -242,7 +248,7 @@ class Provisioning:
             with contextlib.suppress(Exception):  # what is wrong is said where it is needed
                 backend_for(URL.create(kind))
                 library_version()
-                self.recipe().fingerprint()
+                self.recipe(settings).fingerprint()
                 get_ready_for_wire(driver.partition("+")[2])
                 look_for_held()
 

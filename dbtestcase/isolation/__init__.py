@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .early_uses import early_uses
-from .engines import engines_among, resolve_engines
+from .engines import engines_among, engines_of_class, resolve_engines
 from .held_connections import look_for_held
 from .interface import Isolation
 from .rollback import SandboxIsolation
@@ -23,6 +23,7 @@ __all__ = [
     "TruncatingIsolation",
     "early_uses",
     "engines_among",
+    "engines_of_class",
     "look_for_held",
     "open_truncating_run",
     "resolve_engines",

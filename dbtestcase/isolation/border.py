@@ -68,14 +68,12 @@ class Border:
         )
         self._token = object()
         self._lock = threading.RLock()
-        hooks.install()
         with contextlib.ExitStack() as stack:
-            stack.callback(hooks.set_border, hooks.border)
+            stack.enter_context(hooks.asking(self))
             if self._outside:
                 stack.enter_context(letting_pass(self._outside))
             stack.enter_context(guarding(self._guards, self.refuse_driver))
             stack.enter_context(barred(self._may_be_held, self._refuse_held))
-            hooks.set_border(self)
             self.close = stack.pop_all().close
 
     def swallowed(self, label: str, test_files: frozenset[str]) -> list[DBTestCaseError]:

@@ -44,6 +44,11 @@ def resolve_engines(engines: Any, attribute: str = "engines") -> list[Engine]:
     return found
 
 
+def engines_of_class(cls: Any) -> tuple[list[Engine], list[Engine]]:
+    """The engines that a class names: the application's, and those that may reach databases of their own."""
+    return resolve_engines(cls.engines), resolve_engines(cls.outside, "outside")
+
+
 def engines_among(engines: Any) -> list[Engine]:
     """Those that a class attribute names by themselves; no function is called, and no iterator used up."""
     if isinstance(engines, Iterator):

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
@@ -251,9 +251,15 @@ class Hooks:
 
             setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
 
-    def set_border(self, border: Guard | None) -> None:
-        self.border = border
-        early_uses.is_paused = border is not None
+    @contextlib.contextmanager
+    def asking(self, border: Guard) -> Iterator[None]:
+        """While a class runs, its border is asked."""
+        self.install()
+        before, self.border, early_uses.is_paused = self.border, border, True
+        try:
+            yield
+        finally:
+            self.border, early_uses.is_paused = before, before is not None
 
     def add(self, board: Switchboard) -> None:
         self.install()

@@ -13,7 +13,6 @@ from .urls import pasteable, shown, without_secrets
 
 if TYPE_CHECKING:
     from .failures import FailureEvidence, SQLLog, add_evidence, evidence_once, together
-    from .lock_waits import LockWatch
     from .queries import Query, Recording, harness_statements, recording, site_of_statement
     from .unittest_internals import (
         add_class_cleanup,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CallSite",
     "FailureEvidence",
-    "LockWatch",
     "Query",
     "Recording",
     "SQLLog",
@@ -68,7 +66,6 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     failures="FailureEvidence SQLLog add_evidence evidence_once together",
-    lock_waits="LockWatch",
     queries="Query Recording harness_statements recording site_of_statement",
     unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
     "add_class_cleanup runs_in_a_runner when_never_awaited",

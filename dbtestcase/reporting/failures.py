@@ -10,11 +10,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TextIO
 from unittest import TestCase
 
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
 from . import report
 from .queries import Query, Recording, recording
@@ -46,12 +46,12 @@ class SQLLog:
         self.recording: Recording | None = None
 
     @contextmanager
-    def recording_class(self) -> Iterator[SQLLog]:
-        """Record until the block ends."""
+    def recording_class(self, url: URL | None = None) -> Iterator[SQLLog]:
+        """Record until the block ends, and watch who waits for whose locks in the database of a URL."""
         if not self._records:
             yield self
             return
-        with recording(self._accept) as self.recording:
+        with recording(self._accept) as self.recording, _lock_watch(url, self.recording):
             try:
                 yield self
             finally:
@@ -99,6 +99,14 @@ class SQLLog:
         if query.thread == self._thread:
             return ""
         return f", thread {names.get(query.thread, query.thread)}"
+
+
+def _lock_watch(url: URL | None, recording: Recording) -> AbstractContextManager[object]:
+    if url is None or url.get_backend_name() != "postgresql":
+        return nullcontext()
+    from .lock_waits import LockWatch  # which needs psycopg
+
+    return LockWatch(url, recording)
 
 
 def add_evidence(error: BaseException, evidence: Callable[[BaseException], Iterable[str]]) -> None:
