@@ -93,6 +93,7 @@ _BETWEEN = tuple(
         ("drivers", "psycopg", "cursors.py"),
         ("drivers", "psycopg", "watching.py"),
         ("isolation", "border.py"),
+        ("isolation", "switchboard.py"),
         ("migrations", "redirect.py"),
     )
 )
