@@ -253,6 +253,7 @@ SLEEPING = """
 
 UNINTERRUPTIBLE = """
     import threading
+    import pymysql
     import sqlalchemy as sa
     from dbtestcase import DatabaseTest
 
@@ -268,7 +269,12 @@ UNINTERRUPTIBLE = """
                 with connection.connection.cursor().copy("COPY item FROM STDIN") as copy:
                     begun.set()
                     never.wait()
-            begun.set()
+            send = pymysql.connections.Connection._execute_command
+            def sends(connection, command, text):
+                send(connection, command, text)
+                if "sleep(300)" in str(text):
+                    begun.set()
+            pymysql.connections.Connection._execute_command = sends
             connection.exec_driver_sql("SELECT sleep(300)")
 
     class UninterruptibleTest(DatabaseTest):
