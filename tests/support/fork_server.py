@@ -17,6 +17,7 @@ import io
 import json
 import os
 import pkgutil
+import re
 import runpy
 import select
 import signal
@@ -38,6 +39,8 @@ PRELOADED = (
 )
 #: Packages of which every module is imported, as the first class of a run would import them.
 WHOLE = ("dbtestcase.backends.postgresql", "dbtestcase.drivers.psycopg")
+#: What keeps nothing of a run: each of the library's functions that is let go costs the copy of a page.
+STATELESS = (type, types.FunctionType, types.ModuleType, str, int, tuple, frozenset, re.Pattern)
 NAMES = ("DatabaseTest", "TruncatingDatabaseTest", "MigratedDatabaseTest", "AsyncDatabaseTest")
 
 
@@ -130,6 +133,7 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.orig_argv[:] = [sys.executable, *request["arguments"]]
     tempfile.tempdir = None
+    gc.get_freeze_count = lambda: 1  # it counts them, for each import of the library's own
     importlib.invalidate_caches()
     sys.path_importer_cache.clear()
     search = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
@@ -170,13 +174,20 @@ def end(status: int, imported: set[str]) -> None:
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    if (watching := sys.modules.get("dbtestcase.reporting.lock_waits")) is not None:
+        watching._watcher._pause()  # as before a fork: it waits for a next class
     if threading.active_count() > 1:
         sys.exit(status)  # what its daemon threads would see, they see in the interpreter's own order
-    gone = [name for name in sys.modules if name not in imported or name.startswith("dbtestcase")]
+    library = [vars(sys.modules[name]) for name in imported if name.startswith("dbtestcase") and name in sys.modules]
+    gone = [name for name in sys.modules if name not in imported]
     spaces = [vars(sys.modules.pop(name)) for name in gone] + [vars(sys.modules["__main__"])]
     gc.collect()
     for space in spaces:
         space.clear()
+    for space in library:
+        for name, value in [*space.items()]:
+            if not isinstance(value, STATELESS):
+                del space[name]
     gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # closed by the run
