@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import io
+import itertools
 import json
 import os
 import pkgutil
@@ -39,8 +40,10 @@ PRELOADED = (
 )
 #: Packages of which every module is imported, as the first class of a run would import them.
 WHOLE = ("dbtestcase.backends.postgresql", "dbtestcase.drivers.psycopg")
-#: What keeps nothing of a run: each of the library's functions that is let go costs the copy of a page.
+#: What keeps nothing of a run: each of the library's functions that is looked at costs the copy of a page.
 STATELESS = (type, types.FunctionType, types.ModuleType, str, int, tuple, frozenset, re.Pattern)
+#: The others, in the library's modules.
+STATES: list[tuple[dict[str, Any], list[str]]] = []
 NAMES = ("DatabaseTest", "TruncatingDatabaseTest", "MigratedDatabaseTest", "AsyncDatabaseTest")
 
 
@@ -59,6 +62,10 @@ def preload(root: str) -> None:
     for name in NAMES:
         with contextlib.suppress(ImportError):
             getattr(library, name)
+    for name, module in sys.modules.items():
+        if name.partition(".")[0] == "dbtestcase":
+            space = vars(module)
+            STATES.append((space, [each for each in space if not isinstance(space[each], STATELESS)]))
     gc.collect()
     gc.freeze()
 
@@ -167,10 +174,12 @@ def run(request: dict[str, Any]) -> None:
         exec(compile(request["what"], "<string>", "exec"), main.__dict__)
 
 
-def end(status: int, imported: set[str]) -> None:
+def end(status: int, last: str) -> None:
     """End as an interpreter does, but for what was imported before the fork, of which every page would be copied.
 
     What runs at its end is run, and what the run and the library hold is let go, with its finalizers and warnings.
+
+    :param last: the last module that was imported before.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -178,16 +187,14 @@ def end(status: int, imported: set[str]) -> None:
         watching._watcher._pause()  # as before a fork: it waits for a next class
     if threading.active_count() > 1:
         sys.exit(status)  # what its daemon threads would see, they see in the interpreter's own order
-    library = [vars(sys.modules[name]) for name in imported if name.startswith("dbtestcase") and name in sys.modules]
-    gone = [name for name in sys.modules if name not in imported]
+    gone = [*itertools.takewhile(lambda name: name != last, reversed(sys.modules))]
     spaces = [vars(sys.modules.pop(name)) for name in gone] + [vars(sys.modules["__main__"])]
     gc.collect()
     for space in spaces:
         space.clear()
-    for space in library:
-        for name, value in [*space.items()]:
-            if not isinstance(value, STATELESS):
-                del space[name]
+    for space, names in STATES:
+        for name in names:
+            space.pop(name, None)
     gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # closed by the run
@@ -201,7 +208,7 @@ if __name__ == "__main__":
     if order is not None:
         become(order)
         status = 0
-        imported = set(sys.modules)
+        last = next(reversed(sys.modules))
         try:
             run(order)
         except SystemExit as asked:
@@ -214,4 +221,4 @@ if __name__ == "__main__":
             shown = problem.__traceback__ and problem.__traceback__.tb_next and problem.__traceback__.tb_next.tb_next
             traceback.print_exception(problem.with_traceback(shown))
             status = 1
-        end(status, imported)
+        end(status, last)
