@@ -140,6 +140,14 @@ def wait_for_end(*pids: int, seconds: float = 10.0) -> None:
             os.close(descriptor)
 
 
+def left_in(place: Path, seconds: float = 10.0) -> list[Path]:
+    """What is left there of runs that have ended: they do not wait for the watchers of their servers, this does."""
+    until = time.monotonic() + seconds
+    while (left := [*place.iterdir()]) and time.monotonic() < until:
+        time.sleep(0.01)
+    return left
+
+
 def _alive(pid: int) -> bool:
     try:
         return "(zombie)" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

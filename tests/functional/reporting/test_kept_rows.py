@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
-from tests.support.disposable import scratch, seed
+from tests.support.disposable import left_in, scratch, seed
 from tests.support.requirements import require_module
 from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, some_of, write_suite
 
@@ -123,7 +123,7 @@ class EveryRunnerTest(KeptRowsTestCase):
                 ((postmaster,),) = self.ask(command, "SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
                 self.assertRegex(self.prune(), rf"(?m)^removed server with the rows of failing tests: {self.place}")
                 self.assertFalse(Path(f"/proc/{postmaster}").exists())
-                self.assertEqual(list(self.place.iterdir()), [])
+                self.assertEqual(left_in(self.place), [])
                 seed(self.cache)
 
     def test_each_worker_of_a_parallel_run_keeps_its_own(self) -> None:
@@ -138,13 +138,13 @@ class EveryRunnerTest(KeptRowsTestCase):
     def test_without_the_variable_nothing_stays(self) -> None:
         for keep in ("", "never"):
             outcome = self.run_tests(DBTESTCASE_KEEP=keep).expect(passed=1, failed=1)
-            self.assertEqual(list(self.place.iterdir()), [])
+            self.assertEqual(left_in(self.place), [])
             self.assertNotIn("kept", outcome.output.replace("KeptTest", ""))
 
     def test_a_run_that_passes_leaves_nothing(self) -> None:
         outcome = self.run_tests(TESTS.replace('self.fail("as it must")', "unfinished.rollback()"))
         outcome.expect(passed=2)
-        self.assertEqual(list(self.place.iterdir()), [])
+        self.assertEqual(left_in(self.place), [])
         self.assertNotRegex(outcome.stderr, LINE)
 
     def test_the_next_run_leaves_what_the_last_one_kept(self) -> None:
@@ -253,7 +253,7 @@ class EveryClassTest(KeptRowsTestCase):
             """
         ).expect(passed=0, failed=1)
         self.assertRegex(outcome.output, r"AssertionError: as it must(?s:.*)rows of this test were not kept: LockNotAv")
-        self.assertEqual(list(self.place.iterdir()), [])
+        self.assertEqual(left_in(self.place), [])
 
     def test_a_database_that_is_only_lent(self) -> None:
         (command,) = self.commands(self.run_tests())
