@@ -145,6 +145,7 @@ class ClassLifecycle(Provisioning):
         engines, outside = engines_of_class(self.cls)
         file = str(getattr(sys.modules.get(self.cls.__module__), "__file__", None))
         found = early_uses.take(engines, set_up_in=file)
+        early_uses.begins(self.cls.__module__, engines)
         if found is not None:
             raise self._early_use(*found)
         with letting_pass(outside) if outside else contextlib.nullcontext():
@@ -212,8 +213,8 @@ class ClassLifecycle(Provisioning):
     def _early_use(self, engine: str, where: str) -> ConfigurationError:
         return ConfigurationError(
             f"{self.cls.__qualname__} was to begin after {engine} had been used on its own database at {where}.",
-            cause="setUpModule(), or lines of setUpClass() before super().setUpClass(): the class has not begun there, "
-            "so that they reach the application's own database, and not the test's",
+            cause="setUpModule(), a fixture, or lines of setUpClass() before super().setUpClass(): the class has not "
+            "begun there, so that they reach the application's own database, and not the test's",
             remedy="call super().setUpClass() first; make rows in setUpTestData() or, for a module, on the session of "
             "enterModule(); tables and rows of all classes in load_initial_schema() and load_base_data()",
         )
@@ -261,7 +262,7 @@ class ClassLifecycle(Provisioning):
             return
         with contextlib.ExitStack() as stack:
             if run.begun:
-                stack.callback(run.isolation.end_class)
+                stack.callback(run.isolation.end_class, test_files=run.source_files)
             stack.enter_context(run.stack)
             if run.data is not None:
                 stack.callback(run.data.release)

@@ -2,7 +2,7 @@
 
 Between classes an engine is as it always was.  That is right for what a module does when it is imported, and for tests
 of other kinds; but a set-up that runs before its class has begun, the class's own, its module's or a runner's, believes
-to write for it, as does a cleanup that runs after its end.
+to write for it, as does a cleanup that runs after its end, the class's own, its module's or a fixture's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
 from ..drivers import dialect_of, is_harness, is_own, pool_of
+from ..errors import ConfigurationError
 from ..reporting import CallSite, awaiting_frames, find_call_site, is_application
 from .engine_places import place_of
 
@@ -33,7 +34,9 @@ _OTHERS = {
 _RUNNERS = {"_pytest", "pluggy", "nose2", "unittest", "zope", "behave", "twisted"}
 
 
+_OF_RUNS = ("startTestRun", "pytest_configure", "pytest_sessionstart")
 _OF_MODULES = ("setUpModule", "setup_module")
+_ENDS_OF_MODULES = ("tearDownModule", "teardown_module")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class _Use:
     outermost: CallSite | None
     is_refused: bool
     """Whether it was in a block of :meth:`EarlyUses.refusing`."""
+    fixture: Any
+    """The fixture of pytest's that did it."""
 
 
 class EarlyUses:
@@ -51,17 +56,22 @@ class EarlyUses:
         self.is_paused = False  # while a class runs
         self._seen: weakref.WeakKeyDictionary[sa.Dialect, _Use] = weakref.WeakKeyDictionary()
         self._refusing: tuple[list[Engine], Callable[[str, str], Exception]] | None = None
+        self._around: weakref.WeakKeyDictionary[sa.Dialect, set[Any]] = weakref.WeakKeyDictionary()
+        """Of an engine that a class has led: the class's module, and the fixtures that end after it."""
 
     def note(self, connection: Any, record: Any, fairy: Any) -> None:
         """A pool hands out a connection."""
         if self.is_paused or is_harness() or is_own(pool_of(fairy)):
             return
-        where, outermost = find_call_site(2), _outermost()
+        where, (outermost, fixture, ending) = find_call_site(2), _look_around()
+        text = str(where) + (f", called by {outermost}" if outermost not in (None, where) else "")
+        dialect: Any = dialect_of(pool_of(fairy))
+        if ending is not None and ending in self._around.get(dialect, ()):
+            raise _late_use(ending, text if where is not None else "its end")
         if where is None or (outermost is None and self._refusing is None):
             return
-        text = str(where) + (f", called by {outermost}" if outermost not in (None, where) else "")
-        dialect = dialect_of(pool_of(fairy))
-        self._seen[dialect] = _Use(text, outermost, self._refusing is not None)
+        if self._refusing is not None or not _lasts(self._seen.get(dialect)):
+            self._seen[dialect] = _Use(text, outermost, self._refusing is not None, fixture)
         engines, error = self._refusing or ([], None)
         for engine in engines:
             if engine.dialect is dialect and error is not None:
@@ -83,32 +93,97 @@ class EarlyUses:
     def take(self, engines: Iterable[Engine], *, set_up_in: str | None = None) -> tuple[str, str] | None:
         """The first of the engines that was used, as one writes it, and where; what comes next is asked about its own.
 
-        :param set_up_in: only by a set-up: that of the class which is about to begin, and of its module in this file.
+        :param set_up_in: only by a set-up: that of the class which is about to begin, of its module in this file, of
+            a fixture around it, and of the run.
         """
-        seen, self._seen = self._seen, weakref.WeakKeyDictionary()
+        seen = self._seen
+        kept = {
+            key: use
+            for key, use in seen.items()
+            if set_up_in is not None and (_lasts(use.fixture) or _is_of_run(use.outermost))
+        }
+        self._seen = weakref.WeakKeyDictionary(kept)
         for engine in engines:
             use = seen.get(engine.dialect)
-            if use is not None and (set_up_in is None or use.is_refused or _is_of_module(use.outermost, set_up_in)):
+            if use is not None and (
+                set_up_in is None
+                or use.is_refused
+                or _is_of_module(use.outermost, set_up_in)
+                or _is_of_run(use.outermost)
+                or use.fixture in _fixtures_around()
+            ):
                 return place_of(engine) or "the engine", use.where
         return None
+
+    def begins(self, module: str, engines: Iterable[Engine]) -> None:
+        """A class of a module is about to lead engines: what tears down around it is refused from now on."""
+        around = {module, *_fixtures_around()}
+        for engine in engines:
+            self._around.setdefault(engine.dialect, set()).update(around)
 
 
 def _is_of_module(line: CallSite | None, file: str) -> bool:
     return line is not None and line.function in _OF_MODULES and line.filename == file
 
 
-def _outermost() -> CallSite | None:
-    """The application's line that everything began with; ``None`` in a test, and in the import of a module."""
-    found = None
+def _is_of_run(line: CallSite | None) -> bool:
+    return line is not None and line.function in _OF_RUNS
+
+
+def _lasts(use: _Use | None) -> bool:
+    """Whether it was by a set-up that other classes are to see as well."""
+    return use is not None and (_is_of_run(use.outermost) or _has_begun(use.fixture))
+
+
+def _has_begun(fixture: Any) -> bool:
+    return getattr(fixture, "cached_result", None) is not None
+
+
+def _fixtures_around() -> list[Any]:
+    """The fixtures of pytest's that have begun for the test case that it sets up."""
+    frame: FrameType | None = sys._getframe(2) if "_pytest" in sys.modules else None
+    while frame is not None:
+        request = frame.f_locals.get("request") if frame.f_globals.get("__name__") == "_pytest.unittest" else None
+        if request is not None:
+            known = request._pyfuncitem._fixtureinfo.name2fixturedefs
+            return [each for name in known for each in known[name] if _has_begun(each)]
+        frame = frame.f_back
+    return []
+
+
+def _late_use(ending: Any, where: str) -> ConfigurationError:
+    name = f"The end of the module {ending}" if isinstance(ending, str) else f"The end of the fixture {ending.argname}"
+    return ConfigurationError(
+        f"{name} was about to use an engine of a class that has ended, on its own database, at {where}.",
+        cause="tearDownModule(), a cleanup of the module or what comes after a fixture's `yield`: it reaches the "
+        "application's own database, and not the test's",
+        remedy="take it away (nothing of the test database lasts), or write it into tearDownClass(); where the engine "
+        "may reach its own database, name it in `outside` instead of `engines`",
+    )
+
+
+def _look_around() -> tuple[CallSite | None, Any, Any]:
+    """The application's line that everything began with; the fixture that begins; the module or fixture that ends.
+
+    None of them in a test, and in the import of a module.
+    """
+    found = fixture = ending = None
     in_runner = False  # somebody's script may lie beyond it
     for frame in _frames(sys._getframe(2)):
         code, module = frame.f_code, str(frame.f_globals.get("__name__"))
         if (module, code.co_name) in _OTHERS:
-            return None
+            return None, None, ending
+        if module == "_pytest.fixtures":
+            fixture = fixture or (frame.f_locals["fixturedef"] if code.co_name == "pytest_fixture_setup" else None)
+            ending = ending or (frame.f_locals["self"] if code.co_name == "finish" else None)
+        elif code.co_name in _ENDS_OF_MODULES:
+            ending = ending or module
+        elif (module, code.co_name) == ("unittest.suite", "_handleModuleTearDown"):
+            ending = ending or frame.f_locals["previousModule"]
         in_runner |= module.partition(".")[0] in _RUNNERS
         if not in_runner and is_application(code.co_filename) and code.co_name != "<module>":
             found = CallSite(code.co_filename, frame.f_lineno, code.co_name)
-    return found
+    return found, fixture, ending
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from ..drivers import Endpoint
+from ..reporting import together
 from .border import Border
 
 
@@ -63,8 +64,16 @@ class Isolation(ABC):
         """Undo what the part did; as :meth:`end_test`."""
 
     @abstractmethod
-    def end_class(self) -> None:
-        """Undo the class data and give back the engines."""
+    def end_class(self, *, test_files: frozenset[str] = frozenset()) -> None:
+        """Undo the class data and give back the engines; raise what was refused and swallowed since the last test."""
+
+    def _close_border(self, test_files: frozenset[str]) -> None:
+        border, self._border = self._border, None
+        if border is not None:
+            border.close()
+            problems = border.swallowed(f"the end of {border.cls}", test_files) if border.raised else []
+            if problems:
+                raise together(problems, f"The end of {border.cls}: {len(problems)} errors were swallowed")
 
     @abstractmethod
     def lead(self, engine: Any) -> None:

@@ -231,8 +231,10 @@ class SandboxIsolation(Isolation):
                 if not engine.dialect.is_async:
                     engine.connect().close()
 
-    def end_class(self) -> None:
+    def end_class(self, *, test_files: frozenset[str] = frozenset()) -> None:
         has_begun = self._state in (ClassState.CLASS, ClassState.TEST)
+        if has_begun and self._border is not None and not self.run.is_lost:
+            self._border.raised += self.run.sandbox.raised
         try:
             if not has_begun or self._each_test:
                 return
@@ -251,7 +253,7 @@ class SandboxIsolation(Isolation):
                 self._answer_for_loss(error, "class")
             self.run.look_for_policies()
         finally:
-            self._leave_class()
+            self._leave_class(test_files)
 
     def _end_outer(self, what: str) -> None:
         if self.run.is_lost:
@@ -268,14 +270,12 @@ class SandboxIsolation(Isolation):
         if not gone:
             raise outer_transaction_ended(self._label if what == "class" else f"A {what}") from error
 
-    def _leave_class(self) -> None:
+    def _leave_class(self, test_files: frozenset[str]) -> None:
         self._state = ClassState.MODULE if self._module is not None else ClassState.IDLE
         self._marked = False
         self._at_rest = False
-        border, self._border = self._border, None
         with contextlib.ExitStack() as stack:
-            if border is not None:
-                stack.callback(border.close)
+            stack.callback(self._close_border, test_files)
             stack.callback(self.run.board.release, Until.CLASS)
             stack.callback(self._threads.end_class)
             self._take_back()

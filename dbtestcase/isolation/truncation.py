@@ -85,7 +85,8 @@ class TruncatingIsolation(Isolation):
             for engine in engines:
                 self.run.rerouting.lead(engine)
         except BaseException:
-            self._leave_class()
+            self._close_border(frozenset())
+            self.run.rerouting.release(Until.CLASS)
             raise
 
     def spoil(self) -> None:
@@ -197,9 +198,10 @@ class TruncatingIsolation(Isolation):
             self.run.checkouts.give_back({session.pid for session in sessions})
         return sessions
 
-    def end_class(self) -> None:
+    def end_class(self, *, test_files: frozenset[str] = frozenset()) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(self._leave_class)
+            stack.callback(self._close_border, test_files)
+            stack.callback(self.run.rerouting.release, Until.CLASS)
             stack.callback(self._watch.close)
             self.run.checkouts.left_threads.begin_test()
             self.run.checkouts.begin_test()
@@ -217,13 +219,6 @@ class TruncatingIsolation(Isolation):
             found = () if self.run.database.crowded else self.run.cleaner.server_changes(None)
             if found:
                 raise _of_server(found, f"A test of {self._label}")
-
-    def _leave_class(self) -> None:
-        border, self._border = self._border, None
-        with contextlib.ExitStack() as stack:
-            if border is not None:
-                stack.callback(border.close)
-            self.run.rerouting.release(Until.CLASS)
 
     def _in_test(self, is_running: bool) -> None:
         if self._border is not None:

@@ -94,7 +94,7 @@ def _was_swallowed(error: DBTestCaseError, test_files: frozenset[str]) -> bool:
     if error.__traceback__ is None:
         return False
     frame = error.__traceback__.tb_frame  # the outermost frame that it passed through: where it was caught
-    if frame.f_globals.get("__unittest"):
+    if frame.f_globals.get("__unittest") or str(frame.f_globals.get("__name__")).startswith("_pytest."):
         return False
     if frame.f_code.co_filename not in test_files or error.of_lost_task:
         return True

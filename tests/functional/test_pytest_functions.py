@@ -52,6 +52,64 @@ class FunctionTest(PytestCase):
         self.assertOutcome(output, passed=6)
         self.assertEqual(output.count("class data are made"), 1)
 
+    def test_a_fixture_around_a_test_case_uses_no_engine_of_its_class(self) -> None:
+        output = self.run_pytest(
+            """
+            import pytest, unittest
+            from conftest import Notes
+            from models import Note, engine, save
+
+            def ask():
+                with engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT 1")
+
+            @pytest.fixture(scope="module")
+            def plain():
+                ask()
+                yield
+                ask()
+
+            @pytest.fixture(scope="module")
+            def early():
+                ask()
+
+            @pytest.fixture(scope="module")
+            def late():
+                yield
+                ask()
+
+            def test_of_another_kind(plain):
+                ask()
+
+            @pytest.fixture
+            def of_a_test():
+                ask()
+
+            class FreeTest(Notes):
+                def test_it(self):
+                    self.assertRowCount(Note, 1)
+
+            @pytest.mark.usefixtures("late")
+            class LateTest(FreeTest):
+                pass
+
+            def test_one_more(early, of_a_test):
+                ask()
+
+            class LastTest(FreeTest):
+                pass
+
+            @pytest.mark.usefixtures("early")
+            class EarlyTest(FreeTest):
+                pass
+            """,
+            conftest=CONFTEST.replace("metadata =", 'url = "sqlite://"\n        metadata ='),
+            **{"models.py": OWN_MODELS},
+        )
+        self.assertOutcome(output, passed=5, error=2)
+        self.assertRegex(output, "EarlyTest was to begin after models.engine .* test_it.py:\\d+ in ask, .* in early")
+        self.assertRegex(output, "The end of the fixture late was about to use .* in late")
+
     def test_a_leak_is_an_error_of_the_teardown_of_the_test_that_did_it(self) -> None:
         output = self.run_pytest("""
             from models import Note, forget

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import functools
+import sys
+import types
 import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import create_engine, event, false, select
 from sqlalchemy.orm import Session
@@ -237,6 +240,62 @@ class EarlyAndLateTest(InnerRuns):
             sent.clear()
             self.assertPassed(type("Inner", (AfterSuper, base), attributes), tests=1)
             self.assertEqual(len([text for text in sent if "real" in text]), 2)  # led: in the test database
+
+    def test_an_engine_that_is_used_when_the_module_of_its_class_ends(self) -> None:
+        real, other = create_engine("sqlite://"), create_engine("sqlite://")
+
+        def use(engine: Any) -> None:
+            engine.connect().close()
+
+        for base in (Lite, TruncatingDatabaseTest):
+            for ends in (  # the last of them is as it should be
+                {"tearDownModule": lambda: use(real)},
+                {"setUpModule": lambda: unittest.addModuleCleanup(use, real)},
+                {"setUpModule": lambda: unittest.addModuleCleanup(use, other), "tearDownModule": real.dispose},
+            ):
+                module = types.ModuleType("ending")
+                vars(module).update(ends)
+                attributes = {
+                    "__module__": "ending",
+                    "url": "sqlite://",
+                    "engines": [real],
+                    "test_it": lambda test: None,
+                }
+                with self.subTest(ends, base=base.__name__), mock.patch.dict(sys.modules, ending=module):
+                    cls = type("Inner", (base,), attributes)
+                    if len(ends) == 2:
+                        self.assertPassed(cls, tests=1)
+                    else:
+                        self.assertFailed(
+                            cls, pattern="end of the module ending [^$]* own database, at [^$]* in use", tests=1
+                        )
+
+    def test_a_refusal_that_is_swallowed_after_the_last_test(self) -> None:
+        other = create_engine("sqlite:///nowhere.db")
+        application: dict[str, Any] = {}
+        code = "def run(f):\n    try: f()\n    except Exception: pass"
+        exec(compile(code, "application.py", "exec"), application)
+
+        def swallow() -> None:
+            application["run"](other.connect)
+
+        class InTearDown:
+            tearDownClass = staticmethod(swallow)
+
+        class InCleanup:
+            @classmethod
+            def setUpClass(cls) -> None:
+                super().setUpClass()  # type: ignore[misc]
+                cls.addClassCleanup(swallow)  # type: ignore[attr-defined]
+
+        for base in (Lite, TruncatingDatabaseTest):
+            for mixin in (InTearDown, InCleanup):
+                attributes = {"url": "sqlite://", "test_it": lambda test: None}
+                with self.subTest(mixin.__name__, base=base.__name__):
+                    cls = type("Inner", (mixin, base), attributes)
+                    self.assertFailed(
+                        cls, pattern="OutsideDatabase was raised and swallowed during the end of class", tests=1
+                    )
 
 
 if __name__ == "__main__":
