@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -23,7 +22,7 @@ from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RAM
 from dbtestcase.server.programs import find_programs, programs_for
 from dbtestcase.settings import read_settings
-from tests.support.runners import inner_environment
+from tests.support.runners import start_python
 
 #: Starts a server and says so: its pid, the watcher's, the server's and the folder of its data, in one line.
 OWNER = """
@@ -106,14 +105,7 @@ class Owner:
 @contextlib.contextmanager
 def owner(more: str = "signal.pause()", *, env: Mapping[str, str] | None = None) -> Iterator[Owner]:
     """An :class:`Owner`; it is killed at the end if it is still there."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(OWNER) + textwrap.dedent(more)],
-        env=inner_environment(env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start_python(["-W", "error", "-c", textwrap.dedent(OWNER) + textwrap.dedent(more)], env=env)
     with process:
         try:
             yield Owner(process)

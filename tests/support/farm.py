@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from dbtestcase.server.programs import find_programs, programs_for
 from dbtestcase.settings import read_settings
 from tests.support.disposable import scratch, seed
 from tests.support.requirements import require
-from tests.support.runners import inner_environment
+from tests.support.runners import start_python
 
 #: The connections of the library that do nothing but hold leases.
 END_ADMINS = (
@@ -127,6 +126,17 @@ def host_command(name: str, *command: str) -> list[str]:
     return ["unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$@"', name, *command]
 
 
+# what the command above does, without a new interpreter
+_ON_A_HOST = """
+import ctypes, os, socket, sys, unittest
+if ctypes.CDLL(None, use_errno=True).unshare(0x04000000):
+    raise OSError(ctypes.get_errno(), "unshare --uts")
+socket.sethostname(sys.argv.pop(1))
+sys.path[0] = os.getcwd()
+unittest.main(module=None)
+"""
+
+
 def require_namespaces(*flags: str) -> None:
     """Go on where this machine lets us make the namespaces."""
     command = ["unshare", *flags, "true"]
@@ -138,17 +148,8 @@ def start_run(
     folder: Path, *, host: str = "", env: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     """Start a run of the suite in ``folder``, on another host if it has a name."""
-    command = [sys.executable, "-W", "error", "-m", "unittest", *(arguments or ("discover",))]
-    return subprocess.Popen(
-        host_command(host, *command) if host else command,
-        cwd=folder,
-        env=inner_environment(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    how = ("-c", _ON_A_HOST, host) if host else ("-m", "unittest")
+    return start_python(["-W", "error", *how, *(arguments or ("discover",))], cwd=folder, env=env, mixed=True)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:

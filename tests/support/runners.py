@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.forks import forked
+from tests.support.forks import forked, started
 from tests.support.servers import inner_url
 
 #: The folder that holds ``dbtestcase/`` and ``tests/``.
@@ -161,6 +161,17 @@ def run_python(
         stdout, stderr = process.communicate()
         raise _late(command, timeout, stdout, stderr) from None
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def start_python(
+    arguments: Sequence[str],
+    *,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    mixed: bool = False,
+) -> subprocess.Popen[str]:
+    """Start what :func:`run_python` would run, with a pipe for each stream, or one for both."""
+    return started(arguments, cwd=Path(cwd or Path.cwd()), env=inner_environment(env), root=ROOT, mixed=mixed)
 
 
 def without_progress(text: str) -> str:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import unittest
@@ -16,7 +14,7 @@ from dbtestcase.server import cache, disposable_server
 from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import OWNER, scratch, seed
-from tests.support.runners import inner_environment
+from tests.support.runners import start_python
 
 
 class ClusterCacheTest(unittest.TestCase):
@@ -61,11 +59,9 @@ class ClusterCacheTest(unittest.TestCase):
         self.assertEqual([self.run_once(), self.run_once()], ["initialised", "initialised"])
 
     def test_runs_that_start_at_once_on_an_empty_cache_initialise_one_cluster(self) -> None:
-        environment = inner_environment({"DBTESTCASE_CACHE": str(self.root)})
         program = "\n".join(line.removeprefix("    ") for line in OWNER.splitlines()) + "\nserver.close()"
         runs = [
-            subprocess.Popen([sys.executable, "-W", "error", "-c", program], env=environment, stdout=subprocess.PIPE)
-            for _ in range(4)
+            start_python(["-W", "error", "-c", program], env={"DBTESTCASE_CACHE": str(self.root)}) for _ in range(4)
         ]
         for run in runs:
             output, _ = run.communicate(timeout=60)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import unittest
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from dbtestcase.server import prune
 from dbtestcase.settings import Settings
 from tests.support.disposable import owner, scratch, seed, wait_for_end
 from tests.support.mariadb import connect, require_mariadb
-from tests.support.runners import inner_environment, run_python, without_progress
+from tests.support.runners import inner_environment, run_python, start_python, without_progress
 from tests.support.servers import postgresql_url
 
 
@@ -143,13 +142,7 @@ class ServerTest(CommandLineTest):
     @contextlib.contextmanager
     def server(self, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
         """The command, which goes on; it is killed at the end if it still does."""
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "dbtestcase", "server", *arguments],
-            env=inner_environment(self.env | env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start_python(["-W", "error", "-m", "dbtestcase", "server", *arguments], env=self.env | env)
         with process:
             try:
                 yield process

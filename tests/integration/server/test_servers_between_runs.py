@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.runners import inner_environment, run_python, write_suite
+from tests.support.runners import run_python, start_python, write_suite
 
 SUITE = """
     import signal, sys
@@ -62,7 +61,7 @@ class ServersBetweenRunsTest(unittest.TestCase):
 
     def run_suite(self, folder: str = "", **env: str) -> Path:
         """The folder of the server that a run has used; it has passed."""
-        done = run_python(["-W", "error", "-c", MAIN], cwd=self.folder / folder, env=self.env | env, new=True)
+        done = run_python(["-W", "error", "-c", MAIN], cwd=self.folder / folder, env=self.env | env)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return self.noted(done.stdout)
 
@@ -74,10 +73,8 @@ class ServersBetweenRunsTest(unittest.TestCase):
 
     def start_suite(self) -> tuple[subprocess.Popen[str], Path]:
         """A run that is in the middle of its test."""
-        command = [sys.executable, "-c", MAIN.replace("argv=", "exit=False, argv=") + " #", "wait"]
-        run = subprocess.Popen(
-            command, cwd=self.folder, env=inner_environment(self.env), text=True, stdout=-1, stderr=-1
-        )
+        program = MAIN.replace("argv=", "exit=False, argv=") + " #"
+        run = start_python(["-c", program, "wait"], cwd=self.folder, env=self.env)
         self.addCleanup(run.communicate)
         self.addCleanup(run.kill)
         assert run.stdout is not None
