@@ -54,7 +54,7 @@ class EarlyUses:
 
     def __init__(self) -> None:
         self.is_paused = False  # while a class runs
-        self._seen: weakref.WeakKeyDictionary[sa.Dialect, _Use] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakKeyDictionary[sa.Dialect, list[_Use]] = weakref.WeakKeyDictionary()
         self._refusing: tuple[list[Engine], Callable[[str, str], Exception]] | None = None
         self._around: weakref.WeakKeyDictionary[sa.Dialect, set[Any]] = weakref.WeakKeyDictionary()
         """Of an engine that a class has led: the class's module, and the fixtures that end after it."""
@@ -70,8 +70,8 @@ class EarlyUses:
             raise _late_use(ending, text if where is not None else "its end")
         if where is None or (outermost is None and self._refusing is None):
             return
-        if self._refusing is not None or not _lasts(self._seen.get(dialect)):
-            self._seen[dialect] = _Use(text, outermost, self._refusing is not None, fixture)
+        use = _Use(text, outermost, self._refusing is not None, fixture)
+        self._seen[dialect] = [*filter(_lasts, self._seen.get(dialect, ())), use]
         engines, error = self._refusing or ([], None)
         for engine in engines:
             if engine.dialect is dialect and error is not None:
@@ -84,7 +84,8 @@ class EarlyUses:
         :param error: made from an engine, as one writes it, and where it was used.
         """
         before, self._refusing = self._refusing, (list(engines), error)
-        self._seen = weakref.WeakKeyDictionary({key: use for key, use in self._seen.items() if not use.is_refused})
+        for dialect, uses in self._seen.items():
+            self._seen[dialect] = [use for use in uses if not use.is_refused]
         try:
             yield
         finally:
@@ -97,15 +98,11 @@ class EarlyUses:
             a fixture around it, and of the run.
         """
         seen = self._seen
-        kept = {
-            key: use
-            for key, use in seen.items()
-            if set_up_in is not None and (_lasts(use.fixture) or _is_of_run(use.outermost))
-        }
-        self._seen = weakref.WeakKeyDictionary(kept)
-        for engine in engines:
-            use = seen.get(engine.dialect)
-            if use is not None and (
+        self._seen = weakref.WeakKeyDictionary()
+        if set_up_in is not None:
+            self._seen.update({dialect: [*filter(_lasts, uses)] for dialect, uses in seen.items()})
+        for engine, use in [(each, use) for each in engines for use in seen.get(each.dialect, ())]:
+            if (
                 set_up_in is None
                 or use.is_refused
                 or _is_of_module(use.outermost, set_up_in)
@@ -130,9 +127,9 @@ def _is_of_run(line: CallSite | None) -> bool:
     return line is not None and line.function in _OF_RUNS
 
 
-def _lasts(use: _Use | None) -> bool:
+def _lasts(use: _Use) -> bool:
     """Whether it was by a set-up that other classes are to see as well."""
-    return use is not None and (_is_of_run(use.outermost) or _has_begun(use.fixture))
+    return _is_of_run(use.outermost) or _has_begun(use.fixture)
 
 
 def _has_begun(fixture: Any) -> bool:
