@@ -23,7 +23,7 @@ from ..backends import (
 )
 from ..drivers import Endpoint, endpoints_of_url, family_of, get_ready_for_wire
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
-from ..isolation import Isolation, SandboxIsolation, look_for_held, running_sandbox
+from ..isolation import Isolation, SandboxIsolation, running_sandbox
 from ..reporting import collecting_less, shown
 from ..server import KEEP_HOURS, Server, disposable_server
 from ..settings import Settings, read_settings
@@ -250,7 +250,6 @@ class Provisioning:
                 library_version()
                 self.recipe(settings).fingerprint()
                 get_ready_for_wire(driver.partition("+")[2])
-                look_for_held()
 
         server = disposable_server(settings, kind=kind, meanwhile=meanwhile, on_demand=True)
         try:

@@ -23,6 +23,7 @@ from .mysql.watching import watch_session
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
+    checked_out,
     constraints_of,
     creates_itself,
     creator_of,
@@ -45,6 +46,7 @@ __all__ = [
     "Endpoint",
     "WireFactory",
     "address_beside",
+    "checked_out",
     "connect_arguments",
     "connect_as_asked",
     "connecting",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import sqlalchemy
 from sqlalchemy import Connection, Dialect, MetaData, Sequence, Table
-from sqlalchemy.pool import NullPool, Pool, QueuePool
+from sqlalchemy.pool import NullPool, Pool, QueuePool, base
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.sql.ddl import SchemaGenerator
 
@@ -71,6 +71,20 @@ def record_of(fairy: Any) -> Any:
     return fairy._connection_record
 
 
+def checked_out() -> list[Any]:
+    """The connections that the pools of this process have handed out: a pool says how many, and nothing lists pools."""
+    if _FINALIZERS:
+        references = [info.weakref for info in list(finalize._registry.values())]  # type: ignore[attr-defined]
+    else:
+        references = list(base._strong_ref_connection_records)  # type: ignore[attr-defined]
+    found = [reference() for reference in references]
+    return [each for each in found if type(each) is _ConnectionFairy and each.is_valid]
+
+
+_FINALIZERS = "_finalizer" in _ConnectionFairy.__slots__
+"""Whether SQLAlchemy (2.1) leaves it to the standard library to know them; 2.0 has a list of its own."""
+
+
 def pool_with_events(creator: Callable[..., Any], like: Pool, dialect: Dialect) -> NullPool:
     """A pool that calls the listeners of another one."""
     return NullPool(creator, dialect=dialect, _dispatch=like.dispatch)
@@ -127,6 +141,7 @@ require_internals(
     [
         (QueuePool(_no_connection), ("_creator", "_dialect", "_invoke_creator", "_is_asyncio", "_overflow")),
         (_ConnectionFairy, ("_pool", "_connection_record")),
+        (finalize if _FINALIZERS else base, ("_registry" if _FINALIZERS else "_strong_ref_connection_records",)),
         (Dialect, ("_has_events",)),
         (MetaData(), ("_sequences",)),
         (Table, ("_sorted_constraints",)),

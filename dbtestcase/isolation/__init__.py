@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ..reporting import lazily
 from .early_uses import early_uses
 from .engines import engines_among, engines_of_class, resolve_engines
-from .held_connections import look_for_held
 from .interface import Isolation
 from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -24,7 +23,6 @@ __all__ = [
     "early_uses",
     "engines_among",
     "engines_of_class",
-    "look_for_held",
     "open_truncating_run",
     "resolve_engines",
     "running_sandbox",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.pool import Pool
-from sqlalchemy.pool.base import _ConnectionFairy
 
-from dbtestcase.drivers import pool_of, record_of
+from dbtestcase.drivers import checked_out, pool_of, record_of
 
 # What ends the use of a connection: a pool takes it back by these, and nothing is sent that could be kept.
 _ENDING = {"rollback", "close", "terminate", "abort", "closed"}
@@ -54,7 +51,7 @@ class _BarredCursor:
 def barred(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> Iterator[None]:
     """Bar the connections that somebody holds, until the block ends, but for those of the pools that may be held."""
     found: list[tuple[Any, Any, _Barred]] = []
-    for fairy in _held():
+    for fairy in checked_out():
         record, real, pool = record_of(fairy), fairy.dbapi_connection, pool_of(fairy)
         if record is None or real is None or pool is None or isinstance(real, _Barred):
             continue
@@ -68,30 +65,6 @@ def barred(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Except
             for holder in (reference(), record):
                 if holder is not None and holder.dbapi_connection is bar:
                     holder.dbapi_connection = bar._real
-
-
-_out: weakref.WeakSet[Any] = weakref.WeakSet()
-_listening = False
-
-
-def look_for_held() -> None:
-    """Find the connections that pools have handed out before the first class, by the collector; does nothing twice."""
-    global _listening
-    if not _listening:
-        _listening = True
-        event.listen(Pool, "checkout", _note)
-        _out.update(found for found in gc.get_referrers(_ConnectionFairy) if type(found) is _ConnectionFairy)
-
-
-def _held() -> list[Any]:
-    """The connections that pools have handed out."""
-    look_for_held()
-    return [fairy for fairy in list(_out) if fairy.is_valid]
-
-
-def _note(connection: Any, record: Any, fairy: Any) -> None:
-    if not _is_virtual(connection):
-        _out.add(fairy)
 
 
 def _is_virtual(connection: Any) -> bool:
