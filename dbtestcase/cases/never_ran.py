@@ -24,9 +24,9 @@ def check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
     :raises ConfigurationError: the first one that is found.
     """
-    seen = set()
+    seen, without_tests = set(), _WITHOUT_TESTS.union(bases.ours)  # ours are looked at by our tests
     for base in bases.all:
-        for name, static in vars(base).items() if base not in _WITHOUT_TESTS else ():
+        for name, static in vars(base).items() if base not in without_tests else ():
             if (name.startswith("test") or name == "runTest") and name not in seen:
                 seen.add(name)
                 _check_test(bases.cls, name, static, asynchronous=asynchronous)

@@ -308,4 +308,5 @@ def _looks(engine: Engine, pool: Pool | None = None) -> tuple[object, ...]:
 
 
 def _listeners(pool: Pool) -> list[list[object]]:
-    return [list(getattr(pool.dispatch, name)) for name in _POOL_EVENTS]
+    dispatch = pool.dispatch
+    return [list(found) if (found := getattr(dispatch, name)) else [] for name in _POOL_EVENTS]

@@ -25,7 +25,7 @@ class Isolation(ABC):
         """An engine for the application, on the test database."""
         self.own_engine: Engine = run.own_engine
         """The engine of the test's own sessions and connections."""
-        self.database_url: str = run.engine.url.render_as_string(hide_password=False)
+        self.database_url: str = run.database_url
         """The test database's URL with driver and password."""
         self._aliases = frozenset(aliases)
         self._border: Border | None = None

@@ -53,6 +53,7 @@ class SandboxRun:
         else:
             self.engine, self.own_engine = _engine_for(self.url), _engine_for(self.url)
             self._lead_own(self.engine, self.own_engine)
+        self.database_url = self.engine.url.render_as_string(hide_password=False)
 
     def _lead_own(self, application: Any, own: Any) -> None:
         self.board.lead(application, until=Until.RUN)

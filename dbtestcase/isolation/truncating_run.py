@@ -77,6 +77,7 @@ class TruncatingRun:
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         self.engine = patient(_engine(blocking), database.spare)
         self.own_engine = patient(_engine(blocking), database.spare)
+        self.database_url = blocking.render_as_string(hide_password=False)
         self.checkouts.watch(self.engine, self.engine.pool)
         self.checkouts.watch(self.own_engine, self.own_engine.pool, own=True)
         self.rerouting.adopt(creator_of(self.engine.pool))
