@@ -42,7 +42,7 @@ class PsycopgWire:
         self._classes = virtual
         self._cut = ""
         self.virtual: set[weakref.ref[Any]] = set()
-        self._pgconns: weakref.WeakSet[VirtualPGconn] = weakref.WeakSet()
+        self._pgconns: set[weakref.ref[VirtualPGconn]] = set()
         self._references_of_one = 0
         """To a PGconn that its connection alone has; what counts them is among them."""
         self.stream: object | None = None
@@ -78,7 +78,12 @@ class PsycopgWire:
         return self._references() <= self._references_of_one
 
     def _references(self) -> int:
-        return max((sys.getrefcount(pgconn) for pgconn in list(self._pgconns)), default=0)
+        most = 0
+        for reference in list(self._pgconns):
+            pgconn = reference()
+            if pgconn is not None and (count := sys.getrefcount(pgconn)) > most:
+                most = count
+        return most
 
     def reset(self) -> None:
         """A rollback has undone what clients have set."""
@@ -128,8 +133,9 @@ class PsycopgWire:
         return cls(message)
 
     def close(self) -> None:
-        for pgconn in list(self._pgconns):
-            pgconn.let_go()
+        for reference in list(self._pgconns):
+            if (pgconn := reference()) is not None:
+                pgconn.let_go()
         self.pgconn.finish()
 
     def lock_holders(self) -> str:
@@ -187,7 +193,7 @@ class PsycopgWire:
         """A new virtual connection as psycopg knows it; see :meth:`connect`."""
         asked = asked_of("psycopg", args, parameters or {})
         pgconn = VirtualPGconn.over(self.pgconn)
-        self._pgconns.add(pgconn)
+        self._pgconns.add(weakref.ref(pgconn, self._pgconns.discard))
         connection = self._classes[asynchronous](pgconn)
         connection.join(self, sandbox, asked, own=own)
         del pgconn
