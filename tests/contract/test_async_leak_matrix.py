@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import warnings
 from typing import Any
@@ -13,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 
 from dbtestcase import AsyncDatabaseTest, DirtyReadWarning, SandboxConflict
+from tests.support.samples import LONG
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 2_000 if LONG else 30
 
 metadata = sa.MetaData()

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from dbtestcase.isolation.engines import Until
+from tests.support.samples import a_share
 from tests.support.sandboxes import SandboxTestCase
 from tests.support.scratch import connect
 
@@ -178,7 +179,7 @@ class PsycopgKeywordsTest(SandboxTestCase):
             self.addCleanup(self._drop, real)
         with connect(self.url.set(database=real), autocommit=True) as judge:
             judge.execute(self.SCHEMA.encode())
-            for name, keywords in {**KEYWORDS, **OF_DRIVERS[self.driver]}.items():
+            for name, keywords in a_share({**KEYWORDS, **OF_DRIVERS[self.driver]}.items(), 2):
                 judge.execute(
                     "TRUNCATE item, created, other.item, other.created; INSERT INTO item VALUES (0, 'base', '{}')"
                 )

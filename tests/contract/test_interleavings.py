@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +11,9 @@ from sqlalchemy import NullPool, create_engine, make_url
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import SCHEMA, Comparison, Sandboxed, Sequence, Side, sequence, shrink
 from tests.support.requirements import require_module
+from tests.support.samples import LONG
 from tests.support.two_databases import TwoDatabases
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 20_000 if LONG else 60
 
 

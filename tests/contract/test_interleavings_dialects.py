@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import tempfile
@@ -22,8 +21,8 @@ from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.connections_model import GONE, Independent
 from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url
+from tests.support.samples import LONG
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = 5_000 if LONG else 60
 
 OPERATIONS = {

@@ -21,10 +21,10 @@ from dbtestcase.errors import ServerUnreachable
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.interleavings import Sequence, shrink
 from tests.support.requirements import require_module
+from tests.support.samples import LONG
 from tests.support.session_interleavings import ASKED, SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
 from tests.support.two_databases import TwoDatabases
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 30
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 

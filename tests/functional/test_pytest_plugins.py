@@ -1,10 +1,10 @@
 """database_fixture beside what other plugins of pytest do: run a test again, elsewhere, in another order or loop."""
 
-import os
 import unittest
 
 from tests.support.pytest_runs import CONFTEST, MODELS, PytestCase
 from tests.support.requirements import require_module
+from tests.support.samples import a_share
 
 SWALLOWING = (
     MODELS
@@ -121,7 +121,7 @@ class ElsewhereTest(PytestCase):
     def test_each_way_of_sharing_out(self) -> None:
         require_module("xdist", "pytest-xdist")
         ways = ("load", "loadscope", "loadfile", "loadgroup", "worksteal", "each")
-        for way in ways if os.environ.get("LONG_TESTS") == "1" else ways[-1:]:
+        for way in a_share(ways, len(ways)):
             with self.subTest(way):
                 output = self.run_pytest(self.TEST, "-n2", f"--dist={way}")
                 self.assertOutcome(output, passed=8 if way == "each" else 4)

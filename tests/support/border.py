@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tests.support.inner import InnerRuns
 from tests.support.requirements import require_module
+from tests.support.samples import a_share
 
 MODULES = {"mysqldb": ("MySQLdb", "mysqlclient"), "pysqlite": ("sqlite3", "python")}
 
@@ -120,7 +121,7 @@ class BorderCase(InnerRuns):
         self.assertEqual(self.production.rows(), [])
 
     def drivers(self, names: tuple[str, ...]) -> Iterator[str]:
-        for driver in names:
+        for driver in a_share(names, 2):
             with self.subTest(driver=driver):
                 require_module(*MODULES.get(driver, (driver,)))
                 yield driver

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.forks import forked, started
+from tests.support.samples import LONG
 from tests.support.servers import inner_url
 
 #: The folder that holds ``dbtestcase/`` and ``tests/``.
@@ -45,8 +46,6 @@ FRAMEWORKS: dict[str, tuple[str, ...]] = {
 }
 SERIAL_RUNNERS = ("unittest", "nose2", "pytest")
 PARALLEL_RUNNERS = ("nose2-mp", "xdist", "unittest-parallel-class", "unittest-parallel-test")
-
-LONG = os.environ.get("LONG_TESTS") == "1"
 
 
 def some_of(runners: Sequence[str], of: str) -> tuple[str, ...]:

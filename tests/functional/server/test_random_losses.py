@@ -1,6 +1,5 @@
 """Whatever a run loses at whatever moment: the next one passes, and nothing is left (see ``tests.support.losses``)."""
 
-import os
 import random
 import subprocess
 import sys
@@ -8,9 +7,9 @@ import unittest
 
 from tests.support.farm import require_namespaces
 from tests.support.runners import ROOT, inner_environment
+from tests.support.samples import LONG
 
 NAMESPACES = ("--mount", "--pid", "--fork", "--mount-proc", "--uts")
-LONG = os.environ.get("LONG_TESTS") == "1"
 
 
 class RandomLossesTest(unittest.TestCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -16,11 +15,11 @@ from dbtestcase.server.programs import find_programs
 from dbtestcase.settings import read_settings
 from tests.support.requirements import require
 from tests.support.runners import ROOT, run_python
+from tests.support.samples import LONG
 from tests.support.scratch import Scratch, connect
 from tests.support.servers import postgresql_url
 from tests.support.statements_beside_rows import BY_OWNERS, BY_SUPERUSERS, CLASS_ROWS, ROWS, SCHEMA, SUPERUSERS_SCHEMA
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 ALONE, SEQUENCES = (10_000, 250) if LONG else (8, 4)
 WAYS = ("here", "here", "here", "here", "thread", "process")
 ROLES = ("dump_first", "dump_second")

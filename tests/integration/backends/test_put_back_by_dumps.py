@@ -19,8 +19,8 @@ from tests.support import mariadb_changes, sqlite_changes
 from tests.support.dumps import dump_of
 from tests.support.mariadb import require_mariadb
 from tests.support.runners import ROOT, run_python
+from tests.support.samples import LONG, a_share
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 SEED = int(os.environ.get("TESTS_SEED", random.SystemRandom().randrange(10**6)))
 
 
@@ -121,6 +121,7 @@ class _Dumps(unittest.TestCase):
     class_rows: ClassVar[Sequence[str]]
     changes: ClassVar[Sequence[str]]
     rows: ClassVar[Sequence[str]]
+    share = 1  #: every so manieth change in an ordinary run
 
     def judge(self, acts: Sequence[tuple[str, Sequence[str]]], run: Any = None, *, by_program: bool = LONG) -> None:
         """Nothing of each act is there after it; who is told of a failure is the test that did it."""
@@ -155,7 +156,7 @@ class _Dumps(unittest.TestCase):
 
     def test_each_change_alone(self) -> None:
         self.assertGreaterEqual(len(self.changes), 150)
-        self.judge(self.alone([*self.rows, *self.changes]))
+        self.judge(self.alone(a_share([*self.rows, *self.changes], self.share)))
 
     def test_random_sequences(self) -> None:
         self.judge(self.sequences(500 if LONG else 10, random.Random(SEED)), by_program=True)
@@ -172,6 +173,7 @@ class _Dumps(unittest.TestCase):
 class MariaDBTest(_Dumps):
     __test__ = True
     url = "mariadb+pymysql://"
+    share = 4
     objects, class_rows = mariadb_changes.OBJECTS, mariadb_changes.CLASS_ROWS
     changes, rows = mariadb_changes.CHANGES, mariadb_changes.ROWS
 

@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.requirements import require_module
+from tests.support.samples import LONG
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 15
 SCHEMA = """
 CREATE TABLE item (id int PRIMARY KEY, name text);

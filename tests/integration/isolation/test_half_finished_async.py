@@ -27,10 +27,10 @@ from dbtestcase.sandbox import scheduler
 from tests.support.mariadb import connect as connect_mariadb
 from tests.support.mariadb import mariadb_url
 from tests.support.requirements import require_module
+from tests.support.samples import LONG
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-LONG = os.environ.get("LONG_TESTS") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 6
 TABLE = "CREATE TABLE item (id int PRIMARY KEY, name varchar(20))"
 ROWS = "INSERT INTO item VALUES " + ", ".join(f"({n}, 'base')" for n in range(1, 301))

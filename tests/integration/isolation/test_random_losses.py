@@ -23,8 +23,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from dbtestcase import DatabaseTest
 from tests.support.inner import run_inner
 from tests.support.production import PostgreSQLProduction
+from tests.support.samples import LONG
 
-RUNS = 1000 if os.environ.get("LONG_TESTS") == "1" else 6
+RUNS = 1000 if LONG else 6
 SEED = 20_000
 MOMENTS = ("before the class", "in setUpTestData", "after setUpClass", "between tests", "at the start", "in the middle")
 NAMED = ("lost", "closed", "terminat", "ended", "connection", "recovery", "Nobody answers", "shut down")
@@ -137,7 +138,7 @@ class RandomLossesTest(unittest.TestCase):
             seed = SEED + number
             with self.subTest(seed=seed):
                 self.one_run(seed, production, counts)
-        if os.environ.get("LONG_TESTS") == "1":
+        if LONG:
             print(counts, file=sys.stderr)
         self.assertGreater(counts["losses"], RUNS / 4)
         self.assertGreater(counts["green"], counts["failed"])

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 import tempfile
 import unittest
@@ -20,8 +19,7 @@ from dbtestcase.migrations.walk import stairway
 from tests.support.alembic_projects import empty_database
 from tests.support.environments import SHAPES, write
 from tests.support.mariadb import connect, mariadb_url, require_mariadb
-
-LONG = os.environ.get("LONG_TESTS") == "1"
+from tests.support.samples import a_share
 
 
 class ShapesTest(unittest.TestCase):
@@ -66,9 +64,9 @@ class ShapesTest(unittest.TestCase):
     def each_shape(self, kind: str) -> Iterator[list[str]]:
         yield [name for name, shape in SHAPES.items() if kind in shape.kinds]
 
-    def on_postgresql(self, driver: str, *, walk: bool, every: int = 1) -> None:
+    def on_postgresql(self, driver: str, *, walk: bool, share: int) -> None:
         with empty_database() as database, self.each_shape("postgresql") as names:
-            for name in names[:: 1 if LONG else every]:
+            for name in a_share(names, share):
                 with self.subTest(name, driver=driver):
                     try:
                         self.check(name, database.url, f"postgresql+{driver}", walk=walk)
@@ -78,17 +76,17 @@ class ShapesTest(unittest.TestCase):
                         database.ask("CREATE SCHEMA public")
 
     def test_psycopg(self) -> None:
-        self.on_postgresql("psycopg", walk=True)
+        self.on_postgresql("psycopg", walk=True, share=3)
 
     def test_psycopg2(self) -> None:
-        self.on_postgresql("psycopg2", walk=False, every=3)
+        self.on_postgresql("psycopg2", walk=False, share=6)
 
     def test_asyncpg(self) -> None:
-        self.on_postgresql("asyncpg", walk=False, every=3)
+        self.on_postgresql("asyncpg", walk=False, share=6)
 
     def test_sqlite(self) -> None:
         with self.each_shape("sqlite") as names:
-            for name in names:
+            for name in a_share(names, 3):
                 with self.subTest(name):
                     url = URL.create("sqlite", database=str(self.folder / f"{name}.db"))
                     self.check(name, url, "sqlite", walk=True)
@@ -96,7 +94,7 @@ class ShapesTest(unittest.TestCase):
     def test_mariadb(self) -> None:
         require_mariadb()
         server = mariadb_url()
-        for name in ("generic", "filters", "locations set late", "a version table of its own"):
+        for name in a_share(("generic", "filters", "locations set late", "a version table of its own"), 2):
             with self.subTest(name), closing(connect(server, None)) as judge:
                 database = f"shape_{name.replace(' ', '_')}"
                 judge.query(f"CREATE OR REPLACE DATABASE {database}")

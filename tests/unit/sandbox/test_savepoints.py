@@ -4,7 +4,6 @@ The short sequences are explored exhaustively: two sequences that lead to the sa
 state is gone on from once.  The long ones are Hypothesis's.
 """
 
-import os
 import unittest
 from collections import Counter
 
@@ -14,8 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from dbtestcase.sandbox.savepoints import Conflict, Fate, Owner, Stack, Verb
 from tests.support.connections_model import World
-
-LONG = os.environ.get("LONG_TESTS") == "1"
+from tests.support.samples import LONG
 
 
 def explore(owners: int, length: int, *, deferred: bool = False, based: bool = False) -> Counter[str]:
