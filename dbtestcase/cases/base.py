@@ -24,7 +24,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
 from ..data import session_scope
-from ..reporting import FailureEvidence, cleanups_of, forget_class_cleanups, runs_in_a_runner, together
+from ..reporting import FailureEvidence, cleanups_of, forget_class_cleanups, together
 from .assertions import QueryAssertions
 from .attributes import Engines, Given, Tables
 from .bases import is_ours
@@ -243,14 +243,16 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         super()._callTestMethod(self._dbtestcase.checked(method))
 
     def _callCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        super()._callCleanup(self._dbtestcase.checked_cleanup(function), *args, **kwargs)
+        life = self._dbtestcase
+        checked = function if function == life.end else life.checked_cleanup(function)
+        super()._callCleanup(checked, *args, **kwargs)
 
     def doCleanups(self) -> Any:
         """Run the cleanups.  Outside of :meth:`run`, where no runner collects what goes wrong, it is raised.
 
         :raises Exception: what went wrong; an ``ExceptionGroup`` if it was more than one thing.
         """
-        if runs_in_a_runner(self):
+        if self._dbtestcase.in_run:
             return super().doCleanups()
         problems: list[Exception] = []
         cleanups = cleanups_of(self)
@@ -268,6 +270,7 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         """Run the test; the database is made ready just before ``setUp``, whatever the test's ``setUp`` calls."""
         life = self._dbtestcase
         life.prepare()
+        life.in_run = True
         try:
             return super().run(result)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from ..backends import Recipe
 from ..data import ClassData, FactoryManager
 from ..errors import LeakError, NotRunning
 from ..isolation import Isolation
-from ..reporting import SQLLog
+from ..reporting import SQLLog, report
 from ..sandbox import classify
 from ..settings import Settings
 
@@ -25,9 +24,7 @@ class RunningClass(Protocol):
     """A class; ``run`` is what it has while it runs."""
 
     cls: Any
-
-    @property
-    def run(self) -> Any: ...
+    run: Any
 
     @property
     def sync_session_class(self) -> type[Session]: ...
@@ -71,11 +68,11 @@ class ClassRun:
         self.settings = settings
         self.source_files = source_files  # of the class and of its bases outside of this library
         self.log = SQLLog(settings.sql, isolation.carries)
-        self.pid = os.getpid()
         self.isolation = isolation
         self.engines: list[Engine] = []  # the application's
         self.stack = contextlib.ExitStack()  # what ends with the class, besides the isolation
-        self.began = self.waited = 0.0  # in the time of the report
+        self.recorder: report.Recorder | None = None  # where a report was asked for
+        self.began = self.waited = 0.0  # in its time
         self.begun = False
         self.test: RunningTest | None = None
         self.session: Session | None = None

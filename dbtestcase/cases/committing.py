@@ -69,8 +69,9 @@ class CommittingTest(MigratedTest):
 
     def end(self) -> None:
         try:
-            with self.closing():
-                self.close_own()  # what the test's own sessions hold is nobody's fault, and would stand in the way
+            if self._given or self.sessions:
+                with self.closing():
+                    self.close_own()  # what they hold is nobody's fault, and would stand in the way
         finally:
             super().end()
 

@@ -29,6 +29,13 @@ class Current:
 
     def __init__(self) -> None:
         self.running: RunningClass | None = None
+        self._inherited: list[object] = []
+
+    def forked(self) -> None:
+        """In a child process: what the parent runs is not ours, to use or to end; so nothing of it is let go."""
+        if self.running is not None:
+            self._inherited.append(self.running.run)
+            self.running.run = None
 
     def replace(self, running: RunningClass) -> None:
         if self.running is None or self.running is running:
@@ -184,4 +191,5 @@ def _entered_late(cls: type, when: str) -> ConfigurationError:
 
 
 current = Current()
+os.register_at_fork(after_in_child=current.forked)
 modules = Modules()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -51,16 +50,12 @@ class ClassLifecycle(Provisioning):
 
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
-        self._run: ClassRun | None = None
+        self.run: ClassRun | None = None
+        """What the class owns while it runs in this process."""
         self._checked = False
         self.offered: set[str] = set()
         self.tests_begun = 0
         self._set_ups = 0  # how many setUpClass() of the class's bases are running, one within the other
-
-    @property
-    def run(self) -> ClassRun | None:
-        """What the class owns while it runs in this process."""
-        return self._run if self._run is not None and self._run.pid == os.getpid() else None
 
     @property
     def label(self) -> str:
@@ -151,10 +146,10 @@ class ClassLifecycle(Provisioning):
         with letting_pass(outside) if outside else contextlib.nullcontext():
             isolation = modules.isolation_for(self) or self.make_isolation(engines)
         add_class_cleanup(self.cls, current.end, self)
-        run = self._run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
-        run.began, run.waited = began, waited
-        run.engines = engines
         current.running = self
+        run = self.run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
+        run.recorder, run.began, run.waited = recorder, began, waited
+        run.engines = engines
         try:
             isolation.begin_class(self.label, engines, outside)
             run.begun = True
@@ -240,7 +235,7 @@ class ClassLifecycle(Provisioning):
             yield
 
     def _report_set_up(self, run: ClassRun) -> None:
-        recorder = report.recorder()
+        recorder = run.recorder
         if recorder is not None:
             label = f"{self.cls.__module__}.{self.cls.__qualname__}"
             recorder.statements(
@@ -257,7 +252,7 @@ class ClassLifecycle(Provisioning):
         current.end(self)
 
     def end(self) -> None:
-        run, self._run = self.run, None
+        run, self.run = self.run, None
         if run is None:
             return
         with contextlib.ExitStack() as stack:

@@ -41,6 +41,7 @@ class TestLifecycle:
         self.sessions: list[Session] = []
         self.failed = False
         self.not_expected: LeakError | None = None  # what a failure that was expected had to do with this library
+        self.in_run = False  # by a runner, which collects what goes wrong
         self.is_driven = False  # by a Life, which ends it
         self.own_files: frozenset[str] = frozenset()  # where it is written, where that is not its class's file
         self.is_awaited = True  # unless the test of an async class is known to be a plain function
@@ -160,6 +161,7 @@ class TestLifecycle:
 
     def dismiss(self) -> None:
         """The test has run: take back what :meth:`prepare` has set on it."""
+        self.in_run = False
         own = vars(self.test)
         del own["setUp"]
         own.pop("tearDown", None)
@@ -193,7 +195,7 @@ class TestLifecycle:
 
     def checked_cleanup(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A cleanup, such that it fails where it did not run."""
-        if function == self.end or (self.of_class.asynchronous and inspect.iscoroutinefunction(function)):
+        if self.of_class.asynchronous and inspect.iscoroutinefunction(function):
             return function
         return lambda *args, **kwargs: refuse_lost(
             function(*args, **kwargs), function, f"{self.test.id()}: the cleanup"
@@ -267,7 +269,7 @@ class TestLifecycle:
         return [*never_entered, *find_unawaited(self._label, self.source_files)]
 
     def _report(self, run: ClassRun, ended: float) -> None:
-        recorder = report.recorder()
+        recorder = run.recorder
         if recorder is not None:
             recorder.statements(
                 "test",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ..reporting import lazily
 from .connecting import connect_as_asked, connecting
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
@@ -40,10 +43,14 @@ from .sqlalchemy_internals import (
 )
 from .wires import KEEPALIVES, LOCK_TIMEOUT, WireFactory, get_ready_for_wire, open_wire, register
 
+if TYPE_CHECKING:
+    from .own_connections import OwnConnection
+
 __all__ = [
     "KEEPALIVES",
     "LOCK_TIMEOUT",
     "Endpoint",
+    "OwnConnection",
     "WireFactory",
     "address_beside",
     "checked_out",
@@ -88,3 +95,6 @@ __all__ = [
     "watching",
     "when_imported",
 ]
+
+# Loaded when first asked for: not every run has psycopg.
+__getattr__ = lazily(__name__, own_connections="OwnConnection")

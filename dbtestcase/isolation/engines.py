@@ -103,6 +103,8 @@ class Leads(ABC):
     """Databases whose engines are led as if they were named."""
 
     def __init__(self) -> None:
+        self.of_test = False
+        """Whether an engine is led until the end of the test that runs."""
         self._led: list[_Lead] = []
         self._kept: weakref.WeakKeyDictionary[Engine, _Lead] = weakref.WeakKeyDictionary()
         self._creators: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
@@ -113,6 +115,7 @@ class Leads(ABC):
         if self.holds(engine.pool):
             return
         self._refuse(engine)
+        self.of_test |= until is Until.TEST
         original, url = engine.pool, engine.url
         kept = self._kept.pop(engine, None)
         if kept is not None:
@@ -154,6 +157,7 @@ class Leads(ABC):
                     self._kept[engine] = lead
                 else:
                     self._forget(engine, current, lead.pool)
+        self.of_test = False
         if until is Until.RUN:
             self.forget_kept()
 

@@ -122,6 +122,8 @@ class Checkouts:
     def __init__(self) -> None:
         self.test = 0
         self.traits = Trait.NONE
+        self.asynchronous = False
+        """Whether any pool that was watched belongs to an event loop."""
         self.of_server: list[str] = []
         """The statements of the test that may have changed the server itself."""
         self.left_threads = LeftThreads()
@@ -135,6 +137,7 @@ class Checkouts:
     def watch(self, engine: Engine, pool: Pool, *, own: bool = False) -> None:
         """Listen to a pool, and to the statements of its engine; what the test's own leaves open is nobody's fault."""
         asynchronous = engine.dialect.is_async
+        self.asynchronous |= asynchronous
 
         def on_checkout(connection: Any, record: Any, fairy: Any) -> None:
             self._checkout(connection, record, fairy, own=own, asynchronous=asynchronous)
@@ -158,6 +161,7 @@ class Checkouts:
             checkout: Checkout | None = record.info.get(_KEY)
             if checkout is None and self._checkin not in list(pool_of(fairy).dispatch.checkin) and is_ours(connection):
                 asynchronous = is_asyncio(pool_of(fairy))
+                self.asynchronous |= asynchronous
                 self._checkout(connection, record, fairy, own=False, asynchronous=asynchronous)
                 record.info[_KEY].adopted = True
             elif checkout is not None and checkout.adopted:
@@ -201,7 +205,7 @@ class Checkouts:
         with self._lock:
             return [checkout for checkout in self._all if not checkout.gone]
 
-    def end_sessions(self, *, all_of_them: bool) -> None:
+    def _end_sessions(self, *, all_of_them: bool) -> None:
         """Close what waits in a pool and was good for this test only; all where code in the database changes sessions.
 
         What it holds on SQLite, MySQL or MariaDB nobody else sees: an attached file, a lock, ``LOCK TABLES``, a hook.
@@ -231,11 +235,19 @@ class Checkouts:
                     # On our side as well, else its pool would complain when the session is closed at last.
                     fairy.invalidate()
 
-    def standing(self, test: str, besides: Collection[int]) -> cleaning.Standing:
-        """What a cleaner has to know: who may stay, who (``besides`` some) is in use since before the test.
+    def settle(
+        self, test: str, besides: Collection[int], *, all_of_them: bool
+    ) -> tuple[cleaning.Standing, cleaning.Look]:
+        """End the sessions that were good for the test only; what a cleaner has to know then.
 
         :param test: its name; a thread that has to be barred is told it.
+        :param besides: who is in use since before the test, as far as it is not known here.
+        :param all_of_them: whether code in the database may have changed any session.
+        :returns: who may stay, and how closely to look at sequences after the statements of the test.
         """
+        self._end_sessions(all_of_them=all_of_them)
+        look = cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
+        look = cleaning.Look.EXACT if Trait.SETVAL in self.traits else look
 
         def bar(thread: int | None) -> None:
             self.left_threads.bar({thread or 0}, test)
@@ -243,13 +255,7 @@ class Checkouts:
         known = self.known()
         expected = [each.pid for each in known if each.thread is None or each.own]
         lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}.union(besides)
-        return cleaning.Standing(expected, lasting, {each.pid: each.opened(bar) for each in known})
-
-    def look(self) -> cleaning.Look:
-        """How closely the cleaner has to look at sequences, after the statements of the test."""
-        if Trait.SETVAL in self.traits:
-            return cleaning.Look.EXACT
-        return cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
+        return cleaning.Standing(expected, lasting, {each.pid: each.opened(bar) for each in known}), look
 
     def left_open(self) -> dict[int, cleaning.Opened]:
         """What the running test has checked out in this thread and not given back; its own sessions are rolled back."""

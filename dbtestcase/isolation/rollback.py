@@ -338,7 +338,8 @@ class SandboxIsolation(Isolation):
         if border is not None:
             border.in_test = False
             problems += border.swallowed(label, test_files) if border.raised else ()
-        self.run.board.release(Until.TEST)
+        if self.run.board.of_test:
+            self.run.board.release(Until.TEST)
         if failed and problems:
             problems = [p for p in problems if not _is_swallowed(p)]
         return problems if is_untouched else problems + self._take_back()

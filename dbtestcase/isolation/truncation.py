@@ -112,7 +112,7 @@ class TruncatingIsolation(Isolation):
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         report, given_back = cleaning.Report(), list[cleaning.Session]()
         try:
-            if self.run.is_bloated:
+            if self.run.full_disks.found and self.run.is_bloated:
                 self.run.make_anew()
                 self._lost = True
             else:
@@ -122,9 +122,11 @@ class TruncatingIsolation(Isolation):
             self._lost = True  # the next test begins on a database that is as it should be, or fails in its turn
             raise
         finally:
-            self.run.forget_loop()
+            if self.run.checkouts.asynchronous:
+                self.run.forget_loop()
             self._in_test(False)
-            self.run.rerouting.release(Until.TEST)
+            if self.run.rerouting.of_test:
+                self.run.rerouting.release(Until.TEST)
         return self._problems(given_back, report, failed=failed, test_files=test_files)
 
     def begin_nested(self) -> None:
@@ -157,7 +159,6 @@ class TruncatingIsolation(Isolation):
     def _put_back(self) -> tuple[list[cleaning.Session], cleaning.Report]:
         """End what the test has left open and clean; what was given back to its pool, and what the cleaning did."""
         given_back = self._give_back()
-        self.run.checkouts.end_sessions(all_of_them=self.run.cleaner.changes_sessions)
         report = self._clean()
         statements = self.run.checkouts.of_server
         return given_back, report._replace(of_server=self._server_changes(statements)) if statements else report
@@ -250,14 +251,16 @@ class TruncatingIsolation(Isolation):
 
     def _clean(self, look: cleaning.Look | None = None) -> cleaning.Report:
         """Put the database back; threads of the test that do not come to rest meanwhile send nothing more."""
-        checkouts, report, barred = self.run.checkouts, cleaning.Report(), {threading.get_ident()}
+        checkouts, barred = self.run.checkouts, {threading.get_ident()}
+        report: cleaning.Report | None = None
         checkouts.meanwhile = set()
         try:
             while True:
                 refused, at_work = None, set[int | None]()
                 try:
-                    report = report.joined(self._clean_once(look))
-                    at_work |= {each.opened.thread for each in report.blocking if each.opened is not None}
+                    found_now = self._clean_once(look)
+                    report = report.joined(found_now) if report else found_now
+                    at_work |= {each.opened.thread for each in report.ended if each.holds and each.opened is not None}
                 except CleaningError as error:
                     if not error.by_others:
                         raise
@@ -273,7 +276,7 @@ class TruncatingIsolation(Isolation):
                 self._restless += [name for ident, name in names.items() if ident in found and ident not in told]
                 # those that have ended may have written after the cleaning
                 waited |= not checkouts.meanwhile <= {each.ident for each in threading.enumerate()}
-                if refused is None and not waited and not found & (restless | checkouts.meanwhile):
+                if report and not (refused or waited or found & (restless | checkouts.meanwhile)):
                     return report
                 barred |= found | restless
                 checkouts.meanwhile.clear()
@@ -288,8 +291,9 @@ class TruncatingIsolation(Isolation):
 
     def _clean_once(self, look: cleaning.Look | None) -> cleaning.Report:
         checkouts = self.run.checkouts
-        standing = checkouts.standing(self._label, self._lasting)
-        report = self.run.cleaner.clean(standing, look or checkouts.look())
+        cleaner = self.run.cleaner
+        standing, seen = checkouts.settle(self._label, self._lasting, all_of_them=cleaner.changes_sessions)
+        report = cleaner.clean(standing, look or seen)
         self._lost |= report.lost
         gone = {session.pid for session in report.ended} | set(report.absent)
         if gone or report.recloned:

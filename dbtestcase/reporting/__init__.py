@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         loop_runner_of,
         name_of,
         name_test,
-        runs_in_a_runner,
         when_never_awaited,
     )
 
@@ -52,7 +51,6 @@ __all__ = [
     "recording",
     "report",
     "require_internals",
-    "runs_in_a_runner",
     "say",
     "shown",
     "site_of_statement",
@@ -68,5 +66,5 @@ __getattr__ = lazily(
     failures="FailureEvidence SQLLog add_evidence evidence_once together",
     queries="Query Recording harness_statements recording site_of_statement",
     unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
-    "add_class_cleanup runs_in_a_runner when_never_awaited",
+    "add_class_cleanup when_never_awaited",
 )

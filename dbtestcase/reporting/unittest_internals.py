@@ -40,11 +40,6 @@ def is_expected_to_fail(test: unittest.TestCase) -> bool:
     return any(getattr(each, "__unittest_expecting_failure__", False) for each in (test, method))
 
 
-def runs_in_a_runner(test: Any) -> bool:
-    """Whether somebody collects what goes wrong."""
-    return test._outcome is not None
-
-
 def loop_runner_of(test: Any) -> Any:
     """The ``asyncio.Runner`` of a test, whose loop its connections belong to; None where it has none."""
     return getattr(test, "_asyncioRunner", None)
@@ -85,7 +80,7 @@ require_internals(
         (unittest.TestCase, CALLS),
         (warnings, ("_warn_unawaited_coroutine",)),
         (type("Case", (unittest.TestCase,), {}), ("_class_cleanups", "_classSetupFailed")),  # set on subclasses
-        (unittest.TestCase("run"), ("_testMethodName", "_cleanups", "_outcome")),
+        (unittest.TestCase("run"), ("_testMethodName", "_cleanups")),
     ],
     "use a version of Python from 3.11 on that dbtestcase names in its documentation",
 )

@@ -47,7 +47,7 @@ class PrivateInterfacesTest(unittest.TestCase):
                 self.assertRegex(done.stdout, f"ConfigurationError {said}")
 
     def test_what_is_there_says_nothing(self) -> None:
-        require_internals("unittest", [(unittest.TestCase, ["run"]), (unittest.TestCase("run"), ["_outcome"])], "")
+        require_internals("unittest", [(unittest.TestCase, ["run"]), (unittest.TestCase("run"), ["_cleanups"])], "")
 
     def test_the_class_of_an_instance_is_named(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, "unittest 1 has no TestCase._income"):

@@ -14,7 +14,7 @@ from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, cannot_connect
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
 from dbtestcase.backends.postgresql.server_state import ServerState
-from dbtestcase.drivers import patiently
+from dbtestcase.drivers import OwnConnection, patiently
 from dbtestcase.errors import CleaningError
 
 __all__ = ["Attempt", "PostgreSQLCleaner", "connect"]
@@ -55,7 +55,8 @@ def connect(url: URL) -> Connection:
     arguments["application_name"] = APPLICATION
     try:
         connection: Connection = patiently(
-            lambda: psycopg.connect(**arguments, autocommit=True, prepare_threshold=0), url
+            lambda: OwnConnection.connect(**arguments, autocommit=True, prepare_threshold=0),
+            url,
         )
     except psycopg.OperationalError as error:
         raise cannot_connect(url, error) from error
@@ -154,7 +155,7 @@ class PostgreSQLCleaner(Cleaner):
             if attempt.outcome == "altered":
                 report = report.joined(self._reclone(attempt.changes, lasting))
                 continue
-            report = report.joined(attempt.report)
+            report = report.joined(attempt.report) if number else attempt.report
             if attempt.outcome == "clean" and not attempt.disturbed:
                 absent = self._absent(expected) if attempt.absent and not report.recloned else ()
                 return report.joined(Report(ended=tuple(ended), absent=absent)) if ended or absent else report

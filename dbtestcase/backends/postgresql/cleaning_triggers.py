@@ -136,7 +136,7 @@ class MarkedCleaner(PostgreSQLCleaner):
     def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
         level = max(look, self._least)
         arguments = (*arrays, level, self._sessions + opened, self._since)
-        ((outcome, restored, rewound, refreshed, *others),) = self._ask(_CLEAN, arguments)
+        ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
         objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
         if sessions is not None:
