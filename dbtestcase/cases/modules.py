@@ -61,7 +61,8 @@ class Modules:
     """The module whose rows are shared by its classes."""
 
     def __init__(self) -> None:
-        self._isolation: Isolation | None = None
+        self.isolation: Isolation | None = None
+        """That of the module whose rows are shared, of this process or of the one that it was forked from."""
         self._session: Session | None = None
         self._data: ModuleData | None = None
         self._module = self._tables = ""
@@ -78,7 +79,7 @@ class Modules:
 
     def _entered(self, running: RunningClass, module: str) -> Isolation | None:
         """What a call before this one has opened for the module."""
-        mine = self._isolation
+        mine = self.isolation
         if mine is None or self._pid != os.getpid() or self._module != module:
             return None
         found = running.make_isolation(resolve_engines(running.cls.engines))
@@ -93,13 +94,13 @@ class Modules:
 
     def isolation_for(self, running: RunningClass) -> Isolation | None:
         cls = running.cls
-        if self._isolation is None or self._pid != os.getpid() or self._module != cls.__module__:
+        if self.isolation is None or self._pid != os.getpid() or self._module != cls.__module__:
             if cls.transaction_scope != "module":
                 return None
             self._open(running, cls.__module__)
         self._capture()
         found = running.make_isolation(resolve_engines(cls.engines))
-        mine = self._isolation
+        mine = self.isolation
         if not isinstance(found, SandboxIsolation) or not isinstance(mine, SandboxIsolation):
             return found  # a committing class of the same module, on a database of its own
         if found.run is mine.run:
@@ -115,7 +116,7 @@ class Modules:
 
     def hand_out(self, row_session: Callable[[], Session], isolation: Isolation) -> None:
         """Give a test its own copies of the model instances among the module's globals, attached to its session."""
-        if self._data is None or self._pid != os.getpid() or isolation is not self._isolation:
+        if self._data is None or self._pid != os.getpid() or isolation is not self.isolation:
             return
         self._data.hand_out(row_session())
 
@@ -135,13 +136,13 @@ class Modules:
         @contextlib.contextmanager
         def opened() -> Iterator[None]:
             isolation.begin_module(f"module {module}")
-            self._isolation, self._module, self._pid = isolation, module, os.getpid()
+            self.isolation, self._module, self._pid = isolation, module, os.getpid()
             try:
                 yield
             finally:
                 if current.running is not None:
                     current.end(current.running)
-                session, self._session, self._isolation = self._session, None, None
+                session, self._session, self.isolation = self._session, None, None
                 data, self._data = self._data, None
                 if session is not None:
                     session.close()

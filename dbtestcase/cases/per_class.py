@@ -130,21 +130,21 @@ class ClassLifecycle(Provisioning):
         if self.run is not None:
             return
         scopes.module_started(self.cls.__module__)
-        current.replace(self)
+        if current.running not in (None, self):
+            current.replace(self)
         self.check()
         watch_unawaited()
         settings = read_settings()
-        _record_run(settings)
-        recorder = report.recorder()
+        recorder = _recorder(settings)
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
         engines, outside = engines_of_class(self.cls)
         file = str(getattr(sys.modules.get(self.cls.__module__), "__file__", None))
-        found = early_uses.take(engines, set_up_in=file)
-        early_uses.begins(self.cls.__module__, engines)
+        found = early_uses.begins(self.cls.__module__, engines, set_up_in=file)
         if found is not None:
             raise self._early_use(*found)
         with letting_pass(outside) if outside else contextlib.nullcontext():
-            isolation = modules.isolation_for(self) or self.make_isolation(engines)
+            of_module = modules.isolation is not None or self.cls.transaction_scope == "module"
+            isolation = (of_module and modules.isolation_for(self)) or self.make_isolation(engines)
         add_class_cleanup(self.cls, current.end, self)
         current.running = self
         run = self.run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
@@ -426,10 +426,12 @@ def source_files_of(cls: Any) -> frozenset[str]:
     return frozenset(files)
 
 
-def _record_run(settings: Settings) -> None:
-    """Record what this process does, if the settings ask for a report or a summary; does nothing a second time."""
-    if settings.report or settings.summary:
-        scopes.of_run(
-            "report",  # the first thing of the run, and so the last that ends
-            lambda: report.reporting(settings.report, scopes.worker_name(), summarize=settings.summary),
-        )
+def _recorder(settings: Settings) -> report.Recorder | None:
+    """What records what this process does, from the first time on, if the settings ask for a report or a summary."""
+    if not (settings.report or settings.summary):
+        return None
+    scopes.of_run(
+        "report",  # the first thing of the run, and so the last that ends
+        lambda: report.reporting(settings.report, scopes.worker_name(), summarize=settings.summary),
+    )
+    return report.recorder()

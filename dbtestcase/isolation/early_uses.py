@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -112,11 +112,16 @@ class EarlyUses:
                 return place_of(engine) or "the engine", use.where
         return None
 
-    def begins(self, module: str, engines: Iterable[Engine]) -> None:
-        """A class of a module is about to lead engines: what tears down around it is refused from now on."""
+    def begins(self, module: str, engines: Sequence[Engine], *, set_up_in: str) -> tuple[str, str] | None:
+        """A class of a module is about to lead engines: what tears down around it is refused from now on.
+
+        :returns: what :meth:`take` finds.
+        """
+        found = self.take(engines, set_up_in=set_up_in)
         around = {module, *_fixtures_around()}
         for engine in engines:
             self._around.setdefault(engine.dialect, set()).update(around)
+        return found
 
 
 def _is_of_module(line: CallSite | None, file: str) -> bool:

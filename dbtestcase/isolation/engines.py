@@ -114,8 +114,6 @@ class Leads(ABC):
         engine = sync_engine_of(engine)
         if self.holds(engine.pool):
             return
-        self._refuse(engine)
-        self.of_test |= until is Until.TEST
         original, url = engine.pool, engine.url
         kept = self._kept.pop(engine, None)
         if kept is not None:
@@ -125,6 +123,8 @@ class Leads(ABC):
                 self._led.append(kept)
                 return
             self._forget(engine, kept.pool, kept.pool)
+        self._refuse(engine)
+        self.of_test |= until is Until.TEST
         endpoints = endpoints_of_pool(original, engine.dialect, url)
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)

@@ -3,24 +3,82 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from ..drivers import Endpoint
+from ..errors import RowSecurityWarning
 from ..reporting import together
 from .border import Border
+from .full_disks import FullDisks
+
+
+class Run(ABC):
+    """What the classes of a process that use one database share; its connections rest while others are used.
+
+    A process that goes through classes of several schemas would hold a connection for each of them until it ends: on a
+    server that others use as well, they are given up, and made again when they are needed.
+    """
+
+    database: Any
+    engine: Engine
+    own_engine: Engine
+    full_disks: FullDisks
+    _in_turn: ClassVar[weakref.WeakSet[Run]] = weakref.WeakSet()
+
+    def begin_use(self) -> None:
+        """A class begins: the runs of others rest, and this one wakes up."""
+        for other in list(self._in_turn):
+            if other is not self:
+                other.rest()
+        self.wake()
+        self._in_turn.add(self)
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Close the connections, if no class uses them and the server is not ours alone."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have connections again; does nothing where it has."""
+
+    @abstractmethod
+    def async_engines(self) -> tuple[Any, Any]:
+        """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same database."""
+
+
+UNENFORCED_POLICIES = (
+    "SELECT r.rolname, string_agg(DISTINCT p.polrelid::regclass::text, ', ') FROM pg_catalog.pg_policy p "
+    "JOIN pg_catalog.pg_class c ON c.oid = p.polrelid AND c.relrowsecurity "
+    "JOIN pg_catalog.pg_roles r ON r.rolname = current_user AND (r.rolsuper OR r.rolbypassrls) GROUP BY 1"
+)
+"""PostgreSQL's query for a role that passes over policies, and the policies' tables; perhaps no row."""
+
+
+def warn_of_policies(rows: Sequence[Sequence[object]]) -> None:
+    """Warn if there are policies that the tests will not notice."""
+    for role, tables in rows:
+        warnings.warn(
+            f"Row-level security is not in force: the tests run as {role!r}, whom the policies of {tables} do not bind "
+            "(a superuser passes over them, also with FORCE ROW LEVEL SECURITY). Let the application's connections "
+            "take the role that they have in production: connect_args={'options': '-c role=shop_app'}, or SET ROLE "
+            "in a connect listener of the engine (docs/howto: Row-level security).",
+            RowSecurityWarning,
+            stacklevel=2,
+        )
 
 
 class Isolation(ABC):
     """The life of the classes and tests that share a database."""
 
-    def __init__(self, run: Any, aliases: Iterable[Endpoint] = ()) -> None:
+    def __init__(self, run: Run, aliases: Iterable[Endpoint] = ()) -> None:
         self.run = run
-        """What the classes that use one database share."""
         self.engine: Engine = run.engine
         """An engine for the application, on the test database."""
         self.own_engine: Engine = run.own_engine
@@ -81,8 +139,7 @@ class Isolation(ABC):
 
     def async_engines(self) -> tuple[Any, Any]:
         """An ``AsyncEngine`` for the application and one for the test's own sessions."""
-        engines: tuple[Any, Any] = self.run.async_engines()
-        return engines
+        return self.run.async_engines()
 
     @property
     def database(self) -> Any:
@@ -97,7 +154,7 @@ class Isolation(ABC):
     @property
     def disk_was_full(self) -> bool:
         """Whether a statement of the test has been told that the disk is full."""
-        return bool(self.run.full_disks.found)
+        return self.run.full_disks.found
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:

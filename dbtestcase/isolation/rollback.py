@@ -18,7 +18,6 @@ from ..sandbox import Client, outer_transaction_ended
 from .border import Border
 from .engines import Until
 from .interface import Isolation
-from .runs import begin_use
 from .sandbox_run import RENEWAL, SandboxRun
 
 
@@ -150,7 +149,7 @@ class SandboxIsolation(Isolation):
     # -- a module
 
     def begin_module(self, label: str) -> None:
-        begin_use(self.run)
+        self.run.begin_use()
         self.run.full_disks.found = False
         self._begin(label)
         self._module = SharedTransaction(label)
@@ -195,7 +194,7 @@ class SandboxIsolation(Isolation):
                 self._lose()
                 raise
             return
-        begin_use(self.run)
+        self.run.begin_use()
         self.run.full_disks.found = False
         self._tests = 0
         self.run.board.aliases = self._aliases

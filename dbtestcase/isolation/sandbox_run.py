@@ -15,15 +15,15 @@ from ..errors import ConfigurationError, LeakError
 from ..sandbox import Sandbox
 from .engines import Until
 from .full_disks import FullDisks
+from .interface import UNENFORCED_POLICIES, Run, warn_of_policies
 from .open_sessions import OpenSessions
-from .runs import UNENFORCED_POLICIES, warn_of_policies
 from .switchboard import Switchboard, blocking_engine, initialize_dialect
 
 RENEWAL = 500
 """Tests after which a new outer transaction is begun, so that the dead rows of the old one can be removed."""
 
 
-class SandboxRun:
+class SandboxRun(Run):
     """A wire, its sandbox, and the engines that are led to whatever wire there is."""
 
     def __init__(self, database: Any, url: URL) -> None:
@@ -127,7 +127,7 @@ class SandboxRun:
 
     def make_ready(self) -> None:
         """Where the wire was lost, make the database again, and a wire to it: what was committed for real is gone."""
-        if self.database.renew_lease() or self.is_lost or (self._awake and self.look_for_loss()):
+        if self.database.renew_lease() or self._lost or (self._awake and self.look_for_loss()):
             self.lose()
             self._reopen()
         self.wake()
@@ -200,7 +200,6 @@ class SandboxRun:
     # -- engines
 
     def async_engines(self) -> tuple[Any, Any]:
-        """An ``AsyncEngine`` for the application and one for the test's own sessions, over the same wire."""
         if self._async_engines is None:
             url = _async_url(self.url, self.wire.drivers)
             if url is None:

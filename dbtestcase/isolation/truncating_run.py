@@ -13,9 +13,9 @@ from dbtestcase.backends import Recipe, cleaning
 from dbtestcase.drivers import creator_of, endpoints_of_connection, endpoints_of_url, meet, own, patient
 from dbtestcase.isolation.engines import Until
 from dbtestcase.isolation.full_disks import FullDisks
+from dbtestcase.isolation.interface import UNENFORCED_POLICIES, Run, warn_of_policies
 from dbtestcase.isolation.pool_checkouts import Checkouts
 from dbtestcase.isolation.reroute import Rerouting
-from dbtestcase.isolation.runs import UNENFORCED_POLICIES, begin_use, warn_of_policies
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -59,7 +59,7 @@ class CleanedRecipe:
         cleaning.install(url)
 
 
-class TruncatingRun:
+class TruncatingRun(Run):
     """What all committing classes of a process that use one database share: its cleaner and its own engines.
 
     :param existing: the database outlives us, so nothing may be left in it.
@@ -87,7 +87,6 @@ class TruncatingRun:
         self._watches = contextlib.ExitStack()
 
     def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        """An asynchronous engine for the application and one for the test's own sessions."""
         if self._async_engines is None:
             from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -135,8 +134,7 @@ class TruncatingRun:
                 warn_of_policies(connection.exec_driver_sql(UNENFORCED_POLICIES).all())
 
     def begin_use(self) -> None:
-        """A class begins."""
-        begin_use(self)
+        super().begin_use()
         self._in_use = True
         self._watches.close()
         here = endpoints_of_url(self.url)

@@ -8,6 +8,7 @@ after when it is imported, not before: importing it takes longer than all the re
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 
 _MODULE = "alembic.script.base"
 _targets: list[Callable[[], Target]] = []
+_led: object = None
+"""The module that asks."""
 
 
 @contextlib.contextmanager
 def commands_led(target: Callable[[], Target]) -> Iterator[None]:
     """Lead what Alembic's commands connect to while the block lasts; ``target`` says where to, when one runs."""
-    when_imported(_MODULE, _lead)
+    if sys.modules.get(_MODULE) is not _led:  # somebody has had it imported anew
+        when_imported(_MODULE, _lead)
     _targets.append(target)
     try:
         yield
@@ -34,6 +38,8 @@ def commands_led(target: Callable[[], Target]) -> Iterator[None]:
 
 def _lead(module: Any) -> None:
     """Let ``ScriptDirectory.run_env`` ask where to."""
+    global _led
+    _led = module
     original = module.ScriptDirectory.run_env
     if hasattr(original, "__wrapped__"):
         return
@@ -52,3 +58,6 @@ def _lead(module: Any) -> None:
 
     run_env.__wrapped__ = original  # type: ignore[attr-defined]
     module.ScriptDirectory.run_env = run_env
+
+
+when_imported(_MODULE, _lead)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from ..errors import SandboxClosed, SandboxError, SandboxTimeout
 from ..reporting import CallSite, site_of_statement
-from .connections import POOLED, Client, Scope, Wire
+from .connections import POOLED, Client, Wire
 from .rules import Rules
-from .savepoints import Fate, Stack
+from .savepoints import Fate, Scope, Stack
 from .scheduler import Scheduler
 from .schema_facts import SchemaFacts
 from .session_settings import Flow, SessionSettings, SettingsStore

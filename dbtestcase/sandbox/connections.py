@@ -270,13 +270,3 @@ class Client(Owner):
 
     def __str__(self) -> str:
         return f"{self.name} (began at {self.where})" if self.where else self.name
-
-
-class Scope:
-    """A mark in the outer transaction: what happens after it is undone together."""
-
-    def __init__(self, number: int, label: str, name: str) -> None:
-        self.number = number
-        self.label = label
-        self.name = name
-        self.wrote = False

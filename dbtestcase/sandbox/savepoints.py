@@ -350,6 +350,16 @@ class Stack:
                     raise Conflict(entry.owner, kept)
 
 
+class Scope:
+    """A mark in the outer transaction: what happens after it is undone together."""
+
+    def __init__(self, number: int, label: str, name: str) -> None:
+        self.number = number
+        self.label = label
+        self.name = name
+        self.wrote = False
+
+
 def _depth_of(owner: Owner, label: str) -> int:
     for depth in range(len(owner.labels) - 1, -1, -1):
         if owner.labels[depth] == label:

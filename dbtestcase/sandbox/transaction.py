@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 
 from ..errors import DBTestCaseError
 from .clients import NO_SCOPE
-from .connections import Client, Scope
+from .connections import Client
 from .problems import find_problems
+from .savepoints import Scope
 from .statement_flows import StatementFlows
 
 _WITNESS = "dbtc_outer"
