@@ -1,11 +1,11 @@
 """What is written on a test class is checked when it begins, so that nothing is ignored and nothing is misread.
 
-Checked are the names here, what would never run in :mod:`.never_ran`, and the order of the bases in
-:mod:`.order_of_bases`.
+Checked are the names and what would never run; the order of the bases is in :mod:`.order_of_bases`.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import unittest
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -21,6 +21,12 @@ from sqlalchemy.exc import ArgumentError
 from ..data import is_factory
 from ..errors import ConfigurationError
 from .bases import HOOKS, Bases
+from .never_ran import remedy_for
+
+_CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
+_SYNC_HOOKS = ("setUp", "tearDown")
+_ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
+_SPECIAL = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 
 _ELSEWHERE = {
     "migrations": "MigratedDatabaseTest, or TruncatingDatabaseTest",
@@ -31,12 +37,19 @@ _ELSEWHERE = {
 }
 
 
-def check_names(bases: Bases, *, given: Collection[str]) -> None:
-    """Refuse attributes that are nearly ours and none, that belong to another class, or that hide what a test is given.
+def check_written(bases: Bases, *, given: Collection[str], asynchronous: bool) -> None:
+    """Refuse what is misspelt on a class, what would be ignored there, and what would never run.
 
     :param given: the names that the class and its tests are given while they run.
+    :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
     :raises ConfigurationError: the first one that is found.
     """
+    _check_names(bases, given)
+    _check_runnable(bases, asynchronous=asynchronous)
+
+
+def _check_names(bases: Bases, given: Collection[str]) -> None:
+    """Refuse attributes that are nearly ours and none, are another class's, or hide what a test is given."""
     settings = bases.settings
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
@@ -205,6 +218,99 @@ def _names_read(cls: type) -> frozenset[str]:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
+    """Refuse tests and hooks that nobody would await or iterate, and hooks that are no class methods."""
+    seen, without_tests = set(), _WITHOUT_TESTS.union(bases.ours)  # ours are looked at by our tests
+    for base in bases.all:
+        for name, static in vars(base).items() if base not in without_tests else ():
+            if (name.startswith("test") or name == "runTest") and name not in seen:
+                seen.add(name)
+                _check_test(bases.cls, name, static, asynchronous=asynchronous)
+    for base in bases.users:
+        for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
+            if name in vars(base):
+                _check_hook(base, name, asynchronous=asynchronous)
+
+
+_WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
+
+
+def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> None:
+    kind = _kind(static)
+    if kind is None or (asynchronous and kind == "a coroutine function"):
+        return
+    raise ConfigurationError(
+        f"{cls.__module__}.{cls.__qualname__}.{name} is {kind}: it would be counted as passed, and would never run.",
+        cause="`async def` on a class whose tests are not awaited"
+        if kind == "a coroutine function"
+        else "a `yield` in the test: calling it makes a generator and runs none of its lines",
+        remedy=remedy_for(kind),
+    )
+
+
+def _check_hook(base: type, name: str, *, asynchronous: bool) -> None:
+    where = f"{base.__module__}.{base.__qualname__}.{name}"
+    static = vars(base)[name]
+    kind = _kind(static)
+    if name in HOOKS and not isinstance(static, classmethod) and inspect.isroutine(getattr(static, "__func__", static)):
+        raise ConfigurationError(
+            f"{where} is not a class method: it is called on the class, once for all of its tests.",
+            cause="a forgotten @classmethod",
+            remedy=f"@classmethod\n    def {name}(cls{'' if name == 'setUpTestData' else ', …'}): …",
+        )
+    if name in _ASYNC_HOOKS:
+        if not asynchronous:
+            raise ConfigurationError(
+                f"{where} would never run: the class is not an async one.",
+                cause="a sync class, which has no event loop",
+                remedy=f"write {_sync_name(name)}(), or use the Async class of the same name",
+            )
+        if kind != "a coroutine function" and inspect.isfunction(static):
+            raise ConfigurationError(
+                f"{where} is no coroutine function, which unittest cannot await.",
+                cause="a forgotten `async`",
+                remedy=f"write `async def {name}(self)`, or a plain {_sync_name(name)}()",
+            )
+        return
+    if kind is None:
+        return
+    remedy = "write a plain `def`; async code can be run there by asyncio.run()"
+    if name in _SYNC_HOOKS:
+        renamed = "async" + name[0].upper() + name[1:]
+        remedy = f"rename it {renamed}" if asynchronous else f"write a plain `def`, or use an Async class and {renamed}"
+    elif name in HOOKS:
+        remedy = "write a plain `def`: it has a sync session, in async classes too"
+    if "generator" in kind:
+        remedy = (
+            "write what comes before the `yield` there, and what comes after it into addCleanup() or addClassCleanup()"
+        )
+    raise ConfigurationError(
+        f"{where} is {kind}: it would be called, and would never run.",
+        cause="nobody awaits this hook" if kind == "a coroutine function" else "nobody iterates over this hook",
+        remedy=remedy,
+    )
+
+
+def _sync_name(name: str) -> str:
+    return "setUp" if name == "asyncSetUp" else "tearDown"
+
+
+def _kind(attribute: object) -> str | None:
+    """What calling it gives instead of running it; None where it runs."""
+    function: Any = getattr(attribute, "__func__", attribute)
+    if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _SPECIAL:
+        return None  # as mostly: every test of every class is looked at
+    if isinstance(function, functools.partialmethod):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return "a coroutine function"
+    if inspect.isasyncgenfunction(function):
+        return "an async generator function"
+    if inspect.isgeneratorfunction(function):
+        return "a generator function"
+    return None
 
 
 def metadata_in(cls: Any) -> list[MetaData]:

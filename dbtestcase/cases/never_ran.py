@@ -1,118 +1,13 @@
-"""What would never run is refused when the class begins, and what did not run fails the test that it belongs to."""
+"""What did not run fails the test that it belongs to; what never would is refused before (:mod:`.configuration`)."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import unittest
-from types import FunctionType
 from typing import Any
 
 from ..errors import ConfigurationError
 from ..reporting import when_never_awaited
-from .bases import HOOKS, Bases
-
-_CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
-_SYNC_HOOKS = ("setUp", "tearDown")
-_ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
-_SPECIAL = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
-
-
-def check_runnable(bases: Bases, *, asynchronous: bool) -> None:
-    """Refuse tests and hooks that nobody would await or iterate, and hooks that are no class methods.
-
-    :param asynchronous: whether the class runs coroutines: its tests, asyncSetUp, asyncTearDown, async cleanups.
-    :raises ConfigurationError: the first one that is found.
-    """
-    seen, without_tests = set(), _WITHOUT_TESTS.union(bases.ours)  # ours are looked at by our tests
-    for base in bases.all:
-        for name, static in vars(base).items() if base not in without_tests else ():
-            if (name.startswith("test") or name == "runTest") and name not in seen:
-                seen.add(name)
-                _check_test(bases.cls, name, static, asynchronous=asynchronous)
-    for base in bases.users:
-        for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
-            if name in vars(base):
-                _check_hook(base, name, asynchronous=asynchronous)
-
-
-_WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
-
-
-def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> None:
-    kind = _kind(static)
-    if kind is None or (asynchronous and kind == "a coroutine function"):
-        return
-    raise ConfigurationError(
-        f"{cls.__module__}.{cls.__qualname__}.{name} is {kind}: it would be counted as passed, and would never run.",
-        cause="`async def` on a class whose tests are not awaited"
-        if kind == "a coroutine function"
-        else "a `yield` in the test: calling it makes a generator and runs none of its lines",
-        remedy=_remedy_for(kind),
-    )
-
-
-def _check_hook(base: type, name: str, *, asynchronous: bool) -> None:
-    where = f"{base.__module__}.{base.__qualname__}.{name}"
-    static = vars(base)[name]
-    kind = _kind(static)
-    if name in HOOKS and not isinstance(static, classmethod) and inspect.isroutine(getattr(static, "__func__", static)):
-        raise ConfigurationError(
-            f"{where} is not a class method: it is called on the class, once for all of its tests.",
-            cause="a forgotten @classmethod",
-            remedy=f"@classmethod\n    def {name}(cls{'' if name == 'setUpTestData' else ', …'}): …",
-        )
-    if name in _ASYNC_HOOKS:
-        if not asynchronous:
-            raise ConfigurationError(
-                f"{where} would never run: the class is not an async one.",
-                cause="a sync class, which has no event loop",
-                remedy=f"write {_sync_name(name)}(), or use the Async class of the same name",
-            )
-        if kind != "a coroutine function" and inspect.isfunction(static):
-            raise ConfigurationError(
-                f"{where} is no coroutine function, which unittest cannot await.",
-                cause="a forgotten `async`",
-                remedy=f"write `async def {name}(self)`, or a plain {_sync_name(name)}()",
-            )
-        return
-    if kind is None:
-        return
-    remedy = "write a plain `def`; async code can be run there by asyncio.run()"
-    if name in _SYNC_HOOKS:
-        renamed = "async" + name[0].upper() + name[1:]
-        remedy = f"rename it {renamed}" if asynchronous else f"write a plain `def`, or use an Async class and {renamed}"
-    elif name in HOOKS:
-        remedy = "write a plain `def`: it has a sync session, in async classes too"
-    if "generator" in kind:
-        remedy = (
-            "write what comes before the `yield` there, and what comes after it into addCleanup() or addClassCleanup()"
-        )
-    raise ConfigurationError(
-        f"{where} is {kind}: it would be called, and would never run.",
-        cause="nobody awaits this hook" if kind == "a coroutine function" else "nobody iterates over this hook",
-        remedy=remedy,
-    )
-
-
-def _sync_name(name: str) -> str:
-    return "setUp" if name == "asyncSetUp" else "tearDown"
-
-
-def _kind(attribute: object) -> str | None:
-    """What calling it gives instead of running it; None where it runs."""
-    function: Any = getattr(attribute, "__func__", attribute)
-    if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _SPECIAL:
-        return None  # as mostly: every test of every class is looked at
-    if isinstance(function, functools.partialmethod):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return "a coroutine function"
-    if inspect.isasyncgenfunction(function):
-        return "an async generator function"
-    if inspect.isgeneratorfunction(function):
-        return "a generator function"
-    return None
 
 
 def refuse_unfinished(value: Any, name: str) -> Any:
@@ -134,7 +29,7 @@ def refuse_unfinished(value: Any, name: str) -> Any:
     raise ConfigurationError(
         f"{name} gave back {value!r}, which nobody runs: it has not run.",
         cause="`async def` or `yield` behind a decorator that calls it as an ordinary function",
-        remedy=_remedy_for(kind),
+        remedy=remedy_for(kind),
     )
 
 
@@ -189,7 +84,7 @@ def find_unawaited(label: str, test_files: frozenset[str]) -> list[Configuration
     ]
 
 
-def _remedy_for(kind: str) -> str:
+def remedy_for(kind: str) -> str:
     if kind == "a coroutine function":
         return (
             "write a plain `def`, or use AsyncDatabaseTest (AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest), "

@@ -21,10 +21,10 @@ from ..reporting import add_class_cleanup, report
 from ..settings import Settings, read_settings
 from . import scopes
 from .class_run import ClassRun, NoSessionYet, RunningTest
-from .configuration import check_names, metadata_in
+from .configuration import check_written, metadata_in
 from .hints import hints
 from .modules import current, modules
-from .never_ran import check_runnable, refuse_unfinished, watch_unawaited
+from .never_ran import refuse_unfinished, watch_unawaited
 from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
 from .provisioning import Provisioning
 
@@ -310,8 +310,7 @@ class ClassLifecycle(Provisioning):
         """Refuse what is misspelt, what would be ignored and what would never run."""
         if not self._checked:
             check_bases(self.bases, given=self.given)
-            check_names(self.bases, given=self.given)
-            check_runnable(self.bases, asynchronous=self.asynchronous)
+            check_written(self.bases, given=self.given, asynchronous=self.asynchronous)
             self._check_values()
             self._checked = True
 
