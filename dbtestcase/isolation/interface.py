@@ -29,6 +29,7 @@ class Run(ABC):
     database: Any
     engine: Engine
     own_engine: Engine
+    database_url: str
     full_disks: FullDisks
     _in_turn: ClassVar[weakref.WeakSet[Run]] = weakref.WeakSet()
 
