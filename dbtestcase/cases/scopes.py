@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 
 from ..errors import ServerError
+from ..reporting import end_at_once
 
 T = TypeVar("T")
 
@@ -137,6 +138,7 @@ class Scopes:
         # A worker of multiprocessing leaves by os._exit: atexit does not run there, a Finalize does.  It also
         # runs in an ordinary process, from multiprocessing's own atexit hook.  Closing twice does nothing.
         multiprocessing.util.Finalize(None, self.close_at_end, exitpriority=10)
+        atexit.register(end_at_once)  # after what is registered later
         atexit.register(self.close_at_end)
 
     def _forget(self) -> None:

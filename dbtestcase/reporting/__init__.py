@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from . import report
 from .call_sites import CallSite, awaiting_frames, call_site_of, find_call_site, is_application
-from .imports import collecting_less, lazily, require_internals
+from .collecting import collecting_less, end_at_once
+from .imports import lazily, require_internals
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
 from .urls import pasteable, shown, without_secrets
@@ -37,6 +38,7 @@ __all__ = [
     "cleanups_of",
     "collecting_less",
     "doing",
+    "end_at_once",
     "evidence_once",
     "find_call_site",
     "forget_class_cleanups",

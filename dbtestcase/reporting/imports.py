@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from ..errors import ConfigurationError
-
-_MANY = 100_000  #: objects made and not freed between two looks: some tens of megabytes
-
-
-@contextmanager
-def collecting_less() -> Iterator[None]:
-    """Look less often for garbage, and at what was made meanwhile not at all before the next look at everything.
-
-    What an import or a build makes stays, and more than a tenth of the time would go into looking at it.
-    """
-    before = gc.get_threshold()
-    if not gc.isenabled() or not 0 < before[0] < _MANY:  # switched off, or another thread is at it
-        yield
-        return
-    gc.set_threshold(_MANY, *before[1:])
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():  # else the application has its own idea of what stays
-            gc.freeze()
-            gc.unfreeze()  # both together make the youngest objects the oldest, without looking at any
-        gc.set_threshold(*before)
 
 
 def lazily(door: str, **names: str) -> Callable[[str], object]:
