@@ -96,12 +96,14 @@ class Provisioning:
             if not known:
                 stack.enter_context(collecting_less())
                 self.server_url(settings, engines)  # it starts while this process reads the tables
-            configured, tables = self.configured_url(settings), self.recipe(settings).fingerprint()
-            key = (id(configured), drivers, tables, transactional)
+            configured, recipe = self.configured_url(settings), self.recipe(settings)
+            key = (id(configured), drivers, recipe.fingerprint(), transactional)
             if key in known and self.cls.database == "create":  # an existing one is taken by class after class
                 return known[key]
             server_url, disposable = self.server_url(settings, engines)
-            database = self.open_database(settings, server_url, disposable=disposable, transactional=transactional)
+            database = self.open_database(
+                settings, server_url, recipe, disposable=disposable, transactional=transactional
+            )
             url = database.url.set(drivername=server_url.drivername)
             made = run_on(database, url, server_url), self.aliases(settings)
             if self.cls.database == "create":
@@ -162,8 +164,9 @@ class Provisioning:
             remedy=remedy,
         )
 
-    def open_database(self, settings: Settings, server_url: URL, *, disposable: bool, transactional: bool) -> Any:
-        recipe = self.recipe(settings)
+    def open_database(
+        self, settings: Settings, server_url: URL, recipe: Recipe, *, disposable: bool, transactional: bool
+    ) -> Any:
         configured = self.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
         key = ("database", str(server_url), self.cls.database, base, recipe.fingerprint(), transactional)

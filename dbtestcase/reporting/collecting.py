@@ -7,6 +7,8 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import GeneratorType
+from typing import Any
 
 _MANY = 100_000  #: objects made and not freed between two looks: some tens of megabytes
 
@@ -39,13 +41,18 @@ def end_at_once() -> None:
     """
     if not gc.isenabled() or gc.get_debug():
         return
-    gc.collect()  # as the interpreter would
+    if _somebody_has_an_end():
+        gc.collect()  # as the interpreter would
+        if _somebody_has_an_end():
+            return
+    gc.freeze()
+
+
+def _somebody_has_an_end() -> bool:
     objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if any("__del__" in base.__dict__ for base in kind.__mro__)}
-    kinds -= {io.StringIO, io.BytesIO}
-    ordinary = set(_standard_streams())
-    if not any(type(each) in kinds and id(each) not in ordinary for each in objects):
-        gc.freeze()
+    standard = set(_standard_streams())
+    return any(type(each) in kinds and id(each) not in standard and not _has_ended(each) for each in objects)
 
 
 def _standard_streams() -> Iterator[int]:
@@ -54,3 +61,16 @@ def _standard_streams() -> Iterator[int]:
         while part is not None:
             yield id(part)
             part = getattr(part, "buffer", None) or getattr(part, "raw", None)
+
+
+def _has_ended(each: Any) -> bool:
+    kind = type(each)
+    if kind in (io.StringIO, io.BytesIO):
+        return True
+    if kind is GeneratorType:
+        return each.gi_frame is None
+    author = next(base.__module__ for base in kind.__mro__ if "__del__" in base.__dict__)
+    try:
+        return author.partition(".")[0] in ("_io", "psycopg") and bool(each.closed)
+    except (AttributeError, ValueError):  # half made, or detached
+        return False

@@ -71,6 +71,26 @@ atexit.register(runpy.run_path({collecting.__file__!r})["end_at_once"])
     def test_what_does_nothing_at_its_end_is_not_taken_apart(self) -> None:
         self.assertEqual(self.end("import io; left = io.StringIO('text')"), ["quick"])
 
+    def test_what_has_ended_does_nothing_any_more(self) -> None:
+        self.assertEqual(
+            self.end("""
+                class Holder:
+                    file, left = open(__import__("os").devnull), (each for each in "a")
+                Holder.file.close()
+                list(Holder.left)
+            """),
+            ["quick"],
+        )
+        self.assertEqual(
+            self.end("""
+                import io
+                class Holder:
+                    file = io.TextIOWrapper(io.BytesIO())
+                Holder.file.detach()
+            """),
+            ["as ever"],
+        )
+
     def test_what_does_something_at_its_end_does_it(self) -> None:
         self.assertEqual(
             self.end("""
@@ -89,7 +109,6 @@ atexit.register(runpy.run_path({collecting.__file__!r})["end_at_once"])
                 class Left:
                     def __init__(self): self.itself = self
                     def __del__(self): print("ended")
-                gc.collect()
                 Left()
             """),
             ["ended", "quick"],
