@@ -37,7 +37,7 @@ def end_at_once() -> None:
     """For the end of the process: let the interpreter not take apart all that its modules hold.
 
     A short run spends a fifth of its time on that.  Where anything is alive whose end does something (an object with a
-    ``__del__``, an open file, a generator that waits), everything ends as ever.
+    ``__del__``, an open file or socket, a generator that waits, a connection), everything ends as ever.
     """
     if not gc.isenabled() or gc.get_debug():
         return
@@ -50,9 +50,28 @@ def end_at_once() -> None:
 
 def _somebody_has_an_end() -> bool:
     objects = gc.get_objects()
-    kinds = {kind for kind in set(map(type, objects)) if any("__del__" in base.__dict__ for base in kind.__mro__)}
+    authors = {kind: author for kind in set(map(type, objects)) if (author := _author_of_the_end(kind))}
     standard = set(_standard_streams())
-    return any(type(each) in kinds and id(each) not in standard and not _has_ended(each) for each in objects)
+    return any(
+        type(each) in authors and id(each) not in standard and not _has_ended(each, authors[type(each)])
+        for each in objects
+    )
+
+
+def _author_of_the_end(kind: type) -> str | None:
+    """The package that says what an object does at its end."""
+    for base in kind.__mro__:
+        package = str(base.__module__).partition(".")[0]
+        if "__del__" in base.__dict__ or (package, base.__name__) in _SILENT:
+            return package
+    return None
+
+
+_SILENT = {
+    *(("sqlite3", "Connection"), ("psycopg2", "connection"), ("MySQLdb", "connection"), ("mariadb", "connection")),
+    *(("_dbm", "dbm"), ("_gdbm", "gdbm")),
+}
+"""They are written in C, and do something at their end without a ``__del__``."""
 
 
 def _standard_streams() -> Iterator[int]:
@@ -63,14 +82,13 @@ def _standard_streams() -> Iterator[int]:
             part = getattr(part, "buffer", None) or getattr(part, "raw", None)
 
 
-def _has_ended(each: Any) -> bool:
+def _has_ended(each: Any, author: str) -> bool:
     kind = type(each)
     if kind in (io.StringIO, io.BytesIO):
         return True
     if kind is GeneratorType:
         return each.gi_frame is None
-    author = next(base.__module__ for base in kind.__mro__ if "__del__" in base.__dict__)
     try:
-        return author.partition(".")[0] in ("_io", "psycopg") and bool(each.closed)
+        return author in ("_io", "psycopg", "psycopg2") and bool(each.closed)
     except (AttributeError, ValueError):  # half made, or detached
         return False
