@@ -21,7 +21,7 @@ from ..backends import (
     names_a_server,
     test_database,
 )
-from ..drivers import Endpoint, endpoints_of_url, family_of, get_ready_for_wire
+from ..drivers import Endpoint, endpoints_of_url, environment, family_of, get_ready_for_wire
 from ..errors import ConfigurationError, DatabaseError, ServerError, UnsafeDatabase
 from ..isolation import Isolation, SandboxIsolation, running_sandbox
 from ..reporting import collecting_less, shown
@@ -40,6 +40,13 @@ class _Runs:
 
     settings: Settings | None = None
     known: dict[Hashable, Any]
+
+    def __init__(self) -> None:
+        self._by_settings: dict[Hashable, dict[Hashable, Any]] = {}
+
+    def look_at(self, settings: Settings) -> None:
+        """Something in the environment has changed: what was made of other settings is not what is asked for."""
+        self.settings, self.known = settings, self._by_settings.setdefault((settings, environment()), {})
 
 
 class Provisioning:
@@ -89,7 +96,7 @@ class Provisioning:
         settings = read_settings()  # the same as long as nothing in the environment changes
         runs = scopes.of_run("runs", lambda: contextlib.nullcontext(_Runs()))
         if runs.settings is not settings:
-            runs.settings, runs.known = settings, {}
+            runs.look_at(settings)
         known: dict[Hashable, tuple[_T, frozenset[Endpoint]]] = runs.known
         drivers = tuple((engine.dialect.name, engine.dialect.driver) for engine in engines)
         with contextlib.ExitStack() as stack:

@@ -67,7 +67,7 @@ class ProxyConnection:
         scheduler = self._sandbox.scheduler
         scheduler.acquire(self._client.ticket)
         try:
-            if self._sandbox.commit_at_once(self._client):
+            if self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted()):
                 return
             if self._sandbox.status(self._client) == "failed":
                 self._drive(self._sandbox.rollback(self._client))
@@ -94,7 +94,10 @@ class ProxyConnection:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
         try:
             with self._held():
-                if not (sandbox.has_nothing(client) or sandbox.rollback_at_once(client)):
+                aborted = self._wire.aborted()
+                if not (
+                    sandbox.has_nothing(client, aborted=aborted) or sandbox.rollback_at_once(client, aborted=aborted)
+                ):
                     self._drive(sandbox.rollback(client))
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
             self._sandbox.abandon(self._client)

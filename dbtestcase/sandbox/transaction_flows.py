@@ -21,7 +21,7 @@ _CHECK = "dbtc_check"
 class TransactionFlows(Clients):
     """Flows (generators that yield SQL and receive rows) of transactions; a driver runs them, blocking or awaiting."""
 
-    def _may_end_at_once(self, client: Client) -> bool:
+    def _may_end_at_once(self, client: Client, aborted: bool) -> bool:
         """Whether nothing else has to end with the client's transaction, and nobody's trouble has to be seen to."""
         return (
             client.active
@@ -33,15 +33,18 @@ class TransactionFlows(Clients):
             and self._guarded is None
             and client.scope == self._top
             and not (self.stack.doomed and self.stack.waiting())
-            and not self.wire.aborted()
+            and not aborted
         )
 
-    def commit_at_once(self, client: Client) -> bool:
-        """Commit where nothing need be sent, the common case of :meth:`commit`, in little time; whether it is done."""
+    def commit_at_once(self, client: Client, *, aborted: bool) -> bool:
+        """Commit where nothing need be sent, the common case of :meth:`commit`, in little time; whether it is done.
+
+        :param aborted: whether the wire is; who ends a transaction at once has just looked at it.
+        """
         if (
             client.settings.local
             or (self.rules.deferred_names and (self.facts.deferred != "" or self._deferral_set))
-            or not self._may_end_at_once(client)
+            or not self._may_end_at_once(client, aborted)
         ):
             return False
         self.stack.commit(client)  # which ends the client
@@ -77,7 +80,7 @@ class TransactionFlows(Clients):
         if cursors:
             yield from close_cursors(cursors)
 
-    def has_nothing(self, client: Client) -> bool:
+    def has_nothing(self, client: Client, *, aborted: bool) -> bool:
         """Whether a rollback of the client would do nothing: no transaction, and nobody's end is to be made up for."""
         return not (
             client.active
@@ -93,15 +96,15 @@ class TransactionFlows(Clients):
             or self._abandoned
             or client.scope != self._top
             or (self.stack.doomed and self.stack.waiting())
-            or self.wire.aborted()
+            or aborted
         )
 
-    def rollback_at_once(self, client: Client) -> bool:
+    def rollback_at_once(self, client: Client, *, aborted: bool) -> bool:
         """Roll back where nothing need be sent for it: a transaction that has only read.
 
         :returns: whether it is done.
         """
-        if self.stack.has_work(client) or not self._may_end_at_once(client):
+        if self.stack.has_work(client) or not self._may_end_at_once(client, aborted):
             return False
         self.stack.rollback(client)
         self._rolled_back(client)

@@ -156,7 +156,8 @@ class Virtual(Led):
         self._refuse_end("commit")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        if self._sandbox.commit_at_once(self._client):
+        aborted = self._wire.pgconn.transaction_status == TransactionStatus.INERROR
+        if self._sandbox.commit_at_once(self._client, aborted=aborted):
             return
         if self.status == "failed":
             yield from self._drive(self._sandbox.rollback(self._client))
@@ -167,7 +168,9 @@ class Virtual(Led):
         self._refuse_end("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        if not (self._sandbox.has_nothing(self._client) or self._sandbox.rollback_at_once(self._client)):
+        sandbox, client = self._sandbox, self._client
+        aborted = self._wire.pgconn.transaction_status == TransactionStatus.INERROR
+        if not (sandbox.has_nothing(client, aborted=aborted) or sandbox.rollback_at_once(client, aborted=aborted)):
             yield from self._drive(self._sandbox.rollback(self._client))
 
     def _refuse_end(self, what: str) -> None:
