@@ -31,6 +31,8 @@ class Run(ABC):
     own_engine: Engine
     database_url: str
     full_disks: FullDisks
+    awake: bool
+    """Whether it has connections."""
     _in_turn: ClassVar[weakref.WeakSet[Run]] = weakref.WeakSet()
 
     def begin_use(self) -> None:
@@ -38,7 +40,8 @@ class Run(ABC):
         for other in list(self._in_turn):
             if other is not self:
                 other.rest()
-        self.wake()
+        if not self.awake:
+            self.wake()
         self._in_turn.add(self)
 
     @abstractmethod
@@ -47,7 +50,7 @@ class Run(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Have connections again; does nothing where it has."""
+        """Have connections again."""
 
     @abstractmethod
     def async_engines(self) -> tuple[Any, Any]:

@@ -35,7 +35,7 @@ class SandboxRun(Run):
         self._looked_for_policies = False
         self._tests = 0
         self._stack = contextlib.ExitStack()
-        self._awake = self._lost = False
+        self.awake = self._lost = False
         self._async_engines: tuple[Any, Any] | None = None
         self.board = Switchboard(endpoints_of_url(url))
         self.wake()
@@ -62,12 +62,12 @@ class SandboxRun(Run):
     # -- the wire
 
     def wake(self) -> None:
-        if not self._awake and not self._lost:  # a database that may hold what was committed waits for make_ready()
+        if not self.awake and not self._lost:  # a database that may hold what was committed waits for make_ready()
             self._open()
 
     def rest(self) -> None:
-        if self._awake and self.database.crowded and not self.sandbox.begun:
-            self._awake = False
+        if self.awake and self.database.crowded and not self.sandbox.begun:
+            self.awake = False
             self._stack.close()
 
     def _open(self) -> None:
@@ -82,7 +82,7 @@ class SandboxRun(Run):
             if self._poller is not None and descriptor is not None:
                 self._poller.register(descriptor, select.POLLIN)
             self._stack = stack.pop_all()
-        self._awake, self._lost = True, False
+        self.awake, self._lost = True, False
 
     @staticmethod
     def _end_sandbox(sandbox: Sandbox) -> None:
@@ -92,7 +92,7 @@ class SandboxRun(Run):
     @property
     def is_lost(self) -> bool:
         """Whether there is no wire, or one that cannot be used any more."""
-        return self._lost or (self._awake and bool(self.wire.gone))
+        return self._lost or (self.awake and bool(self.wire.gone))
 
     def look_for_loss(self) -> bool:
         """Whether the wire is lost, as far as can be told without a round trip: something has arrived unasked."""
@@ -115,7 +115,7 @@ class SandboxRun(Run):
     def lose(self) -> None:
         """The outer transaction is lost, and with it the wire: the next one that begins is made anew."""
         if not self._lost:
-            self._awake, self._lost = False, True
+            self.awake, self._lost = False, True
             with contextlib.suppress(Exception):  # a driver may complain that its connection is closed already
                 self._stack.close()
 
@@ -127,7 +127,7 @@ class SandboxRun(Run):
 
     def make_ready(self) -> None:
         """Where the wire was lost, make the database again, and a wire to it: what was committed for real is gone."""
-        if self.database.renew_lease() or self._lost or (self._awake and self.look_for_loss()):
+        if self.database.renew_lease() or self._lost or (self.awake and self.look_for_loss()):
             self.lose()
             self._reopen()
         self.wake()
@@ -145,7 +145,7 @@ class SandboxRun(Run):
             stack.callback(self.board.release, Until.RUN)
             stack.callback(self.open_sessions.__exit__, None, None, None)
             stack.callback(self.full_disks.__exit__, None, None, None)
-            self._awake, self._lost = False, True
+            self.awake, self._lost = False, True
 
     # -- sequences and dead rows
 

@@ -71,7 +71,8 @@ class TruncatingRun(Run):
         self.url = url
         self.checkouts = Checkouts()
         self.cleaner = cleaning.cleaner_for(url, database)
-        self._in_use = self._asleep = self._looked_for_policies = False
+        self._in_use = self._looked_for_policies = False
+        self.awake = True
         admit = self.checkouts.left_threads.refuse
         self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare, admit)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
@@ -118,7 +119,7 @@ class TruncatingRun(Run):
         with contextlib.ExitStack() as stack:
             if self._existing:
                 stack.callback(cleaning.uninstall, self.url)
-            if not self._asleep:
+            if self.awake:
                 stack.callback(self.cleaner.close)
             stack.callback(self.engine.dispose)
             stack.callback(self.own_engine.dispose)
@@ -164,14 +165,14 @@ class TruncatingRun(Run):
         self.full_disks.found = False  # only now: what failed is tried again
 
     def rest(self) -> None:
-        if self.database.crowded and not self._in_use and not self._asleep:
+        if self.database.crowded and not self._in_use and self.awake:
             self.cleaner.close()
-            self._asleep = True
+            self.awake = False
 
     def wake(self) -> None:
-        if self._asleep:
+        if not self.awake:
             self.cleaner = cleaning.cleaner_for(self.url, self.database)
-            self._asleep = False
+            self.awake = True
 
 
 def _engine(url: URL) -> Engine:
