@@ -116,13 +116,21 @@ def _settings_of(environ: Mapping[str, str]) -> Settings:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    for name in sorted(name for name in environ if name.startswith("DBTESTCASE_") and name not in VARIABLES):
-        near = min(VARIABLES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
+    for name in sorted(name for name in environ if name not in VARIABLES and _is_nearly_ours(name)):
+        near = min(VARIABLES, key=lambda known: -difflib.SequenceMatcher(None, name.upper(), known).ratio())
         raise ConfigurationError(
             f"The variable {name} is set, but there is none of that name: it would be ignored.",
             cause=f"a misspelling; the nearest name is {near}",
             remedy=f"unset {name}, or call it {near}; there are {', '.join(VARIABLES)}",
         )
+
+
+def _is_nearly_ours(name: str) -> bool:
+    """Whether it is written as one of ours, or with a letter too many or too few."""
+    flat = name.upper().replace("_", "").replace("-", "")
+    return flat.startswith("DBTESTCASE") or (
+        flat.startswith("DBTES") and bool(difflib.get_close_matches(name, VARIABLES, cutoff=0.95))
+    )
 
 
 def _url(environ: Mapping[str, str]) -> str | None:

@@ -50,7 +50,7 @@ def check_written(bases: Bases, *, given: Collection[str], asynchronous: bool) -
 
 def _check_names(bases: Bases, given: Collection[str]) -> None:
     """Refuse attributes that are nearly ours and none, are another class's, or hide what a test is given."""
-    settings = bases.settings
+    settings = bases.settings | {"session_class"}
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
     for base in bases.users:
@@ -67,7 +67,8 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
             elif name in _ELSEWHERE:
                 _refuse_elsewhere(bases, where, name, value)
             else:
-                _refuse_near(base, bases.users, where, name, value, settings=settings, hooks=hooks)
+                meant = settings | {"database_url"}  # which is refused in its turn
+                _refuse_near(base, bases.users, where, name, value, settings=meant, hooks=hooks)
 
 
 def _names_of_others(bases: Bases) -> frozenset[str]:
@@ -128,7 +129,9 @@ def _refuse_near(
         meant = _OF_UNITTEST.get(_flat(name))
         if meant is not None and _is_read(name, own):
             return
-    if meant is None or isinstance(value, type | property) or _is_one_more(name, meant, base):
+    if meant is None or isinstance(value, property) or _is_one_more(name, meant, base):
+        return
+    if isinstance(value, type) and not (meant in _EVIDENCE and _EVIDENCE[meant](value)):
         return
     if not routine and not _is_meant(name, meant, value, own):
         return
@@ -182,12 +185,14 @@ def _is_engine(value: object) -> bool:
 # What the value of an attribute looks like.  A name like `outsider` or `migration` is a slip only where that is so.
 _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "url": _is_database_url,
+    "database_url": _is_database_url,
+    "session_class": lambda value: any("Session" in base.__name__ for base in getattr(value, "__mro__", [type(value)])),
     "database": lambda value: value in ("create", "existing"),
     "migrations": _is_migrations,
     "factories": lambda value: is_factory(value) or isinstance(value, ModuleType),
     "engines": _is_engine,
     "outside": _is_engine,
-    "metadata": lambda value: isinstance(value, MetaData),
+    "metadata": lambda value: isinstance(getattr(value, "metadata", value), MetaData),
 }
 _OF_UNITTEST = {
     name.casefold(): name
@@ -374,7 +379,7 @@ def _nearest(name: str, known: tuple[str, ...]) -> str | None:
         goal = _flat(meant)
         if sorted(flat) == sorted(goal):
             return meant
-        if len(goal) > 3 and flat[:1] == goal[:1] and distance(flat, goal) <= (2 if len(goal) >= 8 else 1):
+        if flat[:1] == goal[:1] and distance(flat, goal) <= (2 if len(goal) >= 8 else 1):
             return meant
     return None
 

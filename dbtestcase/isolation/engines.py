@@ -46,7 +46,14 @@ def resolve_engines(engines: Any, attribute: str = "engines") -> list[Engine]:
 
 def engines_of_class(cls: Any) -> tuple[list[Engine], list[Engine]]:
     """The engines that a class names: the application's, and those that may reach databases of their own."""
-    return resolve_engines(cls.engines), resolve_engines(cls.outside, "outside")
+    engines, outside = resolve_engines(cls.engines), resolve_engines(cls.outside, "outside")
+    if (both := next((each for each in outside if each in engines), None)) is not None:
+        raise ConfigurationError(
+            f"{cls.__qualname__} names {shown(both.url)} in `engines` and in `outside`.",
+            cause="an engine is pointed at the test database, or reaches its own: one of the two",
+            remedy="take it out of one of them",
+        )
+    return engines, outside
 
 
 def engines_among(engines: Any) -> list[Engine]:

@@ -66,10 +66,16 @@ class ReadSettingsTest(unittest.TestCase):
             "DBTESTCASE_SQLS": "DBTESTCASE_SQL",
             "DBTESTCASE_POSTGRESBIN": "DBTESTCASE_POSTGRES_BIN",
             "DBTESTCASE_ANYTHING": "DBTESTCASE_URL",
+            "DBTESTCASEURL": "DBTESTCASE_URL",
+            "DB_TESTCASE_KEEP": "DBTESTCASE_KEEP",
+            "DBTESCASE_URL": "DBTESTCASE_URL",
+            "dbtestcase_keep": "DBTESTCASE_KEEP",
         }.items():
             for value in ("1", ""):
                 with self.subTest(name, value=value), self.assertRaises(ConfigurationError) as raised:
-                    read_settings({name: value, "DBTEST": "1", "dbtestcase_x": "1"})
+                    read_settings(
+                        {name: value, "DBTEST": "1", "DBTEST_URL": "x", "DATABASE_URL": "x", "TESTCASE_URL": "x"}
+                    )
                 self.assertIn(f"The variable {name} is set", str(raised.exception))
                 self.assertIn(nearest, str(raised.exception))
 

@@ -51,7 +51,11 @@ SLIPS = {
 }
 SLIPS_WITH_A_VALUE = {
     "ulr": ("url", "sqlite://"),
+    "urls": ("url", ["sqlite://"]),
+    "databse_url": ("database_url", "postgresql://app@localhost/shop"),
     "databse": ("database", "existing"),
+    "session_clas": ("session_class", Session),
+    "metadatas": ("metadata", registry().generate_base()),
     "METADATA": ("metadata", MetaData()),
     "ENGINES": ("engines", [ENGINE]),
 }
@@ -94,9 +98,10 @@ class SpellingTest(unittest.TestCase):
                 self.assertEqual(distance(one, other), edits)
                 self.assertEqual(distance(other, one), edits)
 
-    def test_a_short_name_has_no_slips_but_its_own_letters(self) -> None:
+    def test_a_short_name_has_few_slips(self) -> None:
         self.assertEqual(nearest("ULR", ["url"]), "url")
-        self.assertIsNone(nearest("urls", ["url"]))
+        self.assertEqual(nearest("urls", ["url"]), "url")
+        self.assertIsNone(nearest("base_url", ["url"]))
 
 
 class NamesTest(Checks):
@@ -107,6 +112,11 @@ class NamesTest(Checks):
         for name, (meant, value) in SLIPS_WITH_A_VALUE.items():
             with self.subTest(name):
                 self.assertRefused(made(**{name: value}), rf"MadeTest\.{name}\b", rf"Did you mean {meant}\?")
+
+    def test_an_engine_is_named_in_one_list(self) -> None:
+        for both in ({"outside": [ENGINE]}, {"outside": ENGINE}, {"outside": lambda: [ENGINE]}):
+            with self.subTest(both), self.assertRaisesRegex(ConfigurationError, "in `engines` and in `outside`"):
+                made(engines=[ENGINE], **both).setUpClass()
 
     def test_a_slip_in_a_hook_is_named_too(self) -> None:
         for name, meant in SLIPS_OF_HOOKS.items():
