@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import psycopg
 
-
-def _psycopgs(cls: type, *names: str) -> list[Any]:
-    """The methods as psycopg has written them, whoever has wrapped them since."""
-    return [inspect.unwrap(getattr(cls, name)) for name in names]
+from .psycopg.hooks import as_written
 
 
 class _OwnCursor(psycopg.Cursor[Any]):
-    _start_query, _execute_gen = _psycopgs(psycopg.Cursor, "_start_query", "_execute_gen")
+    _start_query, _execute_gen = as_written(psycopg.Cursor, "_start_query", "_execute_gen")
 
 
 class OwnConnection(psycopg.Connection[Any]):
     dbtestcase_own = True  # nobody watches it
-    _start_query, _commit_gen = _psycopgs(psycopg.Connection, "_start_query", "_commit_gen")
+    _start_query, _commit_gen = as_written(psycopg.Connection, "_start_query", "_commit_gen")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

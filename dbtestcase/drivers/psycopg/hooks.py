@@ -5,6 +5,7 @@ Through the generators of its connections and cursors psycopg does everything, i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator
 from typing import Any
 
@@ -50,6 +51,11 @@ def check_hooks(module: Any = psycopg) -> None:
         [(getattr(module, name, type(name, (), {})), methods) for name, methods in HOOKS.items()],
         "pip install 'psycopg[binary]>=3.2,<3.4'",
     )
+
+
+def as_written(cls: type, *names: str) -> list[Any]:
+    """Methods as psycopg has written them, whoever has wrapped them since."""
+    return [inspect.unwrap(getattr(cls, name)) for name in names]
 
 
 check_hooks()
