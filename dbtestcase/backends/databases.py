@@ -42,8 +42,8 @@ def test_database(
     :param disposable: the whole server is thrown away at the end of this process, so a database need not be dropped.
     :param transactional: with ``"existing"``: the caller makes the tables inside a transaction that it never commits
         (``recipe.create_in``), where the dialect can; ``Database.built`` says whether that is left to do.
-    :param fetch: called with the name of a template before a database is made from it; where it returns ``False`` the
-        template's files cannot be had any more, and it is made again.
+    :param fetch: called with the name of a template (empty: with none) before a database is made from it; where it
+        returns ``False`` the template's files cannot be had any more, and it is made again.
     :raises ServerUnreachable: nobody answers at the URL, or the role is refused.
     :raises CannotCreateDatabase: the role may not create databases.
     :raises UnsafeDatabase: the existing database is not ours to change.

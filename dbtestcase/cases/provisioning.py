@@ -212,6 +212,8 @@ class Provisioning:
         if disposable and database.made_template:
             database.made_template = False
             self.server(settings, server_url.get_backend_name()).persist()
+        if not transactional:  # its tests may make databases
+            self.template_source(settings, server_url, disposable=disposable)("")
         return database
 
     def template_source(self, settings: Settings, server_url: URL, *, disposable: bool) -> Callable[[str], bool]:

@@ -188,6 +188,10 @@ class ClusterServer(Server):
         """What of a cluster is not copied before the server starts."""
         return []
 
+    def _later(self, cluster: CachedCluster) -> list[str]:
+        """The folders of a cluster that the server need not have at its start."""
+        return []
+
     def _copy(self, cache: ClusterCache, cluster: CachedCluster) -> None:
         """Have a cached cluster copied, and the server started on it; meanwhile this process gets ready for it."""
         left_out = self._left_out(cache, cluster)
@@ -200,6 +204,7 @@ class ClusterServer(Server):
             files=cluster.files,
             bytes=cluster.size,
             leave_out=[each.folder for each in left_out],
+            later=self._later(cluster),
             start=self._order(),
         )
         self._meanwhile()

@@ -164,7 +164,7 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
     try:
         files, size = copy_tree(source, making, public=public)
         if isinstance(note["templates"], dict):
-            note = note | {"templates": {name: _measured(making, at) for name, at in note["templates"].items()}}
+            note = note | {"templates": {name: measure(making, at) for name, at in note["templates"].items()}}
         with open(f"{making}.json.new", "w", encoding="utf-8") as stream:
             json.dump(note | {"folder": name, "files": files, "bytes": size, "public": public}, stream)
             os.fchmod(stream.fileno(), 0o644 if public else 0o600)
@@ -173,7 +173,8 @@ def publish(source: str, pointer: str, note: dict[str, Any], *, public: bool = F
         sweep_cache(cache)
 
 
-def _measured(cluster: str, folder: str) -> dict[str, Any]:
+def measure(cluster: str, folder: str) -> dict[str, Any]:
+    """Where the files of a database lie, how many they are, and how large."""
     with os.scandir(os.path.join(cluster, folder)) as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries}
     if ABSENT in sizes or "PG_VERSION" not in sizes:
@@ -191,6 +192,46 @@ def leave_out(data: str, folders: list[str], uid: int, gid: int) -> None:
         os.close(os.open(os.path.join(data, folder, ABSENT), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0))
         for path in (os.path.join(data, folder, ABSENT), os.path.join(data, folder)):
             os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def look_for_room(place: str, count: int, size: int) -> None:
+    """See whether so many files, and bytes in them, can be written.
+
+    :raises OSError: they cannot.
+    """
+    info = os.statvfs(place)
+    if info.f_bavail * info.f_frsize < size + count * min(info.f_frsize, 4096):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+
+
+def put(staged: str, data: str, folder: str) -> None:
+    """Move a complete folder to where :func:`leave_out` has put another; the folders there may be another account's.
+
+    :raises Unreadable: there is none.
+    """
+    base, name = os.path.split(folder)
+    run, within = os.path.split(data)
+    with _Opened(run) as above, _Opened(within, above) as cluster, _Opened(base, cluster) as parent:
+        with _Opened(name, parent) as empty:
+            try:
+                os.unlink(ABSENT, dir_fd=empty)
+            except FileNotFoundError as error:
+                raise _unreadable(error, folder) from error
+        os.rename(staged, name, dst_dir_fd=parent)
+
+
+class _Opened:
+    """A folder's descriptor, while a block runs; no link is followed."""
+
+    def __init__(self, path: str, inside: int | None = None) -> None:
+        self._path, self._inside = path, inside
+
+    def __enter__(self) -> int:
+        self._descriptor = _open_folder(self._path, self._inside)
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def hold(folder: str) -> int:

@@ -34,7 +34,10 @@ class Server(ABC):
     def fetch(self, template: str) -> bool:
         """Have the files of a template there, before a database is made from it.
 
-        PostgreSQL leaves most of those that it knows in the cache until they are asked for.
+        PostgreSQL leaves most of those that it knows in the cache until they are asked for; its own come right after
+        its start.
+
+        :param template: empty for a database that is made from none.
 
         :returns: ``False`` where they cannot be had any more: its database is to be dropped, and made again.
         :raises ServerError: there is no room for them.

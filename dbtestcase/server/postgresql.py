@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from dbtestcase.errors import ServerError, ServerStartFailed
 from dbtestcase.reporting import doing, say
 from dbtestcase.server.account import Account, has_entry, server_account
-from dbtestcase.server.base import ClusterServer, start_in_room
+from dbtestcase.server.base import START_SECONDS, ClusterServer, start_in_room
 from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles, cache_root
 from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
 from dbtestcase.server.cluster_files import Unreadable, copy_tree, remove_tree
@@ -29,6 +29,8 @@ from dbtestcase.server.template_files import TemplatesOnDemand
 from dbtestcase.settings import Settings
 
 INITIALISED_SIZE = 30 * MIB
+_TEMPLATES = ("base/1", "base/4")
+"""The folders of template1 and (since 15) of template0, which nobody connects to."""
 _DATABASES = """
 SELECT datname, datallowconn, oid::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')
 """
@@ -82,7 +84,7 @@ class PostgreSQLServer(ClusterServer):
 
     def _use(self, folder: RunFolder) -> None:
         super()._use(folder)
-        self._is_kept = False
+        self._is_kept, self._is_complete = False, True
         self._templates: TemplatesOnDemand | None = None
         query = {"host": str(folder.path), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
@@ -93,8 +95,13 @@ class PostgreSQLServer(ClusterServer):
         self._templates = TemplatesOnDemand(cache, cluster, self.data, self._run_folder.own, self._owner)
         return list(self._templates.absent.values())
 
+    def _later(self, cluster: CachedCluster) -> list[str]:
+        found = [folder for folder in _TEMPLATES if (cluster.folder / folder / "PG_VERSION").is_file()]
+        self._is_complete = not found
+        return found
+
     def _initialise(self) -> None:
-        self._templates = None
+        self._templates, self._is_complete = None, True
         command = [str(self._programs.bin / "initdb"), "-D", str(self.data), *initdb_options(self._programs)]
         with doing(f"initialising PostgreSQL {self.version}, once"):
             done = self._run(command)
@@ -137,12 +144,34 @@ class PostgreSQLServer(ClusterServer):
 
     # -- templates
 
+    def _complete_start(self) -> None:
+        """Wait for what was copied after the start.
+
+        :raises ServerError: it could not be.
+        """
+        if self._is_complete or not self._watcher.ours or self._closed:
+            return
+        event = self._watcher.event(START_SECONDS)
+        if event is None:
+            raise self._watcher.ended()
+        if event["event"] != "complete":
+            raise ServerError(
+                f"The databases that others are made from are not on the disposable PostgreSQL: {event.get('text')}.",
+                cause="the cache was emptied while the server started, or the place of its data is full.",
+                remedy="run the tests again.",
+            )
+        self._is_complete = True
+
     def fetch(self, template: str) -> bool:
+        if not template:
+            self._complete_start()
+            return True
         if self._templates is None or not self._watcher.ours or self._closed:
             return True
         return self._templates.fetch(template)
 
     def fetch_all(self) -> None:
+        self._complete_start()
         if self._templates is not None and self._templates.absent and self._watcher.ours and not self._closed:
             with self._connect() as connection:
                 self._complete(connection)
@@ -175,6 +204,7 @@ class PostgreSQLServer(ClusterServer):
         if not has_entry(self._account.uid):  # PostgreSQL's single-user mode refuses who has no name
             return
         cache = self._cache
+        self._complete_start()
         with self._connect() as connection:
             databases = connection.execute(_DATABASES).fetchall()
             known = cache.read(cache.project)

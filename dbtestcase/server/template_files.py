@@ -19,7 +19,7 @@ from pathlib import Path
 from dbtestcase.errors import ServerError
 from dbtestcase.reporting import doing, limit_named_by
 from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles
-from dbtestcase.server.cluster_files import ABSENT, FOLDER, Unreadable, copy_tree, remove_tree
+from dbtestcase.server.cluster_files import Unreadable, copy_tree, put, remove_tree
 
 
 def last_used(cluster: CachedCluster) -> str | None:
@@ -84,7 +84,7 @@ class TemplatesOnDemand:
             with self._cache.reading():
                 found = copy_tree(str(source), str(staged), *self._owner)
             if found == (files.files, files.size):
-                self._put(staged, files.folder)
+                put(str(staged), str(self._data), files.folder)
                 return True
         except Unreadable:  # somebody has removed the cache, or dropped the database
             return False
@@ -100,31 +100,3 @@ class TemplatesOnDemand:
         reason = f"{source} has {found[0]} files of {files.files}, {found[1]} bytes of {files.size}"
         self._cache.discard(self._cluster, reason)
         return False
-
-    def _put(self, staged: Path, folder: str) -> None:
-        """Move a complete folder to where the server looks for it; the folders there may be another account's."""
-        base, name = os.path.split(folder)
-        with _Opened(self._data.parent) as run, _Opened(self._data.name, run) as data, _Opened(base, data) as parent:
-            with _Opened(name, parent) as empty:
-                try:
-                    os.unlink(ABSENT, dir_fd=empty)
-                except FileNotFoundError as error:
-                    raise Unreadable(error.errno, error.strerror, folder) from error
-            os.rename(staged, name, dst_dir_fd=parent)
-
-
-class _Opened:
-    """A folder's descriptor, while a block runs; no link is followed."""
-
-    def __init__(self, path: Path | str, inside: int | None = None) -> None:
-        self._path, self._inside = path, inside
-
-    def __enter__(self) -> int:
-        try:
-            self._descriptor = os.open(self._path, FOLDER, dir_fd=self._inside)
-        except OSError as error:
-            raise Unreadable(error.errno, error.strerror, str(self._path)) from error
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)

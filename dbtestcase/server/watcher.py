@@ -7,8 +7,8 @@ parts of the standard library that load quickly.  It speaks with its owner in li
   command), ``run`` (a command to be run while the server runs, followed by ``publish``), ``finish`` (the server is to
   end in order), ``keep`` (the server is to go on when the owner has ended), ``stay`` (it is to wait for another owner
   then, for so long) and ``stop``; the end of its input is ``stop`` as well, so an owner that dies needs to say nothing;
-- it writes what happened: ``copied``, ``uncopied``, ``ready``, ``failed``, ``published``, ``ended``, ``kept``,
-  ``free``, ``taken``.
+- it writes what happened: ``copied``, ``uncopied``, ``ready``, ``complete``, ``incomplete``, ``failed``, ``published``,
+  ``ended``, ``kept``, ``free``, ``taken``.
 
 It has a session of its own, so that the Ctrl-C that ends a run does not reach the server before the run has ended.  It
 notices its owner's end by the end of its input, and by the process itself: forked children of the owner keep the
@@ -69,6 +69,7 @@ class Watcher:
         self.own, self.door = folder + OWN, folder + DOOR
         self.reserve = files.Reserve(self.own)
         self.held, self.cache = -1, ""
+        self.later: dict[str, str] = {}
 
     def say(self, event: str, **details: Any) -> None:
         with contextlib.suppress(
@@ -109,17 +110,24 @@ class Watcher:
     def start(self, order: dict[str, Any]) -> None:
         reading, writing = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
-        self.ready_text, self.stop_signal = order["ready"], order["signal"]
+        self.ready_text, self.stop_signal, self.later = order["ready"], order["signal"], {}
         self.server = self.spawn(order["command"], order["env"], null, writing)
         os.close(writing)
         os.close(null)
         self.output = reading
 
     def copy(self, order: dict[str, Any]) -> None:
-        """Copy a cluster; if it is complete, give the folder to the server's account and start the server."""
+        """Copy a cluster; if it is complete, give the folder to the server's account and start the server.
+
+        The folders named in ``later`` are copied when the server runs.
+        """
         try:
-            left_out = order["leave_out"]
+            left_out = [*order["leave_out"], *order["later"]]
             found = files.copy_tree(order["source"], order["target"], self.uid, self.gid, leave_out=frozenset(left_out))
+            now = found
+            for each in (files.measure(order["source"], folder) for folder in order["later"]):
+                found = found[0] + each["files"], found[1] + each["bytes"]
+            files.look_for_room(order["target"], found[0] - now[0], found[1] - now[1])
             if found == (order["files"], order["bytes"]):
                 if left_out:
                     files.leave_out(order["target"], left_out, self.uid, self.gid)
@@ -127,11 +135,26 @@ class Watcher:
                 if self.uid >= 0:
                     os.chown(self.folder, self.uid, self.gid, follow_symlinks=False)
                 self.start(order["start"])
+                self.later = {folder: os.path.join(order["source"], folder) for folder in order["later"]}
         except OSError as error:
             where, unreadable = error.filename, isinstance(error, files.Unreadable)
             self.say("uncopied", errno=error.errno, text=error.strerror, where=where, unreadable=unreadable)
         else:
             self.say("copied", files=found[0], bytes=found[1])
+
+    def complete(self) -> None:
+        """Copy what the server need not have at its start; ``complete`` says that it is there."""
+        staged = os.path.join(self.own, "later")
+        try:
+            for folder, source in self.later.items():
+                files.copy_tree(source, staged, self.uid, self.gid)
+                files.put(staged, os.path.join(self.folder, "data"), folder)
+        except OSError as error:
+            files.remove_tree(staged)
+            self.say("incomplete", text=f"{error.filename}: {error.strerror}")
+        else:
+            self.say("complete")
+        self.later = {}
 
     def finish(self, order: dict[str, Any]) -> None:
         """Let the server end in order; ``ended`` says when it has."""
@@ -169,6 +192,8 @@ class Watcher:
                 import shutil  # noqa: F401  # for the end: what is there now may be gone by then
 
                 self.reserve.take()
+                if self.later:
+                    self.complete()
 
     def reap(self) -> int:
         status = 0

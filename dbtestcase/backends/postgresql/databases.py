@@ -171,8 +171,9 @@ class PostgreSQLDatabase(Database):
 
     def _create(self, name: str, template: str | None) -> None:
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        there = self._request.fetch(template or "")
         if template is not None:
-            if not self._request.fetch(template):
+            if not there:
                 catalogs.drop(self._admin, template)  # then it is made again, as one that somebody else has dropped
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         statement += sql.SQL(self._strategy())

@@ -17,6 +17,7 @@ from dbtestcase.server import disposable_server, template_files
 from dbtestcase.server.cache import ClusterCache
 from dbtestcase.server.cluster_files import Unreadable, publish
 from dbtestcase.server.postgresql import PostgreSQLServer
+from dbtestcase.server.watcher import Watcher
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import Owner, owner, scratch, seed, wait_for_end
 
@@ -82,6 +83,7 @@ class Cached(unittest.TestCase):
         settings = Settings(postgres_bin=read_settings().postgres_bin, cache=root, cache_is_chosen=True)
         with disposable_server(settings, on_demand=on_demand) as server:
             assert isinstance(server, PostgreSQLServer)
+            assert server.fetch("")
             yield server
 
     def start(self, *, on_demand: bool = True) -> PostgreSQLServer:
@@ -123,6 +125,38 @@ class TemplateFilesTest(Cached):
         self.assertEqual(self.not_copied(server), [FIRST])
         server.close()
         self.assertEqual(self.not_copied(self.start()), [FIRST, LAST])
+
+    def test_what_a_database_is_made_from_by_default_is_copied_after_the_start(self) -> None:
+        with self.start_on(self.root) as server:
+            for number, template in enumerate(("template1", "template0")):
+                run(server, f"CREATE DATABASE own{number} TEMPLATE {template}")
+            cluster = self.cache.read(self.cache.project)
+            assert cluster is not None
+            for folder in ("base/1", "base/4") if int(server.version.split(".")[0]) >= 15 else ():
+                self.assertEqual(
+                    set(os.listdir(cluster.folder / folder)) - set(os.listdir(server.data / folder)), set()
+                )
+            server.fetch("")
+            server.fetch_all()
+
+    def test_where_that_cannot_be_copied_no_database_is_made(self) -> None:
+        gone = {"event": "incomplete", "text": "base/1: No such file or directory"}
+        with self.start_on(self.root) as server:
+            server._is_complete = False
+            with mock.patch.object(server._watcher, "event", return_value=gone):
+                for ask in (lambda: server.fetch(""), server.fetch_all, server.persist):
+                    self.assertRaisesRegex(ServerError, "base/1: No such file", ask)
+            server._is_complete = True
+
+    def test_a_watcher_that_cannot_copy_it_says_so(self) -> None:
+        own = self.root / "run.own"
+        own.mkdir()
+        watcher = Watcher(os.getpid(), str(self.root / "run"), "", -1, -1)
+        watcher.later = {"base/1": str(self.root / "nowhere")}
+        with mock.patch.object(watcher, "say") as said:
+            watcher.complete()
+        said.assert_called_once_with("incomplete", text=f"{self.root / 'nowhere'}: No such file or directory")
+        self.assertEqual(os.listdir(own), [])
 
     def test_no_road_makes_a_database_of_what_is_not_there(self) -> None:
         server = self.start()
@@ -260,7 +294,7 @@ STOPS = {
             return original(self, name, *rest)
         cluster_files._Copying.file = file
         """,
-    "when it is copied": "template_files.TemplatesOnDemand._put = lambda *_: stop()",
+    "when it is copied": "template_files.put = lambda *_: stop()",
     "between the two steps": "os.rename = lambda *_, **__: stop()",
 }
 
