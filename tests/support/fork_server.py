@@ -8,9 +8,12 @@ environment, the search path, the warnings, three streams and a session of its o
 It ends with the end of its input, which is its owner's.
 """
 
+import _posixsubprocess
 import array
 import atexit
 import contextlib
+import fcntl
+import functools
 import gc
 import importlib
 import io
@@ -23,6 +26,7 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -70,10 +74,12 @@ def preload(root: str) -> None:
     gc.freeze()
 
 
-def receive(connection: socket.socket) -> dict[str, Any]:
-    """A request: its length in eight bytes, with the three streams; then JSON."""
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """A request: its length in eight bytes, with the three streams, or others that it names; then JSON."""
     numbers = array.array("i")
-    head, control, _, _ = connection.recvmsg(8, socket.CMSG_LEN(3 * numbers.itemsize))
+    head, control, _, _ = connection.recvmsg(8, socket.CMSG_LEN(20 * numbers.itemsize))
+    if not head:
+        return None
     for _level, _kind, data in control:
         numbers.frombytes(data)
     text, length = b"", int.from_bytes(head, "big")
@@ -109,6 +115,7 @@ def serve(name: str) -> dict[str, Any] | None:
         if listening in ready:
             connection, _ = listening.accept()
             request = receive(connection)
+            assert request is not None
             pid = os.fork()
             if pid == 0:
                 os.setsid()
@@ -127,7 +134,10 @@ def serve(name: str) -> dict[str, Any] | None:
 
 def become(request: dict[str, Any]) -> None:
     """Be as a new interpreter with this command line would be."""
-    for target, number in enumerate(request["streams"]):
+    held = [fcntl.fcntl(number, fcntl.F_DUPFD, 100) for number in request["streams"]]  # out of the way of the targets
+    for number in request["streams"]:
+        os.close(number)
+    for target, number in zip(request.get("targets", range(3)), held, strict=True):
         os.dup2(number, target)
         os.close(number)
     os.chdir(request["cwd"])
@@ -152,6 +162,62 @@ def become(request: dict[str, Any]) -> None:
     if any(os.path.exists(f"{folder}/sitecustomize.py") for folder in search):
         sys.modules.pop("sitecustomize", None)
         importlib.import_module("sitecustomize")
+
+
+#: Of a run that has them: where the pids of its spare children hear what they are to be.
+_spares: list[tuple[int, socket.socket]] = []
+
+
+def spares_of(order: dict[str, Any]) -> int:
+    """How many processes of its own a run starts, about."""
+    xdist = order["what"] == "pytest" and any(word.startswith("-n") for word in order["rest"])
+    return 0 if order["kind"] != "-m" else 2 if xdist else 4 if order["what"] == "unittest_parallel" else 0
+
+
+def make_spares(number: int) -> dict[str, Any] | None:
+    """Have children that can each become a Python that the run will start; a new one would import everything again.
+
+    :returns: in such a child, what it is to run.
+    """
+    for _ in range(number):
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            while _spares:
+                _spares.pop()[1].close()
+            order = receive(theirs)
+            theirs.close()
+            if order is None:  # the run has ended without
+                os._exit(0)
+            return order
+        theirs.close()
+        _spares.append((pid, ours))
+    real = _posixsubprocess.fork_exec
+    _posixsubprocess.fork_exec = subprocess._fork_exec = functools.partial(start_spare, real)  # type: ignore[attr-defined]
+    return None
+
+
+def start_spare(real: Any, args: Any, *others: Any) -> int:
+    """In the place of ``fork_exec``: the pid of a spare child that runs ``python -c``; all else is started for real."""
+    _programs, close_fds, pass_fds, cwd, env, stdin, _, _, stdout, _, stderr, _, errors = others[:13]
+    words = [os.fsdecode(word) for word in args]
+    flags = [*itertools.takewhile(lambda word: word in ("-u", "-B") or word[:2] == "-W" != word, words[1:])]
+    what = words[1 + len(flags) :]
+    tracker = any("resource_tracker" in word for word in what)  # stays behind, and imports nothing
+    if not _spares or words[0] != sys.executable or what[:1] != ["-c"] or cwd or env or tracker or not close_fds:
+        return int(real(args, *others))
+    streams = {target: number for target, number in enumerate((stdin, stdout, stderr)) if number != -1}
+    streams |= {each: each for each in (*range(3), *pass_fds) if each not in streams and each != errors}
+    order = {"arguments": words[1:], "warnings": [word[2:] for word in flags if word[:2] == "-W"]}
+    order |= {"kind": "-c", "what": what[1], "rest": what[2:], "targets": [*streams]}
+    text = json.dumps(order | {"cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    pid, ours = _spares.pop(0)
+    with ours:
+        numbers = array.array("i", streams.values())
+        ours.sendmsg([len(text).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
+        ours.sendall(text)
+    return pid
 
 
 def _writer(number: int, errors: str, *, write_through: bool) -> io.TextIOWrapper:
@@ -206,6 +272,7 @@ if __name__ == "__main__":
     preload(sys.argv[3])
     order = serve(sys.argv[2])
     if order is not None:
+        order = make_spares(spares_of(order)) or order
         become(order)
         status = 0
         last = next(reversed(sys.modules))

@@ -42,7 +42,8 @@ class ReportTest(unittest.TestCase):
 
     def run_with_report(self, runner: str, **more: str) -> tuple[Outcome, dict[str, Any]]:
         environment = {"DBTESTCASE_REPORT": str(self.folder / "report.json"), **more}
-        outcome = run_suite(self.folder, runner, env=environment)
+        new = runner in PARALLEL_RUNNERS  # and with it its processes, which are what is tested
+        outcome = run_suite(self.folder, runner, env=environment, new=new)
         return outcome, json.loads((self.folder / "report.json").read_text())
 
     def test_a_run_writes_one_report_of_all_its_processes(self) -> None:
