@@ -40,6 +40,7 @@ class RunningTest(Protocol):
     """A test."""
 
     test: Any
+    is_running: bool
 
     @property
     def of_class(self) -> RunningClass: ...

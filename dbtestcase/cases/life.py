@@ -174,6 +174,7 @@ class Life(Generic[C]):
                 except Exception as problem:
                     problems.append(problem)
         self.test = None
+        life.is_running = False
         while cleanups := cleanups_of(test):
             function, arguments, keywords = cleanups.pop()
             life.failed = life.failed or bool(problems)
@@ -282,6 +283,7 @@ def isolated(case: type[C], name: str, file: str) -> Iterator[C]:
     life.begin_class()
     try:
         test = life.begin_test(name, files=[file])
+        lifecycle_of(test).is_running = True
         try:
             yield test
         except BaseException as error:
@@ -300,6 +302,7 @@ async def isolated_async(case: type[C], name: str, file: str) -> AsyncIterator[C
     life.begin_class()
     try:
         test = await life.begin_test(name, files=[file])
+        lifecycle_of(test).is_running = True
         try:
             yield test
         except BaseException as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -19,7 +20,7 @@ from ..isolation import Isolation, SandboxIsolation, resolve_engines
 from ..settings import read_settings
 from . import scopes
 from .bases import is_ours
-from .class_run import RunningClass
+from .class_run import RunningClass, RunningTest
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
@@ -29,10 +30,12 @@ class Current:
 
     def __init__(self) -> None:
         self.running: RunningClass | None = None
+        self.turn = threading.RLock()  # of classes and tests that begin: a runner may have threads
         self._inherited: list[object] = []
 
     def forked(self) -> None:
         """In a child process: what the parent runs is not ours, to use or to end; so nothing of it is let go."""
+        self.turn = threading.RLock()
         if self.running is not None:
             self._inherited.append(self.running.run)
             self.running.run = None
@@ -42,6 +45,8 @@ class Current:
             return
         run = self.running.run
         left = run.test if run is not None else None
+        if left is not None and left.is_running:
+            raise begun_inside(running.cls.__qualname__, left)
         self.end(self.running)
         if left is not None and left.is_driven:
             raise ConfigurationError(
@@ -52,9 +57,20 @@ class Current:
             )
 
     def end(self, running: RunningClass) -> None:
-        if self.running is running:
-            self.running = None
-        running.end()
+        with self.turn:
+            if self.running is running:
+                self.running = None
+            running.end()
+
+
+def begun_inside(name: str, running: RunningTest) -> ConfigurationError:
+    """The error for a class or a test that begins while a test runs, which goes on."""
+    return ConfigurationError(
+        f"{name} was to begin while {running.test.id()} is running in this process.",
+        cause="a runner that runs tests in threads, or a test that runs others: all of them would use one connection",
+        remedy="let the runner use processes (xdist, unittest-parallel without --thread, nose2's mp); run a suite that "
+        "is inside of a test in a process of its own",
+    )
 
 
 class Modules:

@@ -97,14 +97,17 @@ class ClassLifecycle(Provisioning):
 
         :raises ConfigurationError: it did not reach ours.
         """
-        self._set_ups += 1
-        try:
-            with self._refusing_early_uses() if self._set_ups == 1 else contextlib.nullcontext():
-                yield
-        finally:
-            self._set_ups -= 1
-        if self._set_ups:
-            return
+        with current.turn:
+            self._set_ups += 1
+            try:
+                with self._refusing_early_uses() if self._set_ups == 1 else contextlib.nullcontext():
+                    yield
+            finally:
+                self._set_ups -= 1
+            if not self._set_ups:
+                self._is_set_up()
+
+    def _is_set_up(self) -> None:
         if self.run is None:
             raise forgotten_set_up(self.bases)
         if watches(self.bases.written("setUpClass")) or not self.bases.overrides("setUpClass"):
@@ -127,8 +130,11 @@ class ClassLifecycle(Provisioning):
 
     def begin(self) -> None:
         """Begin the class, unless it has begun: runners differ in whether and when they call setUpClass."""
-        if self.run is not None:
-            return
+        if self.run is None:
+            with current.turn:
+                self._begin()
+
+    def _begin(self) -> None:
         scopes.module_started(self.cls.__module__)
         if current.running not in (None, self):
             current.replace(self)

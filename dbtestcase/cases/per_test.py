@@ -20,7 +20,7 @@ from .blocks import Blocks
 from .class_run import ClassRun
 from .expected_failures import why_not_expected
 from .keep_rows import keep_rows
-from .modules import modules
+from .modules import begun_inside, current, modules
 from .nested import each_example_alone, is_last_example, rolled_back
 from .never_ran import find_unawaited, refuse_lost, refuse_unfinished, unawaited
 from .per_class import ClassLifecycle
@@ -48,7 +48,7 @@ class TestLifecycle:
         self._is_held = False  # begun before the runner begins it
         self._given: dict[str, Any] = {}
         self._label = ""
-        self._prepared = False
+        self.is_running = False
         self._blocks: Blocks | None = None
 
     @property
@@ -156,11 +156,12 @@ class TestLifecycle:
         if type(test).tearDown is not unittest.TestCase.tearDown:
             last = test.tearDown
             test.tearDown = lambda: refuse_unfinished(last(), f"{type(test).__qualname__}.tearDown")
-        self._prepared = True
+        self.is_running = True
         self.of_class.tests_begun += 1
 
     def dismiss(self) -> None:
         """The test has run: take back what :meth:`prepare` has set on it."""
+        self.is_running = False
         self.in_run = False
         own = vars(self.test)
         del own["setUp"]
@@ -173,7 +174,7 @@ class TestLifecycle:
 
         :raises ConfigurationError: the test has not begun: something stands before our ``run()``.
         """
-        if not self._prepared:
+        if not self.is_running:
             raise ConfigurationError(
                 f"{self.test.id()} was run past DatabaseTest.run(): it would be outside of its transaction.",
                 cause="a run() of another base, or of a runner, that calls unittest.TestCase.run() by its name",
@@ -206,14 +207,17 @@ class TestLifecycle:
         test = self.test
         if self._is_held and self.of_class.run is not None and self.of_class.run.test is self:
             return
-        run = self.of_class.begin_test(self)
-        self._began = perf_counter()
-        self._label = test.id()
-        self.failed = False
-        self.not_expected = None
-        run.isolation.begin_test(self._label, test_files=self.source_files)
-        run.log.begin_test()
-        run.test = self
+        with current.turn:
+            run = self.of_class.begin_test(self)
+            if run.test is not None and run.test.is_running:
+                raise begun_inside(test.id(), run.test)
+            self._began = perf_counter()
+            self._label = test.id()
+            self.failed = False
+            self.not_expected = None
+            run.isolation.begin_test(self._label, test_files=self.source_files)
+            run.log.begin_test()
+            run.test = self
         unawaited.clear()
         if not self._is_held:
             test.addCleanup(self.end)
