@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,17 @@ class SlowlyPreparedRecipe(Recipe, Protocol):
 
     def prepare(self) -> None:
         """Do it; called in a thread of its own while the database is made."""
+
+
+def kind_of(recipe: Recipe) -> str:
+    """A digest of what stays when a recipe changes, beside its label: its project, its hooks, what it adds."""
+    if isinstance(recipe, DerivedRecipe):
+        return f"{kind_of(recipe.inner)} {type(recipe).__name__}"
+    parts = [str(getattr(recipe, "home", ""))]
+    for hook in (getattr(recipe, "initial_schema", None), getattr(recipe, "base_data", None)):
+        for part in (getattr(hook, "__self__", None), hook):
+            parts += [str(getattr(part, name, "")) for name in ("__module__", "__qualname__")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 @contextmanager

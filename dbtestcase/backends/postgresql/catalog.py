@@ -36,7 +36,7 @@ LEASED = "dbtestcase: in use while its owner holds an advisory lock; a leftover 
 TEMPLATE = "dbtestcase: template "
 KEPT = "dbtestcase: rows of a failing test "
 LEASE_LOCKS, BUILD_LOCKS = 1_146_242_132, 1_146_242_133  # the first of an advisory lock's two numbers
-KEPT_OF_RECIPE, KEPT_IN_ALL = 3, 12
+KEPT_OF_RECIPE, KEPT_IN_ALL = 3, 24
 USE_NOTED_EVERY = 3600  # seconds
 KEPT_SECONDS, KEPT_ROWS = 24 * 3600, 10  # how long the rows of failing tests stay, and how many of them, between runs
 
@@ -129,9 +129,12 @@ def build_lock(admin: Admin, template: str, label: str) -> Iterator[None]:
                 admin.rows("SELECT pg_advisory_unlock(%(kind)s, %(key)s)", key)
 
 
-def write_template_note(admin: Admin, template: str, label: str) -> None:
-    """Write the comment that makes a template complete."""
-    note = TEMPLATE + json.dumps({"label": label, "used": int(time.time())})
+def write_template_note(admin: Admin, template: str, label: str, kind: str) -> None:
+    """Write the comment that makes a template complete.
+
+    :param kind: what it has in common with the templates of other versions of its recipe, beside the label.
+    """
+    note = TEMPLATE + json.dumps({"label": label, "kind": kind, "used": int(time.time())})
     admin.execute("COMMENT ON DATABASE {name} IS {note}", name=template, note=sql.Literal(note))
 
 
@@ -154,7 +157,7 @@ def note_use(admin: Admin, template: str, catalog: Catalog) -> None:
     note = catalog.templates().get(template, {})
     if time.time() - float(note.get("used", 0)) > USE_NOTED_EVERY:
         try:
-            write_template_note(admin, template, str(note.get("label", "")))
+            write_template_note(admin, template, str(note.get("label", "")), str(note.get("kind", "")))
         except (psycopg.errors.InternalError, psycopg.errors.InvalidCatalogName):
             return  # another process noted it at the same moment, or has dropped it
 
@@ -163,20 +166,18 @@ def outdated(catalog: Catalog, current: str) -> list[str]:
     """The templates to drop once ``current`` was added: all but those used last, of its recipe and of all recipes."""
     notes = catalog.templates()
     newest = sorted(notes, key=lambda name: (name == current, notes[name].get("used", 0)), reverse=True)
-    label = str(notes.get(current, {}).get("label"))
-    same = [name for name in newest if _are_of_one_recipe(str(notes[name].get("label")), label)]
+    same = [name for name in newest if _are_of_one_recipe(notes[name], notes.get(current, {}))]
     return list(dict.fromkeys(same[KEPT_OF_RECIPE:] + newest[KEPT_IN_ALL:]))
 
 
-def _are_of_one_recipe(one: str, other: str) -> bool:
-    """Whether two labels name one model, at times with more tables and at times with fewer."""
-    (names, kind), (others, other_kind) = _parts_of(one), _parts_of(other)
-    return kind == other_kind and all(name == its for name, its in zip(names, others, strict=False))
+def _are_of_one_recipe(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two notes are of one model, at times with more tables and at times with fewer."""
+    names, others = _names(one), _names(other)
+    return one.get("kind") == other.get("kind") and all(a == b for a, b in zip(names, others, strict=False))
 
 
-def _parts_of(label: str) -> tuple[list[str], str]:
-    head, kind, _ = re.sub(r", … \(\d+ tables\)", "", label).partition(" (committing)")
-    return head.split(", "), kind
+def _names(note: dict[str, Any]) -> list[str]:
+    return re.sub(r", … \(\d+ tables\)| \(committing\)", "", str(note.get("label"))).split(", ")
 
 
 _USERS = """

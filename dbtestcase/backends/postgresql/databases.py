@@ -22,7 +22,7 @@ from dbtestcase.backends.postgresql import catalog as catalogs
 from dbtestcase.backends.postgresql.admin import Admin, build_url
 from dbtestcase.backends.postgresql.catalog import Catalog
 from dbtestcase.backends.postgresql.existing import ExistingDatabase
-from dbtestcase.backends.recipes import DerivedRecipe, Recipe, preparing
+from dbtestcase.backends.recipes import DerivedRecipe, Recipe, kind_of, preparing
 from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
 from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
 
@@ -139,7 +139,7 @@ class PostgreSQLDatabase(Database):
                 if now.has(template):  # not complete
                     catalogs.drop(self._admin, template)
                 catalogs.end_connections(self._admin, name)
-                catalogs.write_template_note(self._admin, name, recipe.label)
+                catalogs.write_template_note(self._admin, name, recipe.label, kind_of(recipe))
                 self._admin.execute("ALTER DATABASE {name} RENAME TO {template}", name=name, template=template)
                 catalogs.end_lease(self._admin, name)
             except BaseException:

@@ -1,17 +1,20 @@
 """Templates on a real PostgreSQL: built once, kept, rebuilt when interrupted, pruned."""
 
+import json
 import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
+from typing import Any
 from unittest import mock
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Column, Integer, MetaData, Table, event
 
 from dbtestcase import backends as databases
 from dbtestcase.backends.interface import Database
 from dbtestcase.backends.names import template_name
 from dbtestcase.backends.postgresql import catalog as catalogs
+from dbtestcase.backends.recipes import kind_of
 from dbtestcase.settings import Settings
 from tests.support.postgresql import CACHE, NO_CACHE, CountingRecipe, PostgreSQLTestCase, recipe
 
@@ -182,7 +185,9 @@ class PruningTest(TemplatesTestCase):
         names = []
         for number, label in enumerate(labels):
             name = template_name(str(number))
-            note = catalogs.TEMPLATE + f'{{"label": "{label}", "used": {1000 + number}}}'
+            note = catalogs.TEMPLATE + json.dumps(
+                {"label": label, "kind": kind_of(CountingRecipe("")), "used": 1000 + number}
+            )
             self.ask(f"CREATE DATABASE {name}")
             self.ask(f"COMMENT ON DATABASE {name} IS '{note}'")
             names.append(name)
@@ -196,6 +201,24 @@ class PruningTest(TemplatesTestCase):
         left = self.templates()
         self.assertEqual(len(left), 3)
         self.assertLessEqual({old[1], old[3]}, left)
+
+    def test_the_classes_of_a_run_keep_each_its_own(self) -> None:
+        metadata = MetaData()
+        Table("filled", metadata, Column("id", Integer))
+
+        class Classes:
+            def first(self: Any) -> None: ...
+            def second(self: Any) -> None: ...
+            def third(self: Any) -> None: ...
+            def fourth(self: Any) -> None: ...
+
+        for made in (True, False):
+            for load in (Classes.first, Classes.second, Classes.third, Classes.fourth):
+                database = databases.test_database(
+                    self.url, databases.MetadataRecipe(metadata, load), base="x", settings=CACHE
+                )
+                with self.subTest(load.__name__), database:
+                    self.assertEqual(database.made_template, made)
 
     def test_of_all_recipes_the_few_that_were_used_last_are_kept(self) -> None:
         old = self.used("a", "b", "c")

@@ -2,6 +2,7 @@
 
 import json
 import unittest
+from collections.abc import Sequence
 
 from dbtestcase.backends.postgresql.catalog import KEPT_IN_ALL, KEPT_OF_RECIPE, TEMPLATE, Catalog, outdated
 
@@ -15,12 +16,13 @@ LABELS = [
 
 
 class TemplatesToDropTest(unittest.TestCase):
-    def dropped(self, labels: list[str]) -> list[int]:
+    def dropped(self, labels: list[str], kinds: Sequence[object] = ()) -> list[int]:
         """The numbers of those that are dropped; the last one was just made."""
+        kinds = kinds or ["committing" in label for label in labels]
         names = [f"dbtestcase_template_{number:031x}" for number in range(len(labels))]
         comments: dict[str, str | None] = {
-            name: TEMPLATE + json.dumps({"label": label, "used": number})
-            for number, (name, label) in enumerate(zip(names, labels, strict=True))
+            name: TEMPLATE + json.dumps({"label": label, "kind": kind, "used": number})
+            for number, (name, label, kind) in enumerate(zip(names, labels, kinds, strict=True))
         }
         return sorted(names.index(name) for name in outdated(Catalog(False, set(), comments), names[-1]))
 
@@ -31,6 +33,9 @@ class TemplatesToDropTest(unittest.TestCase):
         others = ["metadata of invoice, post, tag, … (4 tables)", "alembic.ini"]
         twins = [f"{label} (committing)" for label in LABELS[:2]]
         self.assertEqual(self.dropped([*others, *twins, *LABELS[-3:]]), [])
+
+    def test_classes_that_load_rows_of_their_own_do_not_drop_each_others(self) -> None:
+        self.assertEqual(self.dropped(LABELS, range(len(LABELS))), [])
 
     def test_in_all_so_many_are_kept(self) -> None:
         labels = [f"metadata of t{number}" for number in range(KEPT_IN_ALL + 2)]
