@@ -69,7 +69,7 @@ class CommittingTest(MigratedTest):
 
     def end(self) -> None:
         try:
-            if self._given or self.sessions:
+            if (self._given or self.sessions) and self.of_class.run is not None:  # else they are the parent process's
                 with self.closing():
                     self.close_own()  # what they hold is nobody's fault, and would stand in the way
         finally:

@@ -1,5 +1,6 @@
 """What committing tests on PostgreSQL leave in sessions and in an existing database: the next test finds none of it."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,6 +94,19 @@ class SessionsTest(Committing):
         made = [f"create function audit() returns void language plpgsql as $$ begin {body}; end $$"]
         self.assertPassed(self.case("psycopg", made, test_1=change, test_2=change), tests=2)
         self.assertEqual(len(set(numbers)), 1)
+
+    def test_a_forked_process_that_ends_the_test_leaves_the_sessions_of_its_parent(self) -> None:
+        def fork(test: Any) -> None:
+            test.session.add(Note(text="of the test"))
+            test.session.flush()
+            pid = os.fork()
+            if pid == 0:
+                test.doCleanups()
+                os._exit(0)
+            os.waitpid(pid, 0)
+            test.assertEqual(test.session.scalars(sa.select(Note.text)).all(), ["of the test"])
+
+        self.assertPassed(self.case("psycopg", [], test_fork=fork), tests=1)
 
 
 MADE = (
