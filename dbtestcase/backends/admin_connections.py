@@ -10,6 +10,8 @@ from typing import ClassVar, Self
 
 from sqlalchemy import URL
 
+from dbtestcase.errors import DatabaseError
+
 
 class AdminConnection(ABC):
     """A connection that makes and drops databases and holds their leases, renewed where the server has ended it."""
@@ -44,6 +46,18 @@ class AdminConnection(ABC):
     def inherited(self) -> bool:
         """Whether this process was forked from the one that connected: the connection is not to be used."""
         return self.pid != os.getpid()
+
+    def refuse_inherited(self, name: str) -> None:
+        """Refuse what a forked process does to a database of its parent's.
+
+        :raises DatabaseError: it is one.
+        """
+        if self.inherited:
+            raise DatabaseError(
+                f"The database {name!r} belongs to process {self.pid}, not to {os.getpid()}.",
+                cause="a process forked from a test used the test's database object.",
+                remedy="let the forked process connect to Database.url, or make a database of its own.",
+            )
 
     def close(self) -> None:
         """Close the connection with its last user; nothing happens in a forked process, whose parent needs it."""

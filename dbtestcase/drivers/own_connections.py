@@ -14,7 +14,7 @@ class _OwnCursor(psycopg.Cursor[Any]):
 
 
 class OwnConnection(psycopg.Connection[Any]):
-    dbtestcase_own = True  # nobody watches it
+    dbtestcase_own = True  # for those who watch a database: it may be connected to that very one
     _start_query, _commit_gen = as_written(psycopg.Connection, "_start_query", "_commit_gen")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,6 @@ anew where it differs.
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import closing, suppress
 
 from sqlalchemy import URL
@@ -136,12 +135,7 @@ class MySQLDatabase(Database):
         self._register.write(name, self._key, self._content, "in use" if self._kept else "once")
 
     def reclone(self) -> None:
-        if self._admin.inherited:
-            raise DatabaseError(
-                f"The database {self.name!r} belongs to process {self._admin.pid}, not to {os.getpid()}.",
-                cause="a process forked from a test used the test's database object.",
-                remedy="let the forked process connect to Database.url, or make a database of its own.",
-            )
+        self._admin.refuse_inherited(self.name)
         if not self._restored(self.name, self._content):
             self._register.drop(self.name)
             self._build()

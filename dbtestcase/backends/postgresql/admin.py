@@ -17,7 +17,7 @@ from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.backends.admin_connections import AdminConnection
-from dbtestcase.drivers import KEEPALIVES, address_beside, patiently
+from dbtestcase.drivers import KEEPALIVES, OwnConnection, address_beside, patiently
 from dbtestcase.errors import ConfigurationError, ServerUnreachable
 from dbtestcase.reporting import limit_named_by, shown, without_secrets
 
@@ -52,12 +52,6 @@ def connection_arguments(url: URL, database: str) -> dict[str, Any]:
     arguments.setdefault("connect_timeout", CONNECT_TIMEOUT)
     arguments.setdefault("application_name", "dbtestcase")
     return arguments
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Known by its attribute to the sandboxes, which may watch the very database that it is connected to."""
-
-    dbtestcase_own = True
 
 
 class Admin(AdminConnection):
@@ -107,7 +101,7 @@ class Admin(AdminConnection):
 
     def _open(self, arguments: dict[str, Any], *, again: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect, and take the locks: once more, where an administrator ends the connection meanwhile."""
-        connection = _Connection.connect(**arguments, autocommit=True)
+        connection: psycopg.Connection[tuple[Any, ...]] = OwnConnection.connect(**arguments, autocommit=True)
         try:
             # A server may be set to end idle sessions and long statements; the leases must outlive both.
             idle = "; SET idle_session_timeout = 0" if connection.info.server_version >= 140000 else ""

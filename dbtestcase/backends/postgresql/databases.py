@@ -5,7 +5,6 @@ What tells a template, a database in use and a leftover apart is in :mod:`dbtest
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -221,12 +220,7 @@ class PostgreSQLDatabase(Database):
         )
 
     def reclone(self) -> None:
-        if self._admin.inherited:
-            raise DatabaseError(
-                f"The database {self.name!r} belongs to process {self._admin.pid}, not to {os.getpid()}.",
-                cause="a process forked from a test used the test's database object.",
-                remedy="let the forked process connect to Database.url, or make a database of its own.",
-            )
+        self._admin.refuse_inherited(self.name)
         catalogs.drop(self._admin, self.name)
         self._make()
 

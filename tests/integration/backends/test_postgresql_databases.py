@@ -106,7 +106,7 @@ class CreateTest(PostgreSQLTestCase):
 class LostConnectionTest(PostgreSQLTestCase):
     def end_first(self) -> Any:
         """The first connection that is made from now on has been ended before it is used."""
-        original, ended = admin_module._Connection.connect, []
+        original, ended = admin_module.OwnConnection.connect, []
 
         def connect(**arguments: Any) -> Any:
             made = original(**arguments)
@@ -115,7 +115,7 @@ class LostConnectionTest(PostgreSQLTestCase):
                 self.ask(f"SELECT pg_terminate_backend({ended[0]}, 5000)")
             return made
 
-        return mock.patch.object(admin_module._Connection, "connect", connect)
+        return mock.patch.object(admin_module.OwnConnection, "connect", connect)
 
     def test_one_that_is_ended_before_its_first_statement_is_made_once_more(self) -> None:
         with self.end_first():
