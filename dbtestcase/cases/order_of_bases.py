@@ -17,10 +17,11 @@ _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
 
 
-def check_bases(bases: Bases, *, given: Collection[str]) -> None:
+def check_bases(bases: Bases, *, given: Collection[str]) -> bool:
     """Refuse a class among whose bases something is hidden.
 
     :param given: the names that the class and its tests are given while they run.
+    :returns: whether somebody has written a ``setUpClass()`` for the class.
     :raises ConfigurationError: ``run()`` or ``setUpClass()`` of a base stands before ours and does not hand on; a base
         after ours brings attributes or hooks that are never seen; a framework's name is one of ours.
     """
@@ -32,6 +33,7 @@ def check_bases(bases: Bases, *, given: Collection[str]) -> None:
     if bases.all[: len(bases.others)] != tuple(bases.others):  # else, as mostly, nothing can be hidden
         for name in sorted({*bases.settings, *HOOKS, *given, *_UNITTESTS}):
             _check_hidden(bases, name)
+    return any("setUpClass" in vars(base) and not _is_passing_on(base) for base in bases.others)
 
 
 def _check_handing_on(bases: Bases, base: type) -> None:
@@ -201,11 +203,6 @@ def _is_passing_on(base: type) -> bool:
     """Whether the ``setUpClass`` of a class was made by :func:`watched` only to hand on."""
     function = getattr(vars(base).get("setUpClass"), "__func__", None)
     return bool(getattr(function, "_dbtestcase_passes_on", False))
-
-
-def has_own_set_up(bases: Bases) -> bool:
-    """Whether somebody has written a ``setUpClass()`` for a class."""
-    return any("setUpClass" in vars(base) and not _is_passing_on(base) for base in bases.others)
 
 
 def _reaches_super(static: Any, bases: Bases) -> bool:

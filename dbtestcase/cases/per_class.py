@@ -25,7 +25,7 @@ from .configuration import check_written, metadata_in
 from .hints import hints
 from .modules import current, modules
 from .never_ran import refuse_unfinished, watch_unawaited
-from .order_of_bases import check_bases, forgotten_set_up, has_own_set_up, watches
+from .order_of_bases import check_bases, forgotten_set_up, watches
 from .provisioning import Provisioning
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ClassLifecycle(Provisioning):
         super().__init__(cls)
         self.run: ClassRun | None = None
         """What the class owns while it runs in this process."""
-        self._checked = False
+        self._checked = self._has_own_set_up = False
         self.offered: set[str] = set()
         self.tests_begun = 0
         self._set_ups = 0  # how many setUpClass() of the class's bases are running, one within the other
@@ -164,7 +164,7 @@ class ClassLifecycle(Provisioning):
             run.stack.enter_context(run.log.recording_class(isolation.engine.url))
             self._bind_factories(run)
             self._load_data(run)
-            if has_own_set_up(self.bases):
+            if self._has_own_set_up:
                 run.stack.callback(run.set_up_rows.complete)
                 run.set_up_rows.watch()
         except BaseException:
@@ -315,7 +315,7 @@ class ClassLifecycle(Provisioning):
     def check(self) -> None:
         """Refuse what is misspelt, what would be ignored and what would never run."""
         if not self._checked:
-            check_bases(self.bases, given=self.given)
+            self._has_own_set_up = check_bases(self.bases, given=self.given)
             check_written(self.bases, given=self.given, asynchronous=self.asynchronous)
             self._check_values()
             self._checked = True
