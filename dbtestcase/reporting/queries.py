@@ -31,57 +31,17 @@ _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 class Query:
     """One statement as it was sent.
 
-    .. attribute:: statement
-       :type: str
-
-       The SQL, with the driver's placeholders.
-
-    .. attribute:: parameters
-
-       As given to the driver: a tuple or dict, or a list of them if :attr:`executemany`.
-
-    .. attribute:: executemany
-       :type: bool
-
-       Whether it was sent once for many rows.
-
-    .. attribute:: kind
-       :type: str
-
-       ``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK.
-
-    .. attribute:: origin
-
-       The application's line, or ``None`` where only libraries are on the stack; ``str()`` gives file and line.
-
-    .. attribute:: thread
-       :type: int
-
-       Identifier of the thread that sent it.
-
-    .. attribute:: error
-       :type: BaseException | None
-
-       The driver's exception if the statement failed.
-
-    .. attribute:: later_batch
-       :type: bool
-
-       Whether it goes on where the statement before it ended: many rows are sent in several batches.
-
-    .. attribute:: started
-       :type: float
-
-       When it was sent, in seconds of :func:`time.perf_counter`.
-
-    .. attribute:: ended
-       :type: float | None
-
-       When the server had answered, in seconds of the same clock; ``None`` if it failed or is still running.
-
-    .. attribute:: connection
-
-       A weak reference to the ``Connection`` that sent it.
+    :ivar str statement: the SQL, with the driver's placeholders.
+    :ivar parameters: as given to the driver: a tuple or dict, or a list of them if ``executemany``.
+    :ivar bool executemany: whether it was sent once for many rows.
+    :ivar str kind: ``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK.
+    :ivar origin: the application's line (as ``str()``: with its file), or ``None`` where the stack is libraries only.
+    :ivar int thread: identifier of the thread that sent it.
+    :ivar error: the driver's exception if the statement failed, else ``None``.
+    :ivar bool later_batch: whether it goes on where the statement before it ended: many rows go in several batches.
+    :ivar float started: when it was sent, in seconds of :func:`time.perf_counter`.
+    :ivar ended: when the server had answered, in seconds of the same clock; ``None`` if it failed or is still running.
+    :ivar connection: a weak reference to the ``Connection`` that sent it.
     """
 
     __slots__ = (
