@@ -13,6 +13,8 @@ from ...errors import SandboxBusy
 from .transactions import VirtualAsyncTransaction, VirtualTransaction
 from .virtual import Virtual
 
+_psycopgs_wait = psycopg.Connection.wait
+
 
 class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     """A synchronous connection of the application over the sandbox's wire."""
@@ -23,7 +25,7 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
         if self._stream is not self._wire.stream:
             self._refuse_stale(gen)
         try:
-            return super().wait(gen, *args, **kwargs)
+            return _psycopgs_wait(self, gen, *args, **kwargs)
         except psycopg.Error:
             raise
         except BaseException:

@@ -35,7 +35,8 @@ _psycopgs_start_query, _psycopgs_execute_gen = (vars(_BASE)[name] for name in ("
 def _start_query(self: Any, query: Any = None) -> Gen:
     if query is not None and isinstance(self._conn, Led) and self._conn._announced is None:  # type: ignore[attr-defined]
         self._conn._announce(query)  # type: ignore[attr-defined]
-    yield from _psycopgs_start_query(self, query)
+    made: Gen = _psycopgs_start_query(self, query)
+    return made
 
 
 @functools.wraps(_psycopgs_execute_gen)

@@ -26,6 +26,7 @@ from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
 
 _CHECKS = "SET CONSTRAINTS"
+_NOTHING: Any = ()  # what a generator that sends nothing would give
 
 
 _CONTINUING = frozenset(
@@ -129,19 +130,22 @@ class Virtual(Led):
         statement, self._announced = self._announced, None
         if statement is None:
             statement = statement_of_caller(sys._getframe(1), self)
-        if (
-            self._pipeline
-            and self._pipeline.result_queue
-            and self._wire.pgconn.transaction_status == TransactionStatus.INERROR
-        ):
-            yield from self._pipeline._sync_gen()
+        if self._pipeline:
+            return self._start_in_pipeline(self._pipeline, statement)
+        return self._start(statement)
+
+    def _start_in_pipeline(self, pipeline: Any, statement: Statement) -> Gen:
+        if pipeline.result_queue and self._wire.pgconn.transaction_status == TransactionStatus.INERROR:
+            yield from pipeline._sync_gen()
+        yield from self._start(statement)
+
+    def _start(self, statement: Statement) -> Gen:
         self._last = statement
         self._wire.notices.target = self._notice
         command = self._sandbox.at_once(self._client, statement)
         if command is None:
-            yield from self._drive(self._sandbox.before(self._client, statement))
-        elif command:
-            yield from self._send(command)
+            return self._drive(self._sandbox.before(self._client, statement))
+        return self._send(command) if command else _NOTHING
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         if not self._pipeline:
