@@ -110,7 +110,7 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
         for module in modules:
             require_module(module)
         warnings = WARNINGS.get(example, "error")
-        own = runner == "unittest"  # as its reader starts it
+        own = runner == "unittest" and example in ("blog", "users")  # as its reader starts it; the others share one
         run_suite(EXAMPLES / example, runner, warnings=warnings, own_server=own).expect(passed=count)
 
     test.__doc__ = f"docs/examples/{example} under {runner}."

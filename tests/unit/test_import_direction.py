@@ -1,6 +1,7 @@
 """Imports run one way: from the floors of the house down, never in a circle."""
 
 import ast
+import functools
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,11 +59,21 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     """What a file imports in whatever way; of this package always as the module that holds it."""
     module = module_of(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, "", node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -71,11 +82,11 @@ def imports(path: Path) -> Iterator[Import]:
             for alias in node.names:  # from .x import y: y may be a module itself
                 inner = f"{source}.{alias.name}"
                 yield Import(inner if inner in MODULES else source, alias.name, node.lineno)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazily":
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "lazily":
             for keyword in node.keywords:
                 inner = f"{package}.{keyword.arg}"
                 yield from (Import(inner, name, node.lineno) for name in ast.literal_eval(keyword.value).split())
-        elif isinstance(node, ast.Constant) and node.value in MODULES - {"dbtestcase"}:  # for importlib
+        elif isinstance(node, ast.Constant) and node.value != "dbtestcase" and node.value in MODULES:  # for importlib
             yield Import(node.value, "", node.lineno)
 
 
@@ -109,7 +120,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 def of_the_door(door: str) -> set[str]:
     """The names that a folder shows to the others."""
-    tree = ast.parse((PACKAGE / door / "__init__.py").read_text(encoding="utf-8"))
+    tree = tree_of(PACKAGE / door / "__init__.py")
     [shown] = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
     return set(ast.literal_eval(shown))
 
@@ -196,5 +207,5 @@ class ImportDirectionTest(unittest.TestCase):
     def test_every_module_opens_with_a_line_that_says_what_it_is_for(self) -> None:
         for path in PACKAGE.rglob("*.py"):
             with self.subTest(path.name):
-                first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+                first = (ast.get_docstring(tree_of(path)) or "").partition("\n")[0]
                 self.assertRegex(first, r"\w.*[.:)]$")

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from tests.support.requirements import require_module
 from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_suite, some_of, write_suite
+from tests.support.samples import a_share
 from tests.support.scratch import connect, dump
 from tests.support.servers import postgresql_url
 
@@ -146,13 +147,14 @@ class DriversTest(InnerCase):
                 self.run_inner({"app.py": self.models(driver), "test_it.py": TESTS}).expect(passed=13)
 
     def test_pools_and_creators(self) -> None:
-        for options in (
+        each = (
             "poolclass=__import__('sqlalchemy').pool.NullPool",
             "pool_size=1, max_overflow=0",
             "poolclass=__import__('sqlalchemy').pool.StaticPool",
             "creator=lambda: __import__('psycopg').connect('host=db.example.org dbname=shop')",
             "connect_args={'application_name': 'mine', 'sslmode': 'require'}, echo_pool=False",
-        ):
+        )
+        for options in a_share(each, 2):
             with self.subTest(options):
                 tests = TESTS
                 if "size=1" in options or "StaticPool" in options:

@@ -10,6 +10,7 @@ import psycopg
 from tests.support.mariadb import require_mariadb
 from tests.support.requirements import require_module
 from tests.support.runners import run_suite, write_suite
+from tests.support.samples import a_share
 
 RESTLESS = """
     import threading
@@ -312,7 +313,7 @@ class RestlessThreadsTest(unittest.TestCase):
         self.assertRegex(self.output, r"refused: .*SandboxClosed")
 
     def test_on_postgresql(self) -> None:
-        for driver in ("psycopg", "psycopg2", "pg8000"):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 2):
             with self.subTest(driver):
                 require_module(driver)
                 self.check(f"postgresql+{driver}:///app")
@@ -334,12 +335,13 @@ class RestlessThreadsTest(unittest.TestCase):
         """The test that started them fails by name; they get nothing more, and every other test finds all as it was."""
         require_mariadb()
         with tempfile.TemporaryDirectory() as folder:
-            for url in (
+            urls = (
                 "postgresql+psycopg:///app",
                 "mariadb+pymysql:///app",
                 f"sqlite:///{folder}/app.db?timeout=0.2",
                 "sqlite://",
-            ):
+            )
+            for url in a_share(urls, 2):
                 with self.subTest(url):
                     class_url = None if url.startswith("postgresql") else url
                     write_suite(folder, {"test_restless.py": COMMITTING.format(url=url, class_url=class_url)})
@@ -351,7 +353,7 @@ class RestlessThreadsTest(unittest.TestCase):
     def test_what_sleeps_between_its_writes_beside_tests_that_commit(self) -> None:
         """It fails the test that began it, or its class where it had not written yet; what serves all of them stays."""
         require_mariadb()
-        for url in ("postgresql+psycopg:///app", "mariadb+pymysql:///app", "sqlite://"):
+        for url in a_share(("postgresql+psycopg:///app", "mariadb+pymysql:///app", "sqlite://"), 2):
             with self.subTest(url), tempfile.TemporaryDirectory() as folder:
                 class_url = None if url.startswith("postgresql") else url
                 write_suite(folder, {"test_restless.py": BETWEEN_WRITES.format(url=url, class_url=class_url)})

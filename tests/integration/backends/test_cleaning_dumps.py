@@ -20,7 +20,7 @@ from tests.support.scratch import Scratch, connect
 from tests.support.servers import postgresql_url
 from tests.support.statements_beside_rows import BY_OWNERS, BY_SUPERUSERS, CLASS_ROWS, ROWS, SCHEMA, SUPERUSERS_SCHEMA
 
-ALONE, SEQUENCES = (10_000, 250) if LONG else (8, 4)
+ALONE, SEQUENCES = (10_000, 250) if LONG else (5, 2)
 WAYS = ("here", "here", "here", "here", "thread", "process")
 ROLES = ("dump_first", "dump_second")
 

@@ -9,6 +9,7 @@ from dbtestcase.migrations import MigrationRecipe
 from dbtestcase.migrations.project import Project
 from dbtestcase.migrations.walk import Problem, round_trip, stairway
 from tests.support.alembic_projects import SHOP, AlembicProject, empty_database
+from tests.support.samples import a_share
 
 
 class WalkTestCase(unittest.TestCase):
@@ -38,7 +39,7 @@ class StairwayTest(WalkTestCase):
         self.assertEqual(self.migrations.current_revisions(self.database.url), ("0002",))
 
     def test_the_shop_sync_and_async(self) -> None:
-        for name in ("alembic.ini", "alembic_async.ini"):
+        for name in a_share(("alembic.ini", "alembic_async.ini"), 2):
             with self.subTest(name), empty_database() as database:
                 project = MigrationRecipe(SHOP / name).project
                 self.assertEqual([str(problem) for problem in stairway(project, database.url)], [])

@@ -15,6 +15,7 @@ from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import OWNER, scratch, seed
 from tests.support.runners import start_python
+from tests.support.samples import a_share
 
 
 class ClusterCacheTest(unittest.TestCase):
@@ -110,7 +111,7 @@ class ClusterCacheTest(unittest.TestCase):
 
     def test_a_pointer_that_cannot_be_understood_counts_as_none(self) -> None:
         self.seed()
-        for text in ("", "[]", '{"folder": "x"}'):
+        for text in a_share(("", "[]", '{"folder": "x"}'), 3):
             with self.subTest(text):
                 (self.folder() / "base.json").write_text(text, encoding="utf-8")
                 self.assertEqual([self.run_once(), self.run_once()], ["initialised", "copied"])

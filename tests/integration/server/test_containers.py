@@ -16,11 +16,12 @@ from dbtestcase.server import room
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cluster_files import copy_tree
 from dbtestcase.server.room import MIB, memory_left
-from tests.integration.server.test_server_accounts import ServerAccountsTest, setpriv
+from tests.integration.server import test_server_accounts as accounts
 from tests.support.disposable import owner, scratch, seed, wrap_programs
 from tests.support.farm import require_namespaces, shared_server
 from tests.support.requirements import require
 from tests.support.runners import Outcome, inner_environment, run_suite, without_progress, write_suite
+from tests.support.samples import a_share
 
 SUITE = """
     import os
@@ -194,11 +195,11 @@ class RoomTest(unittest.TestCase):
                 self.assertEqual(room.room_in(Path("/dev/shm")), 1)
 
 
-class AnyUserTest(ServerAccountsTest):
+class AnyUserTest(accounts.ServerAccountsTest):
     """With the helpers of the tests of accounts."""
 
     def test_root_with_a_umask_that_takes_everything_from_others(self) -> None:
-        for umask in ("077", "027", "777"):
+        for umask in a_share(("077", "027", "777"), 3):
             with self.subTest(umask), scratch() as place:
                 os.chmod(place, 0o755)
                 command = ("sh", "-c", f'umask {umask}; exec "$@"', "sh")
@@ -219,19 +220,19 @@ class AnyUserTest(ServerAccountsTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, rf"prepared PostgreSQL \S+ in {cache}/postgresql-(?s:.*)every user may use it")
         env: dict[str, str | None] = {"HOME": "/", "XDG_CACHE_HOME": None, "DBTESTCASE_CACHE": str(cache)}
-        ran = self.run_owner(*setpriv(54321), python=self.python_for_all(), env=env | self.library())
+        ran = self.run_owner(*accounts.setpriv(54321), python=self.python_for_all(), env=env | self.library())
         self.assertEqual(without_progress(ran.stderr), "")
         self.assertEqual([path.name for path in cache.glob("*/project-*")], [])
 
     def test_a_user_that_has_no_account_is_told_what_to_do(self) -> None:
         env: dict[str, str | None] = {"HOME": str(self.temp), "XDG_CACHE_HOME": None, "DBTESTCASE_CACHE": None}
         with self.assertRaisesRegex(AssertionError, r"(?s)uid 54321 has no entry.*python -m dbtestcase prepare"):
-            self.run_owner(*setpriv(54321), python=self.python_for_all(), env=env | self.library())
+            self.run_owner(*accounts.setpriv(54321), python=self.python_for_all(), env=env | self.library())
 
     def test_a_root_that_may_not_become_another_is_told_what_it_lacks_and_leaves_nothing(self) -> None:
         needed = ("chown", "dac_override", "kill", "setgid", "setuid")
         env = {"DBTESTCASE_CACHE": str(self.temp / "cache")}
-        for missing in needed:
+        for missing in a_share(needed, 5):
             kept = ",".join(f"+{name}" for name in needed if name != missing)
             with (
                 self.subTest(missing),

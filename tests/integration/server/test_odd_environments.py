@@ -20,7 +20,8 @@ from dbtestcase.server import disposable_server, folders
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import scratch, seed
 from tests.support.farm import require_namespaces
-from tests.support.runners import Outcome, inner_environment, run_suite, write_suite
+from tests.support.runners import Outcome, inner_environment, run_python, run_suite, write_suite
+from tests.support.samples import a_share
 
 SUITE = """
     import sqlalchemy as sa
@@ -117,7 +118,7 @@ class OddEnvironmentsTest(unittest.TestCase):
                 self.run_suite(TMPDIR=str(self.folder / name)).expect(passed=4)
 
     def test_a_process_that_has_closed_its_standard_descriptors(self) -> None:
-        for closed in ("<&-", "<&- >&-", "<&- >&- 2>&-"):
+        for closed in a_share(("<&-", "<&- >&-", "<&- >&- 2>&-"), 3):
             with self.subTest(closed):
                 subprocess.run(
                     ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-W", "error", "-c", INTO_A_FILE],
@@ -133,13 +134,8 @@ class OddEnvironmentsTest(unittest.TestCase):
         program = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + INTO_A_FILE
         for cache in ("cache", "empty"):  # the second initialises a cluster
             with self.subTest(cache):
-                subprocess.run(
-                    [sys.executable, "-W", "error", "-c", program],
-                    cwd=self.folder,
-                    env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / cache)}),
-                    timeout=60,
-                    check=False,
-                )
+                env = {"DBTESTCASE_CACHE": str(self.folder / cache)}
+                run_python(["-W", "error", "-c", program], cwd=self.folder, env=env)
                 said = (self.folder / "said").read_text(encoding="utf-8")
                 self.assertTrue(re.search(r"^Ran 4 tests", said, re.MULTILINE) and said.endswith("OK\n"), said)
 
