@@ -120,7 +120,8 @@ def serve(name: str) -> dict[str, Any] | None:
             if pid == 0:
                 os.setsid()
                 signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for number in (signal.SIGCHLD, signal.SIGHUP):  # which nohup has told all below it to ignore
+                    signal.signal(number, signal.SIG_DFL)
                 for each in (listening, connection, *running.values()):
                     each.close()
                 os.close(wake)
