@@ -10,6 +10,7 @@ from collections.abc import Collection
 from types import FrameType
 
 from ..errors import SandboxClosed
+from ..reporting import is_application
 
 # Where a thread is that waits for work; one that a test leaves there may well serve the next one.
 _WAITING = {"threading", "queue", "selectors", "socketserver", "concurrent", "multiprocessing", "asyncio", "anyio"}
@@ -30,6 +31,8 @@ class LeftThreads:
         self._seen: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._running: list[threading.Thread] = []
         self._left: dict[int, tuple[weakref.ref[threading.Thread], str, FrameType | None]] = {}
+        self._loops: dict[str, tuple[weakref.ref[threading.Thread], str]] = {}
+        """Packages whose loop a test has left, such as a scheduler's, which has a pool do its jobs."""
         self._jobs: dict[int, FrameType | None] = {}
         self._timers: list[threading.Thread] = []
         self.refused: dict[str, str] = {}
@@ -79,7 +82,7 @@ class LeftThreads:
             frame = frames.get(thread.ident or 0)
             if frame is None:
                 continue
-            if isinstance(thread, threading.Timer) or not _waits(frame):
+            if isinstance(thread, threading.Timer) or not _waits(frame) or _wakes_by_itself(frame):
                 self._note(thread, label, frame)
 
     def bar(self, idents: Collection[int], label: str) -> dict[int, str]:
@@ -123,24 +126,34 @@ class LeftThreads:
 
     def _note(self, thread: threading.Thread, label: str, frame: FrameType | None) -> None:
         self._left[thread.ident or 0] = weakref.ref(thread), label, _job_of(frame)
+        loop = _loop_of(frame)
+        if loop is not None and not is_application(loop.f_code.co_filename):
+            self._loops[_module_of(loop)] = weakref.ref(thread), label
 
     def refuse(self) -> None:
         """Somebody asks for a connection: refuse a thread of a test that has ended."""
         if not self._left:
             return
         reference, label, job = self._left.get(threading.get_ident(), (None, "", None))
-        thread = threading.current_thread()
-        is_same = isinstance(thread, threading.Timer) or job is _job_of(sys._getframe(1))
+        thread, now = threading.current_thread(), _job_of(sys._getframe(1))
+        if reference is None and self._loops and now is not None:
+            loop, label = self._loops.get(_module_of(now), (None, ""))
+            started = loop() if loop is not None else None
+            if started is not None and started.is_alive():
+                raise self._refusal(thread, f"works for {started.name!r}, which was started by {label}", label)
+        is_same = isinstance(thread, threading.Timer) or job is now
         if reference is not None and not (reference() is thread and is_same):
             del self._left[threading.get_ident()]  # another thread, or another piece of work
         elif reference is not None:
-            self.refused[thread.name] = label
-            raise SandboxClosed(
-                f"The thread {thread.name!r} was started by {label}, which has ended; it asked for a connection and "
-                "got none.",
-                cause="a thread that its test did not wait for; its rows would be in the test that runs now",
-                remedy="join it before the test ends",
-            )
+            raise self._refusal(thread, f"was started by {label}", label)
+
+    def _refusal(self, thread: threading.Thread, how: str, label: str) -> SandboxClosed:
+        self.refused[thread.name] = label
+        return SandboxClosed(
+            f"The thread {thread.name!r} {how}, which has ended; it asked for a connection and got none.",
+            cause="a thread that its test did not wait for; its rows would be in the test that runs now",
+            remedy="join it (stop the scheduler) before the test ends",
+        )
 
 
 def _jobs() -> dict[int, FrameType | None]:
@@ -164,12 +177,16 @@ def _rests(frame: FrameType) -> bool:
 
 
 def _wakes_by_itself(frame: FrameType | None) -> bool:
-    """Whether code of the application waits for an event, for a certain time: ``while not stop.wait(5)``."""
+    return _loop_of(frame) is not None
+
+
+def _loop_of(frame: FrameType | None) -> FrameType | None:
+    """The code of an application or library that waits for an event, for a certain time: ``while not stop.wait(5)``."""
     is_timed = False
     while frame is not None and _module_of(frame) == "threading":
         is_timed |= frame.f_locals.get("timeout") is not None
         frame = frame.f_back
-    return is_timed and frame is not None and _module_of(frame) not in _WAITING
+    return frame if is_timed and frame is not None and _module_of(frame) not in _WAITING else None
 
 
 def _uses_database(frame: FrameType | None) -> bool:

@@ -1,6 +1,7 @@
 """Which threads are still at work when their test ends: those that compute or poll, not those that wait."""
 
 import _thread
+import contextlib
 import queue
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from dbtestcase.errors import SandboxClosed
 from dbtestcase.isolation.left_threads import LeftThreads
@@ -63,6 +65,31 @@ class LeftThreadsTest(unittest.TestCase):
 
     def test_one_that_waits_may_serve_the_next_test(self) -> None:
         self.assertEqual(self.answer(self.go.wait), "")
+
+    def test_one_that_wakes_by_itself_is_at_work(self) -> None:
+        def beat() -> None:
+            while not self.go.wait(0.01):
+                pass
+
+        self.assertRegex(self.answer(beat), "'late' was started by the test before, which has ended")
+
+    def test_jobs_of_a_scheduler_that_a_test_has_left_are_refused_in_the_threads_of_any_pool(self) -> None:
+        library: dict[str, Any] = {"__name__": "scheduler.loop"}
+        code = "def loop(stop):\n    while not stop.wait(0.01): pass\ndef run(job):\n    return job()"
+        exec(compile(code, "/lib/site-packages/scheduler/loop.py", "exec"), library)
+        thread = threading.Thread(target=library["loop"], args=[self.go], name="Scheduler")
+        with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+            stack.callback(self.go.set)
+            thread.start()
+            while not self.is_inside(thread, library["loop"]):
+                pass
+            self.left.end_test("the test before")
+            with self.assertRaisesRegex(SandboxClosed, "works for 'Scheduler', which was started by the test before"):
+                pool.submit(library["run"], self.left.refuse).result()
+            self.assertIsNone(pool.submit(self.left.refuse).result())
+            self.go.set()
+            thread.join()
+            self.assertIsNone(pool.submit(library["run"], self.left.refuse).result())
 
     def test_the_threads_of_a_pool_wait_between_two_pieces_of_work(self) -> None:
         with ThreadPoolExecutor(1) as pool:
