@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .connecting import connect_as_asked, connecting
+from .cursors import watch_cursors
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
@@ -90,6 +91,7 @@ __all__ = [
     "schema_generator",
     "sequences_of",
     "set_creator",
+    "watch_cursors",
     "watch_files",
     "watch_session",
     "watching",

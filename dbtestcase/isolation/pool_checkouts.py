@@ -23,7 +23,7 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from dbtestcase.backends import cleaning
-from dbtestcase.drivers import is_asyncio, pool_of, watch_session
+from dbtestcase.drivers import is_asyncio, pool_of, watch_cursors, watch_session
 from dbtestcase.isolation.left_threads import LeftThreads
 from dbtestcase.reporting import CallSite, find_call_site
 
@@ -65,7 +65,7 @@ def traits(statement: str) -> Trait:
     found = Trait.SESSION if _SESSION.search(text) else Trait.NONE
     if _SERVER.search(text):
         found |= Trait.SERVER
-    if "nextval" in lowered and not lowered.lstrip().startswith("insert"):
+    if "nextval" in lowered:
         found |= Trait.NEXTVAL
     if "setval" in lowered:
         found |= Trait.SETVAL
@@ -80,6 +80,7 @@ class Checkout:
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
     test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
     connection sees.  ``seen``: every statement is, at its driver.  ``commits``: whether each one did at the beginning.
+    ``cursors``: how many its driver has made that SQLAlchemy has not used; ``cursor``: the last that it has.
     """
 
     pid: int
@@ -98,10 +99,20 @@ class Checkout:
     record: weakref.ref[Any] | None = field(default=None, repr=False)
     by_engine: bool = False
     adopted: bool = False
+    cursors: int = 0
+    cursor: object = field(default=None, repr=False)
 
     def fairy_in_use(self) -> Any:
         """SQLAlchemy's handle on the connection, while somebody has it."""
         return self.fairy() if self.fairy is not None and self.thread is not None else None
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it was used as a driver's connection, so that nobody saw its statements."""
+        return not self.seen and (not self.by_engine or self.cursors > 0)
+
+    def made_cursor(self) -> None:
+        self.cursors += 1
 
     def opened(self, bar: Callable[[int | None], object] = lambda _: None) -> cleaning.Opened:
         """Where it was checked out, for the cleaner; ``bar`` keeps a thread from sending anything more."""
@@ -246,13 +257,14 @@ class Checkouts:
         :returns: who may stay, and how closely to look at sequences after the statements of the test.
         """
         self._end_sessions(all_of_them=all_of_them)
-        look = cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
-        look = cleaning.Look.EXACT if Trait.SETVAL in self.traits else look
 
         def bar(thread: int | None) -> None:
             self.left_threads.bar({thread or 0}, test)
 
         known = self.known()
+        look = cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
+        if Trait.SETVAL in self.traits or any(each.test == self.test and each.is_unseen for each in known):
+            look = cleaning.Look.EXACT
         expected = [each.pid for each in known if each.thread is None or each.own]
         lasting = {each.pid for each in known if each.thread is not None and each.test < self.test}.union(besides)
         return cleaning.Standing(expected, lasting, {each.pid: each.opened(bar) for each in known}), look
@@ -306,6 +318,7 @@ class Checkouts:
             checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
             checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True))
             checkout.hides = checkout.spoiled or checkout.seen
+            watch_cursors(raw, checkout.made_cursor)
             checkout.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 checkout.raw = weakref.ref(raw)
@@ -324,14 +337,18 @@ class Checkouts:
         checkout.call_site = find_call_site(2)
         checkout.fairy = weakref.ref(fairy)
         checkout.by_engine = False
+        checkout.cursors = 0
 
     def _checkin(self, connection: Any, record: Any) -> None:
         checkout: Checkout | None = record.info.get(_KEY)
         if checkout is not None:
             checkout.thread = None
-            # raw_connection(): nobody saw its statements, unless its driver shows them
+            checkout.cursor = None
+            if checkout.is_unseen:
+                checkout.spoiled = True
+                self.traits |= Trait.SETVAL
             raw = record.driver_connection
-            checkout.spoiled |= not (checkout.by_engine or checkout.seen) or _autocommit(raw) != checkout.commits
+            checkout.spoiled |= _autocommit(raw) != checkout.commits
             checkout.spoiled |= checkout.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
 
     def _by_engine(self, connection: Any, *_: Any) -> None:
@@ -341,12 +358,15 @@ class Checkouts:
 
     def _execute(self, connection: Any, cursor: Any, statement: str, parameters: Any = None, *_: Any) -> None:
         self.left_threads.refuse()  # who was given a connection before
+        checkout: Checkout | None = connection.info.get(_KEY)
+        if checkout is not None and checkout.cursor is not cursor:  # batches of rows share one
+            checkout.cursor = cursor
+            checkout.cursors -= 1
         found = traits(statement)
         if found:
             self.traits |= found
             if Trait.SERVER in found:
                 self.of_server.append(f"{statement} {parameters!r}")
-            checkout = connection.info.get(_KEY)
             if Trait.SESSION in found and checkout is not None and not checkout.seen:
                 checkout.spoiled = True
 

@@ -84,7 +84,7 @@ class TraitsTest(unittest.TestCase):
     def test_sequences_that_are_moved_by_name(self) -> None:
         self.assertEqual(traits("SELECT nextval('s')"), Trait.NEXTVAL)
         self.assertEqual(traits("SELECT setval('s', 1)"), Trait.SETVAL)
-        self.assertEqual(traits("INSERT INTO t (id) VALUES (nextval('t_id_seq'))"), Trait.NONE)
+        self.assertEqual(traits("INSERT INTO t (id) VALUES (nextval('another'))"), Trait.NEXTVAL)
 
 
 class GraphTest(unittest.TestCase):
