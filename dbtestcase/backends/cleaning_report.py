@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 
 class Look(IntEnum):
-    """How closely the sequences of a database are looked at; reading all of them takes time where they are many.
+    """How closely sequences and advisory locks are looked at; reading all of them takes time where they are many.
 
     ``TOUCHED``: those of the tables that a test touched, those that no table uses, and all of them where a statement
-    was rolled back.  It misses a sequence that was moved by its name alone, by ``SELECT nextval('…')``.
+    was rolled back.  It misses a sequence that was moved by its name alone, by ``SELECT nextval('…')``, and an advisory
+    lock that an expected connection has taken: it is for who has seen all statements.
     ``ALL``: it misses only a ``setval(…, false)`` on a sequence whose table was not touched.
     ``EXACT``: it misses nothing.
     """

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .connecting import connect_as_asked, connecting
-from .cursors import watch_cursors
 from .direct_connections import watching
 from .direct_doors import guarding, watch_files
 from .endpoints import (
@@ -24,6 +23,7 @@ from .endpoints import (
 from .harness import harness_connections, is_harness, is_let_pass, is_own, letting_pass, own
 from .late_imports import when_imported
 from .mysql.watching import watch_session
+from .own_cursors import watch_cursors
 from .patience import patient, patiently
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (

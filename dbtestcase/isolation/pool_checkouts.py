@@ -38,6 +38,7 @@ class Trait(Flag):
     SESSION = auto()  # something in the server's session
     NEXTVAL = auto()  # a sequence moved by its name
     SETVAL = auto()
+    LOCK = auto()  # an advisory lock
     SERVER = auto()  # something on the server beside its databases' insides
 
 
@@ -69,6 +70,8 @@ def traits(statement: str) -> Trait:
         found |= Trait.NEXTVAL
     if "setval" in lowered:
         found |= Trait.SETVAL
+    if "advisory" in lowered:
+        found |= Trait.LOCK
     return found
 
 
@@ -254,7 +257,7 @@ class Checkouts:
         :param test: its name; a thread that has to be barred is told it.
         :param besides: who is in use since before the test, as far as it is not known here.
         :param all_of_them: whether code in the database may have changed any session.
-        :returns: who may stay, and how closely to look at sequences after the statements of the test.
+        :returns: who may stay, and how closely to look at sequences and locks after the statements of the test.
         """
         self._end_sessions(all_of_them=all_of_them)
 
@@ -262,7 +265,7 @@ class Checkouts:
             self.left_threads.bar({thread or 0}, test)
 
         known = self.known()
-        look = cleaning.Look.ALL if Trait.NEXTVAL in self.traits else cleaning.Look.TOUCHED
+        look = cleaning.Look.ALL if (Trait.NEXTVAL | Trait.LOCK) & self.traits else cleaning.Look.TOUCHED
         if Trait.SETVAL in self.traits or any(each.test == self.test and each.is_unseen for each in known):
             look = cleaning.Look.EXACT
         expected = [each.pid for each in known if each.thread is None or each.own]
@@ -318,7 +321,7 @@ class Checkouts:
             checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
             checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True))
             checkout.hides = checkout.spoiled or checkout.seen
-            watch_cursors(raw, checkout.made_cursor)
+            watch_cursors(raw, checkout.made_cursor, functools.partial(self._sent, checkout))
             checkout.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 checkout.raw = weakref.ref(raw)
@@ -362,13 +365,17 @@ class Checkouts:
         if checkout is not None and checkout.cursor is not cursor:  # batches of rows share one
             checkout.cursor = cursor
             checkout.cursors -= 1
+        found = self._sent(checkout, statement)
+        if Trait.SERVER in found:
+            self.of_server.append(f"{statement} {parameters!r}")
+
+    def _sent(self, checkout: Checkout | None, statement: str) -> Trait:
+        """What a statement may leave behind, noted."""
         found = traits(statement)
-        if found:
-            self.traits |= found
-            if Trait.SERVER in found:
-                self.of_server.append(f"{statement} {parameters!r}")
-            if Trait.SESSION in found and checkout is not None and not checkout.seen:
-                checkout.spoiled = True
+        self.traits |= found
+        if Trait.SESSION in found and checkout is not None and not checkout.seen:
+            checkout.spoiled = True
+        return found
 
 
 def _server_pid(connection: Any, raw: Any) -> int:

@@ -22,14 +22,15 @@ from dbtestcase.backends.foreign_keys import filling_order, with_referrers
 from dbtestcase.backends.postgresql.catalog_state import Catalogs
 from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
 from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
-from dbtestcase.backends.postgresql.connections import HELD, PRESENT
+from dbtestcase.backends.postgresql.connections import LOCKED, PREPARED, PRESENT
 from dbtestcase.errors import CleaningError
 
 __all__ = ["ScanningCleaner"]
 
 _NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
 _PRESENT = f"""
-select p.working, p.present, {HELD.format(**_NAMES)}, pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8
+select p.working, p.present, {LOCKED.format(**_NAMES)} or {PREPARED.format(**_NAMES)},
+       pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8
   from ({PRESENT.format(**_NAMES)}) p(working, present, strangers), pg_current_snapshot() s
 """.encode()
 _WORKING = f"select p.working from ({PRESENT.format(**_NAMES)}) p(working, present, strangers)".encode()

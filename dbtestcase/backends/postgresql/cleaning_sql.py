@@ -25,7 +25,7 @@ from dbtestcase.backends.postgresql.cleaning_functions import (
     KEEP_FUNCTIONS,
     WRITERS,
 )
-from dbtestcase.backends.postgresql.connections import HELD, PRESENT
+from dbtestcase.backends.postgresql.connections import LOCKED, PREPARED, PRESENT
 
 SCHEMA = "_dbtestcase"
 """The schema of the bookkeeping: leave it out where schemas are compared (Alembic's ``include_name``)."""
@@ -264,7 +264,8 @@ def install_script() -> str:
     names = {"database": "here", "expected": "expected", "lasting": "lasting"}
     writers = WRITERS.format(database="here").strip()
     clean = CLEAN_FUNCTION.replace("{present}", PRESENT.format(**names).strip())
-    clean = clean.replace("{held}", HELD.format(**names).strip()).replace("{writers}", writers)
+    clean = clean.replace("{locked}", LOCKED.format(**names).strip()).replace("{writers}", writers)
+    clean = clean.replace("{prepared}", PREPARED.format(**names).strip())
     return ";\n".join(
         [
             f"create schema {SCHEMA}",

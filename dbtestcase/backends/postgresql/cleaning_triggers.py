@@ -19,24 +19,28 @@ __all__ = ["MarkedCleaner", "install", "is_installed", "uninstall"]
 ALWAYS_READ = 16
 """Up to so many sequences all are read after each test, whatever its statements were: a microsecond each."""
 
-# How closely sequences have to be looked at whatever a test did: a function, rule or view of the application that calls
-# nextval or setval moves sequences where no statement shows it.  (1574: nextval(); 1576, 1765: setval().)
+# How closely sequences have to be looked at whatever a test did, and whether advisory locks have: a function, rule or
+# view of the application moves or takes them where no statement shows it.  (1574: nextval(); 1576, 1765: setval().)
 _LEAST = b"""
+with code as (
+  select concat(prosrc, to_jsonb(p) ->> 'prosqlbody') as text from pg_proc p
+   where oid >= 16384 and pronamespace <> %b::regnamespace
+  union all select ev_action::text from pg_rewrite where oid >= 16384)
 select greatest(
   case when (select count(*) from _dbtestcase.sequences) <= %b then 1 else 0 end,
-  (select max(case when code ~* 'setval|:funcid (1576|1765) ' then 2 else 1 end) from (
-     select concat(prosrc, to_jsonb(p) ->> 'prosqlbody') as code from pg_proc p
-      where oid >= 16384 and pronamespace <> %b::regnamespace
-     union all select ev_action::text from pg_rewrite where oid >= 16384) c
-    where code ~* 'setval|nextval|:funcid (1574|1576|1765) '))
+  (select max(case when text ~* 'setval|:funcid (1576|1765) ' then 2 else 1 end) from code
+    where text ~* 'setval|nextval|:funcid (1574|1576|1765) ')),
+  exists (select from code where text ~* concat('advisory|:funcid (', (
+    select string_agg(oid::text, '|') from pg_proc where proname ~ 'advisory_(xact_)?lock' and oid < 16384), ') '))
 """
 
-_CLEAN = b"select * from _dbtestcase.clean(%b::int[], %b::int[], %b, %b, %b)"
+_CLEAN = b"select * from _dbtestcase.clean(%b::int[], %b::int[], %b, %b, %b, %b)"
 
 _SETTINGS = b"""
 select set_config('_dbtestcase.database', %b, false), set_config('_dbtestcase.path', %b, false),
        set_config('_dbtestcase.facts', %b, false), set_config('_dbtestcase.writers', %b, false)
 """
+_NONE_PREPARED = b"set _dbtestcase.prepared = ' '"
 
 # From here on: whatever is committed later has this number, or a later one.
 _NOW = b"select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
@@ -114,9 +118,10 @@ class MarkedCleaner(PostgreSQLCleaner):
             b" set random_page_cost = 1",  # the bookkeeping is in memory: some hundred rows are not read for one
             prepare=False,
         )
-        row = self._connection.execute(_LEAST, (ALWAYS_READ, SCHEMA)).fetchone()
+        row = self._connection.execute(_LEAST, (SCHEMA, ALWAYS_READ)).fetchone()
         assert row is not None
         self._least: Look = row[0]
+        self._locks: bool = row[1]
         # A clone has its own counters of VACUUM, and its own settings and comment.
         self._connection.execute(b"select _dbtestcase.take_sizes(array(select rel from _dbtestcase.catalogs))")
         if self._new:
@@ -129,6 +134,7 @@ class MarkedCleaner(PostgreSQLCleaner):
             self._facts: tuple[str, str] = row
         settings = (str(self._connections.database), self._search_path, *self._facts)
         self._connection.execute(_SETTINGS, settings, prepare=False)
+        self._connection.execute(_NONE_PREPARED, prepare=False)
         self._sessions = -2  # unknown: the first look is an exact one
         self._since = 0
         row = self._connection.execute(b"select (_dbtestcase.visibility('pg_class')).all_visible >= 0").fetchone()
@@ -137,9 +143,15 @@ class MarkedCleaner(PostgreSQLCleaner):
         self._seen: set[int] = set()
 
     def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
-        level = max(look, self._least)
-        arguments = (*arrays, level, self._sessions + opened, self._since)
-        ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
+        locks = look > Look.TOUCHED or self._locks
+        arguments = (*arrays, max(look, self._least), locks, self._sessions + opened, self._since)
+        try:
+            ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
+        except psycopg.Error:
+            if not self._connection.closed:  # what it had prepared has stayed, and its note of that has not
+                self._connection.execute(b"deallocate all", prepare=False)
+                self._connection.execute(_NONE_PREPARED, prepare=False)
+            raise
         objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
         if sessions is not None:

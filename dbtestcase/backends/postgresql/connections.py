@@ -30,13 +30,15 @@ PRESENT = """
    where a.datid = {database} and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
 """
 
-# Whether somebody keeps an advisory lock for which the next test might wait, or has prepared a transaction.
-HELD = """
+# Whether somebody keeps an advisory lock for which the next test might wait; whether one has prepared a transaction.
+LOCKED = """
   exists (select from pg_locks l
            where l.locktype = 'advisory' and l.database = {database} and l.pid <> pg_backend_pid()
              and l.pid <> all ({lasting}))
-  or (current_setting('max_prepared_transactions') <> '0'
-      and exists (select from pg_prepared_xact() p where p.dbid = {database}))
+"""
+PREPARED = """
+  (current_setting('max_prepared_transactions') <> '0'
+   and exists (select from pg_prepared_xact() p where p.dbid = {database}))
 """
 
 _SESSIONS = b"""

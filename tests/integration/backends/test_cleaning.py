@@ -363,7 +363,7 @@ class ConnectionsTest(CleaningCase):
     def test_an_advisory_lock_in_a_pool_is_released(self) -> None:
         pooled = self.connection(autocommit=True)
         pooled.execute("select pg_advisory_lock(5)")
-        (session,) = self.cleaner.clean(Standing(expected=[self.pid(pooled)])).ended
+        (session,) = self.cleaner.clean(Standing(expected=[self.pid(pooled)]), Look.ALL).ended
         self.assertIn("advisory lock", str(session))
         with connect(self.scratch.url, autocommit=True) as other:
             self.assertEqual(other.execute("select pg_try_advisory_lock(5)").fetchone(), (True,))
