@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from ..backends import Kept, copy_rows, fetcher
-from ..reporting import pasteable, shown
+from ..reporting import for_driver, pasteable, shown
 from . import scopes
 from .class_run import ClassRun
 from .per_class import ClassLifecycle
@@ -52,7 +52,7 @@ def _keep(of_class: ClassLifecycle, run: ClassRun, test_id: str) -> str:
 def _note(url: URL, kept: Kept, *, hours: int, password: str) -> Iterator[str]:
     yield f"The rows of this test are kept ({kept.rows} in all):"
     yield f"    {shown(url)}"
-    yield f"    psql {shlex.quote(pasteable(url.set(drivername='postgresql')))}"
+    yield f"    psql {shlex.quote(pasteable(for_driver(url, 'postgresql')))}"
     if password:
         yield f"    The password is that of {password}: export PGPASSWORD=... first."
     if kept.missing:

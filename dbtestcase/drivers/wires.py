@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ..errors import ServerUnreachable
-from ..reporting import shown, without_secrets
+from ..reporting import for_driver, shown, without_secrets
 from ..sandbox import Rules, Wire, rules_for
 from .async_adapters import TWINS
 from .patience import patiently
@@ -121,10 +121,7 @@ def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
 def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .pg8000 import Pg8000Wire
 
-    args, parameters = dialect.create_connect_args(url)
-    if str(parameters.get("host", "")).startswith("/"):  # libpq's way of naming a socket, which pg8000 has not
-        port = parameters.pop("port", None) or 5432
-        parameters["unix_sock"] = f"{parameters.pop('host')}/.s.PGSQL.{port}"
+    args, parameters = dialect.create_connect_args(for_driver(url, url.drivername))
     connection: Any = dialect.connect(*args, **parameters)
     connection.autocommit = True
     with contextlib.closing(Pg8000Wire(dialect, connection, rules)) as wire:

@@ -11,7 +11,7 @@ from sqlalchemy.pool import Pool
 from dbtestcase.drivers import connecting, family_of, patiently
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.isolation.engines import Leads, Until
-from dbtestcase.reporting import shown
+from dbtestcase.reporting import for_driver, shown
 
 # Where a server is and who one is there, in the words of all drivers.  Encryption is between the application and its
 # own server: the test's server is asked for what the test's URL asks for.
@@ -75,7 +75,7 @@ class Rerouting(Leads):
             )
 
     def _prepare(self, engine: Engine, pool: Pool) -> None:
-        engine.url = self._url.set(drivername=engine.url.drivername)
+        engine.url = for_driver(self._url, engine.url.drivername)
         self._watch(engine, pool)
 
     def _may_keep(self, lead: Any) -> bool:
@@ -88,7 +88,7 @@ class Rerouting(Leads):
 
     def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
         dialect, name = engine.dialect, shown(engine.url)
-        url, spare = self._url.set(drivername=engine.url.drivername), self._spare
+        url, spare = for_driver(self._url, engine.url.drivername), self._spare
         args, place = dialect.create_connect_args(url)
         if dialect.driver == "pymysql" and "unix_socket" in place:
             place.setdefault("ssl_disabled", True)  # it would read the machine's certificates, which takes 20 to 60 ms

@@ -16,6 +16,7 @@ from dbtestcase.isolation.full_disks import FullDisks
 from dbtestcase.isolation.interface import UNENFORCED_POLICIES, Run, warn_of_policies
 from dbtestcase.isolation.pool_checkouts import Checkouts
 from dbtestcase.isolation.reroute import Rerouting
+from dbtestcase.reporting import for_driver
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -76,6 +77,7 @@ class TruncatingRun(Run):
         admit = self.checkouts.left_threads.refuse
         self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare, admit)
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
+        blocking = for_driver(blocking, blocking.drivername)
         self.engine = patient(_engine(blocking), database.spare)
         self.own_engine = patient(_engine(blocking), database.spare)
         self.database_url = blocking.render_as_string(hide_password=False)

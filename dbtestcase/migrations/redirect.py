@@ -37,7 +37,7 @@ from dbtestcase.drivers import (
     pool_with_events,
 )
 from dbtestcase.errors import MigrationError
-from dbtestcase.reporting import shown
+from dbtestcase.reporting import for_driver, shown
 
 _MARK = "dbtestcase.migrating"
 _OURS = re.compile(r"\s*(COMMIT|END|BEGIN|START|CREATE\s+DATABASE)\b", re.IGNORECASE)
@@ -201,7 +201,9 @@ class _Redirection:
         return True if _BEGIN.fullmatch(statement) else None
 
     def _open(self, dialect: Dialect, record: Any, theirs: Mapping[str, Any]) -> Any:
-        arguments, parameters = dialect.create_connect_args(_for_driver(self._target.url, dialect))
+        arguments, parameters = dialect.create_connect_args(
+            for_driver(self._target.url, f"{dialect.name}+{dialect.driver}")
+        )
         arguments, parameters = list(arguments), {**_session_settings(theirs), **parameters}
         if not self._target.contained:
             return patiently(lambda: dialect.connect(*arguments, **parameters), self._target.url)
@@ -224,17 +226,6 @@ class _Redirection:
 
 def _written(url: URL) -> str:
     return shown(url) or "engine"
-
-
-def _for_driver(url: URL, dialect: Dialect) -> URL:
-    """The same database by the name of another driver; pg8000 has its own way to say where a socket is."""
-    url = url.set(drivername=f"{dialect.name}+{dialect.driver}")
-    socket = url.query.get("host")
-    if dialect.driver == "pg8000" and isinstance(socket, str) and socket.startswith("/"):
-        port = url.query.get("port", url.port or 5432)
-        path = f"{socket}/.s.PGSQL.{port}"
-        return url.difference_update_query(["host", "port"]).update_query_dict({"unix_sock": path})
-    return url
 
 
 def _session_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:

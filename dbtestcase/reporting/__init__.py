@@ -10,7 +10,7 @@ from .collecting import collecting_less, end_at_once
 from .imports import lazily, require_internals
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
-from .urls import pasteable, shown, without_secrets
+from .urls import for_driver, pasteable, shown, without_secrets
 
 if TYPE_CHECKING:
     from .failures import FailureEvidence, SQLLog, add_evidence, evidence_once, together
@@ -41,6 +41,7 @@ __all__ = [
     "end_at_once",
     "evidence_once",
     "find_call_site",
+    "for_driver",
     "forget_class_cleanups",
     "harness_statements",
     "is_application",

@@ -21,6 +21,19 @@ def shown(url: URL) -> str:
     return masked.render_as_string(hide_password=True).replace("%2A%2A%2A", _MASK)
 
 
+def for_driver(url: URL, drivername: str) -> URL:
+    """The same database by another driver; pg8000 names PostgreSQL's socket, others its folder and number."""
+    url = url.set(drivername=drivername)
+    folder, path = url.query.get("host"), url.query.get("unix_sock")
+    if drivername.endswith("+pg8000") and isinstance(folder, str) and folder.startswith("/"):
+        path = f"{folder}/.s.PGSQL.{url.query.get('port', url.port or 5432)}"
+        return url.difference_update_query(["host", "port"]).update_query_dict({"unix_sock": path})
+    if not drivername.endswith("+pg8000") and isinstance(path, str):
+        folder, _, port = path.partition("/.s.PGSQL.")
+        return url.difference_update_query(["unix_sock"]).update_query_dict({"host": folder, "port": port or "5432"})
+    return url
+
+
 def pasteable(url: URL) -> str:
     """The URL without its secrets, for a command that somebody is to paste; they come from the environment then."""
     query = {key: value for key, value in url.query.items() if not _SECRET.search(key)}

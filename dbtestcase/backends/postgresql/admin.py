@@ -19,24 +19,21 @@ from sqlalchemy import URL
 from dbtestcase.backends.admin_connections import AdminConnection
 from dbtestcase.drivers import KEEPALIVES, OwnConnection, address_beside, patiently
 from dbtestcase.errors import ConfigurationError, ServerUnreachable
-from dbtestcase.reporting import limit_named_by, shown, without_secrets
+from dbtestcase.reporting import for_driver, limit_named_by, shown, without_secrets
 
 CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
 
 _T = TypeVar("_T")
 
 #: Options of other drivers' URLs that libpq knows by another name.
-_RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout", "application_name": "application_name"}
+_RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout", "application_name": "application_name"}
 
 
 def build_url(url: URL, database: str) -> URL:
     """``url`` for psycopg (synchronous) and another database; options that only other drivers know are left out."""
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
     query: dict[str, Any] = {}
-    for name, value in url.query.items():
-        if name == "unix_sock" and isinstance(value, str):  # a file, where libpq wants its folder and number
-            value, _, port = value.partition("/.s.PGSQL.")
-            query["port"] = port or "5432"
+    for name, value in for_driver(url, "postgresql+psycopg").query.items():
         name = _RENAMED.get(name, name)
         if name == "sslmode" and value in ("true", "True", "1"):
             value = "require"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
 from dbtestcase.backends.cleaners import Cleaner, Reclonable
 from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, cannot_connect
+from dbtestcase.backends.postgresql.admin import build_url
 from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
 from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import OwnConnection, patiently
@@ -21,8 +21,6 @@ __all__ = ["Attempt", "PostgreSQLCleaner", "connect"]
 
 ATTEMPTS = 5
 LOCK_TIMEOUT = "2s"
-
-_RENAMED = {"ssl": "sslmode", "unix_sock": "host", "timeout": "connect_timeout"}
 
 # Code of the application's in the database that changes the session that runs it; what ends with its transaction does
 # not count.
@@ -48,9 +46,7 @@ def array(numbers: Collection[int]) -> str:
 
 def connect(url: URL) -> Connection:
     """A connection for the cleaning: in autocommit mode, quiet for our triggers, safe from a role's own settings."""
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"service"}
-    query = {_RENAMED.get(name, name): value for name, value in url.query.items()}
-    target = url.set(drivername="postgresql+psycopg", query={k: v for k, v in query.items() if k in known})
+    target = build_url(url, str(url.database))
     arguments = dict(target.get_dialect()().create_connect_args(target)[1])
     arguments["application_name"] = APPLICATION
     try:

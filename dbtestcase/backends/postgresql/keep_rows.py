@@ -14,6 +14,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
+from dbtestcase.reporting import for_driver
+
 Fetch = Callable[[str], Sequence[Sequence[Any]]]
 _OURS = "n.nspname !~ '^(pg_|information_schema$|_dbtestcase$)' AND c.relpersistence <> 't'"
 _NO_EXTENSIONS = "NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')"
@@ -171,6 +173,6 @@ def _quoted(*names: str) -> str:
 
 
 def _connect_arguments(url: URL) -> tuple[Any, dict[str, Any]]:
-    plain = url.set(drivername="postgresql+psycopg")
+    plain = for_driver(url, "postgresql+psycopg")
     positional, named = plain.get_dialect()().create_connect_args(plain)
     return positional, dict(named)

@@ -82,6 +82,83 @@ class SessionsTest(Committing):
                 self.assertPassed(self.case(driver, made, **tests, test_last=look), tests=len(tests) + 1)
                 self.assertEqual(set(asked), {asked[0]})
 
+    def test_what_is_done_with_a_drivers_cursor_ends_with_its_test(self) -> None:
+        """Also where SQLAlchemy uses the same connection, and where no statement of its own tells of a sequence."""
+        made = [f"create table counted_{number} (id serial)" for number in range(20)]  # more than are always read
+        made.append("create function bump() returns bigint begin atomic select nextval('counted_4_id_seq'); end")
+        made.append("create rule bumped as on delete to counted_5 do also select nextval('counted_6_id_seq')")
+        look_too = LOOK + "".join(
+            f", (select row(last_value, is_called)::text from counted_{n}_id_seq)" for n in range(1, 7)
+        )
+        found: list[Any] = []
+
+        def look(test: Any) -> None:
+            with test.app.connect() as connection:
+                found.append(tuple(connection.exec_driver_sql(look_too).one()))
+
+        def beneath(statement: str) -> Callable[[Any], None]:
+            def act(test: Any) -> None:
+                with test.app.connect() as connection:
+                    connection.execute(sa.insert(Note), {"text": "of the test"})
+                    connection.connection.cursor().execute(statement)
+
+            return act
+
+        def by_itself(statement: str) -> Callable[[Any], None]:
+            def act(test: Any) -> None:
+                connection = test.app.raw_connection()
+                connection.cursor().execute(statement)
+                connection.close()
+
+            return act
+
+        def seen(statement: str) -> Callable[[Any], None]:
+            def act(test: Any) -> None:
+                with test.app.connect() as connection:
+                    connection.exec_driver_sql(statement)
+
+            return act
+
+        acts = [
+            *(
+                way(statement)
+                for way in (beneath, by_itself)
+                for statement in (
+                    "set my.thing to 'x'",
+                    "listen mine",
+                    "select nextval('counted_1_id_seq')",
+                    "select setval('counted_2_id_seq', 7, false)",
+                )
+            ),
+            seen("insert into counted_0 values (nextval('counted_3_id_seq'))"),
+            seen("select bump()"),
+            seen("delete from counted_5"),
+        ]
+        for driver in ("psycopg", "psycopg2", "pg8000"):
+            require_module(driver)
+            found.clear()
+            tests: dict[str, Any] = {"test_00": look}
+            for number, act in enumerate(acts):
+                tests |= {f"test_{number:02}_act": act, f"test_{number:02}_look": look}
+            with self.subTest(driver):
+                self.assertPassed(self.case(driver, made, **tests), tests=len(tests))
+                self.assertEqual(set(found), {found[0]})
+
+    def test_what_sqlalchemy_alone_has_used_serves_the_next_test(self) -> None:
+        pids: set[int] = set()
+
+        def write(test: Any) -> None:
+            with Session(test.app) as session:
+                session.add_all(Note(text=str(number)) for number in range(1_500))  # in several batches
+                session.commit()
+                pids.add(session.connection().exec_driver_sql("select pg_backend_pid()").scalar() or 0)
+
+        for driver in ("psycopg", "psycopg2", "pg8000"):
+            pids.clear()
+            with self.subTest(driver):
+                self.assertPassed(self.case(driver, (), test_1=write, test_2=write), tests=2)
+                self.assertEqual(len(pids), 1)
+
     def test_a_setting_of_the_transaction_costs_no_connection(self) -> None:
         numbers: list[int] = []
 
