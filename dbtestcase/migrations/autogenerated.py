@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def foreign_operations(
         return []
     found: list[str] = []
     for operation in _after_env_py(context, _produced(context, models)):
-        if not type(operation).__module__.startswith("alembic.") and not excluded(_item(operation)):
+        if not _is_alembics(operation) and not excluded(_item(operation)):
             found += written(context, operation)
     return found
 
@@ -125,5 +126,12 @@ def written(context: MigrationContext, operation: MigrateOperation) -> list[str]
     text = _ENUM.sub(
         lambda found: found[0] if "create_type" in found[0] else f"{found[0][:-1]}, create_type=False)", text
     )
+    if not _is_alembics(operation):  # it may be several statements
+        first, _, rest = text.partition("\n")
+        return ["\n".join(filter(None, (first, textwrap.dedent(rest))))] if text else []
     first, *inner = text.splitlines() or [""]
     return ["\n".join([first, *(line if line == ")" else f"    {line.strip()}" for line in inner)])] if text else []
+
+
+def _is_alembics(operation: MigrateOperation) -> bool:
+    return type(operation).__module__.startswith("alembic.")

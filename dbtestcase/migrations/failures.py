@@ -129,6 +129,13 @@ def _failed_script(layout: Layout, error: Exception) -> MigrationError:
             cause=f"env.py reads {error.args[0]!r} from the environment or a settings file, and it is not there.",
             remedy="Set it to any valid value: wherever it points, env.py is led to the test database.",
         )
+    if name == "env.py" and "application context" in what:
+        return MigrationError(
+            what,
+            cause="env.py asks Flask for the current application, as that of Flask-Migrate does, and there is none.",
+            remedy="Make it current before super().setUpClass(): `context = create_app().app_context()`, "
+            "`context.push()`, `cls.addClassCleanup(context.pop)`.",
+        )
     if name == "env.py":
         return MigrationError(
             what,

@@ -170,6 +170,8 @@ def _layout(
         return _expand(table.get(name), here)
 
     location = option("script_location")
+    if not location and ini is not None and (ini.parent / "env.py").is_file():
+        location = "."  # Flask-Migrate's ini lies among its scripts, and leaves it to Flask-Migrate to say so
     if not location:
         where = f"[{section}] of {ini}" if ini else f"[tool.alembic] of {toml}" if toml else "the Config"
         raise ConfigurationError(

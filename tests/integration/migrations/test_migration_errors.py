@@ -81,6 +81,12 @@ class BadInputTest(unittest.TestCase):
         self.assertIn("env.py failed: KeyError: 'SHOP_URL'", error.what)
         self.assertIn("env.py is led to the test database", error.remedy)
 
+    def test_an_env_py_that_asks_for_the_current_application_says_how_to_have_one(self) -> None:
+        self.project.replace("target_metadata = None", "raise RuntimeError('Working outside of application context.')")
+        error = self.failure()
+        self.assertIn("env.py failed: RuntimeError: Working outside of application context", error.what)
+        self.assertIn("app_context()", error.remedy)
+
     def test_an_env_py_that_raises_is_named_with_its_line(self) -> None:
         self.project.replace("target_metadata = None", "target_metadata = nothing")
         error = self.failure()

@@ -47,6 +47,12 @@ class FindTest(ProjectTestCase):
         self.assertEqual(layout.script_location, self.folder / "migrations")
         self.assertEqual(layout.prepend_sys_path, (str(self.folder),))
 
+    def test_an_ini_among_its_scripts_need_not_say_where_they_are(self) -> None:
+        ini = self.folder / "migrations" / "alembic.ini"
+        ini.write_text("[alembic]\n")
+        layout = find_layout("migrations/alembic.ini", relative_to=self.folder)
+        self.assertEqual((layout.ini, layout.script_location), (ini, self.folder / "migrations"))
+
     def test_several_version_locations_are_read(self) -> None:
         with self.project.ini.open("a") as ini:
             ini.write("")
