@@ -136,7 +136,7 @@ class LeftThreads:
             return
         reference, label, job = self._left.get(threading.get_ident(), (None, "", None))
         thread, now = threading.current_thread(), _job_of(sys._getframe(1))
-        if reference is None and self._loops and now is not None:
+        if reference is None and self._loops and now is not None and thread is not threading.main_thread():
             loop, label = self._loops.get(_module_of(now), (None, ""))
             started = loop() if loop is not None else None
             if started is not None and started.is_alive():
@@ -186,7 +186,7 @@ def _loop_of(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _module_of(frame) == "threading":
         is_timed |= frame.f_locals.get("timeout") is not None
         frame = frame.f_back
-    return frame if is_timed and frame is not None and _module_of(frame) not in _WAITING else None
+    return frame if is_timed and frame is not None and _module_of(frame) not in _WAITING | _DATABASE else None
 
 
 def _uses_database(frame: FrameType | None) -> bool:

@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import functools
 import queue
 import sys
 import threading
@@ -49,7 +50,8 @@ class LeftThreadsTest(unittest.TestCase):
         frame = sys._current_frames().get(thread.ident or 0)
         if wait == self.go.wait:  # it is on its way there until the module has it
             return frame is not None and frame.f_code.co_name == "wait"
-        while frame is not None and frame.f_code is not getattr(wait, "__code__", None):
+        code = getattr(getattr(wait, "func", wait), "__code__", None)
+        while frame is not None and frame.f_code is not code:
             frame = frame.f_back
         return frame is not None
 
@@ -72,6 +74,11 @@ class LeftThreadsTest(unittest.TestCase):
                 pass
 
         self.assertRegex(self.answer(beat), "'late' was started by the test before, which has ended")
+
+    def test_the_watch_of_this_library_is_nobodys(self) -> None:
+        library: dict[str, Any] = {"__name__": "dbtestcase.reporting.lock_waits"}
+        exec(compile("def watch(stop):\n    while not stop.wait(0.01): pass", "/lib/x.py", "exec"), library)
+        self.assertEqual(self.answer(functools.partial(library["watch"], self.go)), "")
 
     def test_jobs_of_a_scheduler_that_a_test_has_left_are_refused_in_the_threads_of_any_pool(self) -> None:
         library: dict[str, Any] = {"__name__": "scheduler.loop"}
