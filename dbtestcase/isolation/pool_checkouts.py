@@ -51,7 +51,7 @@ _SESSION = re.compile(
 )
 _SERVER = re.compile(
     r"\b(?:create|alter|drop|rename)\s+(?:or\s+replace\s+)?(?:role|user|group|tablespace|database|schema|server)\b"
-    r"|\balter\s+system\b|\bset\s+(?:global|password|default\s+role|@@global)\b|\b(?:grant|revoke|install|uninstall)\b"
+    r"|\balter\s+system\b|\bon\s+(?:role|tablespace|database)\b|\bset\s+(?:global|password|default\s+role|@@global)\b|\b(?:grant|revoke|install|uninstall)\b"
     r"|replication_slot|^\s*(?:do|call|execute)\b",
     re.IGNORECASE,
 )

@@ -31,6 +31,12 @@ POSTGRESQL = [
     "set allow_in_place_tablespaces = on; create tablespace fast location ''; alter table note set tablespace fast",
     "create database another_one",
     "do $$ begin create role by_the_way; end $$",
+    "comment on role postgres is 'words'",
+    "comment on tablespace pg_default is 'words'; comment on database postgres is 'words'",
+    "alter database postgres set work_mem = '3MB'; alter role postgres in database postgres set work_mem = '4MB'",
+    "create role boss superuser; alter database postgres owner to boss; grant create on tablespace pg_default to boss",
+    "create role tuner; grant set on parameter work_mem to tuner; grant set on parameter wal_compression to public",
+    "alter tablespace pg_default set (random_page_cost = 9); alter database template1 allow_connections false",
 ]
 MARIADB = [
     "create user bob@localhost identified by 'secret'; grant select on *.* to bob@localhost",
@@ -63,12 +69,14 @@ class Case(TruncatingDatabaseTest):
                     connection.execute(query).fetchall()
                     for query in (
                         b"select to_jsonb(a) - 'oid' from pg_authid a order by rolname",
-                        b"select * from pg_db_role_setting where setdatabase = 0 order by 2",
+                        b"select * from pg_db_role_setting where setdatabase in (0, 1, 5) order by 1, 2",
+                        b"select datname, datdba, datacl, datallowconn from pg_database where oid < 16384 order by 1",
+                        b"select * from pg_parameter_acl order by 1",
                         b"select roleid::regrole, member::regrole from pg_auth_members order by 1, 2",
                         b"select name, setting from pg_file_settings order by 1",
-                        b"select spcname from pg_tablespace order by 1",
+                        b"select * from pg_tablespace order by 1",
                         b"select datname from pg_database where datname ~ 'another' order by 1",
-                        b"select description from pg_shdescription where classoid = 1260",
+                        b"select * from pg_shdescription where description ~ 'words'",
                     )
                 ]
         with contextlib.closing(connect_mariadb(url, None)) as connection, connection.cursor() as cursor:
