@@ -240,6 +240,7 @@ class Hooks:
             event.listen(Pool, "connect", self._connect)
             event.listen(Pool, "checkout", self._checkout)
             event.listen(Pool, "checkin", self._checkin)
+            event.listen(Engine, "handle_error", self._handle_error)
             original = Engine.raw_connection
 
             @functools.wraps(original)
@@ -275,6 +276,12 @@ class Hooks:
         if border is not None:
             return [board for board in self._boards if border.is_of(board)]
         return [board for board in self._boards if board.running]
+
+    def _handle_error(self, context: Any) -> None:
+        if context.is_disconnect and context.sqlalchemy_exception is not None:
+            for board in self._answering(self.border):
+                if board._sandbox is not None:
+                    board._sandbox.losses.append(context.sqlalchemy_exception)
 
     def _do_connect(self, dialect: sa.Dialect, record: Any, args: Any, parameters: Any) -> Any:
         border = self.border

@@ -31,6 +31,8 @@ class Clients:
         self.stack = Stack()
         self.scheduler = Scheduler(self._unfinished_tickets, self._is_alone)
         self.raised: list[SandboxError] = []
+        self.losses: list[BaseException] = []
+        """Errors of the driver's that the application was given for a lost connection."""
         self.test_files: frozenset[str] = frozenset()
         """The source files of the test that runs."""
         self.application_connected = False

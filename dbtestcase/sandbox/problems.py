@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DBTestCaseError, LeakError
-from ..reporting import CallSite
+from ..reporting import CallSite, is_application
 from .connections import Client, Wire
 from .rules import COMMITTING
 
@@ -20,6 +20,7 @@ def find_problems(
     wire: Wire,
     unfinished: Iterable[Client],
     raised: Iterable[DBTestCaseError],
+    losses: Iterable[BaseException],
     test_files: frozenset[str],
     *,
     wrote: bool,
@@ -29,10 +30,11 @@ def find_problems(
     :param label: the test, of these files: an error that they catch was expected.
     :param unfinished: the application's connections with unfinished writes.
     :param raised: errors of the sandbox during the test.
+    :param losses: errors for a lost connection, which a connection of its own would not have had in production.
     :param wrote: whether it has written anything that can be lost with the connection.
     """
     found: list[DBTestCaseError] = []
-    if wire.gone and wrote:
+    if wire.gone and (wrote or any(_application_has_caught(error, test_files) for error in losses)):
         found.append(
             LeakError(
                 f"{label} lost the connection of the sandbox: {wire.gone}.",
@@ -99,6 +101,13 @@ def _was_swallowed(error: DBTestCaseError, test_files: frozenset[str]) -> bool:
     if frame.f_code.co_filename not in test_files or error.of_lost_task:
         return True
     return bool(frame.f_code.co_flags & inspect.CO_COROUTINE) and _has_ended_a_task(error)
+
+
+def _application_has_caught(error: BaseException, test_files: frozenset[str]) -> bool:
+    if error.__traceback__ is None:
+        return False
+    file = error.__traceback__.tb_frame.f_code.co_filename
+    return is_application(file) and file not in test_files
 
 
 def _has_ended_a_task(error: DBTestCaseError) -> bool:

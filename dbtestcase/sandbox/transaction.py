@@ -181,6 +181,7 @@ class Sandbox(StatementFlows):
         self._deferral_set = False
         self._current = self._late = self._guarded = None
         self.raised.clear()
+        self.losses.clear()
         self.scheduler.reset()
         for client in list(self.clients):
             client.end()
@@ -212,6 +213,7 @@ class Sandbox(StatementFlows):
             self.wire,
             [c for c in self.stack.unfinished() if isinstance(c, Client) and self._is_left(c)],
             self.raised,
+            self.losses,
             test_files,
             wrote=self._wrote,
         )

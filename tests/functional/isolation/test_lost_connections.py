@@ -87,6 +87,25 @@ KILLED = """
     class BTest(Case):
         def test_a(self): self.put()
 """
+# An error that an application has caught would have been none on a connection of its own.
+SWALLOWED = """
+    code = "def quietly(work):\\n    try: work()\\n    except Exception: pass"
+    exec(compile(code, "/srv/shop/application.py", "exec"), globals())
+
+    def read():
+        with engine.connect() as connection:
+            connection.execute(sa.select(item)).all()
+
+    class ATest(Case):
+        def test_a(self):
+            kill_from_outside()
+            quietly(read)
+        def test_b(self):
+            kill_from_outside()
+            with self.assertRaises(sa.exc.DBAPIError): read()
+        def test_c(self): kill_from_outside()
+        def test_d(self): self.put()
+"""
 IDLE = """
     class ATest(Case):
         def test_a(self): self.put()
@@ -262,6 +281,13 @@ class LostConnectionsTest(unittest.TestCase):
         for driver in ("psycopg", "psycopg2", "pg8000"):
             require_module(driver)
             self.check(driver, f"postgresql+{driver}:///app")
+
+    def test_an_error_that_only_the_application_has_seen(self) -> None:
+        for driver in ("psycopg", "psycopg2"):
+            with self.subTest(driver):
+                outcome = self.run_with(f"postgresql+{driver}:///app", SWALLOWED)
+                outcome.expect(passed=3, errors=1)
+                self.assertRegex(outcome.output, r"ATest\.test_a lost the connection of the sandbox: it was closed")
 
     def test_in_the_middle_of_a_test_on_mariadb(self) -> None:
         require_mariadb()
