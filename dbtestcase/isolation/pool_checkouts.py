@@ -51,11 +51,15 @@ _SESSION = re.compile(
 )
 _SERVER = re.compile(
     r"\b(?:create|alter|drop|rename)\s+(?:or\s+replace\s+)?(?:role|user|group|tablespace|database|schema|server)\b"
-    r"|\balter\s+system\b|\bon\s+(?:role|tablespace|database)\b|\bset\s+(?:global|password|default\s+role|@@global)\b|\b(?:grant|revoke|install|uninstall)\b"
-    r"|replication_slot|^\s*(?:do|call|execute)\b",
+    r"|\balter\s+system\b|\b(?:comment|security\s+label\b[^;]*?)\s+on\s+(?:role|tablespace|database)\b|replication_slot"
+    r"|\bset\s+(?:global|password|default\s+role|@@global)\b|(?:^|;)\s*set\b[^;]*\bglobal\b"
+    r"|\b(?:grant|revoke|install|uninstall)\b|^\s*(?:do|call|execute)\b"
+    # what belongs to the server, written as rows
+    r"|\b(?:insert|replace|update|delete|merge)\b[^;]*\b(?:mysql`?\s*\.|pg_(?:authid|auth_members|database"
+    r"|db_role_setting|parameter_acl|shdescription|tablespace)\b)",
     re.IGNORECASE,
 )
-_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_COMMENTS = re.compile(r"--[^\n]*|/\*(?!M?!).*?\*/", re.DOTALL)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -64,7 +68,7 @@ def traits(statement: str) -> Trait:
     text = _COMMENTS.sub(" ", statement)
     lowered = text.lower()
     found = Trait.SESSION if _SESSION.search(text) else Trait.NONE
-    if _SERVER.search(text):
+    if _SERVER.search(text) or _SERVER.search(statement):  # two dashes in a literal are no comment
         found |= Trait.SERVER
     if "nextval" in lowered:
         found |= Trait.NEXTVAL
@@ -319,9 +323,10 @@ class Checkouts:
             checkout = Checkout(_server_pid(connection, raw), own, asynchronous, thread=threading.get_ident())
             record.info[_KEY] = checkout
             checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
-            checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True))
+            sent = functools.partial(self._sent, checkout)
+            checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True), sent)
             checkout.hides = checkout.spoiled or checkout.seen
-            watch_cursors(raw, checkout.made_cursor, functools.partial(self._sent, checkout))
+            watch_cursors(raw, checkout.made_cursor, sent)
             checkout.commits = _autocommit(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 checkout.raw = weakref.ref(raw)
@@ -365,17 +370,16 @@ class Checkouts:
         if checkout is not None and checkout.cursor is not cursor:  # batches of rows share one
             checkout.cursor = cursor
             checkout.cursors -= 1
-        found = self._sent(checkout, statement)
+        self._sent(checkout, statement, parameters)
+
+    def _sent(self, checkout: Checkout | None, statement: str, parameters: Any = None) -> None:
+        """Note what a statement may leave behind."""
+        found = traits(statement) if len(statement) < 2_000 else traits.__wrapped__(statement)
+        self.traits |= found
         if Trait.SERVER in found:
             self.of_server.append(f"{statement} {parameters!r}")
-
-    def _sent(self, checkout: Checkout | None, statement: str) -> Trait:
-        """What a statement may leave behind, noted."""
-        found = traits(statement)
-        self.traits |= found
         if Trait.SESSION in found and checkout is not None and not checkout.seen:
             checkout.spoiled = True
-        return found
 
 
 def _server_pid(connection: Any, raw: Any) -> int:

@@ -35,8 +35,11 @@ def changes_session(statement: str) -> bool:
 _short = functools.lru_cache(maxsize=2048)(changes_session)
 
 
-def watch_session(connection: Any, changed: Callable[[], None]) -> bool:
-    """Call ``changed`` when a connection changes its session; whether its driver is one that can be watched."""
+def watch_session(connection: Any, changed: Callable[[], None], sent: Callable[[str], object]) -> bool:
+    """Call ``changed`` when a connection changes its session; whether its driver is one that can be watched.
+
+    :param sent: called with each statement.
+    """
     if type(connection).__module__.partition(".")[0] not in ("pymysql", "MySQLdb"):
         return False
     query = connection.query
@@ -45,6 +48,7 @@ def watch_session(connection: Any, changed: Callable[[], None]) -> bool:
         text = sql.decode("latin1") if isinstance(sql, (bytes, bytearray)) else str(sql)
         if (_short if len(text) < 500 else changes_session)(text):
             changed()
+        sent(text)
         return query(sql, *args, **kwargs)
 
     connection.query = watched

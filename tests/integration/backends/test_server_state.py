@@ -43,6 +43,8 @@ MARIADB = [
     "create user bob@localhost; grant insert on note to bob@localhost; create role clerk; grant clerk to bob@localhost",
     "set global sort_buffer_size = 300000; set global sql_mode = ''",
     "set global read_only = 1",
+    "set @a = 1, global net_read_timeout = 77",
+    "insert into mysql.servers values ('far', 'h', 'd', 'u', 'p', 3306, '', 'mysql', 'o')",
     "set global event_scheduler = on",
     "create server far foreign data wrapper mysql options (user 'x', host 'y')",
     "create database another_one; create table another_one.note (id int)",
@@ -88,7 +90,7 @@ class Case(TruncatingDatabaseTest):
                 "SELECT * FROM mysql.servers",
                 "SHOW DATABASES LIKE '%another%'",
                 "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('sort_buffer_size', 'sql_mode', 'read_only',"
-                " 'event_scheduler')",
+                " 'event_scheduler', 'net_read_timeout')",
             ):
                 cursor.execute(query)
                 found.append(sorted(cursor.fetchall()))
@@ -127,6 +129,17 @@ class ServerStateTest(InnerRuns):
     def test_a_disposable_mariadb_is_put_back(self) -> None:
         require_mariadb()
         self.check_put_back("mariadb+pymysql://", MARIADB)
+
+    def test_what_a_drivers_cursor_changes_is_put_back(self) -> None:
+        require_mariadb()
+
+        def beneath(case: Any, statements: str) -> None:
+            with case.app.connect() as connection:
+                for statement in statements.split("; "):
+                    connection.connection.cursor().execute(statement)
+
+        with unittest.mock.patch.object(Case, "do", beneath):
+            self.check_put_back("mariadb+pymysql://", MARIADB[:3])
 
     def check_named(self, url: sa.URL, user: str, judge: Any) -> None:
         """Of two users that are made meanwhile, the test is told of its own, and drops none."""

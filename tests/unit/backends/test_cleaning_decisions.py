@@ -81,6 +81,26 @@ class TraitsTest(unittest.TestCase):
             with self.subTest(statement):
                 self.assertEqual(traits(statement), Trait.NONE)
 
+    def test_what_may_change_the_server(self) -> None:
+        for statement in (
+            "CREATE ROLE bob",
+            "COMMENT ON ROLE bob IS 'words'",
+            "SECURITY LABEL FOR x ON TABLESPACE fast IS 'words'",
+            "SET @a = 1, GLOBAL net_read_timeout = 7",
+            "/*!50000 SET GLOBAL sql_mode = '' */",
+            "INSERT INTO t VALUES ('--'); CREATE ROLE bob",
+            "INSERT INTO `mysql`.`servers` VALUES (1)",
+            "UPDATE pg_catalog.pg_database SET datallowconn = false",
+        ):
+            with self.subTest(statement):
+                self.assertIn(Trait.SERVER, traits(statement))
+        for statement in (
+            "SELECT * FROM pg_database",
+            "SELECT 1 FROM a JOIN b ON database.id = b.id",
+        ):
+            with self.subTest(statement):
+                self.assertNotIn(Trait.SERVER, traits(statement))
+
     def test_sequences_that_are_moved_by_name(self) -> None:
         self.assertEqual(traits("SELECT nextval('s')"), Trait.NEXTVAL)
         self.assertEqual(traits("SELECT setval('s', 1)"), Trait.SETVAL)
