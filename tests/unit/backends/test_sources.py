@@ -144,7 +144,7 @@ class DeterminismTest(ProjectTestCase):
         )
         program = "import hook; from dbtestcase.backends import sources; print(sources.digest_of(hook.load))"
         digests = set()
-        for seed in ("0", "1", "2", "random"):
+        for seed in ("0", "random"):
             environment = inner_environment() | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{self.folder}:."}
             found = subprocess.run(
                 [sys.executable, "-c", program],
