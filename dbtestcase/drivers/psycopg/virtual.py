@@ -333,7 +333,8 @@ class Virtual(Led):
                 client.autocommit = autocommit
 
     def _wait_here(self, gen: Gen) -> None:
-        waiting.wait(gen, self.pgconn.socket, interval=0.1)
+        if gen:  # not _NOTHING, which others delegate to
+            waiting.wait(gen, self.pgconn.socket, interval=0.1)
 
     def refuse_reset(self) -> Exception:
         return self._sandbox.note(

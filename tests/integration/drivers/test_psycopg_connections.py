@@ -205,6 +205,13 @@ class Cases:
         c.rollback()
         return [*seen, outcome(c.execute, "SELECT * FROM log")]
 
+    def raw_statements_in_a_block(self, c: Any) -> Any:
+        seen = []
+        with c.transaction():
+            for sql in (b"SELECT 1", b"SELECT 2", b"CREATE TEMP TABLE log (x int)", b"SELECT x FROM log"):
+                seen += [ExecStatus(c.pgconn.exec_(sql).status).name, raw_status(c)]
+        return [*seen, raw_status(c)]
+
     def classes(self, c: Any) -> Any:
         class Own(psycopg.Cursor[Any]):
             pass
