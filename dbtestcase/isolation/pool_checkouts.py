@@ -352,9 +352,10 @@ class Checkouts:
         if checkout is not None:
             checkout.thread = None
             checkout.cursor = None
-            if checkout.is_unseen:
+            if checkout.is_unseen and not _is_sqlite(record.driver_connection):
                 checkout.spoiled = True
                 self.traits |= Trait.SETVAL
+                self.of_server.append("what a driver's connection has sent")
             raw = record.driver_connection
             checkout.spoiled |= _autocommit(raw) != checkout.commits
             checkout.spoiled |= checkout.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)

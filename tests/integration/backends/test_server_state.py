@@ -137,9 +137,13 @@ class ServerStateTest(InnerRuns):
             with case.app.connect() as connection:
                 for statement in statements.split("; "):
                     connection.connection.cursor().execute(statement)
+                connection.connection.commit()
 
         with unittest.mock.patch.object(Case, "do", beneath):
             self.check_put_back("mariadb+pymysql://", MARIADB[:3])
+            self.check_put_back(
+                None, ["create role bob; comment on role bob is 'words'", "alter role all set work_mem = '2MB'"]
+            )
 
     def check_named(self, url: sa.URL, user: str, judge: Any) -> None:
         """Of two users that are made meanwhile, the test is told of its own, and drops none."""
