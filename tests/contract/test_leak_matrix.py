@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
-from tests.support.doors import DOORS, ends_of, play
+from tests.support.doors import DOORS, add_tests, play
 from tests.support.requirements import require_module
 from tests.support.sandboxes import count_clients
 from tests.support.scratch import connect
@@ -42,6 +42,7 @@ class LeakMatrix:
     """A test method for each door and end is made below."""
 
     driver: ClassVar[str]
+    share = 1
 
     @classmethod
     def setUpClass(cls: Any) -> None:
@@ -118,14 +119,7 @@ class LeakMatrix:
 
 
 def _add_cases(cls: type[Any]) -> type[Any]:
-    for name, (_, drivers) in DOORS.items():
-        if cls.driver in drivers:
-            for end in ends_of(name):
-
-                def test(self: Any, name: str = name, end: str = end) -> None:
-                    self.check(name, end)
-
-                setattr(cls, f"test_{name}__{end}", test)
+    add_tests(cls, [name for name, (_, drivers) in DOORS.items() if cls.driver in drivers])
     return cls
 
 
@@ -137,3 +131,4 @@ class PsycopgLeakTest(LeakMatrix, unittest.TestCase):
 @_add_cases
 class Psycopg2LeakTest(LeakMatrix, unittest.TestCase):
     driver = "psycopg2"
+    share = 3

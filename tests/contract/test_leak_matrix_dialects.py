@@ -22,7 +22,7 @@ from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support import doors
-from tests.support.doors import DOORS, ends_of, play
+from tests.support.doors import DOORS, add_tests, play
 from tests.support.mariadb import connect, mariadb_url
 from tests.support.requirements import require_module
 
@@ -48,6 +48,7 @@ class LeakMatrix:
 
     placeholder: ClassVar[str]
     left_out: ClassVar[set[str]] = set()
+    share = 1
 
     @classmethod
     def urls(cls) -> tuple[URL, URL]:
@@ -110,14 +111,8 @@ class LeakMatrix:
 
 
 def _add_cases(cls: type[Any]) -> type[Any]:
-    for name, (_, drivers) in DOORS.items():
-        if drivers == doors.ALL and name not in _POSTGRESQL | cls.left_out:
-            for end in ends_of(name):
-
-                def test(self: Any, name: str = name, end: str = end) -> None:
-                    self.check(name, end)
-
-                setattr(cls, f"test_{name}__{end}", test)
+    left_out = _POSTGRESQL | cls.left_out
+    add_tests(cls, [name for name, (_, drivers) in DOORS.items() if drivers == doors.ALL and name not in left_out])
     return cls
 
 
@@ -148,6 +143,8 @@ class SQLiteFileLeakTest(_SQLite, unittest.TestCase):
 
 @_add_cases
 class SQLiteMemoryLeakTest(_SQLite, unittest.TestCase):
+    share = 3
+
     @classmethod
     def urls(cls: Any) -> tuple[URL, URL]:
         keeper = sqlite3.connect("file:/leak_matrix?vfs=memdb", uri=True)
@@ -207,3 +204,4 @@ class PyMySQLLeakTest(_MariaDB, unittest.TestCase):
 @_add_cases
 class MySQLClientLeakTest(_MariaDB, unittest.TestCase):
     driver, module = "mysqldb", "MySQLdb"
+    share = 3

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, orm, pool
+
+from tests.support.samples import a_share
 
 __all__ = ["BASE", "DOORS", "ENDS", "Boom", "Item", "Opened", "ends_of", "play"]
 
@@ -80,6 +82,19 @@ def ends_of(name: str) -> list[str]:
         "psycopg_connection_block": set(),
     }
     return [end for end in ENDS if end not in without.get(name, set())]
+
+
+def add_tests(cls: type[Any], doors: Iterable[str]) -> None:
+    """Give a matrix a test for each door and end, or with a ``share`` one for each door and so manieth of its ends."""
+    for name in doors:
+        for end in ends_of(name) if cls.share == 1 else [""]:
+
+            def test(self: Any, name: str = name, end: str = end) -> None:
+                for each in [end] if end else a_share(ends_of(name), self.share):
+                    with self.subTest(end=each):
+                        self.check(name, each)
+
+            setattr(cls, f"test_{name}__{end}".rstrip("_"), test)
 
 
 def play(opened: Door, engine: Engine, end: str) -> str:
