@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from ..sandbox import Rows, Rules, Sandbox
+from ..sandbox import NO_ARGUMENTS, Arguments, Rows, Rules, Sandbox
 from .arguments import asked_of, settings_beyond
 from .sockets import descriptor_of, shut_down
 
@@ -149,18 +149,10 @@ class ProxyWire:
         with contextlib.suppress(Exception) if self.gone else contextlib.suppress(module.Error, OSError):
             self.connection.close()
 
-    def connect(
-        self,
-        sandbox: Sandbox,
-        dialect: Dialect,
-        *,
-        own: bool = False,
-        args: Sequence[Any] = (),
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def connect(self, sandbox: Sandbox, dialect: Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:
         """A new virtual connection: see :meth:`Wire.connect`."""
         made = self.async_proxy_class if dialect.is_async else self.proxy_class
-        settings, keywords = self.asked(args, parameters or {}, dialect)
+        settings, keywords = self.asked(*given, dialect)
         connection = made(self, sandbox, sandbox.client(own=own, settings=settings))
         connection.dialect = dialect
         connection.configure(keywords)

@@ -35,7 +35,7 @@ from ..drivers import (
 )
 from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
-from ..sandbox import Client, Sandbox, Wire
+from ..sandbox import NO_ARGUMENTS, Arguments, Client, Sandbox, Wire
 from .early_uses import early_uses
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
@@ -106,17 +106,10 @@ class Switchboard(Leads):
             _renew_queue(pool)
         self.used.clear()
 
-    def connect(
-        self,
-        dialect: sa.Dialect,
-        *,
-        own: bool = False,
-        args: Sequence[Any] = (),
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def connect(self, dialect: sa.Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:
         """A virtual connection on the wire of now."""
         sandbox = self.sandbox
-        return self._wire.connect(sandbox, dialect, own=own, args=args, parameters=parameters)
+        return self._wire.connect(sandbox, dialect, given, own=own)
 
     # -- leads
 
@@ -130,7 +123,7 @@ class Switchboard(Leads):
         return create
 
     def _opening(self, dialect: sa.Dialect) -> Callable[[list[Any], dict[str, Any]], Any]:
-        return lambda args, parameters: self.connect(dialect, args=args, parameters=parameters)
+        return lambda args, parameters: self.connect(dialect, Arguments(args, parameters))
 
     def _refuse(self, engine: Engine) -> None:
         if engine.dialect.driver not in self._drivers:

@@ -76,7 +76,7 @@ Questions
 
 from __future__ import annotations
 
-from .connections import Client, Wire, characteristics
+from .connections import NO_ARGUMENTS, Arguments, Client, Wire, characteristics
 from .lexer import FILL, MYSQL, PART, POSTGRESQL, SQLITE, Lexer, name_in
 from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
@@ -98,9 +98,11 @@ __all__ = [
     "COMMITTING",
     "FILL",
     "MYSQL",
+    "NO_ARGUMENTS",
     "PART",
     "POSTGRESQL",
     "SQLITE",
+    "Arguments",
     "Client",
     "Fail",
     "Flow",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Dialect
 
@@ -26,6 +27,16 @@ _READ_ONLY = re.compile(
 )
 
 
+class Arguments(NamedTuple):
+    """What an engine gives, or would have given, to its driver's ``connect()``."""
+
+    args: Sequence[Any] = ()
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
+NO_ARGUMENTS = Arguments()
+
+
 class Wire(Protocol):
     """The physical connection, as the sandbox sees it; made by a module of :mod:`dbtestcase.drivers`."""
 
@@ -42,21 +53,11 @@ class Wire(Protocol):
     def drivers(self) -> frozenset[str]:
         """The drivers whose engines can be led here, by SQLAlchemy's names."""
 
-    def connect(
-        self,
-        sandbox: Any,
-        dialect: Dialect,
-        *,
-        own: bool = False,
-        args: Sequence[Any] = (),
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def connect(self, sandbox: Any, dialect: Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:
         """A virtual connection as the pool of an engine with this dialect expects it from its creator.
 
         :param sandbox: the :class:`~dbtestcase.sandbox.Sandbox` that it takes part in.
         :param own: whether it is the test's own.
-        :param args: what the engine would have given to the driver's ``connect()``.
-        :param parameters: the same, by keyword.
         :raises ConfigurationError: something of it can neither be honoured nor done without.
         """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from psycopg import generators, waiting
 from psycopg.pq import ConnStatus, TransactionStatus
 from sqlalchemy import Dialect
 
-from ...sandbox import Rows, Sandbox
+from ...sandbox import NO_ARGUMENTS, Arguments, Rows, Sandbox
 from ..arguments import asked_of
 from ..harness import harness_connections
 from ..sockets import shut_down
@@ -163,35 +163,19 @@ class PsycopgWire:
             for pid, user, name, state, query in rows
         )
 
-    def connect(
-        self,
-        sandbox: Sandbox,
-        dialect: Dialect,
-        *,
-        own: bool = False,
-        args: Sequence[Any] = (),
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Any:
-        parameters = {"context": adapters_of(dialect), **(parameters or {})}
+    def connect(self, sandbox: Sandbox, dialect: Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:
+        given = Arguments(given.args, {"context": adapters_of(dialect), **given.parameters})
         if not dialect.is_async:
-            return self.make(sandbox, own=own, args=args, parameters=parameters)
+            return self.make(sandbox, given, own=own)
 
         async def create(*_: Any, **__: Any) -> Any:
-            return self.make(sandbox, own=own, args=args, parameters=parameters, asynchronous=True)
+            return self.make(sandbox, given, own=own, asynchronous=True)
 
         return dialect.loaded_dbapi.connect(async_creator_fn=create)
 
-    def make(
-        self,
-        sandbox: Sandbox,
-        *,
-        own: bool = False,
-        args: Sequence[Any] = (),
-        parameters: Mapping[str, Any] | None = None,
-        asynchronous: bool = False,
-    ) -> Any:
+    def make(self, sandbox: Sandbox, given: Arguments, *, own: bool = False, asynchronous: bool = False) -> Any:
         """A new virtual connection as psycopg knows it; see :meth:`connect`."""
-        asked = asked_of("psycopg", args, parameters or {})
+        asked = asked_of("psycopg", *given)
         pgconn = VirtualPGconn.over(self.pgconn)
         self._pgconns.add(weakref.ref(pgconn, self._pgconns.discard))
         connection = self._classes[asynchronous](pgconn)

@@ -13,6 +13,7 @@ import psycopg
 
 from dbtestcase.drivers.psycopg.hooks import HOOKS, check_hooks
 from dbtestcase.errors import ConfigurationError, SandboxEscape
+from dbtestcase.sandbox import Arguments
 from tests.contract import test_leak_matrix as matrix
 from tests.support.doors import DOORS
 from tests.support.sandboxes import SandboxTestCase
@@ -72,7 +73,7 @@ class AsyncContractTest(SandboxTestCase):
         """Run ``use(connection)`` on an asynchronous virtual connection in a loop of its own."""
 
         async def main() -> None:
-            connection = self.wire.make(self.sandbox, parameters=options, asynchronous=True)
+            connection = self.wire.make(self.sandbox, Arguments(parameters=options), asynchronous=True)
             try:
                 await use(connection)
             finally:
