@@ -243,6 +243,8 @@ class EarlyAndLateTest(InnerRuns):
 
     def test_an_engine_that_is_used_when_the_module_of_its_class_ends(self) -> None:
         real, other = create_engine("sqlite://"), create_engine("sqlite://")
+        self.addCleanup(real.dispose)
+        self.addCleanup(other.dispose)
 
         def use(engine: Any) -> None:
             engine.connect().close()
