@@ -72,9 +72,7 @@ class Watcher:
         self.later: dict[str, str] = {}
 
     def say(self, event: str, **details: Any) -> None:
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # the owner is gone, or does not listen any more
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the owner is gone, or listens no more
             os.write(1, json.dumps({"event": event} | details).encode() + b"\n")
 
     # -- programs
@@ -224,12 +222,9 @@ class Watcher:
         problem = ""
         if status == 0:
             try:
-                lock = os.open(order["lock"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
+                with open(order["lock"], "ab") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     files.publish(order["source"], order["pointer"], order["note"])
-                finally:
-                    os.close(lock)
             except OSError as error:
                 problem = str(error)
         else:
@@ -400,10 +395,8 @@ class Watcher:
         self.reap()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.door)
-        if files.remove_tree(self.own) and files.remove_tree(
-            self.folder
-        ):  # the lock goes last: without it nobody would look again
-            with contextlib.suppress(FileNotFoundError):
+        if files.remove_tree(self.own) and files.remove_tree(self.folder):
+            with contextlib.suppress(FileNotFoundError):  # last: without the lock nobody would look again
                 os.unlink(self.lock)
         with contextlib.suppress(OSError):  # others are in it
             os.rmdir(os.path.dirname(self.lock))
