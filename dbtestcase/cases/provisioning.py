@@ -82,11 +82,7 @@ class Provisioning:
         )
 
     def run_of(
-        self,
-        engines: list[Any],
-        run_on: Callable[[Database, URL, URL], _T],
-        *,
-        transactional: bool,
+        self, engines: list[Any], run_on: Callable[[Database, URL, URL], _T], *, transactional: bool
     ) -> tuple[_T, frozenset[Endpoint]]:
         """What isolates tests on the database of the class; found again where the next class asks for the same.
 

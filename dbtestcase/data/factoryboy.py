@@ -72,13 +72,7 @@ class Binding:
 
 
 _BINDING, _SET = "_dbtestcase_binding", "_dbtestcase_set"
-_VALUES = (
-    _BINDING,
-    _SET,
-    "sqlalchemy_session",
-    "sqlalchemy_session_factory",
-    "sqlalchemy_session_persistence",
-)
+_VALUES = (_BINDING, _SET, "sqlalchemy_session", "sqlalchemy_session_factory", "sqlalchemy_session_persistence")
 _made: dict[tuple[str, type], type] = {}
 
 

@@ -172,7 +172,7 @@ _ATTRIBUTES = {"row_factory", "text_factory", "isolation_level", "in_transaction
 
 
 _OF_CURSORS = {
-    *("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany", "executescript", "callproc", "nextset"),
+    *("fetchone", "fetchmany", "fetchall", "close", "execute", "executemany", "executescript", "callproc", "nextset")
 }
 
 

@@ -214,8 +214,7 @@ class ProxyConnection:
 
 
 autocommit = property(
-    lambda connection: connection._client.autocommit,
-    lambda connection, value: connection.set_autocommit(bool(value)),
+    lambda connection: connection._client.autocommit, lambda connection, value: connection.set_autocommit(bool(value))
 )
 """``autocommit`` of a connection, where the driver has it as an attribute."""
 

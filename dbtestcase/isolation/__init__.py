@@ -29,8 +29,4 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-__getattr__ = lazily(
-    __name__,
-    truncating_run="CleanedRecipe open_truncating_run",
-    truncation="TruncatingIsolation",
-)
+__getattr__ = lazily(__name__, truncating_run="CleanedRecipe open_truncating_run", truncation="TruncatingIsolation")

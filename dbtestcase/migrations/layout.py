@@ -218,9 +218,7 @@ def _read_toml(toml: Path | None) -> Mapping[str, Any]:
         table = tomllib.loads(toml.read_text(encoding="utf-8")).get("tool", {}).get("alembic", {})
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
-            f"{toml} cannot be read: {error}",
-            cause="It is not valid TOML.",
-            remedy="Correct the line.",
+            f"{toml} cannot be read: {error}", cause="It is not valid TOML.", remedy="Correct the line."
         ) from error
     return table if isinstance(table, dict) else {}
 

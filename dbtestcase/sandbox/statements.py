@@ -153,7 +153,7 @@ _PLACEHOLDER = re.compile(r"(?<!%)%[sbt]")
 _NAME_BY_PARAMETER = re.compile(r"\bset_config\s*+\(\s*+(?:%\((\w+)\)[sbt]|(%[sbt])|\$(\d+))", re.IGNORECASE)
 _SETTING = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _COMMON = {"search_path", "timezone", "role", "statement_timeout", "lock_timeout", "work_mem", "datestyle"} | {
-    *("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"),
+    *("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout")
 }
 _SPECIAL_SETTINGS = {
     "time": ("timezone",),

@@ -33,10 +33,4 @@ __all__ = [
 ]
 
 # Loaded when first asked for: not every run needs them.
-__getattr__ = lazily(
-    __name__,
-    doctor="examine",
-    prepare="prepare_cache",
-    prune="prune_machine",
-    serve="keep_running",
-)
+__getattr__ = lazily(__name__, doctor="examine", prepare="prepare_cache", prune="prune_machine", serve="keep_running")

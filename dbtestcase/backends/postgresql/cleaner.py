@@ -51,8 +51,7 @@ def connect(url: URL) -> Connection:
     arguments["application_name"] = APPLICATION
     try:
         connection: Connection = patiently(
-            lambda: OwnConnection.connect(**arguments, autocommit=True, prepare_threshold=0),
-            url,
+            lambda: OwnConnection.connect(**arguments, autocommit=True, prepare_threshold=0), url
         )
     except psycopg.OperationalError as error:
         raise cannot_connect(url, error) from error

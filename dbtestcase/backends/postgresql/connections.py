@@ -84,12 +84,7 @@ class Connections:
         ]
 
     def end(
-        self,
-        expected: Collection[int],
-        lasting: Collection[int],
-        opened: Mapping[int, Opened],
-        *,
-        hesitate: bool,
+        self, expected: Collection[int], lasting: Collection[int], opened: Mapping[int, Opened], *, hesitate: bool
     ) -> list[Session]:
         """End the connections that stand in the way of a cleaning, and roll back prepared transactions; which it was.
 
