@@ -79,16 +79,21 @@ class SQLiteCleaner(Cleaner):
                 self._connection.close()
                 self._open()
                 self._stale = True
-            if self._file is not None and not self._is_database():
+            try:
+                ended += self._wait_for_locks()
+            except sqlite3.DatabaseError as error:
+                if self._file is None or not files.is_spoilt(error):
+                    raise
                 self._delete_file(self._file)
-            ended += self._wait_for_locks()
+                ended += self._wait_for_locks()
             before = self._data_version()
             if not self._stale and before == self._version:
                 return Report(restored=restored, ended=tuple(ended))
-            if self._journal_mode() == "wal" != self._journal:  # a write-ahead log keeps the size of its pages
-                self._set_journal_mode(self._journal)
+            # To ask for the mode is to read the whole schema, which the copy before has thrown away.
+            if self._journal != "wal" and self._has_log() and self._journal_mode() == "wal":
+                self._set_journal_mode(self._journal)  # a write-ahead log keeps the size of its pages
             self._copy(self._kept or self._made, self._connection)
-            if self._journal_mode() != self._journal:
+            if self._journal == "wal" != self._journal_mode():
                 self._set_journal_mode(self._journal)
             self._stale = False
             restored = ("the whole database",)
@@ -98,12 +103,9 @@ class SQLiteCleaner(Cleaner):
             self._stale = True  # somebody has committed meanwhile
         raise still_writing(str(self._url.database), ended)
 
-    def _is_database(self) -> bool:
-        try:
-            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as error:
-            return not files.is_spoilt(error)
-        return True
+    def _has_log(self) -> bool:
+        """Whether there may be a write-ahead log: in memory nobody could have taken the lock before."""
+        return self._file is not None and self._file.with_name(f"{self._file.name}-wal").exists()
 
     def _delete_file(self, file: Path) -> None:
         """Begin with an empty file: nothing can be copied over one that the test has spoilt."""
