@@ -27,7 +27,7 @@ from dbtestcase.errors import DatabaseError
 from dbtestcase.reporting import doing, limit_named_by
 from dbtestcase.settings import Settings
 
-KEPT_TEMPLATES = 12
+KEPT_TEMPLATES = 24
 
 
 class SQLiteBackend(Backend):
