@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -174,15 +176,30 @@ class _Attributes(dict[str, Any]):
 
 
 def run_env_py(script: ScriptDirectory, config: Config, run: Run) -> None:
-    """Let Alembic execute env.py: once more with a ready connection, where it has asked for one and failed of that."""
+    """Let Alembic execute env.py: once more with what it has asked for, and failed of: a ready connection, a loop."""
     attributes = config.attributes
     try:
         script.run_env()
-    except Exception:
-        if run.configured or not isinstance(attributes, _Attributes) or not attributes.was_asked:
+    except Exception as error:
+        if run.configured:
+            raise
+        if isinstance(error, RuntimeError) and "no current event loop" in str(error) and sys.version_info < (3, 14):
+            _run_with_loop(script)  # the main thread of a process that has had none has one there
+            return
+        if not isinstance(attributes, _Attributes) or not attributes.was_asked:
             raise
         attributes.offers = True
         script.run_env()
+
+
+def _run_with_loop(script: ScriptDirectory) -> None:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        script.run_env()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 def close_connection(config: Config) -> None:

@@ -454,6 +454,18 @@ class ProcessTest(EnvironmentTestCase):
         asyncio.run(build())
         self.expect_tables("author")
 
+    @unittest.skipIf(sys.version_info >= (3, 14), "there get_event_loop() makes none")
+    def test_an_env_py_that_asks_for_the_current_loop_has_one(self) -> None:
+        project = self.project("async")
+        project.replace("asyncio.run(", "asyncio.get_event_loop().run_until_complete(")
+
+        async def build() -> None:
+            self.build(project)
+
+        asyncio.run(build())  # in another thread, which has none; and from here on this one has none
+        self.expect_tables("author")
+        self.assertEqual(len(Project(project.ini).current_revisions(self.database.url)), 1)
+
     def test_an_error_inside_a_running_event_loop_is_the_same_error(self) -> None:
         project = self.project("async")
         project.revision("0002", "0001", "1 / 0")
