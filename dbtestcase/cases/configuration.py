@@ -67,7 +67,7 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
             elif name in _ELSEWHERE:
                 _refuse_elsewhere(bases, where, name, value)
             else:
-                meant = settings | {"database_url"}  # which is refused in its turn
+                meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
                 _refuse_near(base, bases.users, where, name, value, settings=meant, hooks=hooks)
 
 
@@ -188,7 +188,7 @@ _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "database_url": _is_database_url,
     "session_class": lambda value: any("Session" in base.__name__ for base in getattr(value, "__mro__", [type(value)])),
     "database": lambda value: value in ("create", "existing"),
-    "migrations": _is_migrations,
+    "migrations": lambda value: _is_migrations(str(value) if isinstance(value, Path) else value),
     "factories": lambda value: is_factory(value) or isinstance(value, ModuleType),
     "engines": _is_engine,
     "outside": _is_engine,
@@ -366,17 +366,17 @@ def _metadata_remedy(value: Any) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The one of the known names that ``name`` is a slip of; ``None`` for a name of its own.
 
-    Case and underscores do not count.  A slip begins with the right letter, and is one edit away, or two from a name of
-    eight letters and more; with the same letters in another order, it may begin with any.
+    Case, underscores and the ``s`` of a plural do not count.  A slip begins with the right letter, and is one edit
+    away, or two from a name of eight letters and more; with the same letters in another order, it may begin with any.
     """
     return _nearest(name, tuple(sorted(known)))
 
 
 @cache
 def _nearest(name: str, known: tuple[str, ...]) -> str | None:
-    flat = _flat(name)
+    flat = _flat(name).removesuffix("s")
     for meant in known:
-        goal = _flat(meant)
+        goal = _flat(meant).removesuffix("s")
         if sorted(flat) == sorted(goal):
             return meant
         if flat[:1] == goal[:1] and distance(flat, goal) <= (2 if len(goal) >= 8 else 1):

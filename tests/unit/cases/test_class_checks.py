@@ -58,6 +58,8 @@ SLIPS_WITH_A_VALUE = {
     "metadatas": ("metadata", registry().generate_base()),
     "METADATA": ("metadata", MetaData()),
     "ENGINES": ("engines", [ENGINE]),
+    "outsiders": ("outside", [ENGINE]),
+    "migration": ("migrations", "alembic.ini"),
 }
 SLIPS_OF_HOOKS = {
     "setupTestData": "setUpTestData",
