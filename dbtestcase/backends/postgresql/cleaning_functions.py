@@ -163,7 +163,7 @@ end $$;
 -- known: how many connections the database has had, as far as the caller knows.
 -- since: the first transaction after the last cleaning; negative: others were under way; 0: unknown.
 -- Settings of the session: the database, the search_path of the application, what facts() and writers_of_facts() said
--- in the beginning, and the tables whose DELETE is prepared, which takes half the time of a new statement.
+-- in the beginning.
 -- outcome: busy (nothing was done), altered (nothing was put back), clean (all is as it was).
 -- changed: the catalogs that did.  unwritten: those that VACUUM would make fit for the first look again.
 -- disturbed: somebody began to work meanwhile.  present: how many of "expected" are there.  sessions: see "known".
@@ -241,13 +241,7 @@ begin
         execute 'with new as (delete from only ' || t.name || ' where age(xmin) <= $1) select count(*) from only '
                 || t.name || ' where age(xmin) > $1' into same_rows using age_since;
       end if;
-      if same_rows is distinct from t.wanted_rows and t.size > 0 then
-        if strpos(current_setting('_dbtestcase.prepared'), ' ' || t.rel || ' ') = 0 then
-          execute 'prepare _dbtestcase_' || t.rel || ' as delete from only ' || t.name;
-          perform set_config('_dbtestcase.prepared', current_setting('_dbtestcase.prepared') || t.rel || ' ', false);
-        end if;
-        execute 'execute _dbtestcase_' || t.rel;
-      end if;
+      if same_rows is distinct from t.wanted_rows and t.size > 0 then execute 'delete from only ' || t.name; end if;
       if same_rows is distinct from t.wanted_rows and (t.filled or t.class_level) then
         perform set_config('search_path', coalesce(t.path, current_setting('_dbtestcase.path')), true);
         execute t.fill using t.class_level;

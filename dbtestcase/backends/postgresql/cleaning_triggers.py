@@ -40,7 +40,6 @@ _SETTINGS = b"""
 select set_config('_dbtestcase.database', %b, false), set_config('_dbtestcase.path', %b, false),
        set_config('_dbtestcase.facts', %b, false), set_config('_dbtestcase.writers', %b, false)
 """
-_NONE_PREPARED = b"set _dbtestcase.prepared = ' '"
 
 # From here on: whatever is committed later has this number, or a later one.
 _NOW = b"select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
@@ -134,7 +133,6 @@ class MarkedCleaner(PostgreSQLCleaner):
             self._facts: tuple[str, str] = row
         settings = (str(self._connections.database), self._search_path, *self._facts)
         self._connection.execute(_SETTINGS, settings, prepare=False)
-        self._connection.execute(_NONE_PREPARED, prepare=False)
         self._sessions = -2  # unknown: the first look is an exact one
         self._since = 0
         row = self._connection.execute(b"select (_dbtestcase.visibility('pg_class')).all_visible >= 0").fetchone()
@@ -145,13 +143,7 @@ class MarkedCleaner(PostgreSQLCleaner):
     def _attempt(self, arrays: tuple[str, str], expected: int, look: Look, opened: int) -> Attempt:
         locks = look > Look.TOUCHED or self._locks
         arguments = (*arrays, max(look, self._least), locks, self._sessions + opened, self._since)
-        try:
-            ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
-        except psycopg.Error:
-            if not self._connection.closed:  # what it had prepared has stayed, and its note of that has not
-                self._connection.execute(b"deallocate all", prepare=False)
-                self._connection.execute(_NONE_PREPARED, prepare=False)
-            raise
+        ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
         objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
         if sessions is not None:
