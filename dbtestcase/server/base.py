@@ -25,8 +25,6 @@ from dbtestcase.server.process import WatcherProcess
 from dbtestcase.server.programs import Programs
 from dbtestcase.server.room import MIB, room_in
 
-__all__ = ["MIB", "ClusterServer", "start_in_room"]
-
 ROOM = 128 * MIB  # for what the tests write
 START_SECONDS = 60.0
 

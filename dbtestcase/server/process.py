@@ -19,8 +19,6 @@ from dbtestcase.server import watcher
 from dbtestcase.server.account import Account
 from dbtestcase.server.folders import RunFolder, above_standard
 
-__all__ = ["WatcherProcess"]
-
 # A child process that is forked must not hold on to the pipes: the watcher knows its owner's end by them.
 _open: weakref.WeakSet[WatcherProcess] = weakref.WeakSet()
 

@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-__all__ = ["APART", "CATALOGS", "COUNT", "FACTS", "SUBSCRIPTION", "Catalogs", "in_words", "newer"]
-
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 # Statistics, and large objects, which are put back as rows are.

@@ -17,8 +17,6 @@ from dbtestcase.backends.postgresql.server_state import ServerState
 from dbtestcase.drivers import OwnConnection, patiently
 from dbtestcase.errors import CleaningError
 
-__all__ = ["Attempt", "PostgreSQLCleaner", "connect"]
-
 ATTEMPTS = 5
 LOCK_TIMEOUT = "2s"
 

@@ -25,8 +25,6 @@ from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCE
 from dbtestcase.backends.postgresql.connections import LOCKED, PREPARED, PRESENT
 from dbtestcase.errors import CleaningError
 
-__all__ = ["ScanningCleaner"]
-
 _NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
 _PRESENT = f"""
 select p.working, p.present, {LOCKED.format(**_NAMES)} or {PREPARED.format(**_NAMES)},

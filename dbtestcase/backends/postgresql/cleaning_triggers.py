@@ -14,8 +14,6 @@ from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
 from dbtestcase.backends.postgresql.connections import Connection
 from dbtestcase.errors import CleaningError
 
-__all__ = ["MarkedCleaner", "install", "is_installed", "uninstall"]
-
 ALWAYS_READ = 16
 """Up to so many sequences all are read after each test, whatever its statements were: a microsecond each."""
 
