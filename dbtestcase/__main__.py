@@ -7,8 +7,8 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from dbtestcase.errors import DBTestCaseError
-from dbtestcase.reporting import report, shown
+from .errors import DBTestCaseError
+from .reporting import report, shown
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,22 +64,22 @@ class _Version(argparse.Action):
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from dbtestcase.backends import try_url
-    from dbtestcase.server import examine
+    from .backends import try_url
+    from .server import examine
 
     return examine(print, try_url)
 
 
 def _server(given: argparse.Namespace) -> int:
-    from dbtestcase.server import keep_running
-    from dbtestcase.settings import read_settings
+    from .server import keep_running
+    from .settings import read_settings
 
     return keep_running(read_settings(), given.kind)
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from dbtestcase.server import prepare_cache
-    from dbtestcase.settings import read_settings
+    from .server import prepare_cache
+    from .settings import read_settings
 
     settings = read_settings()
     for thing in prepare_cache(settings):
@@ -89,9 +89,9 @@ def _prepare(given: argparse.Namespace) -> int:
 
 
 def _prune(given: argparse.Namespace) -> int:
-    from dbtestcase.backends import checked_url, names_a_server, prune
-    from dbtestcase.server import prune_machine
-    from dbtestcase.settings import read_settings
+    from .backends import checked_url, names_a_server, prune
+    from .server import prune_machine
+    from .settings import read_settings
 
     settings = read_settings()
     removed = prune_machine(settings, dry=given.dry_run)

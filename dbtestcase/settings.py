@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from dbtestcase.errors import ConfigurationError
+from .errors import ConfigurationError
 
 __all__ = ["VARIABLES", "Settings", "read_once", "read_settings"]
 

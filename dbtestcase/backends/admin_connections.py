@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import DatabaseError
+from ..errors import DatabaseError
 
 
 class AdminConnection(ABC):

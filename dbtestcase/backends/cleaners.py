@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing
+from .cleaning_report import NOBODY, Look, Opened, Report, Session, Standing
 
 
 class Reclonable(Protocol):

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import Look, Opened, Report, Session, Standing
-from dbtestcase.backends.registry import cleaning_for
+from .cleaners import Cleaner, Reclonable
+from .cleaning_report import Look, Opened, Report, Session, Standing
+from .registry import cleaning_for
 
 __all__ = [
     "Cleaner",

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import CleaningError
-from dbtestcase.reporting import shown, without_secrets
+from ..errors import CleaningError
+from ..reporting import shown, without_secrets
 
 T = TypeVar("T")
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from sqlalchemy import URL, MetaData
 
-from dbtestcase.backends.interface import Database, Mode, Request
-from dbtestcase.backends.recipes import Recipe
-from dbtestcase.backends.registry import backend_for
-from dbtestcase.backends.schema import MetadataRecipe
-from dbtestcase.backends.server_urls import checked_url, names_a_server
-from dbtestcase.errors import ConfigurationError
-from dbtestcase.reporting import collecting_less, shown
-from dbtestcase.settings import Settings
+from ..errors import ConfigurationError
+from ..reporting import collecting_less, shown
+from ..settings import Settings
+from .interface import Database, Mode, Request
+from .recipes import Recipe
+from .registry import backend_for
+from .schema import MetadataRecipe
+from .server_urls import checked_url, names_a_server
 
 
 def test_database(

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.types import SchemaType
 
-from dbtestcase.backends import sources
-from dbtestcase.drivers import sequences_of
-from dbtestcase.errors import SchemaError
+from ..drivers import sequences_of
+from ..errors import SchemaError
+from . import sources
 
 # Compiling 500 tables takes 80 ms, and every test class asks again.
 _digests: weakref.WeakKeyDictionary[MetaData, _Known] = weakref.WeakKeyDictionary()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from dbtestcase.backends.interface import Database
-from dbtestcase.errors import UnsafeDatabase
+from ..errors import UnsafeDatabase
+from .interface import Database
 
 
 class ExistingUse:

@@ -8,8 +8,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.errors import DatabaseError
-from dbtestcase.reporting import limit_named_by
+from ..errors import DatabaseError
+from ..reporting import limit_named_by
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 

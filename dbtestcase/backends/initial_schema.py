@@ -10,8 +10,8 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.drivers import own, patient
-from dbtestcase.errors import ConfigurationError
+from ..drivers import own, patient
+from ..errors import ConfigurationError
 
 
 def run_initial_schema(hook: Callable[[Connection], object] | None, connection: Connection, label: str) -> None:

@@ -20,8 +20,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from dbtestcase.backends.recipes import DerivedRecipe, Recipe
-from dbtestcase.settings import Settings
+from ..settings import Settings
+from .recipes import DerivedRecipe, Recipe
 
 _MARKS = ("pyproject.toml", "setup.cfg", "setup.py", ".git")
 _KEPT = 20  #: of one recipe's versions; the oldest are forgotten

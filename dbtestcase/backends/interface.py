@@ -9,9 +9,9 @@ from typing import Literal
 
 from sqlalchemy import URL, Connection
 
-from dbtestcase.backends.recipes import Recipe
-from dbtestcase.errors import ConfigurationError, DatabaseError
-from dbtestcase.settings import Settings
+from ..errors import ConfigurationError, DatabaseError
+from ..settings import Settings
+from .recipes import Recipe
 
 Mode = Literal["create", "existing"]
 

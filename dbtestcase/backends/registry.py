@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaning
-from dbtestcase.backends.interface import Backend
-from dbtestcase.errors import ConfigurationError
-from dbtestcase.reporting import shown
+from ..errors import ConfigurationError
+from ..reporting import shown
+from .cleaners import Cleaning
+from .interface import Backend
 
 _FOLDERS = {
     "postgresql": "dbtestcase.backends.postgresql",

@@ -13,12 +13,12 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 
-from dbtestcase.backends import sources
-from dbtestcase.backends.descriptions import digest_of, python_defaults, schema_names
-from dbtestcase.backends.initial_schema import load_base_data, run_initial_schema
-from dbtestcase.drivers import own, patient
-from dbtestcase.errors import SchemaError
-from dbtestcase.reporting import limit_named_by
+from ..drivers import own, patient
+from ..errors import SchemaError
+from ..reporting import limit_named_by
+from . import sources
+from .descriptions import digest_of, python_defaults, schema_names
+from .initial_schema import load_base_data, run_initial_schema
 
 
 class MetadataRecipe:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from dbtestcase.backends.registry import dialects
-from dbtestcase.errors import ConfigurationError
-from dbtestcase.reporting import shown
+from ..errors import ConfigurationError
+from ..reporting import shown
+from .registry import dialects
 
 _EXAMPLES = "postgresql+psycopg://user@localhost:5432/blog, mariadb+pymysql://…, mysql+pymysql://…, sqlite://"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, event
 
-from dbtestcase.reporting import shown
-from dbtestcase.server import MIB, is_out_of_room, what_fills
+from ..reporting import shown
+from ..server import MIB, is_out_of_room, what_fills
 
 _CODES = {"53100", 1021, 1114}  # PostgreSQL's disk_full, MySQL's ER_DISK_FULL and ER_RECORD_FILE_FULL
 _OURS = "dbtestcase-"

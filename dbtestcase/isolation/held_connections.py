@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers import checked_out, pool_of, record_of
+from ..drivers import checked_out, pool_of, record_of
 
 # What ends the use of a connection: a pool takes it back by these, and nothing is sent that could be kept.
 _ENDING = {"rollback", "close", "terminate", "abort", "closed"}

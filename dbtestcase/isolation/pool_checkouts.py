@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
-from dbtestcase.backends import cleaning
-from dbtestcase.drivers import is_asyncio, pool_of, watch_cursors, watch_session
-from dbtestcase.isolation.left_threads import LeftThreads
-from dbtestcase.reporting import CallSite, find_call_site
+from ..backends import cleaning
+from ..drivers import is_asyncio, pool_of, watch_cursors, watch_session
+from ..reporting import CallSite, find_call_site
+from .left_threads import LeftThreads
 
 _KEY = "dbtestcase_checkout"
 _IN_TRANSACTION = 1  # a flag of PyMySQL's; a pool with reset_on_return=None ends nothing

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from dbtestcase.drivers import connecting, family_of, patiently
-from dbtestcase.errors import ConfigurationError
-from dbtestcase.isolation.engines import Leads, Until
-from dbtestcase.reporting import for_driver, shown
+from ..drivers import connecting, family_of, patiently
+from ..errors import ConfigurationError
+from ..reporting import for_driver, shown
+from .engines import Leads, Until
 
 # Where a server is and who one is there, in the words of all drivers.  Encryption is between the application and its
 # own server: the test's server is asked for what the test's URL asks for.

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Engine, create_engine
 
-from dbtestcase.backends import Recipe, cleaning
-from dbtestcase.drivers import creator_of, endpoints_of_connection, endpoints_of_url, meet, own, patient
-from dbtestcase.isolation.engines import Until
-from dbtestcase.isolation.full_disks import FullDisks
-from dbtestcase.isolation.interface import UNENFORCED_POLICIES, Run, warn_of_policies
-from dbtestcase.isolation.pool_checkouts import Checkouts
-from dbtestcase.isolation.reroute import Rerouting
-from dbtestcase.reporting import for_driver
+from ..backends import Recipe, cleaning
+from ..drivers import creator_of, endpoints_of_connection, endpoints_of_url, meet, own, patient
+from ..reporting import for_driver
+from .engines import Until
+from .full_disks import FullDisks
+from .interface import UNENFORCED_POLICIES, Run, warn_of_policies
+from .pool_checkouts import Checkouts
+from .reroute import Rerouting
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from dbtestcase.backends import Database
+    from ..backends import Database
 
 # The drivers of our own engines where the application's speak only one of the two ways; each is a dependency anyhow.
 _BLOCKING = {

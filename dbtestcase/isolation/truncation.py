@@ -20,16 +20,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dbtestcase.backends import cleaning
-from dbtestcase.drivers import Endpoint, endpoints_of_url
-from dbtestcase.errors import CleaningError, ConfigurationError, LeakError, LeftoverConnectionWarning
-from dbtestcase.isolation.border import Border
-from dbtestcase.isolation.engines import Until
-from dbtestcase.isolation.interface import Isolation
-from dbtestcase.isolation.open_sessions import OpenSessions
-from dbtestcase.isolation.pool_checkouts import checkout_of
-from dbtestcase.isolation.truncating_run import TruncatingRun
-from dbtestcase.reporting import warn_at
+from ..backends import cleaning
+from ..drivers import Endpoint, endpoints_of_url
+from ..errors import CleaningError, ConfigurationError, LeakError, LeftoverConnectionWarning
+from ..reporting import warn_at
+from .border import Border
+from .engines import Until
+from .interface import Isolation
+from .open_sessions import OpenSessions
+from .pool_checkouts import checkout_of
+from .truncating_run import TruncatingRun
 
 READING_PATIENCE = 2  # seconds to wait for a lock, when the rows of a failing test are read
 

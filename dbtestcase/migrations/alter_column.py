@@ -6,11 +6,11 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from dbtestcase.migrations.beside_tables import create
-from dbtestcase.migrations.columns import OWN_SEQUENCE, Definition, sequence_options
-from dbtestcase.migrations.dependents import views_around
-from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Item, SchemaState
+from .beside_tables import create
+from .columns import OWN_SEQUENCE, Definition, sequence_options
+from .dependents import views_around
+from .naming import execute, qualified, quoted
+from .schema_state import Item, SchemaState
 
 _SERIAL = {"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 

@@ -14,10 +14,10 @@ from alembic.operations.ops import DropTableOp, MigrateOperation, MigrationScrip
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData
 
-from dbtestcase.migrations.environment import given_options
-from dbtestcase.migrations.internals import compares_with_more_than_alembic
-from dbtestcase.migrations.recorded import missing_beside_tables
-from dbtestcase.migrations.schema_state import Item
+from .environment import given_options
+from .internals import compares_with_more_than_alembic
+from .recorded import missing_beside_tables
+from .schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from dbtestcase.migrations.naming import qualified, quoted
-from dbtestcase.migrations.schema_state import Item, SchemaState
-from dbtestcase.sandbox import FILL, POSTGRESQL
+from ..sandbox import FILL, POSTGRESQL
+from .naming import qualified, quoted
+from .schema_state import Item, SchemaState
 
 #: What stands by itself, and the word that drops it; what depends on others comes first.
 WHOLES = {

@@ -11,13 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import DefaultClause
 from sqlalchemy.schema import Sequence as SchemaSequence
 
-from dbtestcase.migrations.models import Models
-from dbtestcase.migrations.schema_state import Item
+from .models import Models
+from .schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-    from dbtestcase.migrations.filters import Reflected
+    from .filters import Reflected
 
 OWN_SEQUENCE = "the next of its own sequence"
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbtestcase.drivers import when_imported
+from ..drivers import when_imported
 
 if TYPE_CHECKING:
-    from dbtestcase.migrations.redirect import Target
+    from .redirect import Target
 
 _MODULE = "alembic.script.base"
 _targets: list[Callable[[], Target]] = []
@@ -48,9 +48,9 @@ def _lead(module: Any) -> None:
         if not _targets or getattr(script, "leads_by_itself", False):
             original(script)
             return
-        from dbtestcase.migrations.internals import version_folders
-        from dbtestcase.migrations.loggers import loggers_kept
-        from dbtestcase.migrations.redirect import lead
+        from .internals import version_folders
+        from .loggers import loggers_kept
+        from .redirect import lead
 
         folders = [Path(script.dir).absolute(), *map(Path, version_folders(script))]
         with lead(_targets[-1]()), loggers_kept(folders):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, MetaData, text
 
-from dbtestcase.drivers import creates_itself
-from dbtestcase.migrations import beside_tables, schema_state, schema_state_postgresql  # noqa: F401  registers itself
-from dbtestcase.migrations.beside_tables import owner_of
-from dbtestcase.migrations.columns import Columns, owned_sequences
-from dbtestcase.migrations.environment import given_options
-from dbtestcase.migrations.filters import Filters, Reflected
-from dbtestcase.migrations.listeners import Listeners, made_by
-from dbtestcase.migrations.making import Maker
-from dbtestcase.migrations.models import CONSTRAINTS, Models
-from dbtestcase.migrations.proof import proved
-from dbtestcase.migrations.schema_state import Difference, Item, SchemaState
-from dbtestcase.migrations.shadow import replaced
-from dbtestcase.migrations.write_postgresql import Writer
+from ..drivers import creates_itself
+from . import beside_tables, schema_state, schema_state_postgresql  # noqa: F401  registers itself
+from .beside_tables import owner_of
+from .columns import Columns, owned_sequences
+from .environment import given_options
+from .filters import Filters, Reflected
+from .listeners import Listeners, made_by
+from .making import Maker
+from .models import CONSTRAINTS, Models
+from .proof import proved
+from .schema_state import Difference, Item, SchemaState
+from .shadow import replaced
+from .write_postgresql import Writer
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from dbtestcase.migrations.naming import execute, qualified
-from dbtestcase.migrations.schema_state import Item
+from .naming import execute, qualified
+from .schema_state import Item
 
 # However indirectly they read it, each after those that it reads.
 _VIEWS = text(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Item, SchemaState
+from .naming import execute, qualified, quoted
+from .schema_state import Item, SchemaState
 
 
 def alter_enum(enum: Item, before: str, after: str, migrated: SchemaState) -> list[str]:

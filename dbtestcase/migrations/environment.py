@@ -19,13 +19,13 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from dbtestcase.drivers import family_of
-from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import failures
-from dbtestcase.migrations.internals import version_folders
-from dbtestcase.migrations.layout import Layout
-from dbtestcase.migrations.redirect import is_led, original_url
-from dbtestcase.reporting import shown
+from ..drivers import family_of
+from ..errors import MigrationError
+from ..reporting import shown
+from . import failures
+from .internals import version_folders
+from .layout import Layout
+from .redirect import is_led, original_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

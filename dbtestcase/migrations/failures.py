@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError
 
-from dbtestcase.errors import DBTestCaseError, MigrationError
+from ..errors import DBTestCaseError, MigrationError
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep
 
-    from dbtestcase.migrations.layout import Layout
+    from .layout import Layout
 
 _NO_TRANSACTION = "25001"  # active_sql_transaction: VACUUM, CREATE DATABASE, …
 _NEW_ENUM_VALUE = "55P04"  # unsafe_new_enum_value_usage

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, inspect
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
-from dbtestcase.migrations.beside_tables import WHOLES
-from dbtestcase.migrations.models import CONSTRAINTS, Models
-from dbtestcase.migrations.schema_state import Item
+from .beside_tables import WHOLES
+from .models import CONSTRAINTS, Models
+from .schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

@@ -17,7 +17,7 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from sqlalchemy import Connection, text
 
-from dbtestcase.reporting import require_internals
+from ..reporting import require_internals
 
 
 class SharedScripts(ScriptDirectory):

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbtestcase.errors import ConfigurationError, MissingExtra
+from ..errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
     from alembic.config import Config

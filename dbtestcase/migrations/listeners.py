@@ -17,10 +17,10 @@ from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import SchemaType
 
-from dbtestcase.drivers import creates_itself, schema_generator
-from dbtestcase.errors import MigrationError
-from dbtestcase.migrations.schema_state import Item
-from dbtestcase.sandbox import PART, POSTGRESQL, Lexer, name_in
+from ..drivers import creates_itself, schema_generator
+from ..errors import MigrationError
+from ..sandbox import PART, POSTGRESQL, Lexer, name_in
+from .schema_state import Item
 
 _CREATE = re.compile(
     r"(?:^|;)\s*CREATE\s+(?:OR\s+REPLACE\s+)?"

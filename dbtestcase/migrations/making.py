@@ -17,11 +17,11 @@ from sqlalchemy.schema import (
     SetTableComment,
 )
 
-from dbtestcase.drivers import creates_itself
-from dbtestcase.migrations.beside_tables import drop_all
-from dbtestcase.migrations.listeners import Listeners
-from dbtestcase.migrations.models import Models, named_types
-from dbtestcase.migrations.schema_state import Item
+from ..drivers import creates_itself
+from .beside_tables import drop_all
+from .listeners import Listeners
+from .models import Models, named_types
+from .schema_state import Item
 
 
 class Maker:

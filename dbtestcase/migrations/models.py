@@ -17,8 +17,8 @@ from sqlalchemy.schema import (
 from sqlalchemy.schema import Sequence as SchemaSequence
 from sqlalchemy.types import ARRAY, SchemaType, TypeDecorator, TypeEngine
 
-from dbtestcase.drivers import sequences_of
-from dbtestcase.migrations.schema_state import Item
+from ..drivers import sequences_of
+from .schema_state import Item
 
 #: What the server's kinds are in a model.
 CONSTRAINTS: dict[str, type[Constraint]] = {

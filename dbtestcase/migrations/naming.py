@@ -6,7 +6,7 @@ import re
 
 from sqlalchemy.dialects import postgresql
 
-from dbtestcase.migrations.schema_state import Item
+from .schema_state import Item
 
 # What SQLAlchemy would take for a parameter, in a string that Alembic hands to it.
 _PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w+(?!:)\b)")

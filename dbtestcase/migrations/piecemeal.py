@@ -10,11 +10,11 @@ from sqlalchemy import Constraint, Index, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateSchema, CreateSequence, CreateTable, ForeignKeyConstraint
 
-from dbtestcase.drivers import constraints_of, creates_itself
-from dbtestcase.migrations.listeners import made_by
-from dbtestcase.migrations.making import Maker
-from dbtestcase.migrations.models import CONSTRAINTS, named_types
-from dbtestcase.migrations.schema_state import Item
+from ..drivers import constraints_of, creates_itself
+from .listeners import made_by
+from .making import Maker
+from .models import CONSTRAINTS, named_types
+from .schema_state import Item
 
 _KIND_OF = {kind: name for name, kind in CONSTRAINTS.items()}
 _UNDEFINED_COLUMN = "42703"

@@ -21,22 +21,22 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from sqlalchemy import URL, Engine
 
-from dbtestcase.backends import note_folder
-from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import failures
-from dbtestcase.migrations.environment import Run, Steps, close_connection, database_names, make_config, run_env_py
-from dbtestcase.migrations.internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
-from dbtestcase.migrations.layout import Layout, find_layout, prepended
-from dbtestcase.migrations.loggers import loggers_kept
-from dbtestcase.migrations.redirect import Target, as_target, lead
-from dbtestcase.migrations.versions import HeldVersions
+from ..backends import note_folder
+from ..errors import MigrationError
+from . import failures
+from .environment import Run, Steps, close_connection, database_names, make_config, run_env_py
+from .internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
+from .layout import Layout, find_layout, prepended
+from .loggers import loggers_kept
+from .redirect import Target, as_target, lead
+from .versions import HeldVersions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from alembic.script import Script, ScriptDirectory
 
-    from dbtestcase.migrations.layout import Layout
+    from .layout import Layout
 
 
 class Project:

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from dbtestcase.migrations.internals import dry_context
-from dbtestcase.migrations.schema_state import Difference, Item
+from .internals import dry_context
+from .schema_state import Difference, Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

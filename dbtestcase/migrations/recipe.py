@@ -16,14 +16,14 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from dbtestcase.backends import build_initial_schema, digest_of, load_base_data, run_initial_schema
-from dbtestcase.drivers import own, patient
-from dbtestcase.migrations.layout import Layout, find_layout
+from ..backends import build_initial_schema, digest_of, load_base_data, run_initial_schema
+from ..drivers import own, patient
+from .layout import Layout, find_layout
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-    from dbtestcase.migrations.project import Project
+    from .project import Project
 
 
 class MigrationRecipe:
@@ -82,7 +82,7 @@ class MigrationRecipe:
     @cached_property
     def project(self) -> Project:
         """The scripts, which imports Alembic."""
-        from dbtestcase.migrations.project import Project
+        from .project import Project
 
         return Project(self.layout, x_arguments=self.x_arguments)
 
@@ -112,7 +112,7 @@ class MigrationRecipe:
 
     def create_in(self, connection: Connection) -> None:
         """The same inside the sandbox that ``connection`` belongs to, which is neither committed nor rolled back."""
-        from dbtestcase.migrations.redirect import Target
+        from .redirect import Target
 
         run_initial_schema(self.initial_schema, connection, self.label)
         self.project.build(Target(connection.engine.url, contained=True, engine=connection.engine))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, MetaData, Table, event, text
 
-from dbtestcase.migrations.listeners import Listeners, made_by
-from dbtestcase.migrations.models import Models
-from dbtestcase.migrations.naming import execute
-from dbtestcase.migrations.schema_state import Item
-from dbtestcase.sandbox import FILL, MYSQL, SQLITE, Lexer
+from ..sandbox import FILL, MYSQL, SQLITE, Lexer
+from .listeners import Listeners, made_by
+from .models import Models
+from .naming import execute
+from .schema_state import Item
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext

@@ -25,7 +25,7 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
-from dbtestcase.drivers import (
+from ..drivers import (
     connect_arguments,
     connecting,
     family_of,
@@ -36,8 +36,8 @@ from dbtestcase.drivers import (
     patiently,
     pool_with_events,
 )
-from dbtestcase.errors import MigrationError
-from dbtestcase.reporting import for_driver, shown
+from ..errors import MigrationError
+from ..reporting import for_driver, shown
 
 _MARK = "dbtestcase.migrating"
 _OURS = re.compile(r"\s*(COMMIT|END|BEGIN|START|CREATE\s+DATABASE)\b", re.IGNORECASE)

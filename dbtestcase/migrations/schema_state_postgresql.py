@@ -11,8 +11,8 @@ from functools import cache
 
 from sqlalchemy import Connection, TextClause, text
 
-from dbtestcase.migrations.internals import autocommits
-from dbtestcase.migrations.schema_state import Item, SchemaState, register
+from .internals import autocommits
+from .schema_state import Item, SchemaState, register
 
 OWN_SCHEMA = "_dbtestcase"  #: where this library keeps its own books
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from dbtestcase.migrations.listeners import made_by
-from dbtestcase.migrations.making import Maker
-from dbtestcase.migrations.piecemeal import Piecemeal
-from dbtestcase.migrations.schema_state import Item, SchemaState
+from .listeners import made_by
+from .making import Maker
+from .piecemeal import Piecemeal
+from .schema_state import Item, SchemaState
 
 _WITH_TABLES = ("table", "view", "materialized view")  # views read tables, and are gone with them
 

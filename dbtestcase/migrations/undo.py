@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dbtestcase.migrations import beside_tables
-from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Difference, Item
+from . import beside_tables
+from .naming import execute, qualified, quoted
+from .schema_state import Difference, Item
 
 # What depends on others goes first.
 _ORDER = (

@@ -15,8 +15,8 @@ from typing import Any
 from alembic.runtime.migration import HeadMaintainer, MigrationContext
 from sqlalchemy import Connection, event
 
-from dbtestcase.migrations.internals import replaced_head_maintainer
-from dbtestcase.migrations.redirect import is_commit
+from .internals import replaced_head_maintainer
+from .redirect import is_commit
 
 
 class HeldVersions:

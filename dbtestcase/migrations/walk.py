@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from alembic.runtime.migration import RevisionStep
 from sqlalchemy import URL, Engine
 
-from dbtestcase.errors import MigrationError
-from dbtestcase.migrations import schema_state, schema_state_postgresql, undo  # noqa: F401  registers itself
-from dbtestcase.migrations.filters import excluder
-from dbtestcase.migrations.internals import downgrade_steps, forget_made_types, script_of, step
-from dbtestcase.migrations.project import revisions
-from dbtestcase.migrations.redirect import Target, as_target
-from dbtestcase.migrations.schema_state import Difference, SchemaState
+from ..errors import MigrationError
+from . import schema_state, schema_state_postgresql, undo  # noqa: F401  registers itself
+from .filters import excluder
+from .internals import downgrade_steps, forget_made_types, script_of, step
+from .project import revisions
+from .redirect import Target, as_target
+from .schema_state import Difference, SchemaState
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import Script
 
-    from dbtestcase.migrations.project import Project
+    from .project import Project
 
 # Each step is committed by itself, as it is where revisions are deployed one by one.
 _STEP_BY_STEP = {"transaction_per_migration": True}

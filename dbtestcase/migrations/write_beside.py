@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from dbtestcase.migrations import beside_tables
-from dbtestcase.migrations.columns import parsed
-from dbtestcase.migrations.dependents import views_around
-from dbtestcase.migrations.enums import made_anew
-from dbtestcase.migrations.listeners import made_by
-from dbtestcase.migrations.naming import execute, qualified, quoted
-from dbtestcase.migrations.schema_state import Item, SchemaState
+from . import beside_tables
+from .columns import parsed
+from .dependents import views_around
+from .enums import made_anew
+from .listeners import made_by
+from .naming import execute, qualified, quoted
+from .schema_state import Item, SchemaState
 
 _PARTS = ("index", "trigger", "rule")  # of a view, and gone with it
 

@@ -3,8 +3,8 @@
 .. code-block:: python
 
     # conftest.py
-    from dbtestcase import DatabaseTest
-    from dbtestcase.pytest_plugin import database_fixture
+    from .. import DatabaseTest
+    from . import database_fixture
     from blog import db, models
 
     class Blog(DatabaseTest):

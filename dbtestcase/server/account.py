@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dbtestcase.errors import ServerStartFailed
+from ..errors import ServerStartFailed
 
 
 @dataclass(frozen=True)

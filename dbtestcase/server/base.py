@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.reporting import limit_named_by, say
-from dbtestcase.server.account import Account
-from dbtestcase.server.cache import BrokenCluster, CachedCluster, ClusterCache, TemplateFiles
-from dbtestcase.server.cluster_files import remove_tree
-from dbtestcase.server.folders import RunFolder, is_full, run_places, sweep
-from dbtestcase.server.interface import Server
-from dbtestcase.server.process import WatcherProcess
-from dbtestcase.server.programs import Programs
-from dbtestcase.server.room import MIB, room_in
+from ..errors import ServerError, ServerStartFailed
+from ..reporting import limit_named_by, say
+from .account import Account
+from .cache import BrokenCluster, CachedCluster, ClusterCache, TemplateFiles
+from .cluster_files import remove_tree
+from .folders import RunFolder, is_full, run_places, sweep
+from .interface import Server
+from .process import WatcherProcess
+from .programs import Programs
+from .room import MIB, room_in
 
 ROOM = 128 * MIB  # for what the tests write
 START_SECONDS = 60.0

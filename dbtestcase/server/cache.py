@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbtestcase.errors import ServerError
-from dbtestcase.reporting import doing, limit_named_by, say
-from dbtestcase.server.cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache, sweep_unless_busy
-from dbtestcase.server.folders import locked, make_folder, private_folder, private_folders, temp_places
-from dbtestcase.settings import Settings
+from ..errors import ServerError
+from ..reporting import doing, limit_named_by, say
+from ..settings import Settings
+from .cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache, sweep_unless_busy
+from .folders import locked, make_folder, private_folder, private_folders, temp_places
 
 MARKERS = (".git", ".hg", "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "alembic.ini")
 

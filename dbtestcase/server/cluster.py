@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from dbtestcase.server.programs import Programs
-from dbtestcase.server.room import MIB
+from .programs import Programs
+from .room import MIB
 
 # Segments of the log are not kept for later use: they would be copied in every run.
 # Shared memory of parallel plans: files in the data folder, so that a killed server leaves nothing elsewhere.

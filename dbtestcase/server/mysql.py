@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dbtestcase.reporting import say
-from dbtestcase.server import mariadb
-from dbtestcase.server.mariadb import MariaDBServer
-from dbtestcase.settings import Settings
+from ..reporting import say
+from ..settings import Settings
+from . import mariadb
+from .mariadb import MariaDBServer
 
 
 def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> MariaDBServer:

@@ -13,20 +13,20 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.reporting import doing, say
-from dbtestcase.server.account import Account, has_entry, server_account
-from dbtestcase.server.base import START_SECONDS, ClusterServer, start_in_room
-from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles, cache_root
-from dbtestcase.server.cluster import cache_name, configuration, initdb_options, program_environment
-from dbtestcase.server.cluster_files import Unreadable, copy_tree, remove_tree
-from dbtestcase.server.folders import RAM, RunFolder, is_full, run_places, temp_places
-from dbtestcase.server.process import WatcherProcess
-from dbtestcase.server.programs import Programs, find_programs, programs_for
-from dbtestcase.server.room import MIB, room_in
-from dbtestcase.server.staying import KEEP_HOURS, MOST_KEPT, end_oldest, staying_name, take
-from dbtestcase.server.template_files import TemplatesOnDemand
-from dbtestcase.settings import Settings
+from ..errors import ServerError, ServerStartFailed
+from ..reporting import doing, say
+from ..settings import Settings
+from .account import Account, has_entry, server_account
+from .base import START_SECONDS, ClusterServer, start_in_room
+from .cache import CachedCluster, ClusterCache, TemplateFiles, cache_root
+from .cluster import cache_name, configuration, initdb_options, program_environment
+from .cluster_files import Unreadable, copy_tree, remove_tree
+from .folders import RAM, RunFolder, is_full, run_places, temp_places
+from .process import WatcherProcess
+from .programs import Programs, find_programs, programs_for
+from .room import MIB, room_in
+from .staying import KEEP_HOURS, MOST_KEPT, end_oldest, staying_name, take
+from .template_files import TemplatesOnDemand
 
 INITIALISED_SIZE = 30 * MIB
 _TEMPLATES = ("base/1", "base/4")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from dbtestcase.errors import ConfigurationError, ProgramsNotFound
-from dbtestcase.server import cluster, mariadb, postgresql
-from dbtestcase.server.cache import ClusterCache, cache_root
-from dbtestcase.server.programs import find_programs
-from dbtestcase.settings import Settings
+from ..errors import ConfigurationError, ProgramsNotFound
+from ..settings import Settings
+from . import cluster, mariadb, postgresql
+from .cache import ClusterCache, cache_root
+from .programs import find_programs
 
 
 def prepare_cache(settings: Settings) -> Iterator[str]:

@@ -13,11 +13,11 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-from dbtestcase.errors import ServerError, ServerStartFailed
-from dbtestcase.reporting import limit_named_by, say
-from dbtestcase.server import watcher
-from dbtestcase.server.account import Account
-from dbtestcase.server.folders import RunFolder, above_standard
+from ..errors import ServerError, ServerStartFailed
+from ..reporting import limit_named_by, say
+from . import watcher
+from .account import Account
+from .folders import RunFolder, above_standard
 
 # A child process that is forked must not hold on to the pipes: the watcher knows its owner's end by them.
 _open: weakref.WeakSet[WatcherProcess] = weakref.WeakSet()

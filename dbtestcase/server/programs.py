@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbtestcase.errors import ProgramsNotFound, ServerError
-from dbtestcase.reporting import doing
-from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.folders import locked, make_folder, private_folder, temp_places
-from dbtestcase.server.room import room_in
-from dbtestcase.settings import Settings
+from ..errors import ProgramsNotFound, ServerError
+from ..reporting import doing
+from ..settings import Settings
+from .account import Account, reachable
+from .folders import locked, make_folder, private_folder, temp_places
+from .room import room_in
 
 OLDEST = 13
 LARGEST = 1024**3  # bytes: more than a server's programs take; something else is in the folder as well

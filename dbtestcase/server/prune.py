@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.errors import ServerError
-from dbtestcase.server.cache import cache_folders, size_of
-from dbtestcase.server.cluster_files import remove_tree
-from dbtestcase.server.folders import RAM, locked, private_folders, sweep, temp_places
-from dbtestcase.server.staying import end_kept, end_waiting, waiting
-from dbtestcase.settings import Settings
+from ..errors import ServerError
+from ..settings import Settings
+from .cache import cache_folders, size_of
+from .cluster_files import remove_tree
+from .folders import RAM, locked, private_folders, sweep, temp_places
+from .staying import end_kept, end_waiting, waiting
 
 
 def prune_machine(settings: Settings, *, dry: bool = False) -> list[str]:

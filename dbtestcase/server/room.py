@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dbtestcase.server.cluster_files import RESERVE, WAS_FULL
-from dbtestcase.server.watcher import OWN
+from .cluster_files import RESERVE, WAS_FULL
+from .watcher import OWN
 
 MIB = 1024 * 1024
 _UNLIMITED = 1 << 60  # cgroup v1 writes some number near 2**63 where there is no limit

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from sqlalchemy import make_url
 
-from dbtestcase.errors import ConfigurationError, ServerError
-from dbtestcase.reporting import shown
-from dbtestcase.server.disposable import disposable_server
-from dbtestcase.settings import Settings
+from ..errors import ConfigurationError, ServerError
+from ..reporting import shown
+from ..settings import Settings
+from .disposable import disposable_server
 
 _TITLES = {"postgresql": "PostgreSQL"}
 

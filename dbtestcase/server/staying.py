@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.server import cluster_files, watcher
-from dbtestcase.server.cache import ClusterCache
-from dbtestcase.server.folders import claimed, private_folders
-from dbtestcase.server.programs import Programs
-from dbtestcase.server.watcher import DOOR, FREE
+from . import cluster_files, watcher
+from .cache import ClusterCache
+from .folders import claimed, private_folders
+from .programs import Programs
+from .watcher import DOOR, FREE
 
 PATIENCE = 10.0
 """Seconds for a watcher to answer."""

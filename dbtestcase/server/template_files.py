@@ -16,10 +16,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from dbtestcase.errors import ServerError
-from dbtestcase.reporting import doing, limit_named_by
-from dbtestcase.server.cache import CachedCluster, ClusterCache, TemplateFiles
-from dbtestcase.server.cluster_files import Unreadable, copy_tree, put, remove_tree
+from ..errors import ServerError
+from ..reporting import doing, limit_named_by
+from .cache import CachedCluster, ClusterCache, TemplateFiles
+from .cluster_files import Unreadable, copy_tree, put, remove_tree
 
 
 def last_used(cluster: CachedCluster) -> str | None:

@@ -33,7 +33,7 @@ TYPE_CHECKING = False  # what is only asked for at times is imported then: the s
 if TYPE_CHECKING:
     from typing import Any
 if TYPE_CHECKING or __name__ != "__main__":
-    from dbtestcase.server import cluster_files as files
+    from . import cluster_files as files
 else:  # alone: after the standard library's, since other modules here have names of its modules
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     import cluster_files as files

@@ -200,6 +200,11 @@ class ImportDirectionTest(unittest.TestCase):
         }
         self.assertEqual(circle(graph), [])
 
+    def test_what_is_imported_of_the_package_is_named_from_where_one_stands(self) -> None:
+        for path in PACKAGE.rglob("*.py"):
+            found = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom) and not node.level]
+            self.assertEqual([node.lineno for node in found if (node.module or "").startswith("dbtestcase")], [], path)
+
     def test_few_things_stand_at_the_top(self) -> None:
         top = {p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"}
         self.assertLessEqual(len(top), 16, sorted(top))  # fifteen, and py.typed

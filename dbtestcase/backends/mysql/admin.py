@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.admin_connections import AdminConnection
-from dbtestcase.drivers import descriptor_of, patiently
-from dbtestcase.errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
-from dbtestcase.reporting import shown, without_secrets
+from ...drivers import descriptor_of, patiently
+from ...errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
+from ...reporting import shown, without_secrets
+from ..admin_connections import AdminConnection
 
 CONNECT_TIMEOUT = 5  # seconds
 PATIENCE = 60  # seconds to wait for what another connection has locked

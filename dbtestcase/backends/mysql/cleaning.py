@@ -13,21 +13,21 @@ from contextlib import closing
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, still_writing
-from dbtestcase.backends.mysql.cleaning_state import State, keep_counters, read_state
-from dbtestcase.backends.mysql.definitions import (
+from ...errors import CleaningError
+from ..cleaners import Cleaner, Reclonable
+from ..cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, still_writing
+from .cleaning_state import State, keep_counters, read_state
+from .definitions import (
     Definition,
     Key,
     read_definition,
     read_definitions,
     restore_definitions,
 )
-from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
-from dbtestcase.backends.mysql.rows import Content, Copies, settle_sequence
-from dbtestcase.backends.mysql.server_state import ServerState
-from dbtestcase.backends.mysql.sessions import Sessions
-from dbtestcase.errors import CleaningError
+from .link import Link, ServerSaid, literal, quoted
+from .rows import Content, Copies, settle_sequence
+from .server_state import ServerState
+from .sessions import Sessions
 
 ATTEMPTS = 5
 _LOSS = "ended the connection of dbtestcase's own that puts the database back"

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dbtestcase.backends.mysql.definitions import Key
-from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
+from .definitions import Key
+from .link import Link, ServerSaid, literal, quoted
 
 _MAY_NOT = {1044, 1142, 1143, 1227, 1370}
 _NO_SUCH = {1049, 1109, 1146}

@@ -6,9 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from dbtestcase.backends.mysql.admin import Admin, quoted
-from dbtestcase.backends.mysql.definitions import read_definitions
-from dbtestcase.backends.mysql.rows import settle_sequence
+from .admin import Admin, quoted
+from .definitions import read_definitions
+from .rows import settle_sequence
 
 _COUNTER = re.compile(r"\n\) ENGINE=\w+ AUTO_INCREMENT=(\d+)")
 

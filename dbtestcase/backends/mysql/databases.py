@@ -13,15 +13,15 @@ from contextlib import closing, suppress
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.inputs import recorded, template_fingerprint
-from dbtestcase.backends.interface import Backend, Database, Request
-from dbtestcase.backends.mysql.admin import Admin, build_url, quoted
-from dbtestcase.backends.mysql.content import Content, read_content, restore, settle_sequences
-from dbtestcase.backends.mysql.existing import ExistingDatabase, refuse_without_transactions
-from dbtestcase.backends.mysql.register import Register
-from dbtestcase.backends.names import library_version
-from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting import doing, say
+from ...errors import DatabaseError, ServerUnreachable
+from ...reporting import doing, say
+from ..inputs import recorded, template_fingerprint
+from ..interface import Backend, Database, Request
+from ..names import library_version
+from .admin import Admin, build_url, quoted
+from .content import Content, read_content, restore, settle_sequences
+from .existing import ExistingDatabase, refuse_without_transactions
+from .register import Register
 
 
 class MySQLBackend(Backend):

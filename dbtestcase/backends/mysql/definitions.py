@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dbtestcase.backends.mysql.link import Link, Rows, ServerSaid, literal, number_of, quoted
+from .link import Link, Rows, ServerSaid, literal, number_of, quoted
 
 Key = tuple[str, str]
 """Kind and name.  The kind is the word of ``DROP``; triggers and tables have names of their own."""

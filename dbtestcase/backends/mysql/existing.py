@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dbtestcase.backends.existing import MARK_TABLE, check_safe
-from dbtestcase.backends.interface import Database, Request
-from dbtestcase.backends.mysql.admin import PATIENCE, Admin, build_url, quoted
-from dbtestcase.backends.mysql.content import drop_everything, read_content, relations
-from dbtestcase.errors import ConfigurationError, DatabaseError, SchemaError
-from dbtestcase.reporting import doing, shown
+from ...errors import ConfigurationError, DatabaseError, SchemaError
+from ...reporting import doing, shown
+from ..existing import MARK_TABLE, check_safe
+from ..interface import Database, Request
+from .admin import PATIENCE, Admin, build_url, quoted
+from .content import drop_everything, read_content, relations
 
 
 def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning_report import cannot_connect
-from dbtestcase.drivers import patiently
-from dbtestcase.errors import MissingExtra
+from ...drivers import patiently
+from ...errors import MissingExtra
+from ..cleaning_report import cannot_connect
 
 Rows = Callable[[str], list[tuple[Any, ...]]]
 """Runs one statement: of a :class:`Link`, or of an administrator's connection."""

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from dbtestcase.backends.mysql.admin import Admin, quoted
-from dbtestcase.backends.mysql.content import Content
-from dbtestcase.backends.mysql.link import number_of
-from dbtestcase.errors import DatabaseError
+from ...errors import DatabaseError
+from .admin import Admin, quoted
+from .content import Content
+from .link import number_of
 
 _LOCKED = 1205
 LONGEST = 64  # characters of a database's name

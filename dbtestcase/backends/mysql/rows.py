@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dbtestcase.backends.mysql.cleaning_state import State
-from dbtestcase.backends.mysql.definitions import Definition, Key, create
-from dbtestcase.backends.mysql.link import Link, Rows, literal, number_of, quoted
+from .cleaning_state import State
+from .definitions import Definition, Key, create
+from .link import Link, Rows, literal, number_of, quoted
 
 _RUN_OUT = 4084
 

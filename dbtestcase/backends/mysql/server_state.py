@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dbtestcase.backends.mysql.link import Link, ServerSaid, literal, quoted
+from .link import Link, ServerSaid, literal, quoted
 
 _RIGHTS = (
     "global_priv",

@@ -11,9 +11,9 @@ from contextlib import closing
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish
-from dbtestcase.backends.mysql.link import Link, ServerSaid, literal
-from dbtestcase.errors import CleaningError
+from ...errors import CleaningError
+from ..cleaning_report import Opened, Session, may_yet_finish
+from .link import Link, ServerSaid, literal
 
 GRACE = 0.25  # seconds for a connection to end its work by itself
 PATIENCE = 5.0  # seconds for one that was ended to be gone

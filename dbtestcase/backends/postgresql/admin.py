@@ -16,10 +16,10 @@ from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-from dbtestcase.backends.admin_connections import AdminConnection
-from dbtestcase.drivers import KEEPALIVES, OwnConnection, address_beside, patiently
-from dbtestcase.errors import ConfigurationError, ServerUnreachable
-from dbtestcase.reporting import for_driver, limit_named_by, shown, without_secrets
+from ...drivers import KEEPALIVES, OwnConnection, address_beside, patiently
+from ...errors import ConfigurationError, ServerUnreachable
+from ...reporting import for_driver, limit_named_by, shown, without_secrets
+from ..admin_connections import AdminConnection
 
 CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
 

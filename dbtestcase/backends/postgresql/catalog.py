@@ -26,10 +26,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.names import is_database_name, is_kept_name, is_template_name, lock_key
-from dbtestcase.backends.postgresql.admin import Admin, connection_arguments
-from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting import doing
+from ...errors import DatabaseError, ServerUnreachable
+from ...reporting import doing
+from ..names import is_database_name, is_kept_name, is_template_name, lock_key
+from .admin import Admin, connection_arguments
 
 MARK_LIMIT = 1_146_242_131  # as a limit of connections: none at all
 LEASED = "dbtestcase: in use while its owner holds an advisory lock; a leftover otherwise"

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import psycopg
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, cannot_connect
-from dbtestcase.backends.postgresql.admin import build_url
-from dbtestcase.backends.postgresql.connections import APPLICATION, Connection, Connections, still_there
-from dbtestcase.backends.postgresql.server_state import ServerState
-from dbtestcase.drivers import OwnConnection, patiently
-from dbtestcase.errors import CleaningError
+from ...drivers import OwnConnection, patiently
+from ...errors import CleaningError
+from ..cleaners import Cleaner, Reclonable
+from ..cleaning_report import NOBODY, Look, Opened, Report, Session, Standing, cannot_connect
+from .admin import build_url
+from .connections import APPLICATION, Connection, Connections, still_there
+from .server_state import ServerState
 
 ATTEMPTS = 5
 LOCK_TIMEOUT = "2s"

@@ -10,11 +10,11 @@ import logging
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.postgresql import cleaning_triggers
-from dbtestcase.backends.postgresql.cleaner import connect
-from dbtestcase.backends.postgresql.cleaning_scan import ScanningCleaner
-from dbtestcase.backends.postgresql.connections import Connection
+from ..cleaners import Cleaner, Reclonable
+from . import cleaning_triggers
+from .cleaner import connect
+from .cleaning_scan import ScanningCleaner
+from .connections import Connection
 
 logger = logging.getLogger("dbtestcase.cleaning")
 

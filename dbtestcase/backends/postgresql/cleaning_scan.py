@@ -17,13 +17,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.cleaning_report import Look, Report
-from dbtestcase.backends.foreign_keys import filling_order, with_referrers
-from dbtestcase.backends.postgresql.catalog_state import Catalogs
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
-from dbtestcase.backends.postgresql.cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
-from dbtestcase.backends.postgresql.connections import LOCKED, PREPARED, PRESENT
-from dbtestcase.errors import CleaningError
+from ...errors import CleaningError
+from ..cleaning_report import Look, Report
+from ..foreign_keys import filling_order, with_referrers
+from .catalog_state import Catalogs
+from .cleaner import Attempt, PostgreSQLCleaner
+from .cleaning_catalog import REFERENCES, SEQUENCES, TABLES, VIEWS
+from .connections import LOCKED, PREPARED, PRESENT
 
 _NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
 _PRESENT = f"""

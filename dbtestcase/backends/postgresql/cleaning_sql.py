@@ -17,15 +17,15 @@ How it works.  Everything lives in a schema of its own, ``_dbtestcase``, which i
 
 from __future__ import annotations
 
-from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS, COUNT, FACTS, SUBSCRIPTION
-from dbtestcase.backends.postgresql.cleaning_functions import (
+from .catalog_state import APART, CATALOGS, COUNT, FACTS, SUBSCRIPTION
+from .cleaning_functions import (
     CATALOG_FUNCTIONS,
     CLEAN_FUNCTION,
     EXACT,
     KEEP_FUNCTIONS,
     WRITERS,
 )
-from dbtestcase.backends.postgresql.connections import LOCKED, PREPARED, PRESENT
+from .connections import LOCKED, PREPARED, PRESENT
 
 SCHEMA = "_dbtestcase"
 """The schema of the bookkeeping: leave it out where schemas are compared (Alembic's ``include_name``)."""

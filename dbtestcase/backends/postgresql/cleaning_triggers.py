@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import psycopg
 
-from dbtestcase.backends.cleaning_report import Look, Report
-from dbtestcase.backends.postgresql.catalog_state import in_words, newer
-from dbtestcase.backends.postgresql.cleaner import Attempt, PostgreSQLCleaner
-from dbtestcase.backends.postgresql.cleaning_sql import SCHEMA, install_script
-from dbtestcase.backends.postgresql.connections import Connection
-from dbtestcase.errors import CleaningError
+from ...errors import CleaningError
+from ..cleaning_report import Look, Report
+from .catalog_state import in_words, newer
+from .cleaner import Attempt, PostgreSQLCleaner
+from .cleaning_sql import SCHEMA, install_script
+from .connections import Connection
 
 ALWAYS_READ = 16
 """Up to so many sequences all are read after each test, whatever its statements were: a microsecond each."""

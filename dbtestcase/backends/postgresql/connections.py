@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.cleaning_report import Opened, Session, may_yet_finish, still_writing
-from dbtestcase.errors import CleaningError
+from ...errors import CleaningError
+from ..cleaning_report import Opened, Session, may_yet_finish, still_writing
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -14,16 +14,16 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase.backends.inputs import recorded, template_fingerprint
-from dbtestcase.backends.interface import Backend, Database, Request
-from dbtestcase.backends.names import database_name, kept_name, template_name
-from dbtestcase.backends.postgresql import catalog as catalogs
-from dbtestcase.backends.postgresql.admin import Admin, build_url
-from dbtestcase.backends.postgresql.catalog import Catalog
-from dbtestcase.backends.postgresql.existing import ExistingDatabase
-from dbtestcase.backends.recipes import DerivedRecipe, Recipe, kind_of, preparing
-from dbtestcase.errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
-from dbtestcase.reporting import doing, limit_named_by, say, shown, without_secrets
+from ...errors import CannotCreateDatabase, DatabaseError, ServerUnreachable
+from ...reporting import doing, limit_named_by, say, shown, without_secrets
+from ..inputs import recorded, template_fingerprint
+from ..interface import Backend, Database, Request
+from ..names import database_name, kept_name, template_name
+from ..recipes import DerivedRecipe, Recipe, kind_of, preparing
+from . import catalog as catalogs
+from .admin import Admin, build_url
+from .catalog import Catalog
+from .existing import ExistingDatabase
 
 
 class PostgreSQLBackend(Backend):

@@ -14,13 +14,13 @@ from typing import TypeAlias
 import psycopg
 from sqlalchemy import URL, Connection
 
-from dbtestcase.backends.existing import MARK_TABLE, check_safe
-from dbtestcase.backends.interface import Database, Request, create_in
-from dbtestcase.backends.names import lock_key
-from dbtestcase.backends.postgresql.admin import Admin, build_url
-from dbtestcase.backends.postgresql.foundation import Foundation
-from dbtestcase.errors import ConfigurationError, DatabaseError, ServerUnreachable
-from dbtestcase.reporting import doing, say, shown, without_secrets
+from ...errors import ConfigurationError, DatabaseError, ServerUnreachable
+from ...reporting import doing, say, shown, without_secrets
+from ..existing import MARK_TABLE, check_safe
+from ..interface import Database, Request, create_in
+from ..names import lock_key
+from .admin import Admin, build_url
+from .foundation import Foundation
 
 LOCK = 1_146_242_134
 PATIENCE = 60  # seconds to wait for another run that uses the same database

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbtestcase.backends.postgresql.admin import Admin
-from dbtestcase.backends.postgresql.catalog_state import APART, CATALOGS
-from dbtestcase.errors import DatabaseError
+from ...errors import DatabaseError
+from .admin import Admin
+from .catalog_state import APART, CATALOGS
 
 _FIRST_OID = 16384  # of objects that are no part of the server itself
 _PUBLIC = 2200

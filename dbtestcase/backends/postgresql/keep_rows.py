@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from dbtestcase.reporting import for_driver
+from ...reporting import for_driver
 
 Fetch = Callable[[str], Sequence[Sequence[Any]]]
 _OURS = "n.nspname !~ '^(pg_|information_schema$|_dbtestcase$)' AND c.relpersistence <> 't'"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from dbtestcase.backends.postgresql.connections import Connection
+from .connections import Connection
 
 # Settings that are lists are kept, and have to be given, as they stand; any other is a value.
 _VALUE = """case when {name} in ('search_path', 'temp_tablespaces', 'unix_socket_directories', 'createrole_self_grant',

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.cleaners import Cleaner, Reclonable
-from dbtestcase.backends.cleaning_report import (
+from ...errors import CleaningError
+from ..cleaners import Cleaner, Reclonable
+from ..cleaning_report import (
     NOBODY,
     Look,
     Opened,
@@ -33,8 +34,7 @@ from dbtestcase.backends.cleaning_report import (
     may_yet_finish,
     still_writing,
 )
-from dbtestcase.backends.sqlite import files, locks
-from dbtestcase.errors import CleaningError
+from . import files, locks
 
 PATIENCE = 2.0  # seconds to wait for another process's transaction
 ATTEMPTS = 3

@@ -16,16 +16,16 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.filelocks import FileLock
-from dbtestcase.backends.inputs import recorded, template_fingerprint
-from dbtestcase.backends.interface import Backend, Database, Request
-from dbtestcase.backends.names import database_name, is_template_name, template_name
-from dbtestcase.backends.recipes import DerivedRecipe, Recipe
-from dbtestcase.backends.sqlite import files
-from dbtestcase.backends.sqlite.existing import ExistingFile
-from dbtestcase.errors import DatabaseError
-from dbtestcase.reporting import doing, limit_named_by
-from dbtestcase.settings import Settings
+from ...errors import DatabaseError
+from ...reporting import doing, limit_named_by
+from ...settings import Settings
+from ..filelocks import FileLock
+from ..inputs import recorded, template_fingerprint
+from ..interface import Backend, Database, Request
+from ..names import database_name, is_template_name, template_name
+from ..recipes import DerivedRecipe, Recipe
+from . import files
+from .existing import ExistingFile
 
 KEPT_TEMPLATES = 24
 

@@ -9,12 +9,12 @@ from contextlib import closing
 
 from sqlalchemy import Connection
 
-from dbtestcase.backends.existing import MARK_TABLE, check_safe
-from dbtestcase.backends.filelocks import FileLock
-from dbtestcase.backends.interface import Database, Request, create_in
-from dbtestcase.backends.sqlite import files
-from dbtestcase.errors import DatabaseError, ServerUnreachable
-from dbtestcase.reporting import doing, shown
+from ...errors import DatabaseError, ServerUnreachable
+from ...reporting import doing, shown
+from ..existing import MARK_TABLE, check_safe
+from ..filelocks import FileLock
+from ..interface import Database, Request, create_in
+from . import files
 
 _OBJECTS = (
     "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"

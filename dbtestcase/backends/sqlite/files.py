@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from sqlalchemy import URL
 
-from dbtestcase.backends.filelocks import FileLock
-from dbtestcase.backends.names import is_database_name
-from dbtestcase.errors import DatabaseError
-from dbtestcase.server import private_folder as folder_of_ours
+from ...errors import DatabaseError
+from ...server import private_folder as folder_of_ours
+from ..filelocks import FileLock
+from ..names import is_database_name
 
 PATIENCE = 5  # seconds to wait for another connection's transaction
 

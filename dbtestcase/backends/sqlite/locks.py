@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from dbtestcase.backends.cleaning_report import Opened, Session
-from dbtestcase.errors import CleaningError
+from ...errors import CleaningError
+from ..cleaning_report import Opened, Session
 
 GRACE = 0.25  # seconds for a thread whose statement was interrupted to roll back by itself
 PAUSE = 0.002
