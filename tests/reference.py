@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import sys
 import unittest
 import zlib
@@ -59,7 +60,8 @@ def _names(full_name: str, value: object) -> Iterator[str]:
     for base in value.__mro__:
         if not base.__module__.startswith("dbtestcase"):
             continue
-        for name in {*vars(base), *inspect.get_annotations(base)}:
+        told = set(re.findall(r":ivar (?:\w+ )?(\w+):", base.__doc__ or ""))  # listed with the class, wherever that is
+        for name in {*vars(base), *inspect.get_annotations(base)} - told:
             if not name.startswith("_") and name not in of_unittest and not _is_nose2s(base, name):
                 yield f"py:{full_name}.{name}"
 

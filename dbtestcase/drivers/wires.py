@@ -158,20 +158,16 @@ def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
         yield wire
 
 
-@contextlib.contextmanager
-def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
-    from .sqlite.opening import open_sqlite
+def _sqlite(dialect: Dialect, url: URL, rules: Rules) -> contextlib.AbstractContextManager[Wire]:
+    from .sqlite.connections import open_sqlite
 
-    with open_sqlite(dialect, url, rules) as wire:
-        yield wire
+    return open_sqlite(dialect, url, rules)
 
 
-@contextlib.contextmanager
-def _mysql(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
+def _mysql(dialect: Dialect, url: URL, rules: Rules) -> contextlib.AbstractContextManager[Wire]:
     from .mysql.wire import open_mysql
 
-    with open_mysql(dialect, url, rules, lock_timeout=LOCK_TIMEOUT) as wire:
-        yield wire
+    return open_mysql(dialect, url, rules, lock_timeout=LOCK_TIMEOUT)
 
 
 register("psycopg", _psycopg)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sqlalchemy import URL, Dialect
+
 from ...errors import ConfigurationError
-from ...sandbox import SQLITE, Kind, Statement, split
+from ...sandbox import SQLITE, Kind, Rules, Statement, split
 from ..arguments import known, refused
 from ..async_adapters import TwinConnection
-from ..dbapi import ProxyCursor
+from ..dbapi import ProxyConnection, ProxyCursor
 from . import statements as words
 from .features import Features
 from .pragmas import Flags
@@ -305,3 +308,28 @@ class AsyncSQLiteConnection(SQLiteConnection, TwinConnection):
         from sqlalchemy.dialects.sqlite import aiosqlite
 
         return aiosqlite.AsyncAdapt_aiosqlite_connection
+
+
+@contextlib.contextmanager
+def open_sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[SQLiteWire]:
+    """The wire of a sandbox on a database of SQLite."""
+    args, parameters = dialect.create_connect_args(url)
+    parameters.update(isolation_level=None, check_same_thread=False)
+    connection: Any = dialect.connect(*args, **parameters)
+    with contextlib.closing(_Wire(dialect, connection, rules)) as wire:
+        wire.detect_types = parameters.get("detect_types", 0)
+        wire.in_memory = any(mark in args[0] for mark in (":memory:", "vfs=memdb", "mode=memory"))
+        wire.prepare()
+        yield wire
+
+
+class _Wire(SQLiteWire):
+    """With its virtual connections, which know the wire."""
+
+    @property
+    def proxy_class(self) -> type[ProxyConnection]:
+        return SQLiteConnection
+
+    @property
+    def async_proxy_class(self) -> type[ProxyConnection]:
+        return AsyncSQLiteConnection

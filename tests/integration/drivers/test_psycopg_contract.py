@@ -15,7 +15,7 @@ from dbtestcase.drivers.psycopg.hooks import HOOKS, check_hooks
 from dbtestcase.errors import ConfigurationError, SandboxEscape
 from dbtestcase.sandbox import Arguments
 from tests.contract import test_leak_matrix as matrix
-from tests.support.doors import DOORS
+from tests.support.doors import DOORS, ends_of
 from tests.support.sandboxes import SandboxTestCase
 
 INSERT = "INSERT INTO item VALUES (%s, %s)"
@@ -30,7 +30,7 @@ class DoorsContractTest(matrix.LeakMatrix, unittest.TestCase):
 for _name, (_, _drivers) in DOORS.items():
     if _name.startswith(("psycopg_", "raw_", "autocommit", "savepoints", "streamed", "session_nested")):
         for _end in ("commit", "rollback", "error"):
-            if _end in matrix.ends_of(_name) and "psycopg" in _drivers:
+            if _end in ends_of(_name) and "psycopg" in _drivers:
 
                 def _test(self: Any, name: str = _name, end: str = _end) -> None:
                     self.check(name, end)
