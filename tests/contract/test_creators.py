@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import sqlite3
 import tempfile
 import unittest
@@ -26,6 +27,7 @@ from tests.support.requirements import require_module
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
+MODULES = {"pysqlite": "sqlite3", "mysqldb": "MySQLdb"}
 PRODUCTION = {"host": "db.example.org", "user": "shop", "password": "secret"}
 
 
@@ -61,11 +63,9 @@ def drivers_connect(driver: str) -> Callable[[], Any]:
             return made
 
     elif driver in ("pymysql", "mysqldb"):
-        import MySQLdb
-        import pymysql
+        module: Any = importlib.import_module(MODULES.get(driver, driver))
 
         def create() -> Any:
-            module: Any = pymysql if driver == "pymysql" else MySQLdb
             made = module.connect(database="shop", init_command="SET @tenant = 'acme'", **PRODUCTION)
             with closing(made.cursor()) as cursor:
                 cursor.execute("SET @search = 'tenant'")
@@ -140,7 +140,7 @@ class _Databases(unittest.TestCase):
 
     @contextmanager
     def database(self, driver: str) -> Iterator[tuple[URL, Callable[[], int]]]:
-        require_module({"pysqlite": "sqlite3", "mysqldb": "MySQLdb", "psycopg2": "psycopg2"}.get(driver, driver))
+        require_module(MODULES.get(driver, driver))
         if driver in ("pysqlite", "aiosqlite"):
             with (
                 tempfile.TemporaryDirectory() as folder,
@@ -338,12 +338,14 @@ class ReroutedCreatorsTest(_Databases):
 
     def test_a_creator_connects_to_the_test_database(self) -> None:
         for driver in SYNC:
-            engine = create_engine(self.url_of(driver), creator=drivers_connect(driver))
-            with self.subTest(driver), self.rerouted(driver, engine) as count:
-                with engine.connect() as connection:
-                    self.look(connection)
-                engine.dispose()
-                self.assertEqual(count(), 1)
+            with self.subTest(driver):
+                require_module(MODULES.get(driver, driver))
+                engine = create_engine(self.url_of(driver), creator=drivers_connect(driver))
+                with self.rerouted(driver, engine) as count:
+                    with engine.connect() as connection:
+                        self.look(connection)
+                    engine.dispose()
+                    self.assertEqual(count(), 1)
 
     def test_an_async_creator_connects_to_the_test_database(self) -> None:
         for driver in ASYNC:

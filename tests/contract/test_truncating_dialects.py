@@ -349,14 +349,16 @@ class MariaDBTest(_Truncating):
             with test.app.begin() as connection:
                 connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
 
-        for url in ("mysql+pymysql://nowhere/shop", "mysql+mysqldb://nowhere/shop"):
-            app = sa.create_engine(url)
-            self.addCleanup(app.dispose)
-            committing = self.case(app=app, test_1=check, test_2=check)
-            names = {name: Judged.__dict__[name] for name in ("metadata", "load_base_data", "names")}
-            names |= {"url": self.url(), "app": app, "engines": [app], "__module__": __name__}
-            sandboxed = type("Sandboxed", (DatabaseTest,), {**names, "test_1": check, "test_2": check})
-            self.assertPassed(committing, sandboxed, tests=4)
+        for driver, module in (("pymysql", "pymysql"), ("mysqldb", "MySQLdb")):
+            with self.subTest(driver):
+                require_module(module)
+                app = sa.create_engine(f"mysql+{driver}://nowhere/shop")
+                self.addCleanup(app.dispose)
+                committing = self.case(app=app, test_1=check, test_2=check)
+                names = {name: Judged.__dict__[name] for name in ("metadata", "load_base_data", "names")}
+                names |= {"url": self.url(), "app": app, "engines": [app], "__module__": __name__}
+                sandboxed = type("Sandboxed", (DatabaseTest,), {**names, "test_1": check, "test_2": check})
+                self.assertPassed(committing, sandboxed, tests=4)
 
     def test_what_no_trigger_hears_of_is_put_back(self) -> None:
         def truncates(test: Any) -> None:

@@ -29,4 +29,5 @@ def require(available: object, what: str, remedy: str) -> None:
 
 def require_module(name: str, distribution: str | None = None) -> None:
     """:func:`require` for an importable module; ``distribution`` is its name for pip where that differs."""
-    require(importlib.util.find_spec(name), f"the module {name!r}", f"pip install {distribution or name}")
+    remedy = f"pip install {distribution or {'MySQLdb': 'mysqlclient'}.get(name, name)}"
+    require(importlib.util.find_spec(name), f"the module {name!r}", remedy)

@@ -122,6 +122,7 @@ class SessionsTest(InnerRuns):
                 tests[f"test_{number:02}_a"] = lambda test, act=act: change(test, *act)
                 tests[f"test_{number:02}_b"] = look
             with self.subTest(driver):
+                require_module({"mysqldb": "MySQLdb"}.get(driver, driver))
                 self.assertPassed(self.case(driver, load_base_data=classmethod(base), **tests), tests=len(tests))
                 self.assertEqual(set(asked), {asked[0]})
 
