@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .asynchronous import AsyncDatabaseTest, AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest
     from .base import DatabaseTest
     from .bases import is_ours
-    from .expected_failures import why_not_expected
+    from .hints import why_not_expected
     from .life import AsyncLife, Life
     from .migrated import MigratedDatabaseTest, MigrationChecks
     from .nested import each_example_alone
@@ -41,7 +41,7 @@ __getattr__ = lazily(
     asynchronous="AsyncDatabaseTest AsyncMigratedDatabaseTest AsyncTruncatingDatabaseTest",
     base="DatabaseTest",
     bases="is_ours",
-    expected_failures="why_not_expected",
+    hints="why_not_expected",
     life="AsyncLife Life",
     migrated="MigratedDatabaseTest MigrationChecks",
     nested="each_example_alone",

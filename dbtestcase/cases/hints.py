@@ -1,4 +1,4 @@
-"""Hints for a failure whose cause is known: a table that nobody made, ids and times that a test counts on."""
+"""Hints for a failure whose cause is known, and what an expected failure must not be: this library's refusal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import MetaData
 
+from ..errors import ConfigurationError, DatabaseError, LeakError, SandboxError, ServerError
 from ..reporting import Query
+from ..sandbox import COMMITTING
 
 _SHOWN = 8  # names of tables
 
@@ -177,3 +179,32 @@ def extension_hint(error: BaseException) -> str:
                 "a server that has it, with DBTESTCASE_URL=postgresql+psycopg://…"
             )
     return ""
+
+
+_NOT_OF_THE_APPLICATION = (ConfigurationError, SandboxError, ServerError, DatabaseError)
+
+
+def why_not_expected(label: str, error: BaseException, lost: str) -> LeakError | None:
+    """The error for a test that is expected to fail, and failed because of this library; else ``None``.
+
+    :param error: what it failed with.
+    :param lost: how the connection of the sandbox was lost; empty where it was not.
+    """
+    refusal = next(filter(_is_ours, chain(error)), None)
+    if refusal is None and not lost:
+        return None
+    said = getattr(refusal, "what", refusal)
+    leak = LeakError(
+        f"{label} is expected to fail, but not like this: "
+        + (f"{type(refusal).__name__}: {said}" if refusal is not None else f"its connection was lost: {lost}"),
+        cause="expectedFailure or xfail on a test that has met the limits of its sandbox, not the failure it is about",
+        remedy=getattr(refusal, "remedy", "") or COMMITTING,
+    )
+    leak.__cause__ = error
+    return leak
+
+
+def _is_ours(error: BaseException) -> bool:
+    return isinstance(error, _NOT_OF_THE_APPLICATION) or any(
+        note.endswith(COMMITTING) for note in getattr(error, "__notes__", ())
+    )

@@ -18,7 +18,7 @@ from ..isolation import Isolation
 from ..reporting import call_site_of, report, together
 from .blocks import Blocks
 from .class_run import ClassRun
-from .expected_failures import why_not_expected
+from .hints import why_not_expected
 from .keep_rows import keep_rows
 from .modules import begun_inside, current, modules
 from .nested import each_example_alone, is_last_example, rolled_back

@@ -86,9 +86,7 @@ _KeepRows: TypeAlias = Callable[[Request, Admin, str, Callable[[URL], None]], UR
 class ExistingDatabase(Database):
     """The database that the URL names, held by an advisory lock in it."""
 
-    def __init__(
-        self, request: Request, keep_rows: Callable[[Request, Admin, str, Callable[[URL], None]], URL]
-    ) -> None:
+    def __init__(self, request: Request, keep_rows: _KeepRows) -> None:
         self.url = request.server_url
         self._keep_rows = keep_rows
         if not self.url.database:
