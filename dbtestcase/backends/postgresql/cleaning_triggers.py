@@ -144,8 +144,6 @@ class MarkedCleaner(PostgreSQLCleaner):
         ((outcome, restored, rewound, refreshed, *others),) = self._cursor.execute(_CLEAN, arguments).fetchall()
         objects, bloated, disturbed, changed, unwritten, *counts = others
         present, sessions, from_now = counts
-        if sessions is not None:
-            self._sessions = sessions if sessions >= 0 else -2
         if outcome == "altered":
             return Attempt("altered", changes=self._changes(changed or ()))
         for name in bloated or ():
@@ -153,8 +151,9 @@ class MarkedCleaner(PostgreSQLCleaner):
             self._connection.execute(f"vacuum {name}".encode(), prepare=False)
         if unwritten:
             self._make_visible(unwritten)
-        if outcome == "clean" and not disturbed:
+        if outcome == "clean" and not disturbed:  # else the next attempt is to look as closely
             self._since = from_now
+            self._sessions = sessions if sessions >= 0 else -2
         report = Report(
             restored=tuple(restored or ()),
             rewound=tuple(rewound or ()),

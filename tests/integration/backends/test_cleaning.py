@@ -275,7 +275,8 @@ class ClassRowsTest(CleaningCase):
 class ConnectionsTest(CleaningCase):
     @classmethod
     def schema(cls) -> str:
-        return "create table t (id serial primary key); insert into t default values; create table other ()"
+        tables = "create table t (id serial primary key); insert into t default values; create table other ()"
+        return f"{tables}; create sequence s"
 
     def tearDown(self) -> None:
         self.assertAsBefore()
@@ -309,6 +310,23 @@ class ConnectionsTest(CleaningCase):
         with connect(self.scratch.url, autocommit=True) as connection:
             connection.execute("select setval('t_id_seq', 500, false)")
         self.assertEqual(self.cleaner.clean().rewound, ("public.t_id_seq",))
+
+    def test_what_one_did_that_has_gone_is_found_while_another_is_at_work(self) -> None:
+        pooled = self.connection(autocommit=True)
+        standing = Standing(expected=[self.pid(pooled)])
+        self.cleaner.clean(standing)
+        with connect(self.scratch.url, autocommit=True) as connection:
+            connection.execute("select setval('s', 500, false)")
+        at_work = threading.Thread(target=pooled.execute, args=("select pg_sleep(0.15)",))
+        with connect(self.scratch.url.set(database="postgres"), autocommit=True) as judge:
+            at_work.start()
+            while not judge.execute(
+                "select from pg_stat_activity where pid = %s and state = 'active'", standing.expected
+            ).fetchall():
+                pass
+        report = self.cleaner.clean(standing)
+        at_work.join()
+        self.assertEqual((report.ended, report.rewound), ((), ("public.s",)))
 
     def test_one_that_is_in_a_transaction_is_named_and_ended(self) -> None:
         left = self.connection(application_name="leaky")
