@@ -22,6 +22,7 @@ from ..cleaning_report import Look, Report
 from ..foreign_keys import filling_order, with_referrers
 from .catalog_state import Catalogs
 from .cleaner import Attempt, PostgreSQLCleaner
+from .cleaning_sql import DEEP
 from .connections import LOCKED, PREPARED, PRESENT
 
 _NAMES = {"database": "%(database)s::oid", "expected": "%(expected)s::int[]", "lasting": "%(lasting)s::int[]"}
@@ -73,16 +74,11 @@ select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.re
  order by c.oid
 """
 
-VIEWS = b"""
-with recursive uses(view, used) as (
-  select distinct r.ev_class, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 2618 and d.objid = r.oid
-   where d.refclassid = 1259 and d.refobjid <> r.ev_class),
-deep(view, depth) as (
-  select oid, 0 from pg_class where relkind = 'm'
-  union select u.view, deep.depth + 1 from deep join uses u on u.used = deep.view where deep.depth < 100)
+VIEWS = f"""
+{DEEP}
 select c.oid::regclass::text, pg_get_viewdef(c.oid), max(deep.depth) from deep join pg_class c on c.oid = deep.view
  where c.relkind = 'm' group by c.oid order by 3
-"""
+""".encode()
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,16 @@ create table _dbtestcase.large_objects (
 create table _dbtestcase.class_level (kept_at timestamptz not null);
 """
 
+DEEP = """
+with recursive uses(view, used) as (
+  select distinct r.ev_class, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 2618 and d.objid = r.oid
+   where d.refclassid = 1259 and d.refobjid <> r.ev_class),
+deep(view, depth) as (
+  select oid, 0 from pg_class where relkind = 'm'
+  union select u.view, deep.depth + 1 from deep join uses u on u.used = deep.view where deep.depth < 100)
+"""
+"""How far above a materialized view each view stands that is made from it: the order in which they are refreshed."""
+
 DEFINITION_OF_SEQUENCE = """
 create function _dbtestcase.definition(sequence oid) returns text language sql stable as $$
   select format('%s', (c.relname, c.relnamespace, c.relowner, c.relpersistence, c.relacl, s.seqtypid, s.seqstart,
@@ -182,12 +192,7 @@ begin
   create index on _dbtestcase.sequences (seq) where free;
 
   for v in
-    with recursive uses(view, used) as (
-      select distinct r.ev_class, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 2618 and d.objid = r.oid
-       where d.refclassid = 1259 and d.refobjid <> r.ev_class),
-    deep(view, depth) as (
-      select oid, 0 from pg_class where relkind = 'm'
-      union select u.view, deep.depth + 1 from deep join uses u on u.used = deep.view where deep.depth < 100)
+    {deep}
     select c.oid, c.oid::regclass::text as name, max(deep.depth) as depth, c.relispopulated as populated
       from deep join pg_class c on c.oid = deep.view where c.relkind = 'm' group by c.oid
   loop
@@ -277,7 +282,7 @@ def install_script() -> str:
             _catalog_functions(),
             clean.strip().rstrip(";"),
             KEEP_FUNCTIONS.strip().rstrip(";"),
-            CATALOG.strip(),
+            CATALOG.strip().replace("{deep}", DEEP),
             EVENT_TRIGGERS.strip().rstrip(";"),
             f"insert into {SCHEMA}.catalogs (rel, name, class, object, digest_query, base)"
             f" select c.*, {SCHEMA}.now_xid() from ({CATALOGS}) c",
