@@ -51,6 +51,7 @@ def check_written(bases: Bases, *, given: Collection[str], asynchronous: bool) -
 def _check_names(bases: Bases, given: Collection[str]) -> None:
     """Refuse attributes that are nearly ours and none, are another class's, or hide what a test is given."""
     settings = bases.settings | {"session_class"}
+    meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
     for base in bases.users:
@@ -67,7 +68,6 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
             elif name in _ELSEWHERE:
                 _refuse_elsewhere(bases, where, name, value)
             else:
-                meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
                 _refuse_near(base, bases.users, where, name, value, settings=meant, hooks=hooks)
 
 
