@@ -57,8 +57,12 @@ def some_of(runners: Sequence[str], of: str) -> tuple[str, ...]:
     return tuple(runners) if LONG else (runners[chosen],)
 
 
-# What the outer run says about itself must not reach the inner one: it would take itself for a worker of the outer.
-_OUTER = re.compile(r"^(PYTEST_|NOSE2_|DBTESTCASE_(URL|KEEP|SQL|TESTS_)|PYTHONWARNINGS$)")
+# What the outer run says about itself must not reach the inner one: it would take itself for a worker of the outer. Nor
+# what says how runners print: pytest shortens its summary unless CI or BUILD_NUMBER is set.
+_OUTER = re.compile(
+    r"^(PYTEST_|NOSE2_|DBTESTCASE_(URL|KEEP|SQL|TESTS_)|PYTHONWARNINGS$"
+    r"|(CI|BUILD_NUMBER|COLUMNS|NO_COLOR|FORCE_COLOR|PY_COLORS|PYTHON_COLORS)$)"
+)
 
 # What an inner run of which the server is tested has in its environment.
 _OF_A_SERVER = {
