@@ -20,7 +20,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,12 @@ from typing import Any
 from ..errors import ServerError
 from ..reporting import doing, limit_named_by, say
 from ..settings import Settings
-from .cluster_files import UNUSED_SECONDS, publish, remove_tree, sweep_cache, sweep_unless_busy
+from .cluster_files import UNUSED_SECONDS, is_held, publish, remove_tree, sweep_cache, sweep_unless_busy
 from .folders import locked, make_folder, private_folder, private_folders, temp_places
 
 MARKERS = (".git", ".hg", "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "alembic.ini")
+REMOVED = "removed."
+"""How a folder's name begins that is being removed."""
 
 
 class BrokenCluster(Exception):
@@ -227,8 +229,10 @@ class ClusterCache:
                     folder.chmod(0o755)
                 self.lock.chmod(0o644)
             for other in self.folder.parent.iterdir():  # versions that nobody has started for long
-                if other != self.folder and other.is_dir() and _unused(other):
-                    remove_tree(str(other))
+                if other != self.folder and _unused(other):
+                    with locked(other / "lock"):
+                        if _unused(other):
+                            remove_clusters(other, clusters_in_use(other))
 
     def note(self, templates: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
         """What a pointer says beside the cluster's folder.
@@ -249,6 +253,25 @@ def _templates(noted: Any) -> dict[str, TemplateFiles | None]:
     }
 
 
+def clusters_in_use(folder: Path) -> list[Path]:
+    """The clusters of a version from which a run may still fetch something; when it ends, its watcher sweeps."""
+    return [each for each in folder.iterdir() if each.is_dir() and is_held(str(each))]
+
+
+def remove_clusters(folder: Path, but: Collection[Path]) -> None:
+    """Remove a version's clusters; the caller holds the lock alone.
+
+    Where all go the folder goes in one step: who waits for its lock makes another, and not in what is being removed.
+    """
+    if not but:
+        doomed = folder.with_name(f"{REMOVED}{os.urandom(4).hex()}")
+        folder.rename(doomed)
+        remove_tree(str(doomed))
+        return
+    for each in {*folder.iterdir()} - {folder / "lock", *but}:
+        remove_tree(str(each)) if each.is_dir() else each.unlink()
+
+
 def size_of(folder: Path) -> int:
     """The bytes of all files below a folder, also while others remove some."""
     size = 0
@@ -262,5 +285,5 @@ def size_of(folder: Path) -> int:
 def _unused(folder: Path) -> bool:
     try:
         return time.time() - (folder / "base.json").stat().st_mtime > UNUSED_SECONDS
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -238,12 +238,16 @@ def hold(folder: str) -> int:
     """Keep a cluster of the cache from being swept as long as the descriptor is open."""
     descriptor = os.open(folder, FOLDER)
     with contextlib.suppress(OSError):  # no locks on that file system: what is gone is made again
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # nobody locks it alone for longer than a look
     return descriptor
 
 
-def _is_held(folder: str) -> bool:
-    descriptor = os.open(folder, FOLDER)
+def is_held(folder: str) -> bool:
+    """Whether a run may still want something from a cluster of the cache."""
+    try:
+        descriptor = os.open(folder, FOLDER)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -292,7 +296,7 @@ def sweep_cache(cache: str) -> None:
         path = os.path.join(cache, name)
         if name.endswith(".json.new"):
             os.unlink(path)
-        elif name not in named and os.path.isdir(path) and not _is_held(path):
+        elif name not in named and os.path.isdir(path) and not is_held(path):
             remove_tree(path)
 
 
@@ -333,10 +337,32 @@ class Reserve:
 
 def sweep_unless_busy(cache: str) -> None:
     """:func:`sweep_cache`, where nobody reads or writes there now: whoever does is followed by another run."""
-    with contextlib.suppress(OSError):
-        lock = os.open(os.path.join(cache, "lock"), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            sweep_cache(cache)
-        finally:
-            os.close(lock)
+    with contextlib.suppress(OSError), LockedAlone(os.path.join(cache, "lock"), wait=False):
+        sweep_cache(cache)
+
+
+class LockedAlone:
+    """A cache's lock, while a block runs: the one that has this path now, should the cache be pruned as it waits.
+
+    :param wait: whether to wait for others.
+    :raises BlockingIOError: it does not wait, and others hold it.
+    """
+
+    def __init__(self, path: str, *, wait: bool = True) -> None:
+        self._path, self._how = path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+
+    def __enter__(self) -> None:
+        while True:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._descriptor, self._how)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path)):
+                        return
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+            os.close(self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

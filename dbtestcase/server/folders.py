@@ -143,15 +143,20 @@ def above_standard(descriptor: int) -> int:
 
 
 def _open_lock(path: Path, *, shared: bool) -> int:
-    with suppress(FileExistsError):
-        if not path.parent.is_dir():
-            make_folder(path.parent, 0o700)
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if not shared or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    tries = 10
+    while True:
+        try:
+            with suppress(FileExistsError):
+                if not path.parent.is_dir():
+                    make_folder(path.parent, 0o700)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # the folder was pruned in this moment
+            if not (tries := tries - 1):
+                raise
+        except OSError as error:
+            if not shared or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

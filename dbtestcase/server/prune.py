@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from ..errors import ServerError
 from ..settings import Settings
-from .cache import cache_folders, size_of
+from .cache import REMOVED, cache_folders, clusters_in_use, remove_clusters, size_of
 from .cluster_files import remove_tree
 from .folders import RAM, locked, private_folders, sweep, temp_places
 from .staying import end_kept, end_waiting, waiting
@@ -51,15 +51,18 @@ def _places() -> list[Path]:
 
 
 def _prune_cache(root: Path, dry: bool) -> Iterator[str]:
-    for folder in sorted(root.glob("*-*/lock")):
-        if dry:
-            yield f"cached clusters: {folder.parent} ({size_of(folder.parent) // 1_000_000} MB)"
-            continue
-        with locked(folder):  # waits for a run that copies from it now
-            size = size_of(folder.parent)
-            remove_tree(str(folder.parent))
-        yield f"cached clusters: {folder.parent} ({size // 1_000_000} MB)"
+    for lock in sorted(root.glob("*-*/lock")):
+        folder = lock.parent
+        with nullcontext() if dry else locked(lock):  # waits for a run that copies from it now
+            kept = clusters_in_use(folder)
+            size = size_of(folder) - sum(map(size_of, kept))
+            if not dry:
+                remove_clusters(folder, kept)
+        if size or not kept:
+            yield f"cached clusters: {folder} ({size // 1_000_000} MB)"
     if not dry:
+        for left in root.glob(f"{REMOVED}*"):  # by a process that was killed
+            remove_tree(str(left))
         _remove_if_empty(root)
 
 

@@ -20,7 +20,6 @@ the next run sweeps the folder: server and watcher hold the folder's lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -222,8 +221,7 @@ class Watcher:
         problem = ""
         if status == 0:
             try:
-                with open(order["lock"], "ab") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                with files.LockedAlone(order["lock"]):
                     files.publish(order["source"], order["pointer"], order["note"])
             except OSError as error:
                 problem = str(error)
@@ -343,7 +341,7 @@ class Watcher:
         import struct
 
         with connection:
-            connection.settimeout(1.0)
+            connection.settimeout(10.0)  # on a busy machine it takes a while to say what it wants
             try:
                 asked = connection.recv(64).decode().strip()
             except OSError:

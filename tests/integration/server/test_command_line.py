@@ -1,6 +1,7 @@
 """``python -m dbtestcase``: doctor, server, prune."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -15,7 +16,10 @@ from unittest import mock
 import psycopg
 from sqlalchemy import make_url
 
-from dbtestcase.server import prune
+from dbtestcase.server import cache, cluster_files, prune
+from dbtestcase.server.cache import remove_clusters
+from dbtestcase.server.cluster_files import remove_tree
+from dbtestcase.server.folders import locked
 from dbtestcase.settings import Settings
 from tests.support.disposable import owner, scratch, seed, wait_for_end
 from tests.support.mariadb import connect, require_mariadb
@@ -157,7 +161,7 @@ class ServerTest(CommandLineTest):
                 query: dict[str, Any] = dict(url.query)
                 psycopg.connect(**query, user=url.username, dbname=url.database).close()
                 process.send_signal(number)
-                self.assertEqual(process.wait(20), 0)
+                self.assertEqual(process.wait(60), 0)
                 self.assertEqual(process.stdout.read(), "")
                 self.assertRegex(process.stderr.read(), r"dbtestcase: .*export DBTESTCASE_URL='postgresql.*'\n\Z")
                 self.assertFalse(Path(str(url.query["host"])).exists())
@@ -171,7 +175,7 @@ class ServerTest(CommandLineTest):
                 self.assertEqual(found.get_backend_name(), "mariadb")
                 connect(found, None).close()
                 process.send_signal(signal.SIGINT)
-                _, stderr = process.communicate(timeout=30)
+                _, stderr = process.communicate(timeout=60)
                 self.assertRegex(stderr, r"dbtestcase: MariaDB \d+\S* runs until Ctrl-C")
 
     def test_sqlite_has_no_server(self) -> None:
@@ -185,7 +189,7 @@ class ServerTest(CommandLineTest):
             folder = Path(str(make_url(process.stdout.readline().strip()).query["host"]))
             postmaster = int((folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
             os.kill(postmaster, signal.SIGTERM)
-            _, stderr = process.communicate(timeout=20)
+            _, stderr = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 1)
         self.assertRegex(stderr, r"(?s)ServerError: The disposable PostgreSQL .* has ended.*shutting down")
         self.assertFalse(folder.exists())
@@ -224,6 +228,51 @@ class PruneTest(CommandLineTest):
         self.assertIn(f"copied programs: {base}/programs-18.6-0000", copied)
         self.assertEqual(self._prune(), copied)
         self.assertFalse(base.exists())
+
+    def test_it_leaves_what_a_run_may_still_fetch_and_the_end_of_the_run_removes_it(self) -> None:
+        with owner(env=self.env | {"PLACE": str(self.temp)}) as run:
+            (folder,) = self.cache.glob("postgresql-*")
+            (cluster,) = folder.glob("base-*")
+            self.command("prune")
+            self.assertEqual({*folder.iterdir()}, {folder / "lock", cluster})
+            self.assertNotIn("clusters", self.command("prune", "--dry-run").stdout)
+            run.kill(signal.SIGTERM)
+            wait_for_end(run.watcher)
+        self.assertFalse(cluster.exists())
+        self.command("prune")
+        self.assertFalse(self.cache.exists())
+        self.cache.mkdir()
+
+    def test_a_run_that_starts_meanwhile_makes_its_cluster_anew_beside_what_is_being_removed(self) -> None:
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        (folder,) = self.cache.glob("postgresql-*")
+
+        def starts(doomed: str) -> bool:
+            with locked(folder / "lock"):
+                (folder / "base-new").mkdir()
+            return remove_tree(doomed)
+
+        with mock.patch.object(cache, "remove_tree", starts):
+            prune.prune_machine(Settings(cache=self.cache, cache_is_chosen=True))
+        self.assertEqual({*folder.iterdir()}, {folder / "lock", folder / "base-new"})
+        self.assertEqual([*self.cache.iterdir()], [folder])
+
+    def test_a_cache_that_is_pruned_while_a_sweep_waits_is_not_swept_without_its_lock(self) -> None:
+        (folder,) = self.cache.glob("postgresql-*")
+        flock = fcntl.flock
+
+        def later(descriptor: int, how: int) -> None:
+            if (folder / "base.json").exists():
+                remove_clusters(folder, [])
+                with locked(folder / "lock"):
+                    self.writes = self.enterContext(open(folder / "lock"))
+                    (folder / "base-being-made").mkdir()
+                flock(self.writes, fcntl.LOCK_EX)
+            flock(descriptor, how)
+
+        with mock.patch.object(cluster_files.fcntl, "flock", later):
+            cluster_files.sweep_unless_busy(str(folder))
+        self.assertTrue((folder / "base-being-made").exists())
 
     def test_it_leaves_programs_alone_that_somebody_runs_from_a_place_unknown(self) -> None:
         self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
