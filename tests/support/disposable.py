@@ -94,7 +94,7 @@ class Owner:
 
     def kill(self, number: int) -> None:
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(60)
 
     def traces(self) -> list[str]:
         """What is left of it now."""
@@ -114,7 +114,7 @@ def owner(more: str = "signal.pause()", *, env: Mapping[str, str] | None = None)
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for_end(*pids: int, seconds: float = 10.0) -> None:
+def wait_for_end(*pids: int, seconds: float = 60.0) -> None:
     """Wait until none of the processes is alive.
 
     :raises AssertionError: one is, after that many seconds.
@@ -132,7 +132,7 @@ def wait_for_end(*pids: int, seconds: float = 10.0) -> None:
             os.close(descriptor)
 
 
-def left_in(place: Path, seconds: float = 10.0) -> list[Path]:
+def left_in(place: Path, seconds: float = 60.0) -> list[Path]:
     """What is left there of runs that have ended: they do not wait for the watchers of their servers, this does."""
     until = time.monotonic() + seconds
     while (left := [*place.iterdir()]) and time.monotonic() < until:

@@ -66,7 +66,7 @@ class SharedServer:
             start_new_session=True,
             **self._account.popen,
         )
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             try:
                 return self.connect().close()
@@ -79,7 +79,7 @@ class SharedServer:
         """End it; a fast shutdown, which ends all connections."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(30)
+            self._process.wait(60)
             self._process = None
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:

@@ -176,7 +176,7 @@ class Rounds:
         return found
 
     def nothing_is_left(self) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while left := [*self.orphans()]:
             if time.monotonic() > until:
                 raise AssertionError(f"left behind: {', '.join(left)}")

@@ -75,6 +75,7 @@ class MariaDBTestCase(unittest.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.drop_ours()  # other tests of this process have a server with it, and keep what the next run could use
         self.addCleanup(self.drop_ours)
 
     def drop_ours(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,15 @@ from tests.support import mariadb
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-__all__ = ["MariaDBProduction", "PostgreSQLProduction", "SQLiteProduction"]
+__all__ = ["MariaDBProduction", "PostgreSQLProduction", "SQLiteProduction", "once_at_most"]
+
+
+def once_at_most(most: int, count: Callable[[], int]) -> int:
+    """How many clients there are, once there are no more than so many: a server takes notice of an end when it can."""
+    until = time.monotonic() + 60
+    while (clients := count()) > most and time.monotonic() < until:
+        time.sleep(0.01)
+    return clients
 
 
 class PostgreSQLProduction:
@@ -46,14 +56,14 @@ class PostgreSQLProduction:
         with connect(self._url, autocommit=True, application_name="judge") as judge:
             return [text for (text,) in judge.execute("SELECT text FROM note ORDER BY id")]
 
-    def clients(self) -> int:
-        """How many connections there are besides the judge's."""
+    def clients(self, most: int = 0) -> int:
+        """How many connections there are besides the judge's, once there are at most so many, or after a minute."""
         with connect(self._url, autocommit=True, application_name="judge") as judge:
-            row: Any = judge.execute(
+            query = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND backend_type = 'client backend' AND application_name <> 'judge'"  # one may not have ended yet
-            ).fetchone()
-            return int(row[0])
+            )
+            return once_at_most(most, lambda: int(judge.execute(query).fetchall()[0][0]))
 
     def close(self) -> None:
         with contextlib.suppress(psycopg.Error), connect(postgresql_url(), autocommit=True) as admin:
@@ -84,8 +94,9 @@ class MariaDBProduction:
     def rows(self) -> list[str]:
         return [text for (text,) in self._ask("SELECT text FROM note ORDER BY id")]
 
-    def clients(self) -> int:
-        return int(self._ask(f"SELECT count(*) FROM information_schema.processlist WHERE db = '{self.name}'")[0][0]) - 1
+    def clients(self, most: int = 0) -> int:
+        query = f"SELECT count(*) FROM information_schema.processlist WHERE db = '{self.name}'"
+        return once_at_most(most, lambda: int(self._ask(query)[0][0]) - 1)
 
     def close(self) -> None:
         self._ask(f"DROP DATABASE {self.name}", None)
@@ -109,7 +120,7 @@ class SQLiteProduction:
         with contextlib.closing(sqlite3.connect(self.file)) as judge:
             return [text for (text,) in judge.execute("SELECT text FROM note ORDER BY id")]
 
-    def clients(self) -> int:
+    def clients(self, most: int = 0) -> int:
         return 0
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class AtOnceTest(InnerRuns):
                     self.assertPassed(type("Outer", (base,), {**attributes, "test_it": test_it}), tests=1)
 
     def test_two_tests_of_one_class_in_threads(self) -> None:
-        both = threading.Barrier(2, timeout=10)
+        both = threading.Barrier(2, timeout=60)
 
         class Inner(DatabaseTest):
             url = "sqlite://"

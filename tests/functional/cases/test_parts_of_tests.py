@@ -151,7 +151,7 @@ class RolledBackTest(DatabaseTest):
         with self.rolled_back():
             threading.Thread(target=work, daemon=True).start()
         go.set()
-        done.wait(10)
+        done.wait(60)
         self.assertRegex(repr(errors), "SandboxClosed.*has ended")
         self.assertRowCount(Author, 1)
 

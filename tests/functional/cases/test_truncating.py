@@ -379,7 +379,7 @@ class LeftoversTest(InnerCase):
                     connection.commit()
             started = threading.Event()
             threading.Thread(target=work, daemon=True).start()
-            started.wait(10)
+            started.wait(60)
         """
         outcome = self.one_test(body).expect(passed=1, errors=1)
         self.assertIn("in work", outcome.output)

@@ -180,7 +180,7 @@ class ATest(Case):
         threading.Thread(target=work, name="straggler").start()
     def test_b_is_innocent(self):
         go.set()
-        done.wait(10)
+        done.wait(60)
         self.assertTexts()
 """
 

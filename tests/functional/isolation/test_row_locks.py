@@ -55,13 +55,13 @@ class RowLocksTest(unittest.TestCase):
                         with Session() as session:
                             job = take(session)
                             first_has_its_row.set()
-                            waiting.wait(10)
+                            waiting.wait(60)
                             taken.append(job.id)
                             job.done = True
                             session.commit()
 
                     def second():
-                        first_has_its_row.wait(10)
+                        first_has_its_row.wait(60)
                         waiting.set()
                         with Session() as session:
                             taken.append(take(session).id)

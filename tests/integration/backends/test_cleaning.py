@@ -12,7 +12,8 @@ import psycopg
 from sqlalchemy import create_engine, inspect
 
 from dbtestcase.backends.cleaning import Look, Opened, Standing, cleaner_for, install
-from dbtestcase.backends.postgresql import cleaning_sql
+from dbtestcase.backends.cleaning_report import may_yet_finish
+from dbtestcase.backends.postgresql import cleaning_sql, connections
 from dbtestcase.errors import CleaningError
 from tests.integration.backends.test_cleaning_workloads import CleaningCase
 from tests.support.samples import a_share
@@ -317,13 +318,26 @@ class ConnectionsTest(CleaningCase):
         self.cleaner.clean(standing)
         with connect(self.scratch.url, autocommit=True) as connection:
             connection.execute("select setval('s', 500, false)")
-        at_work = threading.Thread(target=pooled.execute, args=("select pg_sleep(0.15)",))
+
+        def work() -> None:
+            with self.assertRaises(psycopg.errors.QueryCanceled):
+                pooled.execute("select pg_sleep(60)")
+
+        at_work = threading.Thread(target=work)
         with connect(self.scratch.url.set(database="postgres"), autocommit=True) as judge:
             at_work.start()
             while not judge.execute(
                 "select from pg_stat_activity where pid = %s and state = 'active'", standing.expected
             ).fetchall():
                 pass
+
+        def look(*arguments: Any) -> bool:
+            may = may_yet_finish(*arguments)
+            pooled.cancel()
+            return may
+
+        self.enterContext(unittest.mock.patch.object(connections, "may_yet_finish", look))
+        self.enterContext(unittest.mock.patch.object(connections, "GRACE", 60.0))
         report = self.cleaner.clean(standing)
         at_work.join()
         self.assertEqual((report.ended, report.rewound), ((), ("public.s",)))
@@ -407,7 +421,7 @@ class ConnectionsTest(CleaningCase):
         while not any(session.busy for session in self.cleaner.others()):
             pass
         report = self.cleaner.clean()
-        thread.join(10)
+        thread.join(60)
         self.assertEqual(len(report.ended), 1)
         self.assertEqual(len(errors), 1)
 
@@ -441,7 +455,7 @@ class ConnectionsTest(CleaningCase):
         self.assertGreaterEqual(len(ended), 1)
         stop.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         self.cleaner.clean()
 
     def test_one_that_never_stops_is_an_error_and_no_hang(self) -> None:
@@ -468,7 +482,7 @@ class ConnectionsTest(CleaningCase):
         finally:
             stop.set()
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
         self.cleaner.clean()
 
     def test_the_cleaners_own_connection_may_be_ended_too(self) -> None:

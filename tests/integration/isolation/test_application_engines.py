@@ -305,7 +305,7 @@ class LeftOpenTest(InnerRuns):
             with Session(engine) as session:
                 session.scalars(sa.select(Item)).all()
                 ready.set()
-                begin.wait(30)
+                begin.wait(60)
                 try:
                     session.scalars(sa.select(Item)).all()
                 except SandboxClosed as error:
@@ -319,7 +319,7 @@ class LeftOpenTest(InnerRuns):
 
             def test_1(self) -> None:
                 thread.start()
-                ready.wait(30)
+                ready.wait(60)
 
             def test_2(self) -> None:
                 begin.set()

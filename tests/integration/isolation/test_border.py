@@ -33,11 +33,11 @@ class Doors:
     """The contract of every dialect."""
 
     def test_an_engine_that_nobody_has_named_is_refused_at_every_door(self: Any) -> None:
-        for driver in self.drivers(self.production.drivers):
+        for number, driver in enumerate(self.drivers(self.production.drivers), 1):
             engine, filled = self.engine(driver), self.engine(driver)
             with filled.connect() as connection:
                 connection.execute(select(Note))
-            filled_clients = self.production.clients()
+            filled_clients = self.production.clients(number)
             for kind in KINDS:
 
                 class Inner(kind):  # type: ignore[misc,valid-type]
@@ -52,7 +52,7 @@ class Doors:
                         self.assertRowCount(Note, 0)
 
                 self.assertPassed(Inner, tests=1)
-            self.assertLessEqual(self.production.clients(), filled_clients)
+            self.assertLessEqual(self.production.clients(filled_clients), filled_clients)
             self.check()
             with filled.connect() as connection:  # between classes an engine is what it was
                 self.assertEqual(connection.execute(select(Note)).all(), [])

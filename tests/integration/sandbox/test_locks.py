@@ -144,7 +144,7 @@ class LockTest(PostgreSQLTestCase):
                 connection.execute(text("SELECT pg_sleep(0.3)"))
         for thread in threading.enumerate():
             if thread.name == "dbtestcase-lock-watch":
-                thread.join(timeout=10)  # it sees at its next look that nobody watches any more
+                thread.join(timeout=60)  # it sees at its next look that nobody watches any more
         self.assertNotIn("dbtestcase-lock-watch", [thread.name for thread in threading.enumerate()])
         left = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'dbtestcase lock%'"
         self.wait_until(lambda: "gone" if not self.ask(left) else "")  # a closed connection's backend ends by itself

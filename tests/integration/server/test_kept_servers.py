@@ -47,7 +47,7 @@ class StayingServersTest(unittest.TestCase):
                 if number is not None:
                     run.line()
                     run.kill(number)
-                run.process.communicate(timeout=20)  # nothing holds its output open any more
+                run.process.communicate(timeout=60)  # nothing holds its output open any more
                 self.assertRuns(run)
                 self.assertEqual(sweep([self.place]), [])
                 self.assertEqual(list(end_kept([self.place], dry=True)), [run.folder])

@@ -98,7 +98,7 @@ class EndOfTheOwnerTest(unittest.TestCase):
             os.kill(run.watcher, signal.SIGKILL)
             wait_for_end(run.server)
             os.kill(run.process.pid, signal.SIGUSR1)
-            run.process.wait(10)
+            run.process.wait(60)
             self.assertEqual(run.traces(), [])
 
     def test_a_watcher_that_is_asked_to_end_clears_up(self) -> None:

@@ -20,7 +20,7 @@ class Imports:
     def build(self, url: URL) -> None: ...
 
     def prepare(self) -> None:
-        assert self.made.wait(10)
+        assert self.made.wait(60)
         self.prepared = True
         if self.fails:
             raise ImportError("later, by build()")

@@ -38,12 +38,12 @@ class LeftThreadsTest(unittest.TestCase):
 
         thread = threading.Thread(target=work, name="late")
         thread.start()
-        started.wait(10)
+        started.wait(60)
         while not self.is_inside(thread, wait):
             pass
         self.left.end_test("the test before")
         self.go.set()
-        thread.join(10)
+        thread.join(60)
         return answers.get_nowait()
 
     def is_inside(self, thread: threading.Thread, wait: Callable[[], object]) -> bool:
@@ -111,12 +111,12 @@ class LeftThreadsTest(unittest.TestCase):
 
         def work() -> None:
             begun.set()
-            self.go.wait(10)
+            self.go.wait(60)
             self.left.refuse()
 
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(work)
-            begun.wait(10)
+            begun.wait(60)
             (thread,) = pool._threads
             self.assertEqual(self.left.bar({thread.ident or 0}, "the test before"), {thread.ident: thread.name})
             self.go.set()
@@ -146,7 +146,7 @@ class LeftThreadsTest(unittest.TestCase):
             thread.start()
         self.addCleanup(self.go.set)
         idents = {each.ident or 0 for each in threads}
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while self.left.new_jobs() != {each.ident for each in threads[1:]} and time.monotonic() < end:
             pass  # until they are there
         restless, waited = self.left.restless(idents, idents)
@@ -162,13 +162,13 @@ class LeftThreadsTest(unittest.TestCase):
             self.left.begin_test()
             self.assertEqual(self.left.new_jobs(), set())
             pool.submit(self.stand)
-            self.begun.wait(10)
+            self.begun.wait(60)
             self.assertEqual(self.left.new_jobs(), {each.ident for each in pool._threads})
             self.go.set()
 
     def test_a_thread_that_threading_does_not_know_of_was_at_work_before_as_well(self) -> None:
         _thread.start_new_thread(self.stand, ())  # as execnet's are, in a worker of xdist
-        self.begun.wait(10)
+        self.begun.wait(60)
         self.left.begin_test()
         thread = threading.Thread(target=self.go.wait)  # now there is one that it knows
         thread.start()
@@ -178,7 +178,7 @@ class LeftThreadsTest(unittest.TestCase):
 
     def stand(self) -> None:
         self.begun.set()
-        self.go.wait(10)
+        self.go.wait(60)
 
     def test_what_is_to_run_later_is_refused(self) -> None:
         answers = queue.SimpleQueue[str]()
@@ -195,7 +195,7 @@ class LeftThreadsTest(unittest.TestCase):
         restless, waited = self.left.restless(self.left.new_jobs(), ())
         self.assertEqual((restless, waited), ({timer.ident}, False))
         self.left.bar(restless, "the test before")
-        self.assertRegex(answers.get(timeout=10), "was started by the test before")
+        self.assertRegex(answers.get(timeout=60), "was started by the test before")
         self.assertEqual(self.left.refused, {timer.name: "the test before"})
 
 

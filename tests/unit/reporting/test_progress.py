@@ -32,20 +32,20 @@ class DoingTest(unittest.TestCase):
 
     def test_a_long_one_names_the_innermost_part_in_one_line(self) -> None:
         with mock.patch.object(progress, "PATIENCE", 0.05), progress.doing("starting"), progress.doing("migrating"):
-            self.assertTrue(self.spoken.wait(10))
+            self.assertTrue(self.spoken.wait(60))
         self.assertEqual(self.stderr.getvalue(), "dbtestcase: migrating ...\n")
 
     def test_it_is_said_once_in_a_process(self) -> None:
         self.impatient()
         for part in ("initialising", "migrating"):
             with progress.doing(part):
-                self.assertTrue(self.spoken.wait(10))
+                self.assertTrue(self.spoken.wait(60))
         self.assertEqual(self.stderr.getvalue().count("\n"), 1)
 
     def test_parts_that_follow_each_other_share_the_second(self) -> None:
         progress._progress.spent = progress.PATIENCE
         with progress.doing("migrating"):
-            self.assertTrue(self.spoken.wait(10))
+            self.assertTrue(self.spoken.wait(60))
 
     def test_no_thread_is_left_behind(self) -> None:
         before = threading.enumerate()

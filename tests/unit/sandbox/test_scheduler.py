@@ -13,7 +13,7 @@ from dbtestcase.sandbox import scheduler as turns_module
 from dbtestcase.sandbox.scheduler import Scheduler
 from dbtestcase.sandbox.tickets import Actor, Reason, Ticket, Wait
 
-LONG = 10.0
+LONG = 60.0
 """Seconds after which a test that should have ended hangs."""
 
 
