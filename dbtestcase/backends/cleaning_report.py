@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -34,13 +35,15 @@ class Look(IntEnum):
 class Opened(NamedTuple):
     """Where (``file:line``) a connection was opened, and by which thread; the driver's where only we can end it.
 
-    ``bar``: keeps its thread from sending anything more.
+    ``bar``: keeps its thread from sending anything more.  ``kept_open``: whether it is open; no pool closes it while
+    this is entered.
     """
 
     where: object
     thread: int | None = None
     connection: Any = None
     bar: Callable[[], object] = lambda: None
+    kept_open: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
 
 
 class Standing(NamedTuple):

@@ -88,6 +88,7 @@ class Checkout:
     test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
     connection sees.  ``seen``: every statement is, at its driver.  ``commits``: whether each one did at the beginning.
     ``cursors``: how many its driver has made that SQLAlchemy has not used; ``cursor``: the last that it has.
+    ``closing``: is held by who uses it in the place of its thread, and by that thread before it closes it.
     """
 
     pid: int
@@ -108,6 +109,8 @@ class Checkout:
     adopted: bool = False
     cursors: int = 0
     cursor: object = field(default=None, repr=False)
+    closing: Any = field(default_factory=threading.RLock, repr=False)  # a finalizer may run in the thread that holds it
+    closed: bool = False
 
     def fairy_in_use(self) -> Any:
         """SQLAlchemy's handle on the connection, while somebody has it."""
@@ -125,7 +128,13 @@ class Checkout:
         """Where it was checked out, for the cleaner; ``bar`` keeps a thread from sending anything more."""
         connection = getattr(self.fairy_in_use(), "dbapi_connection", None)
         where = self.call_site or "an unknown line"
-        return cleaning.Opened(where, self.thread, connection, functools.partial(bar, self.thread))
+        return cleaning.Opened(where, self.thread, connection, functools.partial(bar, self.thread), self.kept_open)
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[bool]:
+        """Whether its pool has it open; it is not closed meanwhile."""
+        with self.closing:
+            yield not self.closed
 
 
 def checkout_of(connection: sa.Connection) -> Checkout | None:
@@ -162,6 +171,7 @@ class Checkouts:
 
         event.listen(pool, "checkout", on_checkout)
         event.listen(pool, "checkin", self._checkin)
+        event.listen(pool, "close", self._close)
         event.listen(engine, "before_cursor_execute", self._execute)
         event.listen(engine, "engine_connect", self._by_engine)
 
@@ -200,6 +210,7 @@ class Checkouts:
         listeners = (
             (Pool, "checkout", on_checkout),
             (Pool, "checkin", checkin),
+            (Pool, "close", self._close),
             (Engine, "engine_connect", by_engine),
             (Engine, "before_cursor_execute", execute),
         )
@@ -359,6 +370,12 @@ class Checkouts:
             raw = record.driver_connection
             checkout.spoiled |= _autocommit(raw) != checkout.commits
             checkout.spoiled |= checkout.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
+
+    def _close(self, connection: Any, record: Any) -> None:
+        checkout: Checkout | None = record.info.get(_KEY)
+        if checkout is not None:
+            with checkout.closing:
+                checkout.closed = True
 
     def _by_engine(self, connection: Any, *_: Any) -> None:
         checkout = connection.info.get(_KEY)

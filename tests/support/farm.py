@@ -152,7 +152,7 @@ def start_run(
     return start_python(["-W", "error", *how, *(arguments or ("discover",))], cwd=folder, env=env, mixed=True)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
     """Wait for a run; its exit status and what it said."""
     try:
         output, _ = process.communicate(timeout=seconds)

@@ -130,7 +130,7 @@ def run_python(
     *,
     cwd: str | Path,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
     python: str = sys.executable,
     new: bool = False,
 ) -> subprocess.CompletedProcess[str]:
@@ -191,7 +191,7 @@ def run_suite(
     runner: str,
     *arguments: str,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
     warnings: str = "error",
     python: str = sys.executable,
     new: bool = False,

@@ -41,7 +41,7 @@ class PrivateInterfacesTest(unittest.TestCase):
                     capture_output=True,
                     text=True,
                     env=inner_environment(),
-                    timeout=60,
+                    timeout=300,
                     check=True,
                 )
                 self.assertRegex(done.stdout, f"ConfigurationError {said}")

@@ -39,7 +39,7 @@ def python(source: str) -> str:
         capture_output=True,
         text=True,
         env=inner_environment(),
-        timeout=60,
+        timeout=300,
     )
     if done.returncode:
         raise AssertionError(done.stderr)

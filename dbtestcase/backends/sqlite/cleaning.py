@@ -160,11 +160,10 @@ class SQLiteCleaner(Cleaner):
             time.sleep(PAUSE)
         ended = doomed()
         for session in ended:
-            connection = session.opened.connection if session.opened is not None else None
-            if session.opened is not None and connection is not None:
+            if session.opened is not None and session.opened.connection is not None:
                 if session.opened.thread != threading.get_ident():
                     session.opened.bar()
-                locks.end_connection(connection)
+                locks.end_connection(session.opened)
         return ended
 
     def keep(self) -> None:

@@ -28,12 +28,14 @@ def in_transaction(connection: Any) -> bool:
     return False
 
 
-def end_connection(connection: Any) -> None:
+def end_connection(opened: Opened) -> None:
     """End a connection, in whatever event loop it was made; one that is closed already stays so.
 
     Beside other threads, any of which may be inside of a statement of it at this moment, it is only interrupted, and
-    where that does not end its transaction, rolled back: to close it could crash the process.
+    where that does not end its transaction, rolled back: to close it, or to use it while another closes it, could crash
+    the process.
     """
+    connection = opened.connection
     driver = getattr(connection, "driver_connection", connection)
     if isinstance(driver, sqlite3.Connection):
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile, or good for another thread alone
@@ -44,9 +46,10 @@ def end_connection(connection: Any) -> None:
             until = time.monotonic() + GRACE
             while in_transaction(driver) and time.monotonic() < until:
                 time.sleep(PAUSE)
-            for statement in ("PRAGMA query_only = ON", "ROLLBACK") if in_transaction(driver) else ():
-                with contextlib.suppress(sqlite3.OperationalError):  # interrupted, or nothing to roll back
-                    driver.execute(statement).close()
+            with opened.kept_open() as is_open:
+                for statement in ("PRAGMA query_only = ON", "ROLLBACK") if is_open and in_transaction(driver) else ():
+                    with contextlib.suppress(sqlite3.OperationalError):  # interrupted, or nothing to roll back
+                        driver.execute(statement).close()
         return
     with contextlib.suppress(ValueError, sqlite3.ProgrammingError):
         driver._conn.interrupt()
@@ -81,8 +84,8 @@ def end_holders(file: Path | None, shown: str) -> list[Session]:
         found = [each for each in found if in_transaction(each)]
     for connection in found:
         if in_transaction(connection) and _is_on(connection, file, shown):
-            end_connection(connection)
             opened = Opened("a line that no pool knows (sqlite3.connect)", connection=connection)
+            end_connection(opened)
             ended.append(Session(pid=id(connection), state="idle in transaction", holds=True, opened=opened))
     return ended
 

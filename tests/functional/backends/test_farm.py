@@ -201,7 +201,7 @@ class RestartTest(FarmTestCase):
                 self.server.start()
                 run.stdin.write("\n")
                 run.stdin.flush()
-            _, said = run.communicate(timeout=60)
+            _, said = run.communicate(timeout=300)
         self.assertIn("Ran 7 tests", said)
         found = set(re.findall(r"ERROR: \S+ \S+", said))
         self.assertEqual(found, {"ERROR: test_b (test_it.ATest.test_b)", "ERROR: test_a (test_it.CTest.test_a)"}, said)

@@ -59,7 +59,7 @@ class HooksTest(unittest.TestCase):
             "try: import dbtestcase.drivers.psycopg.wire\n"
             "except Exception as error: print(type(error).__name__, error)"
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
         self.assertIn("ConfigurationError psycopg", done.stdout, done.stderr)
         self.assertIn("has no Connection._start_query", done.stdout)
 

@@ -91,7 +91,7 @@ class FullPlaceTest(unittest.TestCase):
             env=inner_environment({"TMPDIR": str(place), "DBTESTCASE_SQL": "off", **cache}),
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=300,
             check=False,
         )
         said = done.stderr
@@ -214,7 +214,7 @@ class AnyUserTest(accounts.ServerAccountsTest):
             cwd=self.temp,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -349,7 +349,7 @@ class LimitsTest(unittest.TestCase):
             env=inner_environment(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Outcome((), done.returncode, done.stdout, done.stderr, 0, 0, 0, 0)

@@ -124,7 +124,7 @@ class OddEnvironmentsTest(unittest.TestCase):
                     ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-W", "error", "-c", INTO_A_FILE],
                     cwd=self.folder,
                     env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / "cache")}),
-                    timeout=60,
+                    timeout=300,
                     check=False,
                 )
                 said = (self.folder / "said").read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ class FullFileSystemTest(unittest.TestCase):
             env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / "small")}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         self.assertRegex(done.stderr, r"The template of .*item.* cannot be written to .*small/sqlite: .*full")

@@ -46,7 +46,7 @@ class ServerAccountsTest(unittest.TestCase):
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -155,7 +155,7 @@ class EndingTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             code = f"import atexit, gc, runpy; folder = {folder!r}; path = folder + '/file'; {before}\n"
             command = [sys.executable, "-I", "-X", "dev", "-c", code + textwrap.dedent(lines)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             self.assertEqual(done.returncode, 0, done.stderr)
             sizes = {each.name: each.stat().st_size for each in Path(folder).iterdir()}
             told = re.sub(rf"0x[0-9a-f]+|pid=\d+|subprocess \d+|{folder}|tmp\w+|fd=\d+", "…", done.stderr)
