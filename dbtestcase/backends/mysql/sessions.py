@@ -15,8 +15,8 @@ from ...errors import CleaningError
 from ..cleaning_report import Opened, Session, may_yet_finish
 from .link import Link, ServerSaid, literal
 
-GRACE = 0.25  # seconds for a connection to end its work by itself
-PATIENCE = 5.0  # seconds for one that was ended to be gone
+GRACE = 1.0  # seconds for a connection to end its work by itself
+PATIENCE = 60.0  # seconds for one that was ended to be gone
 PAUSE = 0.002
 LOOK = 0.15  # seconds between two looks at who waits for whom: within 0.1 s the server says the same again
 PREPARED_LOOKS = 5

@@ -15,9 +15,9 @@ from ..cleaning_report import Opened, Session, may_yet_finish, still_writing
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-GRACE = 0.25  # seconds for a connection to end its work, or its process to go, by itself
+GRACE = 1.0  # seconds for a connection to end its work, or its process to go, by itself
 PAUSE = 0.002
-TERMINATION = 5.0  # seconds
+TERMINATION = 60.0  # seconds
 APPLICATION = "dbtestcase"
 
 # Whether somebody works in the database; how many of those that are expected are there; how many others.  (The view
