@@ -4,6 +4,7 @@ import contextlib
 import io
 import threading
 import unittest
+from contextlib import AbstractContextManager
 from unittest import mock
 
 from dbtestcase.reporting import progress
@@ -22,11 +23,14 @@ class DoingTest(unittest.TestCase):
         self.enterContext(mock.patch.object(progress, "say", say))
         self.stderr = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
 
+    def patient(self) -> AbstractContextManager[object]:
+        return mock.patch.object(progress, "PATIENCE", 60.0)
+
     def impatient(self) -> None:
         self.enterContext(mock.patch.object(progress, "PATIENCE", 0.001))
 
     def test_a_short_start_says_nothing(self) -> None:
-        with progress.doing("migrating"):
+        with self.patient(), progress.doing("migrating"):
             pass
         self.assertEqual(self.stderr.getvalue(), "")
 
@@ -49,6 +53,6 @@ class DoingTest(unittest.TestCase):
 
     def test_no_thread_is_left_behind(self) -> None:
         before = threading.enumerate()
-        with progress.doing("migrating"):
+        with self.patient(), progress.doing("migrating"):
             self.assertGreater(len(threading.enumerate()), len(before))
         self.assertEqual(threading.enumerate(), before)
