@@ -41,6 +41,9 @@ INTERRUPT_TIMEOUT = 5.0
 COURTESY = 0.25
 """Seconds to let somebody go first who has waited longer."""
 
+LOOK = 0.25
+"""Seconds after which one that waits looks whether time has passed for the others too."""
+
 
 class Scheduler:
     """The queue in front of the wire.
@@ -420,15 +423,23 @@ class _Limits:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._looked = clock()
         self._deadlines: dict[tuple[int, Reason], float] = {}
         self.passed: set[Actor] = set()
         """Those that were let go first and did not go."""
 
     def remaining(self, wait: Wait) -> float:
-        """Seconds until the deadline, which is set at the first question."""
+        """Seconds until the deadline, which is set at the first question, or until the next look.
+
+        Where this process stood still (stopped, in a debugger, its event loop blocked) nobody else could go on either.
+        """
         now = self._clock()
+        lost = max(now - self._looked - 2 * LOOK, 0.0)
+        self._looked = now
+        for key in self._deadlines if lost else ():
+            self._deadlines[key] += lost
         seconds = {Reason.WIRE: WIRE_TIMEOUT, Reason.TRANSACTION: PATIENCE, Reason.QUEUE: COURTESY}[wait.reason]
-        return self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now
+        return min(self._deadlines.setdefault((id(wait.obstacle), wait.reason), now + seconds) - now, LOOK)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

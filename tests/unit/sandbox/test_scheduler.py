@@ -103,6 +103,22 @@ class QueueTest(TurnsTestCase):
         self.assertEqual(self.log, ["next"])
 
 
+class PatienceTest(unittest.TestCase):
+    def test_the_time_in_which_the_process_stood_still_does_not_count(self) -> None:
+        now = 0.0
+        limits = turns_module._Limits(lambda: now)
+        wait = Wait(Ticket("reader", own=False), Ticket("writer", own=False), Reason.TRANSACTION, True)
+        self.assertGreater(limits.remaining(wait), 0)
+        for _ in range(3):
+            now += 60
+            self.assertGreater(limits.remaining(wait), 0)
+        looks = 0
+        while limits.remaining(wait) > 0:
+            now += turns_module.LOOK
+            looks += 1
+        self.assertEqual(looks, 2)  # of eight: each of the three counted as two
+
+
 class FinalizerTest(TurnsTestCase):
     """The collector may run anywhere; here it runs where a decision asks for the transactions."""
 
