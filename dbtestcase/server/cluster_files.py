@@ -346,6 +346,7 @@ class LockedAlone:
 
     :param wait: whether to wait for others.
     :raises BlockingIOError: it does not wait, and others hold it.
+    :raises FileNotFoundError: the cache was removed.
     """
 
     def __init__(self, path: str, *, wait: bool = True) -> None:
@@ -353,7 +354,7 @@ class LockedAlone:
 
     def __enter__(self) -> None:
         while True:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._descriptor, self._how)
                 with contextlib.suppress(FileNotFoundError):
