@@ -18,7 +18,7 @@ from ...errors import CannotCreateDatabase, ConfigurationError, DatabaseError, M
 from ...reporting import shown, without_secrets
 from ..admin_connections import AdminConnection
 
-CONNECT_TIMEOUT = 5  # seconds
+CONNECT_TIMEOUT = 30  # seconds
 PATIENCE = 60  # seconds to wait for what another connection has locked
 DENIED = {1044, 1142, 1227, 1370}  # the server's numbers for what a user may not do
 

@@ -21,7 +21,7 @@ from ...errors import ConfigurationError, ServerUnreachable
 from ...reporting import for_driver, limit_named_by, shown, without_secrets
 from ..admin_connections import AdminConnection
 
-CONNECT_TIMEOUT = 5  # seconds; for servers that do not even refuse
+CONNECT_TIMEOUT = 30  # seconds; for servers that do not even refuse
 
 _T = TypeVar("_T")
 
