@@ -79,16 +79,17 @@ def _in_use(base: Path, gone: set[Path]) -> bool:
 
 
 def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
-    kept = False
-    for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
-        if _is_run(path):
-            kept = True
-        else:
-            if not dry:
-                shutil.rmtree(path)
-            yield path
-    if not kept and not dry:
-        (base / "programs-being-copied").unlink(missing_ok=True)
+    lock, kept = base / "programs-being-copied", False
+    with nullcontext() if dry or not lock.exists() else locked(lock):  # waits for a run that copies them now
+        for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
+            if _is_run(path):
+                kept = True
+            else:
+                if not dry:
+                    shutil.rmtree(path)
+                yield path
+        if not kept and not dry:
+            lock.unlink(missing_ok=True)
 
 
 def _is_run(programs: Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,6 +285,20 @@ class PruneTest(CommandLineTest):
             self.assertEqual(self._prune(), [])
             process.kill()
         self.assertEqual(self._prune(), [f"copied programs: {programs}"])
+
+    def test_it_waits_for_a_run_that_copies_its_programs(self) -> None:
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        base = self.temp / f"dbtestcase-{os.geteuid()}"
+        (base / "making-0000").mkdir(mode=0o700, parents=True)
+        base.chmod(0o700)
+        pruned: list[list[str]] = []
+        thread = threading.Thread(target=lambda: pruned.append(self._prune()))
+        with locked(base / "programs-being-copied"):
+            thread.start()
+            thread.join(0.1)  # what it does not do cannot be awaited
+            (base / "making-0000").rename(base / "programs-18.6-0000")
+        thread.join()
+        self.assertEqual(pruned, [[f"copied programs: {base}/programs-18.6-0000"]])
 
     def _prune(self) -> list[str]:
         # a cache that is chosen: what runs of this machine have in the temp folder, without one, is theirs
