@@ -284,9 +284,9 @@ class LeaseTest(DatabasesTestCase):
 
 class ErrorsTest(DatabasesTestCase):
     def test_nobody_answers(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        taken = self.enterContext(socket.socket())  # nobody else gets it, and it does not listen
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
         for driver in ("pymysql", "mysqldb", "aiomysql"):
             for mode in ("create", "existing"):
                 url = make_url(f"mariadb+{driver}://ada:hunter2@127.0.0.1:{port}/shop_test")

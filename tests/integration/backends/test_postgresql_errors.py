@@ -36,9 +36,9 @@ class ErrorsTestCase(PostgreSQLTestCase):
 
 class ServerTest(ErrorsTestCase):
     def test_a_port_that_nobody_listens_to(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        taken = self.enterContext(socket.socket())  # nobody else gets it, and it does not listen
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
         for driver in ("psycopg", "psycopg2", "asyncpg", "pg8000"):
             for mode in ("create", "existing"):
                 with self.subTest(driver=driver, mode=mode):
