@@ -143,6 +143,7 @@ BETWEEN_WRITES = """
     engine = sa.create_engine({url!r})
     stop, written, pool = threading.Event(), threading.Event(), ThreadPoolExecutor(1)
     jobs, done, refused = queue.Queue(), queue.Queue(), queue.Queue()
+    late = threading.Event()
 
     def add():
         try:
@@ -164,8 +165,11 @@ BETWEEN_WRITES = """
             stop.wait(0.15)
 
     def comes_late():
-        stop.wait(1)
+        late.wait(60)
         add()
+
+    class Time(threading.Event):  # lets a timer run at once when its test has ended
+        def is_set(self): return False
 
     def serves():
         while True:
@@ -175,6 +179,8 @@ BETWEEN_WRITES = """
                 continue
             add()
             done.put(1)
+
+    time_is_up = Time()
 
     class Case(TruncatingDatabaseTest):
         metadata = metadata
@@ -206,9 +212,14 @@ BETWEEN_WRITES = """
         def test_f_late(self):
             threading.Thread(target=comes_late, name="late", daemon=True).start()
         def test_g_timer(self):
+            late.set()
             refused.get()
-            threading.Timer(1, add).start()
-        def test_h_after_it(self): refused.get()
+            timer = threading.Timer(60, add)
+            timer.finished = time_is_up
+            timer.start()
+        def test_h_after_it(self):
+            time_is_up.set()
+            refused.get()
         def test_i_serves(self):
             threading.Thread(target=serves, daemon=True).start()
             self.test_j_serves_still()
