@@ -68,6 +68,7 @@ _OPTIONS = (
     "--max-connections=200",
     "--table-definition-cache=2000",
     "--lock-wait-timeout=10",  # seconds; by default a day, for which a test would hang
+    "--connect-timeout=60",  # a client on a busy machine may take more than ten to say who it is
     "--key-buffer-size=8M",
 )
 
