@@ -72,7 +72,7 @@ class TruncatingRun(Run):
         self.url = url
         self.checkouts = Checkouts()
         self.cleaner = cleaning.cleaner_for(url, database)
-        self._in_use = self._looked_for_policies = False
+        self._in_use = self._in_loop = self._looked_for_policies = False
         self.awake = True
         admit = self.checkouts.left_threads.refuse
         self.rerouting = Rerouting(url, self.checkouts.watch, self.checkouts.unwatch, database.spare, admit)
@@ -90,6 +90,7 @@ class TruncatingRun(Run):
         self._watches = contextlib.ExitStack()
 
     def async_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        self._in_loop = True
         if self._async_engines is None:
             from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -106,8 +107,8 @@ class TruncatingRun(Run):
         return self._async_engines
 
     def asynchronous(self) -> list[Engine]:
-        """The engines whose connections belong to an event loop."""
-        own = [engine.sync_engine for engine in self._async_engines or ()]
+        """The engines of the class whose connections belong to an event loop."""
+        own = [engine.sync_engine for engine in (self._async_engines or () if self._in_loop else ())]
         return own + [engine for engine in self.rerouting.engines if engine.dialect.is_async]
 
     def forget_loop(self) -> None:
@@ -147,7 +148,7 @@ class TruncatingRun(Run):
 
     def end_use(self) -> None:
         """A class has ended; of the connections the cleaner's stays, until the class of another run begins."""
-        self._in_use = False
+        self._in_use = self._in_loop = False
         self._watches.close()
         if self.database.crowded:
             self.engine.dispose()

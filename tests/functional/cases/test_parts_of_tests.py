@@ -306,6 +306,26 @@ class FailingExamplesTest(InnerRuns):
 
         self.assertFailed(Committing, pattern="use AsyncDatabaseTest")
 
+    def test_an_asynchronous_class_before_it_is_no_reason_to_refuse_one(self) -> None:
+        class Before(AsyncTruncatingDatabaseTest):
+            metadata = Base.metadata
+            engines: ClassVar[Any] = [async_engine]
+
+            async def test_it(self) -> None:
+                self.session.add(Author(name="x"))
+                await self.session.commit()
+
+        class After(TruncatingDatabaseTest):
+            metadata = Base.metadata
+            engines: ClassVar[Any] = [engine]
+
+            def test_it(self) -> None:
+                with self.rolled_back():
+                    save("y")
+                self.assertRowCount(Author, 0)
+
+        self.assertPassed(Before, After, Before, tests=3)
+
 
 class CleanupsOutsideOfRunTest(unittest.TestCase):
     def test_nothing_is_swallowed(self) -> None:

@@ -65,7 +65,7 @@ class ClusterCacheTest(unittest.TestCase):
             start_python(["-W", "error", "-c", program], env={"DBTESTCASE_CACHE": str(self.root)}) for _ in range(4)
         ]
         for run in runs:
-            output, _ = run.communicate(timeout=60)
+            output, _ = run.communicate(timeout=300)
             self.assertEqual((run.returncode, len(output.split())), (0, 3))
         self.assertEqual(self.run_once(), "copied")
         self.assertTrue(self.cluster().is_dir())
