@@ -48,13 +48,14 @@ def _lead(module: Any) -> None:
         if not _targets or getattr(script, "leads_by_itself", False):
             original(script)
             return
+        from .environment import each_database
         from .internals import version_folders
         from .loggers import loggers_kept
         from .redirect import lead
 
         folders = [Path(script.dir).absolute(), *map(Path, version_folders(script))]
         with lead(_targets[-1]()), loggers_kept(folders):
-            original(script)
+            each_database(lambda: original(script))
 
     run_env.__wrapped__ = original  # type: ignore[attr-defined]
     module.ScriptDirectory.run_env = run_env

@@ -7,10 +7,11 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from configparser import RawConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alembic import command
+from alembic import command, context
 from alembic.config import Config as Config  # the door shows it
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
@@ -42,6 +43,33 @@ def given_options(context: MigrationContext) -> frozenset[str]:
     return found
 
 
+class VersionTables:
+    """The version tables of one run of env.py, which may migrate several databases in one go.
+
+    They are told apart by where their connections would have gone, and by the tokens of Alembic's multidb template.
+
+    :param suffix: what the names end with: two databases of production may be one in the tests.
+    """
+
+    def __init__(self, suffix: str = "") -> None:
+        self._suffix = suffix
+        self._databases: list[tuple[tuple[str, str | None], tuple[str, ...]]] = []
+
+    def tell_apart(self, connection: Connection | None, arguments: dict[str, Any]) -> None:
+        """Let the arguments of ``context.configure()`` name a table of the connection's database."""
+        table = (arguments.get("version_table", "alembic_version"), arguments.get("version_table_schema"))
+        url = original_url(connection) if isinstance(connection, Connection) else ""
+        database = (url, arguments.get("upgrade_token", ""))
+        known = [other for kept_in, other in self._databases if kept_in == table]
+        if database not in known:
+            self._databases.append((table, database))
+            known.append(database)
+        position = known.index(database)
+        suffix = self._suffix + (f"_{position + 1}" if position else "")
+        if suffix:
+            arguments["version_table"] = table[0] + suffix
+
+
 class Run:
     """One run of env.py: looks at what it configures and remembers the step that is being taken.
 
@@ -57,10 +85,9 @@ class Run:
         self.configured = False
         self._layout = layout
         self._steps = steps
-        self._suffix = suffix
+        self._version_tables = VersionTables(suffix)
         self._forced = forced
         self._ran = False
-        self._databases: list[tuple[tuple[str, str | None], tuple[str, ...]]] = []
 
     def environment(self, config: Config, script: ScriptDirectory, options: dict[str, Any]) -> EnvironmentContext:
         """What ``alembic.context`` stands for in env.py."""
@@ -78,28 +105,11 @@ class Run:
                     remedy="Let env.py take its connection from an engine: `with engine.connect() as connection: …`.",
                 )
             given = frozenset(arguments)
-            suffix = self._suffix + self._other_database(connection, arguments)
-            if suffix:
-                arguments["version_table"] = arguments.get("version_table", "alembic_version") + suffix
+            self._version_tables.tell_apart(connection, arguments)
             configure(connection, **{**arguments, **self._forced, _GIVEN: given})
 
         environment.configure = checked  # type: ignore[method-assign, assignment]
         return environment
-
-    def _other_database(self, connection: Connection | None, arguments: Mapping[str, Any]) -> str:
-        """A suffix for the version table where env.py migrates several databases in one go.
-
-        They are told apart by where their connections would have gone, and by the tokens of Alembic's multidb template.
-        """
-        table = (arguments.get("version_table", "alembic_version"), arguments.get("version_table_schema"))
-        url = original_url(connection) if isinstance(connection, Connection) else ""
-        database = (url, arguments.get("upgrade_token", ""))
-        known = [other for kept_in, other in self._databases if kept_in == table]
-        if database not in known:
-            self._databases.append((table, database))
-            return f"_{len(known) + 1}" if known else ""
-        position = known.index(database)
-        return f"_{position + 1}" if position else ""
 
     def check_that_it_ran(self) -> None:
         """Raise if env.py has not come to ``context.run_migrations()``."""
@@ -263,11 +273,38 @@ def _command_line(layout: Layout, x_arguments: Sequence[str], action: str, revis
     return Namespace(**{**options, "x": [*(options.get("x") or ()), *x_arguments]})
 
 
-def database_names(layout: Layout) -> list[str]:
-    """The names that the multidb template goes through; they are migrated one by one."""
-    parser, section = layout.parser, layout.section
-    names = re.split(r",\s*", parser.get(section, "databases", fallback="").strip())
-    return [name for name in names if name and parser.has_option(name, "sqlalchemy.url")]
+def version_suffixes(parser: RawConfigParser, section: str) -> dict[str, str]:
+    """The names that the multidb template goes through, one by one, with what their version tables' names end with."""
+    listed = re.split(r",\s*", parser.get(section, "databases", fallback="").strip())
+    names = [name for name in listed if name and parser.has_option(name, "sqlalchemy.url")]
+    return {name: f"_{name}" if len(names) > 1 else "" for name in names}
+
+
+def each_database(run_env: Callable[[], None]) -> None:
+    """Let a command of Alembic execute env.py: once for each database, as the library's own runs do."""
+    if context.is_offline_mode():
+        run_env()
+        return
+    config, configure = context.config, EnvironmentContext.configure
+    listed = config.get_main_option("databases")
+    for name, suffix in (version_suffixes(config.file_config, config.config_ini_section) or {"": ""}).items():
+        tables = VersionTables(suffix)
+
+        def named(
+            self: EnvironmentContext, connection: Connection | None = None, *, tables: Any = tables, **arguments: Any
+        ) -> None:
+            tables.tell_apart(connection, arguments)
+            configure(self, connection, **arguments)
+
+        setattr(EnvironmentContext, "configure", named)  # noqa: B010
+        try:
+            if name:
+                config.set_main_option("databases", name)
+            run_env()
+        finally:
+            setattr(EnvironmentContext, "configure", configure)  # noqa: B010
+            if name:
+                config.set_main_option("databases", listed)
 
 
 def _is_connection(value: object) -> bool:

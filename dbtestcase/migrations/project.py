@@ -24,7 +24,7 @@ from sqlalchemy import URL, Engine
 from ..backends import note_folder
 from ..errors import MigrationError
 from . import failures
-from .environment import Run, Steps, close_connection, database_names, make_config, run_env_py
+from .environment import Run, Steps, close_connection, make_config, run_env_py, version_suffixes
 from .internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
 from .layout import Layout, find_layout, prepended
 from .loggers import loggers_kept
@@ -161,9 +161,8 @@ class Project:
         options: dict[str, Any],
     ) -> None:
         layout = self.layout
-        names = database_names(layout)
         revision = options.get("destination_rev")
-        for name in names or [""]:
+        for name, suffix in (version_suffixes(layout.parser, layout.section) or {"": ""}).items():
             with ExitStack() as stack:
                 own_engine = stack.enter_context(lead(target))
                 stack.enter_context(prepended(layout.prepend_sys_path))
@@ -177,7 +176,7 @@ class Project:
                 if name:
                     config.set_main_option("databases", name)
                 # In one database, two lines of versions need two tables to keep them in.
-                run = Run(layout, steps, f"_{name}" if len(names) > 1 else "", forced)
+                run = Run(layout, steps, suffix, forced)
                 with failures.translated(layout, run, contained=target.contained):
                     script = self._script()
                     with run.environment(config, script, options):

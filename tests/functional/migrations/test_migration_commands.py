@@ -1,9 +1,11 @@
 """Alembic's commands called in a test: what their env.py makes is led, in a thread and in a loop as well."""
 
 import tempfile
+import textwrap
 import unittest
 from pathlib import Path
 
+from tests.support.alembic_projects import AlembicProject
 from tests.support.environments import write
 from tests.support.runners import run_suite, write_suite
 
@@ -73,3 +75,57 @@ class CommandsTest(unittest.TestCase):
                 project = write(Path(folder, "project"), name, f"postgresql+{driver}").parent
                 write_suite(project, {"test_commands.py": COMMANDS})
                 run_suite(project, "unittest").expect(passed=8)
+
+    def test_each_database_of_one_env_py_has_its_own_versions(self) -> None:
+        """As in the multidb template, whose databases are one here; none reads what another has not committed."""
+        with tempfile.TemporaryDirectory() as folder:
+            project = AlembicProject(Path(folder), "multidb")
+            project.revision("0001", None).write_text(
+                textwrap.dedent("""
+                from alembic import op
+                revision, down_revision = "0001", None
+                def upgrade(engine_name):
+                    op.execute(f"CREATE TABLE of_{engine_name} ()")
+                def downgrade(engine_name):
+                    op.execute(f"DROP TABLE of_{engine_name}")
+                """)
+            )
+            for name in ("engine1", "engine2"):
+                project.replace(
+                    f"[{name}]\nsqlalchemy.url = driver", f"[{name}]\nsqlalchemy.url = postgresql+psycopg", project.ini
+                )
+            write_suite(Path(folder), {"test_commands.py": SEVERAL})
+            run_suite(Path(folder), "unittest").expect(passed=2)
+
+
+SEVERAL = """
+    from pathlib import Path
+    from alembic import command
+    from alembic.config import Config
+    from dbtestcase import DatabaseTest, MigratedDatabaseTest
+    from sqlalchemy import MetaData, inspect
+
+    INI = str(Path(__file__).parent / "alembic.ini")
+
+    class SeveralTest(DatabaseTest):
+        metadata = MetaData()
+
+        def tables(self):
+            return {each for each in inspect(self.connection).get_table_names() if each.startswith("of_")}
+
+        def test_up_and_down(self):
+            config = Config(INI)
+            command.upgrade(config, "head")
+            self.assertEqual(self.tables(), {"of_engine1", "of_engine2"})
+            self.assertEqual(config.get_main_option("databases"), "engine1, engine2")
+            command.downgrade(config, "base")
+            self.assertEqual(self.tables(), set())
+
+    class MigratedTest(MigratedDatabaseTest):
+        migrations = INI
+        tables = SeveralTest.tables
+
+        def test_down(self):
+            command.downgrade(Config(INI), "base")
+            self.assertEqual(self.tables(), set())
+"""
