@@ -48,10 +48,10 @@ def _lead(module: Any) -> None:
         if not _targets or getattr(script, "leads_by_itself", False):
             original(script)
             return
-        from .environment import each_database
         from .internals import version_folders
         from .loggers import loggers_kept
         from .redirect import lead
+        from .several_databases import each_database
 
         folders = [Path(script.dir).absolute(), *map(Path, version_folders(script))]
         with lead(_targets[-1]()), loggers_kept(folders):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from configparser import RawConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alembic import command, context
+from alembic import command
 from alembic.config import Config as Config  # the door shows it
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
@@ -26,7 +24,8 @@ from ..reporting import shown
 from . import failures
 from .internals import version_folders
 from .layout import Layout
-from .redirect import is_led, original_url
+from .redirect import is_led
+from .several_databases import VersionTables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,33 +40,6 @@ def given_options(context: MigrationContext) -> frozenset[str]:
     """The names of what env.py itself gave to ``context.configure()``."""
     found: frozenset[str] = context.opts.get(_GIVEN, frozenset())
     return found
-
-
-class VersionTables:
-    """The version tables of one run of env.py, which may migrate several databases in one go.
-
-    They are told apart by where their connections would have gone, and by the tokens of Alembic's multidb template.
-
-    :param suffix: what the names end with: two databases of production may be one in the tests.
-    """
-
-    def __init__(self, suffix: str = "") -> None:
-        self._suffix = suffix
-        self._databases: list[tuple[tuple[str, str | None], tuple[str, ...]]] = []
-
-    def tell_apart(self, connection: Connection | None, arguments: dict[str, Any]) -> None:
-        """Let the arguments of ``context.configure()`` name a table of the connection's database."""
-        table = (arguments.get("version_table", "alembic_version"), arguments.get("version_table_schema"))
-        url = original_url(connection) if isinstance(connection, Connection) else ""
-        database = (url, arguments.get("upgrade_token", ""))
-        known = [other for kept_in, other in self._databases if kept_in == table]
-        if database not in known:
-            self._databases.append((table, database))
-            known.append(database)
-        position = known.index(database)
-        suffix = self._suffix + (f"_{position + 1}" if position else "")
-        if suffix:
-            arguments["version_table"] = table[0] + suffix
 
 
 class Run:
@@ -271,40 +243,6 @@ def _command_line(layout: Layout, x_arguments: Sequence[str], action: str, revis
     if given is not None and given.cmd_opts is not None:
         options.update(vars(given.cmd_opts))
     return Namespace(**{**options, "x": [*(options.get("x") or ()), *x_arguments]})
-
-
-def version_suffixes(parser: RawConfigParser, section: str) -> dict[str, str]:
-    """The names that the multidb template goes through, one by one, with what their version tables' names end with."""
-    listed = re.split(r",\s*", parser.get(section, "databases", fallback="").strip())
-    names = [name for name in listed if name and parser.has_option(name, "sqlalchemy.url")]
-    return {name: f"_{name}" if len(names) > 1 else "" for name in names}
-
-
-def each_database(run_env: Callable[[], None]) -> None:
-    """Let a command of Alembic execute env.py: once for each database, as the library's own runs do."""
-    if context.is_offline_mode():
-        run_env()
-        return
-    config, configure = context.config, EnvironmentContext.configure
-    listed = config.get_main_option("databases")
-    for name, suffix in (version_suffixes(config.file_config, config.config_ini_section) or {"": ""}).items():
-        tables = VersionTables(suffix)
-
-        def named(
-            self: EnvironmentContext, connection: Connection | None = None, *, tables: Any = tables, **arguments: Any
-        ) -> None:
-            tables.tell_apart(connection, arguments)
-            configure(self, connection, **arguments)
-
-        setattr(EnvironmentContext, "configure", named)  # noqa: B010
-        try:
-            if name:
-                config.set_main_option("databases", name)
-            run_env()
-        finally:
-            setattr(EnvironmentContext, "configure", configure)  # noqa: B010
-            if name:
-                config.set_main_option("databases", listed)
 
 
 def _is_connection(value: object) -> bool:

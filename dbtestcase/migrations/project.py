@@ -24,11 +24,12 @@ from sqlalchemy import URL, Engine
 from ..backends import note_folder
 from ..errors import MigrationError
 from . import failures
-from .environment import Run, Steps, close_connection, make_config, run_env_py, version_suffixes
+from .environment import Run, Steps, close_connection, make_config, run_env_py
 from .internals import SharedScripts, downgrade_steps, script_of, upgrade_steps, version_folders
 from .layout import Layout, find_layout, prepended
 from .loggers import loggers_kept
 from .redirect import Target, as_target, lead
+from .several_databases import version_suffixes
 from .versions import HeldVersions
 
 if TYPE_CHECKING:
