@@ -1,4 +1,4 @@
-"""What pytest does once for a whole run of the tests, before its workers start."""
+"""What pytest does for a whole run of the tests: once before its workers start, and in each of them."""
 
 import compileall
 import signal
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers import keep_no_templates
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    keep_no_templates()
     if hasattr(config, "workerinput"):
         return
     # A run in the background of a script has it ignored, and so would all programs that the tests start and interrupt.

@@ -5,13 +5,31 @@ import contextlib
 import functools
 import itertools
 import os
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
 
-from dbtestcase.server import disposable_server
+from dbtestcase.cases import provisioning
+from dbtestcase.server import Server, disposable_server
 from dbtestcase.settings import read_settings
+
+
+def keep_no_templates() -> None:
+    """Have classes that run in this process keep no template for the next run: each is of one test.
+
+    The cluster of all that came before is copied twice for each; what is kept is tested in processes of their own.
+    """
+    start = provisioning.disposable_server
+
+    @functools.wraps(start)
+    def started(*arguments: Any, **options: Any) -> Server:
+        server = start(*arguments, **options)
+        server.persist = lambda: None  # type: ignore[method-assign]
+        return server
+
+    provisioning.disposable_server = started
 
 
 @functools.cache
