@@ -15,7 +15,7 @@ import sqlalchemy
 
 from dbtestcase.errors import ConfigurationError, DBTestCaseError, ServerError, ServerStartFailed
 from dbtestcase.reporting import progress
-from dbtestcase.server import Server, base, disposable_server, postgresql, register
+from dbtestcase.server import Server, account, base, disposable_server, postgresql, register
 from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RunFolder
 from dbtestcase.settings import Settings, read_settings
@@ -31,7 +31,7 @@ class DisposableServerTestCase(unittest.TestCase):
         seed(self.cache)
         self.settings = Settings(postgres_bin=read_settings().postgres_bin, cache=self.cache, cache_is_chosen=True)
         self.places = [self.place]
-        self.enterContext(mock.patch.object(base, "run_places", lambda account: self.places))
+        self.enterContext(mock.patch.object(base, "run_places", lambda _: self.places))
         self.said: list[str] = []
         self.enterContext(mock.patch.object(base, "say", self.said.append))
 
@@ -209,7 +209,7 @@ class StartFailureTest(DisposableServerTestCase):
         self.assertEqual(list(self.place.iterdir()), [])
 
     def test_root_without_an_account_to_give_the_server_to_is_told_what_to_do(self) -> None:
-        with mock.patch("os.geteuid", return_value=0):
+        with mock.patch("os.geteuid", return_value=0), mock.patch.object(account, "_refuse_powerless_root"):
             with self.assertFailsWithThreeParts(ServerStartFailed, "refuses to run as root.*no-such-account.*useradd"):
                 server_account(("no-such-account",))
 
