@@ -77,8 +77,13 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()
 
+    def commit(self) -> None:
+        with self.lock:
+            if not self._commit_at_once():
+                self.wait(self._commit_gen())
+
     def rollback(self) -> None:
-        if self._is_over():
+        if self._is_over() or self._has_nothing():
             return
         try:
             super().rollback()

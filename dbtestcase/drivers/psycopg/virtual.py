@@ -154,25 +154,38 @@ class Virtual(Led):
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _commit_gen(self) -> Gen:
+        if self._commit_at_once():
+            return
         if self.pgconn.status != ConnStatus.OK:
             self._check_connection_ok()
         self._refuse_end("commit")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
-        aborted = self._wire.pgconn.transaction_status == TransactionStatus.INERROR
-        if self._sandbox.commit_at_once(self._client, aborted=aborted):
-            return
         if self.status == "failed":
             yield from self._drive(self._sandbox.rollback(self._client))
         else:
             yield from self._drive(self._sandbox.commit(self._client))
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether it is in the middle of nothing, and its wire there."""
+        between = self._stream is None and self._pipeline is None and not self._num_transactions
+        return between and bool(self.pgconn.status == ConnStatus.OK)
+
+    def _commit_at_once(self) -> bool:
+        """The common case of a commit, in little time; whether it is done."""
+        return self._is_between and self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted())
+
+    def _has_nothing(self) -> bool:
+        """Whether a rollback would do nothing: that of a pool, after a commit, need not wait for its turn."""
+        return self._is_between and self._sandbox.has_nothing(self._client, aborted=self._wire.aborted())
 
     def _rollback_gen(self) -> Gen:
         self._refuse_end("rollback")
         if self._pipeline:
             yield from self._pipeline._sync_gen()
         sandbox, client = self._sandbox, self._client
-        aborted = self._wire.pgconn.transaction_status == TransactionStatus.INERROR
+        aborted = self._wire.aborted()
         if not (sandbox.has_nothing(client, aborted=aborted) or sandbox.rollback_at_once(client, aborted=aborted)):
             yield from self._drive(self._sandbox.rollback(self._client))
 
