@@ -2,8 +2,8 @@
 
 40 endpoints behind ten layers of decorators, Flask-SQLAlchemy, tests that each send some 60 statements through the test
 client; by psycopg and by psycopg2; beside the same suite on an outer transaction made by hand, where Flask-SQLAlchemy's
-sessions join one connection.  Time of the client's process on the processor: many short runs in pairs, now the one first
-and now the other, since a single run of either varies by a tenth.
+sessions join one connection.  Time of the client's process on the processor: many short runs in pairs, now the one
+first and now the other, since a single run of either varies by a tenth.
 """
 
 from __future__ import annotations

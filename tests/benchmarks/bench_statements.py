@@ -5,9 +5,9 @@ and whole transactions of one insert, by the driver itself, through SQLAlchemy C
 statement that is recorded, under a stack of some 150 frames, takes more on the processor than on a plain engine.
 
 CPython keeps the frames of a stack in chunks of 16 kB, and gives a chunk back as soon as its first frame has ended.
-Where the border of two chunks falls into a loop that calls something, each call maps and unmaps memory: up to 14 times a
-statement, and five times more on one side than on the other, only because of how deep the caller is.  An application
-has many depths, so many are measured, both sides at each.
+Where the border of two chunks falls into a loop that calls something, each call maps and unmaps memory: up to 14
+mappings a statement, and at some depths five more on one side than on the other, only because of how deep the caller
+is.  An application has many depths, so many are measured, both sides at each.
 """
 
 from __future__ import annotations
