@@ -121,6 +121,8 @@ class Stack:
         """Whether a rollback has had to wait for others since the stack was last empty."""
         self.base = ""
         """The savepoint right below the stack; empty once something lies between that is not on the stack."""
+        self.last_writer: Owner | None = None
+        """Who has written last, committed or not."""
         self._count = 0
 
     def clear(self, base: str = "") -> None:
@@ -131,6 +133,7 @@ class Stack:
         self.entries.clear()
         self.doomed = False
         self.base = base
+        self.last_writer = None
 
     # -- what the owners do
 
@@ -139,6 +142,8 @@ class Stack:
         if looks:
             self._refuse_if_waiting()
         owner.active = True
+        if writes:
+            self.last_writer = owner
         top = self.entries[-1] if self.entries else None
         if (
             top is not None

@@ -9,6 +9,7 @@ from .advisory_locks import IS_HELD, AdvisoryLocks
 from .connections import Client, Wire
 from .constraint_modes import ConstraintModes
 from .cursors import DeclaredCursors
+from .last_values import LastValues
 from .listening import Listening
 from .prepared_statements import PreparedStatements
 from .row_locks import RowLocks
@@ -149,7 +150,7 @@ class SessionState:
 
 def common_objects(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:
     """What there is on every database."""
-    return [RowLocks(facts, stack.unfinished), Snapshots(rules, facts, stack.unfinished)]
+    return [RowLocks(facts, stack.unfinished), Snapshots(rules, facts, stack.unfinished), LastValues(stack)]
 
 
 def _postgresql(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:

@@ -32,6 +32,8 @@ class Topic(enum.Flag):
     """``SET CONSTRAINTS``."""
     DISCARD = enum.auto()
     """``DISCARD``: several of these at once."""
+    LAST_VALUES = enum.auto()
+    """It asks what its session has numbered last, or numbers something without a write."""
     CURSORS = enum.auto()
     """``DECLARE``, ``FETCH``, ``MOVE``, ``CLOSE``."""
 
@@ -56,6 +58,10 @@ _SPOKEN = tuple(
         ("fetch", r"(?:^|;|\*/|\n)\s*fetch\b", Topic.CURSORS),
         ("move", r"(?:^|;|\*/|\n)\s*move\b", Topic.CURSORS),
         ("close", r"(?:^|;|\*/|\n)\s*close\b", Topic.CURSORS),
+        ("currval", r"\bcurrval\s*\(", Topic.LAST_VALUES),
+        ("lastval", r"\blastval\s*\(", Topic.LAST_VALUES),
+        ("last_insert_", r"\blast_insert_(?:row)?id\s*\(", Topic.LAST_VALUES),
+        ("select", r"^\W*select\b[\s\S]*\b(?:(?:next|set)val\s*\(|next\s+value\s+for\b)", Topic.LAST_VALUES),
         ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
     )
 )

@@ -54,7 +54,7 @@ class _MariaDB(sandbox_contract.SandboxContract):
 
     driver: ClassVar[str]
     module: ClassVar[str]
-    judged, author = Judged, Author
+    judged, author, last = Judged, Author, "LAST_INSERT_ID"
 
     @classmethod
     def setUpClass(cls) -> None:

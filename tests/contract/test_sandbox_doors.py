@@ -217,6 +217,28 @@ class _Doors(SandboxTestCase):
         engine.dispose()
         self.assertEqual(seen, ["begin", "commit", "after_commit", "checkin", "begin", "rollback", "checkin"])
 
+    def test_what_a_session_has_numbered_last_is_known_to_itself_alone(self) -> None:
+        currval = "SELECT currval('number')"
+        with self.engine.connect() as mine, self.engine.connect() as other:
+            mine.exec_driver_sql("CREATE SEQUENCE number START 5")
+            mine.exec_driver_sql("CREATE TABLE numbered (id int DEFAULT nextval('number'))")
+            mine.exec_driver_sql("INSERT INTO numbered DEFAULT VALUES")
+            mine.commit()
+            for asked in (currval, "SELECT lastval()", "UPDATE numbered SET id = lastval() RETURNING id"):
+                with self.subTest(asked):
+                    self.assertEqual(mine.exec_driver_sql(asked).scalar(), 5)
+                    mine.rollback()
+                    with self.assertRaisesRegex(SandboxConflict, r"asks (curr|last)val\(\) .* has written since"):
+                        other.exec_driver_sql(asked)
+                    other.rollback()
+            self.assertEqual(other.exec_driver_sql("SELECT nextval('number')").scalar(), 6)
+            with self.assertRaises(SandboxConflict):
+                mine.exec_driver_sql(currval)
+            mine.rollback()
+            self.assertEqual(other.exec_driver_sql("SELECT nextval('number'), currval('number')").all(), [(7, 7)])
+            other.rollback()
+            self.assertEqual(other.exec_driver_sql(currval).scalar(), 7)
+
     def test_a_connection_that_was_garbage_collected_is_rolled_back(self) -> None:
         connection: Any = self.engine.raw_connection()
         connection.cursor().execute("INSERT INTO item VALUES (1, 'lost')")

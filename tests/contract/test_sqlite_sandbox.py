@@ -43,7 +43,7 @@ class Judged(sandbox_contract.Judged):
 class _SQLite(sandbox_contract.SandboxContract):
     """The contract, for a database in memory and for one in a file."""
 
-    judged, author = Judged, Author
+    judged, author, last = Judged, Author, "last_insert_rowid"
 
     def engine(self, **options: Any) -> sa.Engine:
         """An application's engine, to a database of its own that must stay untouched."""

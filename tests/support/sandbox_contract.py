@@ -42,6 +42,7 @@ class SandboxContract(InnerRuns):
     __test__ = False
     judged: ClassVar[type[Judged]]
     author: ClassVar[Any]
+    last: ClassVar[str]  #: the function that tells what the session has numbered last
 
     def url(self) -> str:
         """Of the test class."""
@@ -130,3 +131,23 @@ class SandboxContract(InnerRuns):
             engine.dispose()
 
         self.assertContained(do, rows=1)
+
+    def test_what_a_session_has_numbered_last_is_known_to_itself_alone(self) -> None:
+        asked = text(f"SELECT {self.last}()")
+
+        def test_itself(test: Any) -> None:
+            with test.app.connect() as mine, test.app.connect():
+                number = mine.execute(ADD).lastrowid
+                test.assertEqual(mine.scalar(asked), number)
+
+        def test_another(test: Any) -> None:
+            with test.app.connect() as mine, test.app.connect() as other:
+                mine.execute(ADD)
+                mine.commit()
+                other.scalar(asked)
+
+        self.assertPassed(self.case(test_itself=test_itself), tests=1)
+        two = self.engine(poolclass=sa.NullPool)  # in the memory of SQLite there is one connection by default
+        self.assertFailed(
+            self.case(app=two, test_another=test_another), pattern=rf"asks {self.last}\(\) .* has written since"
+        )

@@ -1,0 +1,47 @@
+"""What a session remembers of the last row that it numbered: ``currval()``, ``lastval()``, ``LAST_INSERT_ID()``."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from ..errors import SandboxConflict
+from .connections import Client
+from .rules import COMMITTING
+from .savepoints import Stack
+from .session_objects import SessionObjects, nothing
+from .session_settings import Flow
+from .statements import Statement
+from .topics import Topic
+
+_ASKS = re.compile(r"\b(currval(?=\s*\()|(?:lastval|last_insert_id|last_insert_rowid)(?=\s*\(\s*\)))", re.IGNORECASE)
+_MOVES = re.compile(r"\b(?:nextval|setval)\s*\(|\bnext\s+value\s+for\b", re.IGNORECASE)
+
+
+class LastValues(SessionObjects):
+    """The last one who wrote may ask: to everybody else the one session of all would answer for another connection."""
+
+    topics: ClassVar[Topic] = Topic.LAST_VALUES
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def check(self, client: Client, statement: Statement) -> Flow:
+        asked, last = _ASKS.search(statement.text), self._stack.last_writer
+        if asked is None or last is client:
+            return nothing()
+        moves = _MOVES.search(statement.text)
+        if moves is not None and moves.start() < asked.start():
+            return nothing()
+        raise SandboxConflict(
+            f"{client} asks {asked[1]}() for what its own session has numbered last; "
+            + (f"{last} has written since." if last else "it has written nothing in this test."),
+            cause="one session carries all connections, and remembers the last row of any of them",
+            remedy="ask on the connection that has inserted the row, right after it (or by RETURNING), or "
+            + COMMITTING,
+        )
+
+    def after(self, client: Client, statement: Statement) -> Flow:
+        if _MOVES.search(statement.text):
+            self._stack.last_writer = client
+        return nothing()
