@@ -275,7 +275,8 @@ class Psycopg2Connection(SessionAttributes):
 
     def cancel(self) -> None:
         self._check_open()
-        self._wire.connection.cancel()
+        if self._sandbox.scheduler.has_wire(self._client.ticket):  # else what runs is somebody else's
+            self._wire.connection.cancel()
 
     def reset(self) -> None:
         """Roll back and take back every ``SET``."""

@@ -140,6 +140,10 @@ class Scheduler:
             if self._threads or self._sleepers:
                 self._wake_all()
 
+    def has_wire(self, ticket: Ticket) -> bool:
+        """Whether what the wire is doing, if anything, is this one's."""
+        return (self._holder or self._occupant) is ticket
+
     def occupy(self, ticket: Ticket) -> None:
         """Keep the wire for one client from statement to statement (a pipeline); to be called while it has the wire."""
         self._occupant, self._occupying = ticket, self._holding

@@ -239,6 +239,19 @@ class _Doors(SandboxTestCase):
             other.rollback()
             self.assertEqual(other.exec_driver_sql(currval).scalar(), 7)
 
+    def test_a_cancel_reaches_the_statement_of_its_own_connection_alone(self) -> None:
+        mine, other = self.engine.connect(), self.engine.connect()
+        found: list[Any] = []
+        sleep = "SELECT 'slept' FROM pg_sleep(0.2)"
+        thread = threading.Thread(target=lambda: found.append(mine.exec_driver_sql(sleep).scalar()))
+        thread.start()
+        while thread.is_alive():
+            other.connection.driver_connection.cancel()
+            thread.join(0.05)
+        self.assertEqual(found, ["slept"])
+        mine.close()
+        other.close()
+
     def test_a_connection_that_was_garbage_collected_is_rolled_back(self) -> None:
         connection: Any = self.engine.raw_connection()
         connection.cursor().execute("INSERT INTO item VALUES (1, 'lost')")

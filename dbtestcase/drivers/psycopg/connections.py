@@ -70,10 +70,6 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
         if self._client.each_statement and self._client.active:
             self.wait(self._drive(self._sandbox.commit(self._client)))
 
-    def _try_cancel(self, *, timeout: float = 5.0) -> None:
-        if not self._is_stale:  # what runs now is somebody else's
-            super()._try_cancel(timeout=timeout)
-
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()
 
@@ -153,10 +149,6 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
         except BaseException:
             self._wire.drain()
             raise
-
-    async def _try_cancel(self, *, timeout: float = 5.0) -> None:
-        if not self._is_stale:
-            await super()._try_cancel(timeout=timeout)
 
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()

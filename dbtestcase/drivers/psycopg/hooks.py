@@ -27,6 +27,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
         "_tpc_begin_gen",
         "_check_connection_ok",
         "_connect_gen",
+        "_should_cancel",
     ),
     "Cursor": (
         "_start_query",

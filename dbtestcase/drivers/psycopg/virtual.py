@@ -402,6 +402,12 @@ class Virtual(Led):
             self._num_transactions = 0
             self._client.piped = False
 
+    def _should_cancel(self) -> bool:
+        mine = self._sandbox.scheduler.has_wire(self._client.ticket)
+        if not mine and (self._stream is None or self._is_stale):
+            return False  # what runs now is somebody else's
+        return super()._should_cancel()
+
     @property
     def _is_stale(self) -> bool:
         return self._stream is not None and self._stream is not self._wire.stream
