@@ -406,7 +406,7 @@ class Virtual(Led):
         mine = self._sandbox.scheduler.has_wire(self._client.ticket)
         if not mine and (self._stream is None or self._is_stale):
             return False  # what runs now is somebody else's
-        return super()._should_cancel()
+        return bool(super()._should_cancel())  # type: ignore[misc]
 
     @property
     def _is_stale(self) -> bool:
