@@ -138,8 +138,9 @@ class _Reader:
                 self.visit(value, name)
 
     def _function(self, function: types.FunctionType, owner: object) -> None:
-        if not _is_project(function.__module__):
-            self._add("installed", function.__module__, function.__qualname__)
+        home: str | None = function.__module__  # none: of a text that was executed by itself
+        if home is not None and not _is_project(home):
+            self._add("installed", home, function.__qualname__)
             return
         self._add("function", function.__qualname__)
         self.visit([item for item in function.__defaults__ or () if is_plain(item)])

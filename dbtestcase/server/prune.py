@@ -94,8 +94,9 @@ def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
 
 def _is_run(programs: Path) -> bool:
     """Whether a process runs from there, perhaps a server whose data lie where nobody looked; Linux tells."""
+    place = os.path.realpath(programs) + os.sep
     for link in Path("/proc").glob("[0-9]*/exe"):
         with suppress(OSError):  # it has ended, or is another user's
-            if os.readlink(link).startswith(f"{programs}{os.sep}"):
+            if os.readlink(link).startswith(place):
                 return True
     return False

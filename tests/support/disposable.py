@@ -47,6 +47,12 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix=f"dbtestcase-scratch-{os.getpid()}-", dir=place)
 
 
+def temporary() -> tempfile.TemporaryDirectory[str]:
+    """A folder in the temp folder, or in /tmp where that is too long for the sockets of a server in it."""
+    place = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(dir=place if len(place) < 50 else "/tmp")
+
+
 @functools.cache
 def _sweep(place: Path) -> None:
     """Remove what runs of the tests have left that were killed."""

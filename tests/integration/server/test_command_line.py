@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import unittest
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from dbtestcase.server.cache import remove_clusters
 from dbtestcase.server.cluster_files import remove_tree
 from dbtestcase.server.folders import locked
 from dbtestcase.settings import Settings
-from tests.support.disposable import owner, scratch, seed, wait_for_end
+from tests.support.disposable import owner, scratch, seed, temporary, wait_for_end
 from tests.support.mariadb import connect, require_mariadb
 from tests.support.runners import inner_environment, run_python, start_python, without_progress
 from tests.support.servers import postgresql_url
@@ -32,7 +31,7 @@ class CommandLineTest(unittest.TestCase):
     def setUp(self) -> None:
         self.cache = Path(self.enterContext(scratch()))
         seed(self.cache)
-        self.temp = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.temp = Path(self.enterContext(temporary()))
         self.temp.chmod(0o755)
         self.env = {"DBTESTCASE_CACHE": str(self.cache), "TMPDIR": str(self.temp)}
 
@@ -281,8 +280,12 @@ class PruneTest(CommandLineTest):
         programs.mkdir(mode=0o700, parents=True)
         programs.parent.chmod(0o700)
         shutil.copy("/bin/sleep", programs)
+        linked = self.temp / "linked"
+        linked.symlink_to(self.temp)
         with subprocess.Popen([programs / "sleep", "60"]) as process:
             self.assertEqual(self._prune(), [])
+            with mock.patch.object(prune, "_places", lambda: [linked]):
+                self.assertEqual(self._prune(), [])
             process.kill()
         self.assertEqual(self._prune(), [f"copied programs: {programs}"])
 

@@ -17,7 +17,7 @@ from dbtestcase.server.account import server_account
 from dbtestcase.server.cluster_files import copy_tree
 from dbtestcase.server.room import MIB, memory_left
 from tests.integration.server import test_server_accounts as accounts
-from tests.support.disposable import owner, scratch, seed, wrap_programs
+from tests.support.disposable import owner, scratch, seed, temporary, wrap_programs
 from tests.support.farm import require_namespaces, shared_server
 from tests.support.requirements import require
 from tests.support.runners import Outcome, inner_environment, run_suite, without_progress, write_suite
@@ -76,7 +76,7 @@ def in_small_places(temp: Path, size: str, *command: str) -> list[str]:
 class FullPlaceTest(unittest.TestCase):
     def test_a_full_place_fails_one_test_by_name_and_not_the_next(self) -> None:
         require_namespaces("--mount")
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        folder = Path(self.enterContext(temporary()))
         write_suite(folder, {"test_it.py": SUITE})
         place = folder / "t"
         place.mkdir()

@@ -86,7 +86,8 @@ class ServerTest(DisposableServerTestCase):
 
     def test_a_folder_with_a_quote_and_a_blank_in_its_name_will_do(self) -> None:
         self.places = [self.place / "it's a place"]
-        self.places[0].mkdir(mode=0o755)
+        self.places[0].mkdir()
+        self.places[0].chmod(0o755)
         with disposable_server(self.settings) as server:
             self.assertEqual(self.query(server, "SELECT 1"), 1)
 

@@ -127,6 +127,12 @@ class WhatCountsTest(ProjectTestCase):
     def test_an_import_that_fails_is_left_to_the_hook(self) -> None:
         self.assertTrue(self.digest(hook="def load(s):\n    import no_such_module_anywhere"))
 
+    def test_a_function_of_a_text_that_was_executed_counts_by_its_code(self) -> None:
+        hook = "made = {{}}\nexec('def fill(s): return {}', made)\nfill = made['fill']\ndef load(s): fill(s)"
+        one, other, again = (self.digest(hook=hook.format(number)) for number in (1, 2, 1))
+        self.assertEqual(one, again)
+        self.assertNotEqual(one, other)
+
 
 class DeterminismTest(ProjectTestCase):
     def test_every_process_agrees(self) -> None:
