@@ -24,7 +24,7 @@ class RandomLossesTest(unittest.TestCase):
             env=inner_environment(),
             capture_output=True,
             text=True,
-            timeout=7200 if LONG else 100,
+            timeout=7200 if LONG else 600,
             check=False,
         )
         self.assertEqual(done.returncode, 0, f"seed {seed}\n{done.stdout[-8000:]}\n{done.stderr[-2000:]}")

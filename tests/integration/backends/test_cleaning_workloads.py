@@ -173,6 +173,7 @@ class WorkloadTest(CleaningCase):
     @settings(
         max_examples=50 if LONG else 20,
         deadline=None,
+        database=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
     )
@@ -227,7 +228,7 @@ class ScanningWorkloadTest(CleaningCase):
         # The owner itself could not read what is forced on it.
         return SCHEMA.replace("alter table secret force row level security;", "")
 
-    @settings(max_examples=20 if LONG else 10, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20 if LONG else 10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(workload)
     def test_after_any_workload_the_database_is_as_before(self, work: list[tuple[int, str]]) -> None:
         self.perform(work)
