@@ -118,7 +118,7 @@ def _processes(file: Path) -> list[str]:
     found: dict[int, str] = {}
     with contextlib.suppress(OSError):
         inodes = {os.stat(each).st_ino for each in (file, file.with_name(file.name + "-shm")) if each.exists()}
-        for line in Path("/proc/locks").read_text().splitlines():
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             words = line.split()
             if "->" not in words and len(words) > 5 and words[5].rpartition(":")[2].isdigit():
                 pid = int(words[4])
@@ -131,6 +131,6 @@ def _named(pid: int) -> str:
     if pid == os.getpid():
         return f"this process ({pid})"
     with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").strip()
         return f"process {pid} ({command[:80]})"
     return f"process {pid}"

@@ -44,7 +44,7 @@ class ReportTest(unittest.TestCase):
         environment = {"DBTESTCASE_REPORT": str(self.folder / "report.json"), **more}
         new = runner in PARALLEL_RUNNERS  # and with it its processes, which are what is tested
         outcome = run_suite(self.folder, runner, env=environment, new=new)
-        return outcome, json.loads((self.folder / "report.json").read_text())
+        return outcome, json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
 
     def test_a_run_writes_one_report_of_all_its_processes(self) -> None:
         for runner in (*some_of(SERIAL_RUNNERS, "report"), *PARALLEL_RUNNERS):
@@ -61,7 +61,7 @@ class ReportTest(unittest.TestCase):
     def test_a_page_and_a_summary(self) -> None:
         report = f"{self.folder / 'report.html'},{self.folder / 'report.json'}"
         outcome, _ = self.run_with_report("unittest", DBTESTCASE_REPORT=report, DBTESTCASE_SUMMARY="1")
-        self.assertIn("app.py:9 in one_by_one", (self.folder / "report.html").read_text())
+        self.assertIn("app.py:9 in one_by_one", (self.folder / "report.html").read_text(encoding="utf-8"))
         self.assertRegex(
             outcome.stderr, r"dbtestcase: 4 tests in .*\n  16 statements in .*\n.*\n  most repeated: 7 times"
         )
@@ -83,7 +83,7 @@ class ReportTest(unittest.TestCase):
         output = str(self.folder / "joined.json")
         done = run_python(["-m", "dbtestcase", "report", "report.parts", "--output", output], cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)
-        (missing,) = json.loads(Path(output).read_text())["missing"]
+        (missing,) = json.loads(Path(output).read_text(encoding="utf-8"))["missing"]
         self.assertRegex(missing, "ended without saying so .* the last it told of was test_third.ThirdTest")
 
     def test_leaks_and_warnings_stand_by_their_place(self) -> None:

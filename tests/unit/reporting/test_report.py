@@ -94,7 +94,7 @@ class RecordingTest(PartsCase):
         query.parameters = {"p": "hunter2"}
         recorder.statements("test", [query], label="t", at=0, seconds=0.3)
         recorder.close()
-        self.assertNotIn("hunter2", recorder.path.read_text())
+        self.assertNotIn("hunter2", recorder.path.read_text(encoding="utf-8"))
 
     def test_only_the_last_process_joins(self) -> None:
         first, second = self.recorder("gw0"), self.recorder("gw1")
@@ -242,7 +242,7 @@ class ComparisonTest(unittest.TestCase):
 class PageTest(PartsCase):
     def page(self) -> str:
         write_report(self.parts, self.outputs)
-        return self.outputs[1].read_text()
+        return self.outputs[1].read_text(encoding="utf-8")
 
     def test_it_needs_nothing_else_and_escapes_what_it_shows(self) -> None:
         recorder = self.recorder()
@@ -299,7 +299,7 @@ class PageTest(PartsCase):
         earlier = json.loads(json.dumps(now))
         earlier["tests"][0]["database"] = 0.1
         write_outputs(now, self.outputs[1:], earlier)
-        self.assertIn("its statements took 500.0 ms, before 100.0 ms", self.outputs[1].read_text())
+        self.assertIn("its statements took 500.0 ms, before 100.0 ms", self.outputs[1].read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
