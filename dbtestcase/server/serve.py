@@ -30,7 +30,6 @@ def keep_running(settings: Settings, kind: str | None = None) -> int:
     before = {number: signal.signal(number, ended) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with disposable_server(replace(settings, stay=0.0), kind=kind) as server:
-            print(shown(server.url), flush=True)
             print(
                 f"dbtestcase: {title} {server.version} runs until Ctrl-C; in another shell: "
                 f"export DBTESTCASE_URL='{shown(server.url)}'",
@@ -38,6 +37,7 @@ def keep_running(settings: Settings, kind: str | None = None) -> int:
                 flush=True,
             )
             try:
+                print(shown(server.url), flush=True)  # last: whoever waits for it may end this at once
                 log = server.wait()
             except KeyboardInterrupt:
                 server.persist()
