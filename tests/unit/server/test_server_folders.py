@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -12,11 +11,12 @@ from dbtestcase.errors import ServerError
 from dbtestcase.server import folders
 from dbtestcase.server.account import server_account
 from dbtestcase.server.folders import RunFolder, locked, private_folder, private_folders, run_places, sweep
+from tests.support.disposable import temporary
 
 
 class FoldersTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.place = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.place = Path(self.enterContext(temporary()))
         self.place.chmod(0o755)
         self.base = self.place / f"dbtestcase-{os.geteuid()}"
 

@@ -17,7 +17,7 @@ from tests.support.disposable import write_program
 
 class ProgramsTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
 
     def folder(self, path: str, version: str = "18.6") -> Path:
         folder = self.root / path
