@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -66,7 +67,7 @@ class MetadataRecipe:
             parts.append(sources.digest_of(self.base_data))
         if self.initial_schema is not None:
             parts.append(f"before {sources.digest_of(self.initial_schema)}")
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return _digest(tuple(parts))
 
     def build(self, url: URL) -> None:
         """Make the tables and load the reference rows in the empty database at ``url``, committed for real."""
@@ -94,6 +95,11 @@ class MetadataRecipe:
                     metadata.create_all(connection)
                 except SQLAlchemyError as error:
                     raise _schema_error(self.label, watch.last, error) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(parts: tuple[str, ...]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 #: Where a schema is a database of its own: one of that name may be anybody's, and is neither made nor filled.
@@ -210,7 +216,7 @@ def digest_of(metadata: MetaData, dialect: str) -> str:
     :raises SchemaError: a table cannot be compiled; the message names it.
     """
     _additions.watch()
-    mine = _digests.setdefault(metadata, _Known())
+    mine = _digests.get(metadata) or _digests.setdefault(metadata, _Known())
     shape = mine.look(metadata)
     if dialect in mine.latest:
         return mine.latest[dialect]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 HOOKS = ("load_initial_schema", "load_base_data", "setUpTestData")
 """Class methods that the user may write."""
@@ -26,23 +26,22 @@ class Bases:
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.all = cls.__mro__
-        self.ours = tuple(filter(is_ours, self.all))
-        built_on_ours = [base for base in self.all if any(map(is_ours, base.__mro__))]
-        self.foreign = [base for base in self.all if base not in built_on_ours and _is_foreign(base)]
+        own, above = _sorted(self.all[:1]), _sorted_above(self.all[1:])
+        self.ours = own.ours + above.ours
+        self.foreign = own.foreign + above.foreign
         """Python's, another framework's or another distribution's."""
-        self.users = [base for base in self.all if base not in self.ours and base not in self.foreign]
-        self.others = [
-            base
-            for base in self.all
-            if base not in self.ours
-            and base.__module__.partition(".")[0] not in ("builtins", "unittest", "typing", "abc")
-        ]
+        self.users = own.users + above.users
+        self.others = own.others + above.others
         """All but ours and Python's."""
-        self.on_ours = {base.__name__ for base in built_on_ours}
         self.case = next((base for base in self.ours if issubclass(base, unittest.TestCase)), cls)
         """The first of our test cases."""
         self.settings = _settings_among(self.ours)
         """The public attributes that may be set on the class."""
+
+    @property
+    def on_ours(self) -> set[str]:
+        """The names of ours and of what is built on them."""
+        return {base.__name__ for base in self.all if _is_on_ours(base)}
 
     def owner(self, name: str) -> type | None:
         """The class that defines an attribute."""
@@ -76,6 +75,29 @@ _OURS = __name__.partition(".")[0]
 def is_ours(cls: type) -> bool:
     """Whether a class is one of this library's."""
     return cls.__module__.partition(".")[0] == _OURS
+
+
+def _is_on_ours(base: type) -> bool:
+    return any(map(is_ours, base.__mro__))
+
+
+class _Sorted(NamedTuple):
+    ours: tuple[type, ...]
+    foreign: tuple[type, ...]
+    users: tuple[type, ...]
+    others: tuple[type, ...]
+
+
+def _sorted(bases: tuple[type, ...]) -> _Sorted:
+    ours = tuple(filter(is_ours, bases))
+    foreign = tuple(base for base in bases if not _is_on_ours(base) and _is_foreign(base))
+    users = tuple(base for base in bases if base not in ours and base not in foreign)
+    python = ("builtins", "unittest", "typing", "abc")
+    others = tuple(each for each in bases if each not in ours and each.__module__.partition(".")[0] not in python)
+    return _Sorted(ours, foreign, users, others)
+
+
+_sorted_above = lru_cache(maxsize=64)(_sorted)  # the classes of a suite have mostly the same
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from .never_ran import remedy_for
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
 _ASYNC_HOOKS = ("asyncSetUp", "asyncTearDown")
+_ALL_HOOKS = (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS)
 _SPECIAL = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 
 _ELSEWHERE = {
@@ -234,9 +235,9 @@ def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
                 seen.add(name)
                 _check_test(bases.cls, name, static, asynchronous=asynchronous)
     for base in bases.users:
-        for name in (*_CLASS_HOOKS, *HOOKS, *_SYNC_HOOKS, *_ASYNC_HOOKS):
-            if name in vars(base):
-                _check_hook(base, name, asynchronous=asynchronous)
+        own = vars(base)
+        for name in [name for name in _ALL_HOOKS if name in own]:
+            _check_hook(base, name, asynchronous=asynchronous)
 
 
 _WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
@@ -302,10 +303,14 @@ def _sync_name(name: str) -> str:
     return "setUp" if name == "asyncSetUp" else "tearDown"
 
 
+_OF_WRAPPERS = {"__wrapped__", "_dbtestcase_passes_on"}  # what says nothing of what calling it gives
+
+
 def _kind(attribute: object) -> str | None:
     """What calling it gives instead of running it; None where it runs."""
     function: Any = getattr(attribute, "__func__", attribute)
-    if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _SPECIAL:
+    is_plain = type(function) is FunctionType and not function.__code__.co_flags & _SPECIAL
+    if is_plain and (not function.__dict__ or function.__dict__.keys() <= _OF_WRAPPERS):
         return None  # as mostly: every test of every class is looked at
     if isinstance(function, functools.partialmethod):
         function = function.func

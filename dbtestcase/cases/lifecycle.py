@@ -7,6 +7,7 @@ these two, so every other name on a test case belongs to the user.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Generic, TypeVar, overload
 
 C = TypeVar("C", covariant=True)
@@ -43,8 +44,9 @@ class Lifecycle(Generic[C, T]):
             setattr(cls, NAME, own)
             return own.__get__(test, cls)
         if self._of_class is None:
-            handed = [vars(base)[NAME]._parts for base in cls.__mro__ if isinstance(vars(base).get(NAME), Lifecycle)]
-            of_class, self._test_class = (_composed(parts) for parts in zip(*filter(None, handed), strict=True))
+            lives = [base.__dict__.get(NAME) for base in cls.__mro__]
+            handed = tuple(each._parts for each in lives if isinstance(each, Lifecycle) and each._parts)
+            of_class, self._test_class = _composed(handed)
             self._of_class = of_class(cls)
         if test is None:
             return self._of_class
@@ -52,8 +54,13 @@ class Lifecycle(Generic[C, T]):
         return made
 
 
-def _composed(parts: tuple[type, ...]) -> type:
-    """One type of the parts of all bases, in the order of the bases."""
+@functools.lru_cache(maxsize=64)
+def _composed(handed: tuple[tuple[type, ...], ...]) -> list[type]:
+    """One type each of the parts of all bases, in the order of the bases."""
+    return [_joined(parts) for parts in zip(*handed, strict=True)]
+
+
+def _joined(parts: tuple[type, ...]) -> type:
     own = [part for part in dict.fromkeys(parts) if not any(issubclass(o, part) and o is not part for o in parts)]
     return own[0] if len(own) == 1 else type("+".join(part.__name__ for part in own), tuple(own), {})
 

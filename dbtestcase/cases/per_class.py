@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -124,7 +123,7 @@ class ClassLifecycle(Provisioning):
 
     def set_up(self, of_base: Callable[[], None]) -> None:
         """Begin the class; what its next base does to set up comes first."""
-        with self.setting_up():
+        with self.setting_up() if not self._set_ups else contextlib.nullcontext():  # of another's in its turn
             of_base()
             self.begin()
 
@@ -159,6 +158,7 @@ class ClassLifecycle(Provisioning):
         try:
             isolation.begin_class(self.label, engines, outside)
             run.begun = True
+            run.stack.callback(isolation.end_class, test_files=run.source_files)
             run.stack.enter_context(commands_led(lambda: self.migration_target(run.isolation)))
             self._offer(run)
             run.stack.enter_context(run.log.recording_class(isolation.engine.url))
@@ -261,10 +261,7 @@ class ClassLifecycle(Provisioning):
         run, self.run = self.run, None
         if run is None:
             return
-        with contextlib.ExitStack() as stack:
-            if run.begun:
-                stack.callback(run.isolation.end_class, test_files=run.source_files)
-            stack.enter_context(run.stack)
+        with run.stack as stack:
             if run.data is not None:
                 stack.callback(run.data.release)
             if run.session is not None:
@@ -420,15 +417,13 @@ class ClassLifecycle(Provisioning):
             raise
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=512)  # pytest's plugin asks for every test
 def source_files_of(cls: Any) -> frozenset[str]:
     """Where a class and its bases outside of this library are written."""
-    files = set()
-    for base in cls.__mro__:
-        if base.__module__.partition(".")[0] not in ("dbtestcase", "unittest", "builtins"):
-            with contextlib.suppress(TypeError, OSError):
-                files.add(inspect.getfile(base))
-    return frozenset(files)
+    modules = {base.__module__ for base in cls.__mro__}
+    own = [name for name in modules if name.partition(".")[0] not in ("dbtestcase", "unittest", "builtins")]
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
+    return frozenset(filter(None, files))
 
 
 def _recorder(settings: Settings) -> report.Recorder | None:

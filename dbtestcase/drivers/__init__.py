@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..reporting import lazily
 from .connecting import connect_as_asked, connecting
 from .direct_connections import watching
-from .direct_doors import guarding, watch_files
+from .direct_doors import guard, watch_files
 from .endpoints import (
     Endpoint,
     address_beside,
@@ -71,7 +71,7 @@ __all__ = [
     "family_of",
     "forbid_overflow",
     "get_ready_for_wire",
-    "guarding",
+    "guard",
     "harness_connections",
     "is_asyncio",
     "is_harness",

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -29,9 +29,8 @@ _MARK = "_dbtestcase_door"
 _ENDPOINTS = "_dbtestcase_endpoints"
 
 
-@contextlib.contextmanager
-def guarding(guards: Guards, refuse: Refuse) -> Iterator[None]:
-    """Refuse what drivers connect by themselves, for as long as the block lasts.
+def guard(guards: Guards, refuse: Refuse) -> Callable[[], None]:
+    """Refuse what drivers connect by themselves, until what is given back is called.
 
     :param guards: whether databases are out of reach.
     :param refuse: makes the error from what was called, the database, and whether the connection was open already.
@@ -40,12 +39,8 @@ def guarding(guards: Guards, refuse: Refuse) -> Iterator[None]:
         if name not in _done:
             _done.add(name)
             when_imported(name, install)
-    guard = (guards, refuse)
-    _guards.append(guard)
-    try:
-        yield
-    finally:
-        _guards.remove(guard)
+    _guards.append((guards, refuse))
+    return functools.partial(_guards.remove, (guards, refuse))
 
 
 def watch_files() -> None:

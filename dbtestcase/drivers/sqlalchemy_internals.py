@@ -74,7 +74,8 @@ def record_of(fairy: Any) -> Any:
 def checked_out() -> list[Any]:
     """The connections that the pools of this process have handed out: a pool says how many, and nothing lists pools."""
     if _FINALIZERS:
-        references = [info.weakref for info in list(finalize._registry.values())]  # type: ignore[attr-defined]
+        every = list(finalize._registry.values())  # type: ignore[attr-defined]
+        references = [info.weakref for info in every if info.func is base._finalize_fairy]
     else:
         references = list(base._strong_ref_connection_records)  # type: ignore[attr-defined]
     found = [reference() for reference in references]
@@ -141,7 +142,8 @@ require_internals(
     [
         (QueuePool(_no_connection), ("_creator", "_dialect", "_invoke_creator", "_is_asyncio", "_overflow")),
         (_ConnectionFairy, ("_pool", "_connection_record")),
-        (finalize if _FINALIZERS else base, ("_registry" if _FINALIZERS else "_strong_ref_connection_records",)),
+        (finalize, ("_registry",)) if _FINALIZERS else (base, ("_strong_ref_connection_records",)),
+        (base, ("_finalize_fairy",)),
         (Dialect, ("_has_events",)),
         (MetaData(), ("_sequences",)),
         (Table, ("_sorted_constraints",)),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,7 +29,7 @@ from ..drivers import (
     endpoints_of_arguments,
     endpoints_of_connection,
     endpoints_of_pool,
-    guarding,
+    guard,
     is_harness,
     is_own,
     letting_pass,
@@ -71,11 +71,11 @@ class Border:
         self._token = object()
         self._lock = threading.RLock()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(hooks.asking(self))
+            stack.callback(hooks.ask, hooks.ask(self))
             if self._outside:
                 stack.enter_context(letting_pass(self._outside))
-            stack.enter_context(guarding(self._guards, self.refuse_driver))
-            stack.enter_context(barred(self._may_be_held, self._refuse_held))
+            stack.callback(guard(self._guards, self.refuse_driver))
+            stack.callback(_unbar, _bar(self._may_be_held, self._refuse_held))
             self.close = stack.pop_all().close
 
     def swallowed(self, label: str, test_files: frozenset[str]) -> list[DBTestCaseError]:
@@ -286,10 +286,12 @@ class _BarredCursor:
         raise self._connection._refusal(self._connection._pool)
 
 
-@contextlib.contextmanager
-def barred(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> Iterator[None]:
-    """Bar the connections that somebody holds, until the block ends, but for those of the pools that may be held."""
-    found: list[tuple[Any, Any, _Barred]] = []
+_Held = list[tuple[Any, Any, _Barred]]
+
+
+def _bar(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Exception]) -> _Held:
+    """Bar the connections that somebody holds, but for those of the pools that may be held."""
+    found: _Held = []
     for fairy in checked_out():
         record, real, pool = record_of(fairy), fairy.dbapi_connection, pool_of(fairy)
         if record is None or real is None or pool is None or isinstance(real, _Barred):
@@ -297,13 +299,14 @@ def barred(may_be_held: Callable[[Pool], bool], refusal: Callable[[Pool], Except
         if not (_is_virtual(real) or may_be_held(pool)):
             fairy.dbapi_connection = record.dbapi_connection = _Barred(real, pool, refusal)
             found.append((weakref.ref(fairy), record, record.dbapi_connection))
-    try:
-        yield
-    finally:
-        for reference, record, bar in reversed(found):
-            for holder in (reference(), record):
-                if holder is not None and holder.dbapi_connection is bar:
-                    holder.dbapi_connection = bar._real
+    return found
+
+
+def _unbar(barred: _Held) -> None:
+    for reference, record, bar in reversed(barred):
+        for holder in (reference(), record):
+            if holder is not None and holder.dbapi_connection is bar:
+                holder.dbapi_connection = bar._real
 
 
 def _is_virtual(connection: Any) -> bool:

@@ -98,6 +98,8 @@ class EarlyUses:
             a fixture around it, and of the run.
         """
         seen = self._seen
+        if not any(seen.values()):
+            return None
         self._seen = weakref.WeakKeyDictionary()
         if set_up_in is not None:
             self._seen.update({dialect: [*filter(_lasts, uses)] for dialect, uses in seen.items()})

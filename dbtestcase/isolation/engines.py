@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
 from enum import IntEnum
-from types import ModuleType
+from operator import attrgetter
+from types import ModuleType, NoneType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, make_url
@@ -309,15 +310,16 @@ _POOL_EVENTS = (
     *("connect", "first_connect", "checkout", "checkin", "reset", "invalidate", "soft_invalidate"),
     *("close", "detach", "close_detached"),
 )
+_of_events = attrgetter(*_POOL_EVENTS)
+_PLAIN = (int, float, str, NoneType)
 
 
 def _looks(engine: Engine, pool: Pool | None = None) -> tuple[object, ...]:
     """What can be changed of an engine's pool: its plain attributes, and who listens to it and to the dialect."""
     pool = pool or engine.pool
-    plain = {name: value for name, value in vars(pool).items() if isinstance(value, int | float | str | None)}
+    plain = {name: value for name, value in vars(pool).items() if isinstance(value, _PLAIN)}
     return plain, _listeners(pool), list(engine.dialect.dispatch.do_connect), environment()
 
 
 def _listeners(pool: Pool) -> list[list[object]]:
-    dispatch = pool.dispatch
-    return [list(found) if (found := getattr(dispatch, name)) else [] for name in _POOL_EVENTS]
+    return [list(found) if found else [] for found in _of_events(pool.dispatch)]

@@ -59,8 +59,9 @@ class LeftThreads:
         self._jobs.clear()
         self._timers.clear()
         self.refused.clear()
-        here = set(threading.enumerate())
-        self._left = {ident: each for ident, each in self._left.items() if each[0]() in here}
+        if self._left:
+            here = set(threading.enumerate())
+            self._left = {ident: each for ident, each in self._left.items() if each[0]() in here}
 
     def end_test(self, label: str, besides: Collection[threading.Thread] = ()) -> None:
         """Note who is still at work, besides those that may be."""

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
@@ -245,15 +245,11 @@ class Hooks:
 
             setattr(Engine, "raw_connection", raw_connection)  # noqa: B010
 
-    @contextlib.contextmanager
-    def asking(self, border: Guard) -> Iterator[None]:
-        """While a class runs, its border is asked."""
+    def ask(self, border: Guard | None) -> Guard | None:
+        """Ask a border from now on, that of the class that runs; give back the one that was asked before."""
         self.install()
-        before, self.border, early_uses.is_paused = self.border, border, True
-        try:
-            yield
-        finally:
-            self.border, early_uses.is_paused = before, before is not None
+        before, self.border, early_uses.is_paused = self.border, border, border is not None
+        return before
 
     def add(self, board: Switchboard) -> None:
         self.install()

@@ -7,11 +7,12 @@ traceback, and so are shown by unittest, nose2, pytest and all that build on the
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 from unittest import TestCase
 
 from sqlalchemy import URL, Connection
@@ -19,6 +20,9 @@ from sqlalchemy import URL, Connection
 from . import report
 from .queries import Query, Recording, recording
 from .unittest_internals import is_expected_to_fail
+
+if TYPE_CHECKING:
+    from .lock_waits import LockWatch
 
 __unittest = True
 
@@ -104,9 +108,14 @@ class SQLLog:
 def _lock_watch(url: URL | None, recording: Recording) -> AbstractContextManager[object]:
     if url is None or url.get_backend_name() != "postgresql":
         return nullcontext()
+    return _lock_watch_class()(url, recording)
+
+
+@functools.cache  # to look for a module that is there takes longer than the rest of what a class does here
+def _lock_watch_class() -> type[LockWatch]:
     from .lock_waits import LockWatch  # which needs psycopg
 
-    return LockWatch(url, recording)
+    return LockWatch
 
 
 def add_evidence(error: BaseException, evidence: Callable[[BaseException], Iterable[str]]) -> None:

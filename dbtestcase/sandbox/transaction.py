@@ -109,8 +109,11 @@ class Sandbox(StatementFlows):
         try:
             if self.wire.in_transaction():
                 self._leave([_BACK, self.rules.end])
+                self._scopes.clear()
+                self._top = NO_SCOPE  # all else is forgotten
         finally:
-            self.shut()
+            if self.begun:
+                self.shut()
 
     def shut(self) -> None:
         """Forget the outer transaction, of which nothing is left to be rolled back; no client can be used any more."""

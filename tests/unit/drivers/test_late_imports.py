@@ -101,22 +101,22 @@ class ReplacedFunctionsTest(unittest.TestCase):
 class DriversTest(unittest.TestCase):
     def test_a_driver_that_is_imported_after_the_class_has_begun_is_guarded(self) -> None:
         code = """
-            from dbtestcase.drivers import guarding
+            from dbtestcase.drivers import guard
             class Refused(Exception): pass
             def refuse(what, target, was_open): return Refused(what, target.database)
             def expect(call):
                 try: call()
                 except Refused as error: print(*error.args)
-            with guarding(lambda targets: True, refuse):
-                import asyncio
-                import psycopg2
-                expect(lambda: psycopg2.connect("host=nowhere.invalid dbname=real"))
-                import asyncpg
-                expect(lambda: asyncio.run(asyncpg.connect(host="nowhere.invalid", user="a", database="real")))
-                import pg8000.dbapi
-                expect(lambda: pg8000.dbapi.connect(user="a", host="nowhere.invalid", database="real"))
-                import pymysql
-                expect(lambda: pymysql.connect(host="nowhere.invalid", database="real"))
+            guard(lambda targets: True, refuse)
+            import asyncio
+            import psycopg2
+            expect(lambda: psycopg2.connect("host=nowhere.invalid dbname=real"))
+            import asyncpg
+            expect(lambda: asyncio.run(asyncpg.connect(host="nowhere.invalid", user="a", database="real")))
+            import pg8000.dbapi
+            expect(lambda: pg8000.dbapi.connect(user="a", host="nowhere.invalid", database="real"))
+            import pymysql
+            expect(lambda: pymysql.connect(host="nowhere.invalid", database="real"))
         """
         done = run_python(["-c", textwrap.dedent(code)], cwd=".")
         self.assertEqual(
