@@ -26,12 +26,13 @@ class Bases:
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.all = cls.__mro__
-        own, above = _sorted(self.all[:1]), _sorted_above(self.all[1:])
-        self.ours = own.ours + above.ours
-        self.foreign = own.foreign + above.foreign
+        above = _sorted(self.all[1:])
+        ours, users = ((cls,), ()) if is_ours(cls) else ((), (cls,))
+        self.ours: tuple[type, ...] = ours + above.ours
+        self.foreign = above.foreign
         """Python's, another framework's or another distribution's."""
-        self.users = own.users + above.users
-        self.others = own.others + above.others
+        self.users: tuple[type, ...] = users + above.users
+        self.others: tuple[type, ...] = users + above.others
         """All but ours and Python's."""
         self.case = next((base for base in self.ours if issubclass(base, unittest.TestCase)), cls)
         """The first of our test cases."""
@@ -88,16 +89,15 @@ class _Sorted(NamedTuple):
     others: tuple[type, ...]
 
 
+@lru_cache(maxsize=64)
 def _sorted(bases: tuple[type, ...]) -> _Sorted:
+    """The bases of a class, without itself: most classes of a suite have the same."""
     ours = tuple(filter(is_ours, bases))
     foreign = tuple(base for base in bases if not _is_on_ours(base) and _is_foreign(base))
     users = tuple(base for base in bases if base not in ours and base not in foreign)
     python = ("builtins", "unittest", "typing", "abc")
     others = tuple(each for each in bases if each not in ours and each.__module__.partition(".")[0] not in python)
     return _Sorted(ours, foreign, users, others)
-
-
-_sorted_above = lru_cache(maxsize=64)(_sorted)  # the classes of a suite have mostly the same
 
 
 @lru_cache(maxsize=64)

@@ -52,7 +52,6 @@ def check_written(bases: Bases, *, given: Collection[str], asynchronous: bool) -
 def _check_names(bases: Bases, given: Collection[str]) -> None:
     """Refuse attributes that are nearly ours and none, are another class's, or hide what a test is given."""
     settings = bases.settings | {"session_class"}
-    meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
     for base in bases.users:
@@ -69,6 +68,7 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
             elif name in _ELSEWHERE:
                 _refuse_elsewhere(bases, where, name, value)
             else:
+                meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
                 _refuse_near(base, bases.users, where, name, value, settings=meant, hooks=hooks)
 
 
@@ -228,12 +228,14 @@ def _shown(value: object) -> str:
 
 def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     """Refuse tests and hooks that nobody would await or iterate, and hooks that are no class methods."""
-    seen, without_tests = set(), _WITHOUT_TESTS.union(bases.ours)  # ours are looked at by our tests
+    seen: set[str] = set()
     for base in bases.all:
-        for name, static in vars(base).items() if base not in without_tests else ():
-            if (name.startswith("test") or name == "runTest") and name not in seen:
+        if base in _WITHOUT_TESTS or base in bases.ours:  # ours are looked at by our tests
+            continue
+        for name in [name for name in vars(base) if name[:4] == "test" or name == "runTest"]:
+            if name not in seen:
                 seen.add(name)
-                _check_test(bases.cls, name, static, asynchronous=asynchronous)
+                _check_test(bases.cls, name, vars(base)[name], asynchronous=asynchronous)
     for base in bases.users:
         own = vars(base)
         for name in [name for name in _ALL_HOOKS if name in own]:

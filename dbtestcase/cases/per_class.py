@@ -349,18 +349,16 @@ class ClassLifecycle(Provisioning):
         """Set the attributes of the class that name the test database."""
         offers = self.offers(run.isolation)
         of_users = self.bases.described(offers)
-        for name, value in offers.items():
-            if name in of_users:
-                continue
-            if name not in self.offered:
-                run.stack.callback(self._take_back, name)
-                self.offered.add(name)
-            setattr(self.cls, name, value)
+        if not self.offered:
+            run.stack.callback(self._take_back)
+        for name in offers.keys() - of_users:
+            self.offered.add(name)
+            setattr(self.cls, name, offers[name])
 
-    def _take_back(self, name: str) -> None:
-        self.offered.discard(name)
-        if name in vars(self.cls):
+    def _take_back(self) -> None:
+        for name in self.offered.intersection(vars(self.cls)):
             delattr(self.cls, name)
+        self.offered.clear()
 
     def _bind_factories(self, run: ClassRun) -> None:
         factories = self.cls.factories

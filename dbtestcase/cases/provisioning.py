@@ -95,9 +95,8 @@ class Provisioning:
             runs.look_at(settings)
         known: dict[Hashable, tuple[_T, frozenset[Endpoint]]] = runs.known
         drivers = tuple((engine.dialect.name, engine.dialect.driver) for engine in engines)
-        with contextlib.ExitStack() as stack:
+        with contextlib.nullcontext() if known else collecting_less():
             if not known:
-                stack.enter_context(collecting_less())
                 self.server_url(settings, engines)  # it starts while this process reads the tables
             configured, recipe = self.configured_url(settings), self.recipe(settings)
             key = (id(configured), drivers, recipe.fingerprint(), transactional)

@@ -41,7 +41,8 @@ def resolve_engines(engines: Any, attribute: str = "engines") -> list[Engine]:
     found: list[Engine] = []
     for each in _members(engines):
         value = call_for_engines(each, attribute) if callable(each) and not is_engine(each) else each
-        found += [sync_engine_of(engine, attribute) for engine in _members(value)]
+        members = [value] if is_engine(value) else _members(value)
+        found += [sync_engine_of(engine, attribute) for engine in members]
     return found
 
 
@@ -59,7 +60,7 @@ def engines_of_class(cls: Any) -> tuple[list[Engine], list[Engine]]:
 
 def engines_among(engines: Any) -> list[Engine]:
     """Those that a class attribute names by themselves; no function is called, and no iterator used up."""
-    if isinstance(engines, Iterator):
+    if type(engines) not in (list, tuple) and isinstance(engines, Iterator):
         return []
     return [sync_engine_of(each) for each in _members(engines) if is_engine(each)]
 

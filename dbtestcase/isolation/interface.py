@@ -37,12 +37,13 @@ class Run(ABC):
 
     def begin_use(self) -> None:
         """A class begins: the runs of others rest, and this one wakes up."""
-        for other in list(self._in_turn):
-            if other is not self:
-                other.rest()
+        if len(self._in_turn) != 1 or self not in self._in_turn:  # mostly there is no other
+            for other in list(self._in_turn):
+                if other is not self:
+                    other.rest()
+            self._in_turn.add(self)
         if not self.awake:
             self.wake()
-        self._in_turn.add(self)
 
     @abstractmethod
     def rest(self) -> None:

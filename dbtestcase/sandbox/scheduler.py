@@ -176,6 +176,8 @@ class Scheduler:
         holding = self._holding
         if self._holder is self._harness and holding is not None and holding.thread is threading.current_thread():
             return False
+        if self._take_at_once(self._harness):
+            return True
         actor = current_actor()
         with self._decision(self._harness):
             try:
