@@ -55,9 +55,8 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
     for base in bases.users:
-        for name, value in list(vars(base).items()):
-            if name.startswith(("_", "test")) or name in settings or name in hooks:
-                continue
+        names = [each for each in vars(base) if each[:1] != "_" and each[:4] != "test" and each not in settings]
+        for name, value in [(each, vars(base)[each]) for each in names if each not in hooks]:
             known = known or _names_of_others(bases)
             where = f"{base.__module__}.{base.__qualname__}.{name}"
             if name in given:

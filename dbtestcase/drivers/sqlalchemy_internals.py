@@ -74,8 +74,8 @@ def record_of(fairy: Any) -> Any:
 def checked_out() -> list[Any]:
     """The connections that the pools of this process have handed out: a pool says how many, and nothing lists pools."""
     if _FINALIZERS:
-        every = list(finalize._registry.values())  # type: ignore[attr-defined]
-        references = [info.weakref for info in every if info.func is base._finalize_fairy]
+        every, of_checkout = list(finalize._registry.values()), base._finalize_fairy  # type: ignore[attr-defined]
+        references = [info.weakref for info in every if info.func is of_checkout]
     else:
         references = list(base._strong_ref_connection_records)  # type: ignore[attr-defined]
     found = [reference() for reference in references]

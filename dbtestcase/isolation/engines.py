@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesVi
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
-from types import ModuleType, NoneType
+from types import ModuleType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, make_url
@@ -312,14 +312,12 @@ _POOL_EVENTS = (
     *("close", "detach", "close_detached"),
 )
 _of_events = attrgetter(*_POOL_EVENTS)
-_PLAIN = (int, float, str, NoneType)
 
 
 def _looks(engine: Engine, pool: Pool | None = None) -> tuple[object, ...]:
-    """What can be changed of an engine's pool: its plain attributes, and who listens to it and to the dialect."""
+    """What can be changed of an engine's pool: its attributes, and who listens to it and to the dialect."""
     pool = pool or engine.pool
-    plain = {name: value for name, value in vars(pool).items() if isinstance(value, _PLAIN)}
-    return plain, _listeners(pool), list(engine.dialect.dispatch.do_connect), environment()
+    return _listeners(pool), vars(pool).copy(), list(engine.dialect.dispatch.do_connect), environment()
 
 
 def _listeners(pool: Pool) -> list[list[object]]:
