@@ -53,10 +53,7 @@ class PsycopgWire:
     def run(self, *statements: str) -> Rows:
         pgconn = self.pgconn
         encoding = encoding_of(pgconn)
-        command = ";".join(statements).encode(encoding)
-        if command.startswith(b"ROLLBACK TO "):  # waits for nobody: no need to look for signals meanwhile
-            return rows_of([pgconn.exec_(command)], encoding)
-        pgconn.send_query(command)
+        pgconn.send_query(";".join(statements).encode(encoding))
         return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
 
     def aborted(self) -> bool:
