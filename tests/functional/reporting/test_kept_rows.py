@@ -82,8 +82,8 @@ class KeptRowsTestCase(unittest.TestCase):
         self.place = Path(self.enterContext(scratch()))
         self.place.chmod(0o755)
         seed(self.cache)
-        self.addCleanup(self.prune)
         self.folder = Path(self.enterContext(scratch()))
+        self.addCleanup(self.prune)  # before the folder goes, whose sitecustomize names the place
         write_suite(self.folder, {"sitecustomize.py": SITE, "app.py": MODELS})
         self.env = {"DBTESTCASE_CACHE": str(self.cache), "PLACE": str(self.place), "DBTESTCASE_KEEP": "fail"}
         self.env["PYTHONPATH"] = f"{self.folder}:{Path(__file__).parents[3]}"
