@@ -66,12 +66,15 @@ def make_folder(path: Path, mode: int) -> None:
         os.chmod(path, mode)
 
 
-def private_folder(place: Path, *, name: str = "dbtestcase", mode: int = 0o711) -> Path:
+PASSABLE = 0o711
+"""Others may pass, to folders whose names they know: the server's account is one of them."""
+
+
+def private_folder(place: Path, *, name: str = "dbtestcase", mode: int = PASSABLE) -> Path:
     """The folder of this user in a place that others write to as well, made where it is missing.
 
     Its name can be guessed: where somebody else has put something there, one with a random name is used.
 
-    :param mode: by default others may pass, to folders whose names they know: the server's account is one of them.
     :raises ServerError: it cannot be made.
     """
     found = private_folders(place, name=name)
@@ -116,13 +119,15 @@ def _is_ours(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, mode: int = 0o700) -> Iterator[None]:
     """Hold a lock file, made with its folder where it is missing; waits for those who hold it now.
 
     One that may only be read is locked all the same; where nobody may write, nobody changes anything.
+
+    :param mode: of the folder, where it is missing, as it is when ``prune`` removes it in this moment.
     """
     while True:
-        descriptor = _open_lock(path, shared=shared)
+        descriptor = _open_lock(path, shared=shared, mode=mode)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if not _is_at(descriptor, path):  # pruned while we waited
@@ -142,13 +147,13 @@ def above_standard(descriptor: int) -> int:
     return above
 
 
-def _open_lock(path: Path, *, shared: bool) -> int:
+def _open_lock(path: Path, *, shared: bool, mode: int) -> int:
     tries = 10
     while True:
         try:
             with suppress(FileExistsError):
                 if not path.parent.is_dir():
-                    make_folder(path.parent, 0o700)
+                    make_folder(path.parent, mode)
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:  # the folder was pruned in this moment
             if not (tries := tries - 1):

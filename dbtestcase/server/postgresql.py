@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psycopg
@@ -38,9 +38,9 @@ SELECT datname, datallowconn, oid::text FROM pg_database WHERE datname NOT IN ('
 
 def start(settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> PostgreSQLServer:
     """Start a PostgreSQL; see :func:`dbtestcase.server.disposable_server`."""
-    with doing("starting a disposable PostgreSQL"):
+    with doing("starting a disposable PostgreSQL"), ExitStack() as starting:
         account = server_account()
-        programs = programs_for(account, find_programs(settings))
+        programs = programs_for(account, find_programs(settings), starting)
         root = cache_root(settings)
         cache = ClusterCache(root, cache_name(programs)) if root else None
 

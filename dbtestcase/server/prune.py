@@ -13,6 +13,7 @@ from ..settings import Settings
 from .cache import REMOVED, cache_folders, clusters_in_use, remove_clusters, size_of
 from .cluster_files import remove_tree
 from .folders import RAM, locked, private_folders, sweep, temp_places
+from .programs import LOCK
 from .staying import end_kept, end_waiting, waiting
 
 
@@ -79,8 +80,8 @@ def _in_use(base: Path, gone: set[Path]) -> bool:
 
 
 def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
-    lock, kept = base / "programs-being-copied", False
-    with nullcontext() if dry or not lock.exists() else locked(lock):  # waits for a run that copies them now
+    lock, kept = base / LOCK, False
+    with nullcontext() if dry or not lock.exists() else locked(lock):  # waits for a run that copies or starts them now
         for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
             if _is_run(path):
                 kept = True

@@ -3,14 +3,16 @@
 import importlib.machinery
 import os
 import tempfile
+import threading
 import unittest
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
 from dbtestcase.errors import ProgramsNotFound, ServerError
-from dbtestcase.server import folders, programs
+from dbtestcase.server import folders, programs, prune
 from dbtestcase.server.account import Account, reachable
-from dbtestcase.server.programs import find_programs, programs_for
+from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.settings import Settings
 from tests.support.disposable import write_program
 
@@ -104,17 +106,21 @@ class ProgramsForTest(ProgramsTest):
         self.enterContext(mock.patch.object(programs, "reachable", self.reachable))
         self.settings = Settings(postgres_bin=self.bin)
 
+    def programs(self, found: Programs | None = None) -> Programs:
+        with ExitStack() as start:
+            return programs_for(self.account, found or find_programs(self.settings), start)
+
     def reachable(self, path: Path, account: Account) -> bool:
         # an ordinary user's temporary folders may lie below a private one
         return self.private not in (path, *path.parents)
 
     def test_programs_within_reach_are_used_where_they_are(self) -> None:
         here = find_programs(Settings(postgres_bin=self.folder("open")))
-        self.assertIs(programs_for(self.account, here), here)
+        self.assertIs(self.programs(here), here)
 
     def test_others_are_copied_once_and_found_by_later_runs(self) -> None:
         with mock.patch.object(programs, "_copy_programs", side_effect=programs._copy_programs) as copy:
-            copied = [programs_for(self.account, find_programs(self.settings)) for _ in range(2)]
+            copied = [self.programs() for _ in range(2)]
         self.assertEqual(copied[0], copied[1])
         self.assertEqual(copy.call_count, 1)
         self.assertEqual(find_programs(Settings(postgres_bin=copied[0].bin)).version, "18.6")
@@ -124,28 +130,41 @@ class ProgramsForTest(ProgramsTest):
         libraries = self.private / "package.libs"
         libraries.mkdir()
         (libraries / "libpq.so").touch()
-        copied = programs_for(self.account, find_programs(self.settings))
+        copied = self.programs()
         self.assertTrue((copied.bin / "../../../package.libs/libpq.so").exists())
 
     def test_programs_that_changed_are_copied_again(self) -> None:
-        first = programs_for(self.account, find_programs(self.settings))
+        first = self.programs()
         write_program(self.bin, "postgres", "echo 'postgres (PostgreSQL) 18.7'")
-        self.assertNotEqual(programs_for(self.account, find_programs(self.settings)).bin, first.bin)
+        self.assertNotEqual(self.programs().bin, first.bin)
 
     def test_a_copy_that_lost_files_is_made_again(self) -> None:
         (self.bin.parent / "share").mkdir()
         (self.bin.parent / "share" / "extension.control").touch()
-        copied = programs_for(self.account, find_programs(self.settings))
+        copied = self.programs()
         lost = copied.bin.parent / "share" / "extension.control"
         lost.unlink()
-        programs_for(self.account, find_programs(self.settings))
+        self.programs()
         self.assertTrue(lost.exists())
+
+    def test_prune_leaves_a_copy_alone_that_a_run_is_about_to_start(self) -> None:
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        pruned: list[list[str]] = []
+        settings = Settings(cache=self.root / "none", cache_is_chosen=True)
+        thread = threading.Thread(target=lambda: pruned.append(prune.prune_machine(settings)))
+        with ExitStack() as start:
+            copied = programs_for(self.account, find_programs(self.settings), start)
+            thread.start()
+            thread.join(0.1)  # what it does not do cannot be awaited
+            self.assertTrue((copied.bin / "postgres").exists())
+        thread.join()
+        self.assertRegex(str(pruned), r"^\[\['copied programs: [^']*']]$")
 
     def test_a_half_made_copy_is_removed_by_the_next(self) -> None:
         base = self.temp / f"dbtestcase-{os.geteuid()}"
         (base / "making-0000").mkdir(parents=True)
         base.chmod(0o711)
-        programs_for(self.account, find_programs(self.settings))
+        self.programs()
         self.assertFalse((base / "making-0000").exists())
 
     def test_somebody_elses_folder_under_our_name_is_passed_over(self) -> None:
@@ -153,7 +172,7 @@ class ProgramsForTest(ProgramsTest):
         base.mkdir()
         base.chmod(0o777)
         with mock.patch.object(folders, "say"):
-            copied = programs_for(self.account, find_programs(self.settings))
+            copied = self.programs()
         self.assertRegex(str(copied.bin), rf"^{base}-[0-9a-f]{{4}}/programs-")
         self.assertEqual(list(base.iterdir()), [])
 
@@ -161,17 +180,17 @@ class ProgramsForTest(ProgramsTest):
         with mock.patch("shutil.copytree", side_effect=OSError(28, "No space left on device")):
             with self.assertRaisesRegex(ServerError, f"from {self.bin.parent.parent}.* to {self.temp}.*No space left"):
                 (self.private / "package.libs").mkdir()
-                programs_for(self.account, find_programs(self.settings))
+                self.programs()
         self.assertEqual([path.name for path in self.temp.glob("*/*")], ["programs-being-copied"])
 
     def test_no_folder_to_copy_to_is_an_error(self) -> None:
         with mock.patch.object(programs, "temp_places", lambda: [self.private]):
             with self.assertRaisesRegex(ServerError, "'somebody'.* cannot reach the programs in .* no folder to copy"):
-                programs_for(self.account, find_programs(self.settings))
+                self.programs()
 
     def test_a_folder_that_holds_far_more_than_a_servers_programs_is_not_copied(self) -> None:
         with mock.patch.object(programs, "LARGEST", 10), self.assertRaisesRegex(ServerError, "not copied") as caught:
-            programs_for(self.account, find_programs(self.settings))
+            self.programs()
         self.assertIn(str(self.private), str(caught.exception))
 
 
