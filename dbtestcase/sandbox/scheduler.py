@@ -323,6 +323,8 @@ class Scheduler:
                 continue
             if not other.actor.alive or (other.actor.thread is actor.thread and (blocking or other.actor.task is None)):
                 continue
+            if other.actor.awaits(actor):
+                continue
             self._refuse_deadlock(ticket, actor, other, unfinished)
             return Wait(ticket, other, Reason.TRANSACTION, blocking)
         stopped = {each.thread for each, wait in self._waiting.items() if wait.blocking}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -28,10 +30,44 @@ class Actor:
         """Whether it may still do something."""
         return not self.task.done() if self.task is not None else self.thread.is_alive()
 
+    def awaits(self, other: Actor) -> bool:
+        """Whether this task goes on when the other one has ended, and not before.
+
+        SQLAlchemy ends ``async with Session.begin()`` in a task of its own; ``gather()`` and groups make others.  Only
+        by private attributes does asyncio show who waits for whom; a task that has none is waited for as any other.
+        """
+        if self.task is None or other.task is None or other.thread is not self.thread:
+            return False
+        tasks = asyncio.all_tasks(self.task.get_loop())
+        seen: set[object] = set()
+        pending = [other.task]
+        while pending:
+            ending = pending.pop()
+            seen.add(ending)
+            woken = {id(ending), *map(id, _futures_set_by(ending))}
+            for task in tasks - seen:
+                if (waited := getattr(task, "_fut_waiter", None)) is not None and id(waited) in woken:
+                    if task is self.task:
+                        return True
+                    pending.append(task)
+        return False
+
     def __str__(self) -> str:
         if self.task is not None:
             return f"task {self.task.get_name()!r}"
         return f"thread {self.thread.name!r}"
+
+
+def _futures_set_by(task: asyncio.Task[object]) -> Iterator[object]:
+    """The futures that a task's end may set, as far as its callbacks show them: those of asyncio and anyio do."""
+    for callback, _ in getattr(task, "_callbacks", None) or ():
+        held = [getattr(callback, "__self__", None), *getattr(callback, "args", ())]
+        for cell in getattr(callback, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # an empty one
+                held.append(cell.cell_contents)
+        for each in held:
+            yield each
+            yield from getattr(each, "__dict__", {}).values()
 
 
 def current_actor() -> Actor:

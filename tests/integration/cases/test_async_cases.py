@@ -8,6 +8,7 @@ import io
 import unittest
 import warnings
 from typing import Any
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from dbtestcase import AsyncDatabaseTest, DBTestCaseWarning, DirtyReadWarning, LeakError, SandboxConflict, SandboxEscape
+from dbtestcase.sandbox import scheduler
 from tests.support.forgetful import adds_later
 
 
@@ -40,6 +42,12 @@ class Note(Base):
     facts: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(sa.JSON)
     author_id: orm.Mapped[int | None] = orm.mapped_column(sa.ForeignKey("author.id"))
     author: orm.Mapped[Author | None] = orm.relationship(back_populates="notes")
+
+
+class Audit(Base):
+    __tablename__ = "audit"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    text: orm.Mapped[str]
 
 
 def nowhere(driver: str) -> str:
@@ -200,6 +208,37 @@ class Doors:
                 group.create_task(self.write("one"))
                 group.create_task(fail())
         self.assertNotIn("gone", [n.text for n in await self.session.scalars(sa.select(Note))])
+
+    async def test_what_a_transaction_awaits_does_not_wait_for_it(self):
+        async def in_a_group(text):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.write(text))
+
+        async def in_two_steps(text):
+            await asyncio.create_task(in_a_group(text))
+
+        ways = {
+            "its end, which SQLAlchemy makes a task of": self.begin_and_write,
+            "a task": lambda text: asyncio.create_task(self.write(text)),
+            "gather": lambda text: asyncio.gather(self.write(text), asyncio.sleep(0)),
+            "shield": lambda text: asyncio.shield(self.write(text)),
+            "wait": lambda text: asyncio.wait([asyncio.create_task(self.write(text))]),
+            "wait_for": lambda text: asyncio.wait_for(self.write(text), 60),
+            "a group": in_a_group,
+            "a task that awaits a group": in_two_steps,
+        }
+        for way, write in ways.items():
+            with self.subTest(way), mock.patch.object(scheduler, "PATIENCE", 90):
+                async with asyncio.timeout(60), self.sessions() as session:
+                    session.add(Audit(text=way))
+                    await session.flush()
+                    await write(way)
+                    await session.commit()
+        self.assertEqual(await self.count(), 1 + len(ways))
+
+    async def begin_and_write(self, text):
+        async with self.sessions.begin() as session:
+            session.add(Note(text=text))
 
     async def test_cancellation_in_the_middle_of_a_transaction(self):
         begun = asyncio.Event()
