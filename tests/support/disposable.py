@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dbtestcase.server import disposable_server
-from dbtestcase.server.account import server_account
+from dbtestcase.server.account import Account, server_account
 from dbtestcase.server.folders import RAM
-from dbtestcase.server.programs import find_programs, programs_for
+from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.settings import read_settings
 from tests.support.runners import start_python
 
@@ -160,9 +160,15 @@ def write_program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def programs_that_run(account: Account) -> Programs:
+    """The server's programs, where its account can run them."""
+    with contextlib.ExitStack() as found:
+        return programs_for(account, find_programs(read_settings()), found)
+
+
 def wrap_programs(folder: Path, before: Mapping[str, str] | None = None) -> Path:
     """Put scripts that run the real programs into ``folder``, after what ``before`` says for each of them."""
-    real = programs_for(server_account(), find_programs(read_settings())).bin  # where the server's account can run them
+    real = programs_that_run(server_account()).bin
     for name in ("postgres", "initdb"):
         write_program(folder, name, f'{(before or {}).get(name, ":")}\nexec {real}/{name} "$@"')
     return folder

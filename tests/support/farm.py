@@ -19,9 +19,7 @@ import psycopg
 
 from dbtestcase.server.account import server_account
 from dbtestcase.server.cluster import configuration, program_environment
-from dbtestcase.server.programs import find_programs, programs_for
-from dbtestcase.settings import read_settings
-from tests.support.disposable import scratch, seed
+from tests.support.disposable import programs_that_run, scratch, seed
 from tests.support.requirements import require
 from tests.support.runners import start_python
 
@@ -41,7 +39,7 @@ class SharedServer:
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
         self._account = server_account()
-        self._programs = programs_for(self._account, find_programs(read_settings()))
+        self._programs = programs_that_run(self._account)
         cache = folder / "cache"
         seed(cache)
         (cluster,) = cache.glob("postgresql-*/base-*/")
