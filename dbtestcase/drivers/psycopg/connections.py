@@ -79,7 +79,7 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
                 self.wait(self._commit_gen())
 
     def rollback(self) -> None:
-        if self._is_over() or self._has_nothing():
+        if self._is_over():
             return
         try:
             super().rollback()

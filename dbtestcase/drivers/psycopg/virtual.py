@@ -176,10 +176,6 @@ class Virtual(Led):
         """The common case of a commit, in little time; whether it is done."""
         return self._is_between and self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted())
 
-    def _has_nothing(self) -> bool:
-        """Whether a rollback would do nothing: that of a pool, after a commit, need not wait for its turn."""
-        return self._is_between and self._sandbox.has_nothing(self._client, aborted=self._wire.aborted())
-
     def _rollback_gen(self) -> Gen:
         self._refuse_end("rollback")
         if self._pipeline:

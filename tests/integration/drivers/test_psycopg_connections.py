@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import threading
 import unittest
 from typing import Any
-from unittest import mock
 
 import psycopg
 from psycopg import IsolationLevel, Rollback, rows
 from psycopg.pq import ConnStatus, Escaping, ExecStatus, TransactionStatus
 
 from dbtestcase.errors import SandboxEscape
-from dbtestcase.sandbox import scheduler
 from tests.support.sandboxes import SandboxTestCase
 from tests.support.servers import postgresql_url
 
-LONG = 10.0
-"""Seconds after which something that should have ended hangs."""
 SHOWN = ("isolation", "read_only", "deferrable")
 
 
@@ -331,31 +326,6 @@ class PsycopgConnectionsTest(SandboxTestCase):
                     self.assertEqual(getattr(cases, name)(virtual.driver_connection), expected)
                     virtual.invalidate()
                 self.sandbox.rollback_to_mark("the next case")
-
-    def test_a_rollback_that_finds_nothing_to_do_waits_for_nobody(self) -> None:
-        """As on a connection of its own, and as each return to a pool asks for it."""
-        written, over = threading.Event(), threading.Event()
-
-        def write() -> None:
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("INSERT INTO item VALUES (1, 'unfinished')")
-                written.set()
-                over.wait(LONG)
-
-        with contextlib.closing(self.engine.raw_connection()) as idle:
-            writer = threading.Thread(target=write)
-            rollback = threading.Thread(target=idle.driver_connection.rollback)
-            writer.start()
-            try:
-                self.assertTrue(written.wait(LONG))
-                with mock.patch.object(scheduler, "PATIENCE", 2 * LONG):
-                    rollback.start()
-                    rollback.join(LONG)
-                self.assertFalse(rollback.is_alive(), "it waits for the other's transaction")
-            finally:
-                over.set()
-                writer.join(LONG)
-                rollback.join(LONG)
 
     def test_who_waits_for_a_notification_is_refused_by_name(self) -> None:
         connection: Any = self.engine.raw_connection().driver_connection
