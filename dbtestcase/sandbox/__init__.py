@@ -82,7 +82,6 @@ from .listening import never_notified
 from .problems import find_swallowed, outer_transaction_ended
 from .rules import COMMITTING, Rules, register_rules, rules_for
 from .savepoints import Stack
-from .scheduler import WireLock
 from .schema_facts import SchemaFacts
 from .session_objects import SessionObjects
 from .session_settings import Flow, Rows, literal
@@ -92,6 +91,7 @@ from .statements import Kind, Statement, classify, with_parameter_names
 from .temporary_names import TemporaryNames
 from .topics import Topic
 from .transaction import Sandbox
+from .wire_lock import WireLock
 
 __all__ = [
     "BLANKS",

@@ -386,30 +386,6 @@ class Scheduler:
         return 0.0
 
 
-class WireLock:
-    """``with``, or ``async with``: a client has the wire.  It stands in for the lock of a driver's connection."""
-
-    __slots__ = ("_scheduler", "_ticket")
-
-    def __init__(self, scheduler: Scheduler, ticket: Ticket) -> None:
-        self._scheduler, self._ticket = scheduler, ticket
-
-    def __enter__(self) -> None:
-        self._scheduler.acquire(self._ticket)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._scheduler.release(self._ticket)
-
-    async def __aenter__(self) -> None:
-        await self._scheduler.acquire_async(self._ticket)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._scheduler.release(self._ticket)
-
-    def locked(self) -> bool:
-        return False
-
-
 class Seizure:
     """``with``: the harness has the wire.  A class, since each test passes here a few times."""
 

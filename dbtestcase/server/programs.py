@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +148,8 @@ def _check_size(sources: list[Path], programs: Programs) -> None:
 
 def _held(copied: Path, start: ExitStack) -> bool:
     with ExitStack() as holding:
-        holding.enter_context(locked(copied.parent / LOCK, shared=True, mode=PASSABLE))
+        with suppress(OSError):  # no locks on that file system: prune does not wait there
+            holding.enter_context(locked(copied.parent / LOCK, shared=True, mode=PASSABLE))
         if _complete(copied):
             start.push(holding.pop_all())
             return True

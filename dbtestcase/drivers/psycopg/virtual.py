@@ -166,15 +166,12 @@ class Virtual(Led):
         else:
             yield from self._drive(self._sandbox.commit(self._client))
 
-    @property
-    def _is_between(self) -> bool:
-        """Whether it is in the middle of nothing, and its wire there."""
-        between = self._stream is None and self._pipeline is None and not self._num_transactions
-        return between and bool(self.pgconn.status == ConnStatus.OK)
-
     def _commit_at_once(self) -> bool:
         """The common case of a commit, in little time; whether it is done."""
-        return self._is_between and self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted())
+        if self._stream is not None or self._pipeline is not None or self._num_transactions:
+            return False
+        there: bool = self.pgconn.status == ConnStatus.OK
+        return there and self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted())
 
     def _rollback_gen(self) -> Gen:
         self._refuse_end("rollback")
@@ -191,11 +188,8 @@ class Virtual(Led):
                 f"Explicit {what}() forbidden within a Transaction context. {_IN_BLOCK[what]}"
             )
 
-        if (
-            self._stream is not None
-            and not self._is_stale
-            and self.pgconn.transaction_status == TransactionStatus.ACTIVE
-        ):
+        streams = self._stream is not None and not self._is_stale
+        if streams and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             raise psycopg.OperationalError("sending query failed: another command is already in progress")
 
     @property
@@ -399,8 +393,7 @@ class Virtual(Led):
             self._client.piped = False
 
     def _should_cancel(self) -> bool:
-        mine = self._sandbox.scheduler.has_wire(self._client.ticket)
-        if not mine and (self._stream is None or self._is_stale):
+        if (self._stream is None or self._is_stale) and not self._sandbox.scheduler.has_wire(self._client.ticket):
             return False  # what runs now is somebody else's
         return bool(super()._should_cancel())  # type: ignore[misc]
 
