@@ -68,7 +68,7 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
                 _refuse_elsewhere(bases, where, name, value)
             else:
                 meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
-                _refuse_near(base, bases.users, where, name, value, settings=meant, hooks=hooks)
+                _refuse_near(base, bases, where, name, value, settings=meant, hooks=hooks)
 
 
 def _names_of_others(bases: Bases) -> frozenset[str]:
@@ -115,7 +115,7 @@ def _refuse_elsewhere(bases: Bases, where: str, name: str, value: object) -> Non
 
 def _refuse_near(
     base: type,
-    own: Iterable[type],
+    bases: Bases,
     where: str,
     name: str,
     value: object,
@@ -124,7 +124,8 @@ def _refuse_near(
     hooks: Collection[str],
 ) -> None:
     routine = isinstance(value, FunctionType | classmethod | staticmethod)
-    meant = nearest(name, hooks if routine else settings)
+    own = bases.users
+    meant = nearest(name, hooks if routine else settings) or _of_alembic(bases, name, value)
     if meant is None and routine and not vars(getattr(value, "__func__", value)):  # what is decorated is somebody's
         meant = _OF_UNITTEST.get(_flat(name))
         if meant is not None and _is_read(name, own):
@@ -137,9 +138,20 @@ def _refuse_near(
         return
     raise ConfigurationError(
         f"{where} means nothing, and would be ignored. Did you mean {meant}?",
-        cause=f"a misspelling of `{meant}`",
+        cause=f"a misspelling of `{meant}`, or another name for it",
         remedy=f"write {meant}; or give an attribute of your own another name, such as my_{name}",
     )
+
+
+def _of_alembic(bases: Bases, name: str, value: object) -> str | None:
+    """What an attribute of a migrated class is meant for, though its name is not near: the default would be taken."""
+    if _flat(name) in ("xarg", "xargs"):
+        meant = "x_arguments"
+    elif _is_migrations(value) and ("alembic" in _flat(name) or not isinstance(value, str | Path)):
+        meant = "migrations"
+    else:
+        return None
+    return None if bases.overrides(meant) or meant not in bases.settings else meant
 
 
 def _is_one_more(name: str, meant: str, base: type) -> bool:
@@ -164,7 +176,7 @@ def _is_meant(name: str, meant: str, value: object, own: Iterable[type]) -> bool
 def _is_migrations(value: object) -> bool:
     if isinstance(value, str):
         return value.endswith((".ini", ".toml"))
-    return isinstance(value, Path) or type(value).__module__ == "alembic.config"
+    return isinstance(value, Path) or any(base.__module__ == "alembic.config" for base in type(value).__mro__)
 
 
 def _is_database_url(value: object) -> bool:

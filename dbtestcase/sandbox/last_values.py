@@ -28,14 +28,20 @@ class LastValues(SessionObjects):
 
     def check(self, client: Client, statement: Statement) -> Flow:
         asked, last = _ASKS.search(statement.text), self._stack.last_writer
-        if asked is None or last is client:
+        if asked is None or (last is client and self._stack.numbered):
             return nothing()
         moves = _MOVES.search(statement.text)
         if moves is not None and moves.start() < asked.start():
             return nothing()
         raise SandboxConflict(
             f"{client} asks {asked[1]}() for what its own session has numbered last; "
-            + (f"{last} has written since." if last else "it has written nothing in this test."),
+            + (
+                "others have written since, and its own UPDATE or DELETE has numbered nothing."
+                if last is client
+                else f"{last} has written since."
+                if last
+                else "it has written nothing in this test."
+            ),
             cause="one session carries all connections, and remembers the last row of any of them",
             remedy="ask on the connection that has inserted the row, right after it (or by RETURNING), or "
             + COMMITTING,
@@ -43,5 +49,5 @@ class LastValues(SessionObjects):
 
     def after(self, client: Client, statement: Statement) -> Flow:
         if _MOVES.search(statement.text):
-            self._stack.last_writer = client
+            self._stack.last_writer, self._stack.numbered = client, True
         return nothing()

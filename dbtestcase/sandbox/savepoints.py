@@ -123,6 +123,8 @@ class Stack:
         """The savepoint right below the stack; empty once something lies between that is not on the stack."""
         self.last_writer: Owner | None = None
         """Who has written last, committed or not."""
+        self.numbered = False
+        """Whether that may have numbered a row since another one wrote."""
         self._count = 0
 
     def clear(self, base: str = "") -> None:
@@ -137,12 +139,18 @@ class Stack:
 
     # -- what the owners do
 
-    def statement(self, owner: Owner, *, writes: bool, looks: bool = True) -> list[Step]:
-        """``owner`` is about to run a statement, which ``looks`` at rows unless its cursor was declared before."""
+    def statement(self, owner: Owner, *, writes: bool, numbers: bool = True, looks: bool = True) -> list[Step]:
+        """``owner`` is about to run a statement.
+
+        :param numbers: a write may number rows.
+        :param looks: it looks at rows: its cursor was not declared before.
+        """
         if looks:
             self._refuse_if_waiting()
         owner.active = True
         if writes:
+            last = self.last_writer
+            self.numbered = numbers or last is None or (last is owner and self.numbered)
             self.last_writer = owner
         top = self.entries[-1] if self.entries else None
         if (

@@ -56,7 +56,7 @@ class StatementFlows(TransactionFlows):
         self._current = client
         if statement.text:
             client.has_run = True
-        steps = self.stack.statement(client, writes=writes)
+        steps = self.stack.statement(client, writes=writes, numbers=statement.numbers)
         return self.rules.render(steps)[0] if steps else ""
 
     def is_over(self, client: Client, statement: Statement, rowcount: int) -> bool:
@@ -112,7 +112,7 @@ class StatementFlows(TransactionFlows):
             client.settings.begin()
         if writes and self.test_files:
             self._note_writer(client, statement.text)
-        steps = self._steps(self.stack.statement, client, writes=writes)
+        steps = self._steps(self.stack.statement, client, writes=writes, numbers=statement.numbers)
         read_only = bool(self.rules.read_only) and self.rules.is_read_only(client)
         if self._guarded is not None and (steps or self._guarded is not client or not read_only):
             yield from self._unguard()

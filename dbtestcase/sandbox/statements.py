@@ -50,7 +50,7 @@ class Statement:
     ``several`` says that the string has more than one statement, see :func:`parts`;
     ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
     send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or
-    writes rows and does nothing of the rest.
+    writes rows and does nothing of the rest; ``numbers`` that a write may take the next number of a sequence.
     """
 
     kind: Kind
@@ -67,12 +67,14 @@ class Statement:
     rewrite: str | None = None
     topics: Topic = field(init=False)
     plain: bool = field(init=False)
+    numbers: bool = field(init=False)
 
     def __post_init__(self) -> None:
         topics = topics_of(self.text)
         special = topics or self.settings or self.cursor or self.label or self.rewrite is not None
         object.__setattr__(self, "topics", topics)
         object.__setattr__(self, "plain", self.kind in (Kind.READ, Kind.WRITE) and not special)
+        object.__setattr__(self, "numbers", self.several or _NUMBERS_NOTHING.match(self.text) is None)
 
     @property
     def takes_snapshot(self) -> bool:
@@ -87,6 +89,9 @@ class Statement:
         return self.kind in (Kind.WRITE, Kind.SCHEMA)
 
 
+_NUMBERS_NOTHING = re.compile(
+    r"\s*+(?:update|delete)\b(?![\s\S]*(?:nextval|setval|default|next\s+value))", re.IGNORECASE
+)
 _NO_SNAPSHOT = re.compile(r"\s*(?:show|lock|fetch|move|listen|notify|unlisten|checkpoint)\b", re.IGNORECASE)
 _FIRST = re.compile(r"[\s(]*+([A-Za-z_]\w*+)")
 

@@ -238,6 +238,16 @@ class _Doors(SandboxTestCase):
             self.assertEqual(other.exec_driver_sql("SELECT nextval('number'), currval('number')").all(), [(7, 7)])
             other.rollback()
             self.assertEqual(other.exec_driver_sql(currval).scalar(), 7)
+            for changed in ("UPDATE numbered SET id = 1", "DELETE FROM numbered"):
+                with self.subTest(changed):
+                    mine.exec_driver_sql(changed)
+                    with self.assertRaisesRegex(SandboxConflict, "others have written since"):
+                        mine.exec_driver_sql(currval)
+                    mine.rollback()
+            mine.exec_driver_sql("INSERT INTO numbered DEFAULT VALUES")
+            mine.exec_driver_sql("DELETE FROM numbered")
+            self.assertEqual(mine.exec_driver_sql(currval).scalar(), 8)
+            mine.rollback()
 
     def test_a_cancel_reaches_the_statement_of_its_own_connection_alone(self) -> None:
         mine, other = self.engine.connect(), self.engine.connect()

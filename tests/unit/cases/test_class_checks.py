@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from alembic.config import Config
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine
 from sqlalchemy.orm import Session, declarative_base, registry, sessionmaker
 
 import dbtestcase
-from dbtestcase import AsyncDatabaseTest, ConfigurationError, DatabaseTest, MigratedDatabaseTest, TruncatingDatabaseTest
+from dbtestcase import (
+    AsyncDatabaseTest,
+    AsyncMigratedDatabaseTest,
+    ConfigurationError,
+    DatabaseTest,
+    MigratedDatabaseTest,
+    TruncatingDatabaseTest,
+)
 from dbtestcase.cases.bases import HOOKS, Bases
 from dbtestcase.cases.configuration import distance, metadata_in, nearest
 from dbtestcase.isolation.engines import resolve_engines
@@ -182,6 +190,19 @@ class NamesTest(Checks):
         self.assertAccepted(made(migrations=["0001", "0002"]))
         self.assertAccepted(made(migrations="alembic", look=lambda self: self.migrations))
         self.assertAccepted(made(TruncatingDatabaseTest, migrations="alembic.ini"))
+
+    def test_what_is_alembics_is_no_attribute_of_the_users_own(self) -> None:
+        config = type("OurConfig", (Config,), {})("db/alembic.ini")
+        for base in (MigratedDatabaseTest, AsyncMigratedDatabaseTest, TruncatingDatabaseTest):
+            for name in ("alembic", "cfg", "alembic_config"):
+                with self.subTest(base=base.__name__, name=name):
+                    self.assertRefused(made(base, **{name: config}), "Did you mean migrations")
+            self.assertRefused(made(base, alembic_ini="db/alembic.ini"), "Did you mean migrations")
+            self.assertRefused(made(base, x_args=["tenant=a"]), "Did you mean x_arguments")
+            self.assertAccepted(made(base, ini="paste.ini"))
+            self.assertAccepted(made(base, cfg=config, look=lambda self: self.cfg))
+            self.assertAccepted(made(base, migrations="alembic.ini", cfg=config))
+        self.assertAccepted(made(DatabaseTest, cfg=config))
 
     def test_every_public_attribute_and_hook_is_known(self) -> None:
         known = Bases(MigratedDatabaseTest).settings | Bases(dbtestcase.MigrationChecks).settings
