@@ -1,6 +1,8 @@
 """What pytest does for a whole run of the tests: once before its workers start, and in each of them."""
 
 import compileall
+import gc
+import os
 import signal
 from pathlib import Path
 
@@ -21,3 +23,17 @@ def pytest_configure(config: pytest.Config) -> None:
     tests = Path(__file__).parent
     for folder in (tests.parent / "dbtestcase", tests):
         compileall.compile_dir(folder, quiet=2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Three for two processors: every test waits for servers that start, answer and end."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return -(-3 * len(os.sched_getaffinity(0)) // 2)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules of all tests out of what the garbage collector looks at: they stay until the end."""
+    gc.collect()
+    gc.freeze()
