@@ -37,3 +37,7 @@ def pytest_collection_finish() -> None:
     """Leave the modules of all tests out of what the garbage collector looks at: they stay until the end."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # plugins that look into it from here on
