@@ -44,7 +44,9 @@ class VersionTables:
 def version_suffixes(parser: RawConfigParser, section: str) -> dict[str, str]:
     """The names that the multidb template goes through, one by one, with what their version tables' names end with."""
     listed = re.split(r",\s*", parser.get(section, "databases", fallback="").strip())
-    names = [name for name in listed if name and parser.has_option(name, "sqlalchemy.url")]
+    names = list(filter(None, listed))
+    if not any(parser.has_option(name, "sqlalchemy.url") for name in names):  # env.py has them from elsewhere
+        return {}
     return {name: f"_{name}" if len(names) > 1 else "" for name in names}
 
 

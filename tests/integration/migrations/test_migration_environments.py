@@ -106,6 +106,19 @@ class TemplateTest(EnvironmentTestCase):
         recipe.project.downgrade(self.database.url, "base")
         self.expect_tables()
 
+    def test_multidb_leaves_out_no_database_whose_url_stands_elsewhere_or_is_forgotten(self) -> None:
+        project = AlembicProject(self.folder, "multidb")
+        project.revision("0001", None).write_text(
+            "from alembic import op\nrevision, down_revision = '0001', None\n"
+            "def upgrade(engine_name):\n    op.execute(f'CREATE TABLE of_{engine_name} ()')\n"
+        )
+        project.replace("[engine2]\nsqlalchemy.url", "[engine2]\nsqlalchemy.link", project.ini)
+        with self.assertRaisesRegex(Exception, "'url'"):  # what engine_from_config() says in production
+            self.build(project)
+        project.replace("context.config.get_section(name, {})", f"{{'sqlalchemy.url': {NOWHERE!r}}}")
+        self.build(project)
+        self.expect_tables("of_engine1", "of_engine2")
+
     def test_multidb_may_be_narrowed_to_one_database(self) -> None:
         project = AlembicProject(self.folder, "multidb")
         project.revision("0001", None).write_text(
