@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..errors import SandboxConflict
 from .connections import Client
+from .lexer import POSTGRESQL
 from .rules import COMMITTING
 from .savepoints import Stack
 from .session_objects import SessionObjects, nothing
@@ -16,6 +17,9 @@ from .topics import Topic
 
 _ASKS = re.compile(r"\b(currval(?=\s*\()|(?:lastval|last_insert_id|last_insert_rowid)(?=\s*\(\s*\)))", re.IGNORECASE)
 _MOVES = re.compile(r"\b(?:nextval|setval)\s*\(|\bnext\s+value\s+for\b", re.IGNORECASE)
+_INSERTS = re.compile(r"\b(?:insert|merge)\b[^;]*;|(?:^|;)\s*insert\b[^;]*\breturning\b", re.IGNORECASE)
+"""What stands before the question in the same string, and has numbered a row by then."""
+_RUNS = re.compile(r"\s*do\b", re.IGNORECASE)
 
 
 class LastValues(SessionObjects):
@@ -27,11 +31,14 @@ class LastValues(SessionObjects):
         self._stack = stack
 
     def check(self, client: Client, statement: Statement) -> Flow:
-        asked, last = _ASKS.search(statement.text), self._stack.last_writer
+        words, last = POSTGRESQL.mask(statement.text), self._stack.last_writer
+        # what is quoted is no question, but for the body of a DO; a backslash may end a string elsewhere in MySQL
+        quoted = "\\" not in statement.text and _RUNS.match(words) is None
+        asked = _ASKS.search(words if quoted else statement.text)
         if asked is None or (last is client and self._stack.numbered):
             return nothing()
-        moves = _MOVES.search(statement.text)
-        if moves is not None and moves.start() < asked.start():
+        before = words[: asked.start()]
+        if _MOVES.search(before) or _INSERTS.search(before):
             return nothing()
         raise SandboxConflict(
             f"{client} asks {asked[1]}() for what its own session has numbered last; "
@@ -48,6 +55,6 @@ class LastValues(SessionObjects):
         )
 
     def after(self, client: Client, statement: Statement) -> Flow:
-        if _MOVES.search(statement.text):
+        if _MOVES.search(POSTGRESQL.mask(statement.text)):
             self._stack.last_writer, self._stack.numbered = client, True
         return nothing()

@@ -249,6 +249,38 @@ class _Doors(SandboxTestCase):
             self.assertEqual(mine.exec_driver_sql(currval).scalar(), 8)
             mine.rollback()
 
+    def test_who_numbers_a_row_may_ask_in_the_same_string_and_a_quoted_question_is_none(self) -> None:
+        with self.engine.connect() as mine, self.engine.connect() as other:
+            mine.exec_driver_sql("CREATE SEQUENCE number START 5")
+            mine.exec_driver_sql("CREATE TABLE numbered (id int DEFAULT nextval('number'), text text)")
+            mine.commit()
+            insert = "INSERT INTO numbered (text) VALUES ('lastval()')"
+            for number, asks in (
+                (5, "; SELECT lastval()"),
+                (7, "; SELECT currval('number')"),
+                (9, " RETURNING lastval()"),
+            ):
+                with self.subTest(asks):
+                    cursor = other.connection.cursor()
+                    cursor.execute(insert + asks)
+                    while self.driver == "psycopg" and cursor.nextset():
+                        pass
+                    self.assertEqual(cursor.fetchall(), [(number,)])
+                    other.connection.rollback()
+                    mine.exec_driver_sql(insert)  # the last one who has written is another again
+                    mine.rollback()
+            for quoted in ("SELECT 'lastval()'", "SELECT 1 -- lastval()", 'SELECT 1 AS "currval(x)"'):
+                with self.subTest(quoted):
+                    other.exec_driver_sql(quoted).all()
+            for asked in (
+                "INSERT INTO numbered (id) VALUES (lastval())",
+                "SELECT 'insert ;', lastval()",
+                "DO $$ BEGIN PERFORM lastval(); END $$",
+                "SELECT E'\\' -- ', lastval()",
+            ):
+                with self.subTest(asked), self.assertRaises(SandboxConflict):
+                    other.exec_driver_sql(asked)
+
     def test_a_cancel_reaches_the_statement_of_its_own_connection_alone(self) -> None:
         mine, other = self.engine.connect(), self.engine.connect()
         found: list[Any] = []
