@@ -40,7 +40,7 @@ _MYSQL = frozenset(
 
 HARMLESS: Mapping[str, frozenset[str]] = {
     "psycopg": _LIBPQ,
-    "psycopg2": _LIBPQ | {"async", "async_"},
+    "psycopg2": _LIBPQ,
     "asyncpg": frozenset(
         """
         host port user password passfile service servicefile database loop timeout ssl direct_tls krbsrvname gsslib
@@ -143,6 +143,9 @@ def _libpq(driver: str, args: Sequence[Any], parameters: dict[str, Any]) -> Aske
             asked.settings["application_name"] = str(value)
         elif name == "client_encoding":
             asked.driver["client_encoding"] = str(value)
+        elif name in ("async", "async_"):
+            if value:
+                raise refused(driver, name, "what polls a connection of its own cannot take turns with others")
         elif name != "fallback_application_name":
             raise refused(driver, name, "replication is no transaction" if name == "replication" else "")
     return asked

@@ -111,7 +111,7 @@ class SessionAttributes(ProxyConnection):
         now = before | changes
         if autocommit:  # as psycopg2 has it: what was set before stays what transactions would begin with
             self.set_autocommit(True)
-            self._set_defaults({name: value for name, value in now.items() if value != before[name]})
+            self._set_defaults(changes)
         elif was_autocommit:
             self._set_defaults({name: _NONE[name] for name, value in before.items() if value != _NONE[name]})
         self._level, self._readonly, self._deferrable = now["isolation_level"], now["readonly"], now["deferrable"]

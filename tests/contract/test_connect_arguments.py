@@ -346,7 +346,8 @@ class Psycopg2ArgumentsTest(_Libpq, unittest.TestCase):
     def test_what_psycopg2_cannot_have_is_refused(self) -> None:
         from psycopg2 import extras
 
-        for name, wrong in (("connection_factory", extras.LoggingConnection), ("client_encoding", "latin1")):
+        factory = extras.LoggingConnection
+        for name, wrong in (("connection_factory", factory), ("client_encoding", "latin1"), ("async_", True)):
             with self.subTest(name), self.assertRaises(ConfigurationError) as caught:
                 self.engine_with(connect_args={name: wrong}).connect()
             self.assertIn(repr(name), caught.exception.what)

@@ -47,6 +47,9 @@ class Cases:
             {"readonly": "nonsense"},
             {"autocommit": True, "readonly": True},
             {"deferrable": True},
+            {"autocommit": False, "readonly": True, "isolation_level": 3},
+            {"autocommit": True},
+            {"readonly": True, "isolation_level": 3},
             {"autocommit": False},
             {"isolation_level": 7},
         ):
