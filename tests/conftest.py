@@ -1,7 +1,6 @@
 """What pytest does for a whole run of the tests: once before its workers start, and in each of them."""
 
 import compileall
-import gc
 import os
 import signal
 from pathlib import Path
@@ -31,13 +30,3 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
-
-
-def pytest_collection_finish() -> None:
-    """Leave the modules of all tests out of what the garbage collector looks at: they stay until the end."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()  # plugins that look into it from here on

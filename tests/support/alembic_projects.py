@@ -120,12 +120,13 @@ class EmptyDatabase:
 
 
 @contextlib.contextmanager
-def empty_database() -> Iterator[EmptyDatabase]:
-    """A database that is dropped afterwards."""
+def empty_database(template: EmptyDatabase | None = None) -> Iterator[EmptyDatabase]:
+    """A database that is dropped afterwards; or one that begins as a copy of another, to which nobody is connected."""
     server = postgresql_url()
     name = f"migrations_{uuid.uuid4().hex[:12]}"
     with _connect(server) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        like = "" if template is None else f" TEMPLATE {template.url.database}"
+        connection.execute(f"CREATE DATABASE {name}{like}")  # type: ignore[call-overload]
     try:
         yield EmptyDatabase(server.set(database=name))
     finally:

@@ -28,9 +28,10 @@ import psycopg
 
 from tests.support.farm import END_ADMINS, SharedServer, finish, start_run
 from tests.support.runners import write_suite
+from tests.support.samples import LONG
 
 SHM = Path("/dev/shm")
-TABLES = 300
+TABLES = 300 if LONG else 60  # how long the build of a template is, in which a run may be hit
 SUITE = f"""
     import time
     import sqlalchemy as sa

@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 from tests.support.runners import run_python
+from tests.support.servers import inner_url
 
 __all__ = ["CONFTEST", "MODELS", "PytestCase"]
 
@@ -91,7 +92,7 @@ class PytestCase(unittest.TestCase):
         done = run_python(
             ["-W", "error", "-m", "pytest", "-W", "error", *named, *options],
             cwd=folder,
-            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "DBTESTCASE_URL": inner_url().render_as_string(False)},
         )
         return done.stdout + done.stderr
 

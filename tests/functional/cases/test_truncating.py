@@ -141,7 +141,7 @@ class InnerCase(unittest.TestCase):
 
 class DriversTest(InnerCase):
     def test_sync_drivers(self) -> None:
-        for driver in ("psycopg", "psycopg2"):
+        for driver in a_share(("psycopg", "psycopg2"), 2):
             with self.subTest(driver):
                 require_module(driver)
                 self.run_inner({"app.py": self.models(driver), "test_it.py": TESTS}).expect(passed=13)
@@ -154,7 +154,7 @@ class DriversTest(InnerCase):
             "creator=lambda: __import__('psycopg').connect('host=db.example.org dbname=shop')",
             "connect_args={'application_name': 'mine', 'sslmode': 'require'}, echo_pool=False",
         )
-        for options in a_share(each, 2):
+        for options in a_share(each, 4):
             with self.subTest(options):
                 tests = TESTS
                 if "size=1" in options or "StaticPool" in options:
@@ -164,7 +164,7 @@ class DriversTest(InnerCase):
                     self.run_inner({"app.py": self.models("psycopg", options), "test_it.py": tests}).expect(passed=13)
 
     def test_async_drivers(self) -> None:
-        for driver in ("psycopg", "asyncpg"):
+        for driver in a_share(("psycopg", "asyncpg"), 2):
             with self.subTest(driver):
                 require_module(driver)
                 self.run_inner({"app.py": ASYNC_MODELS.replace("{driver}", driver), "test_it.py": ASYNC_TESTS}).expect(
@@ -248,7 +248,7 @@ ASYNC_TESTS = """
 
 class RunnersTest(InnerCase):
     def test_in_one_process_and_in_several(self) -> None:
-        for runner in (*some_of(SERIAL_RUNNERS, "committing"), *some_of(PARALLEL_RUNNERS, "committing")):
+        for runner in (*some_of(SERIAL_RUNNERS[1:], "committing"), *some_of(PARALLEL_RUNNERS, "committing")):
             with self.subTest(runner):
                 self.run_inner({"app.py": self.models("psycopg"), "test_it.py": TESTS}, runner).expect(passed=13)
 
@@ -338,7 +338,7 @@ class LeftoversTest(InnerCase):
         self.run_inner({"app.py": self.models("psycopg"), "test_it.py": source}).expect(passed=6)
 
     def test_whatever_happens_to_the_database_the_next_test_begins_anew(self) -> None:
-        for name, body in {
+        each = {
             "every connection ended": "with self.connect() as c: c.execute('select pg_terminate_backend(pid) from "
             "pg_stat_activity where pid <> pg_backend_pid() and datname is not null')",
             "no connections accepted": "self.alone('alter database {} allow_connections false')",
@@ -347,7 +347,8 @@ class LeftoversTest(InnerCase):
             "renamed": "app.engine.dispose(); self.alone('alter database {} rename to renamed_by_a_test', end=True)",
             "a subscription": "with self.connect() as c: c.execute(\"create subscription hears connection 'dbname=x' "
             'publication p with (connect = false, enabled = false, slot_name = none)")',
-        }.items():
+        }
+        for name, body in a_share(each.items(), 2):
             with self.subTest(name):
                 helper = """
                     def alone(self, statement, end=False):

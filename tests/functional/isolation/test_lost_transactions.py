@@ -9,6 +9,7 @@ from tests.support.mariadb import require_mariadb
 from tests.support.production import MariaDBProduction, PostgreSQLProduction
 from tests.support.requirements import require_module
 from tests.support.runners import Outcome, run_suite, write_suite
+from tests.support.samples import a_share
 
 HEAD = """
 import os, threading, time, unittest
@@ -202,7 +203,7 @@ class LostTransactionsTest(unittest.TestCase):
         return outcome
 
     def test_between_tests_and_classes_everything_is_made_again(self) -> None:
-        for driver in ("psycopg", "psycopg2"):
+        for driver in a_share(("psycopg", "psycopg2"), 2):
             with self.subTest(driver):
                 require_module(driver)
                 outcome = self.with_postgresql(BETWEEN_TESTS, driver=driver)

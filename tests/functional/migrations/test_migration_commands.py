@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.alembic_projects import AlembicProject
 from tests.support.environments import write
 from tests.support.runners import run_suite, write_suite
+from tests.support.samples import a_share
 
 COMMANDS = """
     import asyncio
@@ -69,7 +70,7 @@ COMMANDS = """
 
 class CommandsTest(unittest.TestCase):
     def test_commands_of_alembic_are_led(self) -> None:
-        for driver in ("psycopg", "psycopg2", "asyncpg"):
+        for driver in a_share(("psycopg", "psycopg2", "asyncpg"), 3):
             with self.subTest(driver), tempfile.TemporaryDirectory() as folder:
                 name = "logging by dictConfig"
                 project = write(Path(folder, "project"), name, f"postgresql+{driver}").parent

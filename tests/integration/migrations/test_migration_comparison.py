@@ -30,8 +30,7 @@ class ShopDriftTest(unittest.TestCase):
 
     def missing(self, *statements: str, **options: object) -> list[str]:
         """What is missing after a change to the database, which is undone."""
-        with empty_database() as database:
-            MigrationRecipe(SHOP / "alembic.ini").build(database.url)
+        with empty_database(self.database) as database:
             for statement in statements:
                 database.ask(statement)
             return compare_models(self.project, database.url, **options)  # type: ignore[arg-type]
