@@ -10,7 +10,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Dialect
 
@@ -33,6 +33,8 @@ class ProxyConnection:
     """A connection of the application over the sandbox's wire; what is not standard goes to the physical one."""
 
     dialect: Dialect
+    passed_on: ClassVar[frozenset[str] | None] = None
+    """The methods of the driver's own that send no statement past the sandbox; None where they are not known."""
 
     def __init__(self, wire: ProxyWire, sandbox: Sandbox, client: Client) -> None:
         self._wire = wire
@@ -43,7 +45,21 @@ class ProxyConnection:
         weakref.finalize(self, sandbox.collected, client).atexit = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._wire.connection, name)
+        found = getattr(self._wire.connection, name)
+        known = self.passed_on
+        if known is None or name in known or name[:1] == "_" or not callable(found) or isinstance(found, type):
+            return found
+        return functools.partial(self._refuse, name)
+
+    def _refuse(self, name: str, *args: object, **kwargs: object) -> None:
+        raise self._sandbox.note(
+            SandboxEscape(
+                f"{name}() of the driver's own connection ({self._wire.driver}) would bypass the sandbox; "
+                "nothing was sent.",
+                cause="a method that sends something past the cursors, or changes what all connections share",
+                remedy=f"use a cursor, or {COMMITTING}",
+            )
+        )
 
     def state(self) -> tuple[object, ...]:
         """How it behaves: what the application can change of it, besides the server's settings."""

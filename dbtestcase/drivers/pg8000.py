@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect
 
-from ..sandbox import Kind, Rows
+from ..sandbox import Kind, Rows, never_notified
 from . import dbapi
 from .dbapi import ProxyConnection
 from .proxy_wire import ProxyWire
@@ -70,6 +71,24 @@ class Pg8000Wire(ProxyWire):
 
 class _Connection(ProxyConnection):
     autocommit = dbapi.autocommit
+    passed_on = frozenset(("register_in_adapter", "register_out_adapter", "xid"))
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.notices: Any = deque(maxlen=100)
+        """What the server has said to this connection."""
+
+    @property
+    def notifications(self) -> Any:
+        """Empty, as long as the connection listens to nothing; refused where it would listen in vain."""
+        if self._sandbox.session.listens(self._client):
+            raise self._sandbox.note(never_notified("notifications"))
+        return self._wire.connection.notifications
+
+    def run(self, sql: str, stream: Any = None, **parameters: Any) -> Any:
+        """Run a statement without a cursor."""
+        real = self._wire.connection
+        return self._run(sql, lambda new: real.run(new or sql, stream=stream, **parameters), real)
 
     def commit(self) -> None:
         failed = self._sandbox.status(self._client) == "failed"
@@ -78,6 +97,7 @@ class _Connection(ProxyConnection):
             raise self._wire.error("InterfaceError", "in failed transaction block")
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
+        self._wire.connection.notices = self.notices
         statement = self._classify(text)
         if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.has_run:
             return self.commit()  # SQLAlchemy sends it after it has set the isolation level

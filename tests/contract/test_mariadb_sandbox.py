@@ -304,6 +304,21 @@ class _MariaDB(sandbox_contract.SandboxContract):
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
 
+    def test_methods_of_the_driver_that_go_past_the_sandbox_are_refused(self) -> None:
+        names = {"pymysql": ("connect", "kill"), "mysqldb": ("kill", "send_query", "set_server_option", "shutdown")}
+
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                for name in names[self.driver]:
+                    with (
+                        test.subTest(name),
+                        test.assertRaisesRegex(SandboxEscape, rf"{name}\(\).* would bypass"),
+                    ):
+                        getattr(raw, name)(b"COMMIT")
+                test.assertTrue(raw.character_set_name() and raw.thread_id() and raw.get_server_info())
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
     def test_ids_that_start_from_the_same_number_are_refused_rather_than_forgotten(self) -> None:
         self.assertFailed(
             self.case(test_1=lambda test: None, reset_sequences=True), pattern="reset_sequences cannot be had", tests=0

@@ -69,6 +69,42 @@ class Pg8000Test(InnerRuns):
 
         self.run_contained(do, rows=3, isolation_level="REPEATABLE READ")
 
+    def test_what_runs_without_a_cursor_is_contained_or_refused(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            raw = engine.raw_connection()
+            connection: Any = raw.driver_connection
+            connection.run("INSERT INTO author (name) VALUES (:name)", name="Ada")
+            connection.commit()
+            connection.run("INSERT INTO author (name) VALUES ('lost')")
+            with test.assertRaises(SandboxEscape):
+                connection.run("COMMIT")
+            connection.rollback()
+            for name in ("prepare", "prepare_statement", "execute_simple", "execute_unnamed", "send_QUERY"):
+                with (
+                    test.subTest(name),
+                    test.assertRaisesRegex(SandboxEscape, rf"{name}\(\).* would bypass"),
+                ):
+                    getattr(connection, name)("COMMIT")
+            raw.close()
+
+        self.run_contained(do, rows=1)
+
+    def test_each_connection_hears_what_is_said_to_it_and_waits_for_no_notification(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            raws = [engine.raw_connection() for _ in range(2)]
+            one, other = (raw.driver_connection for raw in raws)
+            one.cursor().execute("DO $$ BEGIN RAISE NOTICE 'said'; END $$")
+            test.assertEqual((len(one.notices), len(other.notices)), (1, 0))
+            test.assertFalse(one.notifications)
+            one.cursor().execute("LISTEN news")
+            with test.assertRaisesRegex(SandboxEscape, "would wait in vain"):
+                len(one.notifications)
+            test.assertFalse(other.notifications)
+            for raw in raws:
+                raw.close()
+
+        self.run_contained(do, rows=0)
+
     def test_commit_as_text_is_refused(self) -> None:
         def do(test: Any, engine: sa.Engine) -> None:
             with engine.connect() as connection:

@@ -179,15 +179,26 @@ class Behaviour(ProxyConnection):
         raise self.refuse("change_user()")
 
 
+_PASSED_ON = frozenset(
+    """
+    affected_rows character_set_name escape escape_string string_literal literal get_host_info get_proto_info
+    get_server_info get_server_version get_character_set_info info errno error sqlstate field_count warning_count
+    insert_id thread_id next_result more_results store_result use_result discard_result show_warnings stat fileno
+    """.split()  # noqa: SIM905
+)
+
+
 class MySQLConnection(Behaviour):
     """Looks like a connection of PyMySQL or mysqlclient."""
+
+    passed_on = _PASSED_ON
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(self._wire.connection)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._wire.connection, name)
+        found = super().__getattr__(name)
         if not callable(found):
             return found
 
