@@ -89,6 +89,8 @@ def _prepare(given: argparse.Namespace) -> int:
 
 
 def _prune(given: argparse.Namespace) -> int:
+    from sqlalchemy import make_url
+
     from .backends import checked_url, names_a_server, prune
     from .server import prune_machine
     from .settings import read_settings
@@ -96,7 +98,8 @@ def _prune(given: argparse.Namespace) -> int:
     settings = read_settings()
     removed = prune_machine(settings, dry=given.dry_run)
     url = checked_url(settings.url, "DBTESTCASE_URL") if settings.url is not None else None
-    if url is not None and names_a_server(url):
+    removed += [f"database {name}" for name in prune(make_url("sqlite://"), dry=given.dry_run)]
+    if url is not None and names_a_server(url) and url.get_backend_name() != "sqlite":
         removed += [f"database {name} on {shown(url)}" for name in prune(url, dry=given.dry_run)]
     for thing in removed:
         print(f"{'would remove' if given.dry_run else 'removed'} {thing}")

@@ -102,8 +102,13 @@ class AsyncpgWire(LoopWire):
         raise AssertionError("an error of asyncpg's is translated by raising another")
 
     def failed(self, error: BaseException) -> None:
-        if getattr(error.__cause__ or error, "severity", None):  # the server's: it has not heard of a wrong argument
+        cause = error.__cause__ or error
+        if getattr(cause, "severity", None):  # the server's: it has not heard of a wrong argument
             self.broken = True
+        if (
+            getattr(cause, "sqlstate", "") == "34000"
+        ):  # FETCH from a cursor that is not there has a plan without columns
+            self._forget_statements()
 
     def cut_off(self, error: BaseException) -> None:
         if self.connection.loop_thread.was_cut_off() or isinstance(error, TimeoutError):

@@ -62,7 +62,8 @@ def _prune_cache(root: Path, dry: bool) -> Iterator[str]:
         if size or not kept:
             yield f"cached clusters: {folder} ({size // 1_000_000} MB)"
     if not dry:
-        for left in root.glob(f"{REMOVED}*"):  # by a process that was killed
+        # a run records anew what a template was made from
+        for left in (*root.glob(f"{REMOVED}*"), *root.glob("inputs")):  # the first by a process that was killed
             remove_tree(str(left))
         _remove_if_empty(root)
 

@@ -266,5 +266,8 @@ DIFFERENCES: dict[str, str] = {
         "B.temp_insert(805)"
     ),
     "SET TRANSACTION after a stream that asyncpg has refused": "autocommit: A; A.stream(723) A.level(434)",
+    "FETCH from a cursor that another one has asked for before it was declared": (
+        "autocommit: A; A.rollback(726) C.fetch(96) A.declare(782) A.fetch(774)"
+    ),
 }
 """Found by random sequences, or by hand."""

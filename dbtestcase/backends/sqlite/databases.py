@@ -8,17 +8,18 @@ touched.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from ...errors import DatabaseError
 from ...reporting import doing, limit_named_by
-from ...settings import Settings
+from ...settings import Settings, read_settings
 from ..filelocks import FileLock
 from ..inputs import recorded, template_fingerprint
 from ..interface import Backend, Database, Request
@@ -47,8 +48,12 @@ class SQLiteBackend(Backend):
         return f"SQLite {sqlite3.sqlite_version}, {'in memory' if files.is_in_memory(server_url) else 'in a file'}"
 
     def prune(self, server_url: URL, *, templates: bool, dry: bool) -> list[str]:
-        # The templates lie in the cache, and go with it.
-        return sorted(files.remove_orphans(files.private_folder(), dry=dry))
+        removed = sorted(files.remove_orphans(files.private_folder(), dry=dry))
+        cache = read_settings().cache if templates else None
+        folders = [cache / "sqlite", files.private_folder()] if cache is not None else []
+        return removed + [
+            str(each) for folder in folders for each in _templates(folder) if _remove_unused(each, dry=dry)
+        ]
 
 
 class SQLiteDatabase(Database):
@@ -61,9 +66,10 @@ class SQLiteDatabase(Database):
         self._keeper: sqlite3.Connection | None = None
         self._file: Path | None = None
         self._template: Path | None = None
+        self._using = ExitStack()
         try:
             if request.settings.cache is not None:
-                self._template, self.made_template = _template(request.settings, request.recipe)
+                self._take_template(request.settings, request.recipe)
             if files.is_in_memory(request.server_url):
                 self._make_in_memory()
             else:
@@ -74,6 +80,19 @@ class SQLiteDatabase(Database):
         except BaseException:
             self.close()
             raise
+
+    def _take_template(self, settings: Settings, recipe: Recipe) -> None:
+        """Nobody removes it while it may be copied: a class of real commits copies it again and again."""
+        while True:
+            template, self.made_template = _template(settings, recipe)
+            with suppress(FileNotFoundError):  # somebody has removed it in this moment
+                file = os.open(template, os.O_RDONLY | os.O_CLOEXEC)
+                self._using.callback(os.close, file)
+                with suppress(OSError):  # no locks on that file system
+                    fcntl.flock(file, fcntl.LOCK_SH)
+                if os.path.samestat(os.fstat(file), template.stat()):
+                    self._template = template
+                    return
 
     def _make_in_memory(self) -> None:
         self.url = files.in_memory_url(self._request.server_url, database_name(self._request.base or "memory"))
@@ -121,6 +140,7 @@ class SQLiteDatabase(Database):
         if self._lock is not None:
             self._lock.release(remove=True)
             self._lock = None
+        self._using.close()
 
 
 def _template(settings: Settings, recipe: Recipe) -> tuple[Path, bool]:
@@ -212,9 +232,28 @@ def _remove_old(folder: Path, current: Path) -> None:
             return path.stat().st_mtime
         return 0.0
 
-    others = [path for path in folder.glob("*.db") if is_template_name(path.stem) and path != current]
+    others = [path for path in _templates(folder) if path != current]
     for old in sorted(others, key=used, reverse=True)[KEPT_TEMPLATES - 1 :]:
-        files.remove(old)  # who copies it at this moment has it open, and goes on
+        _remove_unused(old)
+
+
+def _templates(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.db") if is_template_name(path.stem))
+
+
+def _remove_unused(template: Path, *, dry: bool = False) -> bool:
+    """Remove a template from which nobody may make a database again; whether there was one."""
+    with suppress(FileNotFoundError), template.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # no locks on that file system
+            pass
+        if not dry:
+            files.remove(template)
+        return True
+    return False
 
 
 BACKEND = SQLiteBackend()

@@ -34,7 +34,9 @@ class SQLiteTestCase(unittest.TestCase):
         super().setUp()
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.settings = Settings(cache=self.folder / "cache", cache_is_chosen=True)
-        self.enterContext(mock.patch.dict(os.environ, TMPDIR=str(self.folder)))
+        self.enterContext(
+            mock.patch.dict(os.environ, TMPDIR=str(self.folder), DBTESTCASE_CACHE=str(self.folder / "cache"))
+        )
         self.enterContext(mock.patch.object(tempfile, "tempdir", None))
         self.addCleanup(lambda: self.assertEqual(self.left(), [], "files were left behind"))
         self.file = URL.create("sqlite", database=str(self.folder / "shop.db"))
@@ -206,6 +208,38 @@ class TemplateTest(SQLiteTestCase):
                     os.utime(template, (age, age))
             self.assertEqual(len(self.templates()), 2)
 
+    def test_prune_removes_those_that_nobody_may_copy_again(self) -> None:
+        used, unused = self.make(self.file, recipe("used")), self.make(self.memory, recipe("unused"))
+        kept, gone = used._template, str(unused._template)
+        unused.close()
+        for dry in (True, False):
+            self.assertEqual(databases.prune(self.memory, dry=dry), [gone])
+        self.assertEqual(self.templates(), [kept])
+        self.ask(used.url, "DROP TABLE used")
+        used.reclone()
+        self.assertEqual(self.ask(used.url, "SELECT * FROM used"), [])
+        used.close()
+        self.assertEqual(databases.prune(self.memory), [str(kept)])
+        again = CountingRecipe("used")
+        self.make(self.file, again).close()
+        self.assertEqual(len(again.built), 1)
+
+    def test_one_that_is_removed_before_it_is_copied_is_made_again(self) -> None:
+        real = sqlite._template
+
+        def removed_at_once(*args: Any) -> Any:
+            found = real(*args)
+            if len(removed) < 2:
+                removed.append(found)
+                found[0].unlink()
+            return found
+
+        removed: list[Any] = []
+        with mock.patch.object(sqlite, "_template", removed_at_once):
+            made = self.make(self.memory, recipe("unlucky"))
+        self.addCleanup(made.close)
+        self.assertEqual((len(removed), made.made_template), (2, True))
+
     def test_a_cache_that_cannot_be_used_is_named_where_it_was_chosen(self) -> None:
         (self.folder / "cache").write_text("in the way")
         with self.assertRaisesRegex(DatabaseError, "cache"):
@@ -228,8 +262,8 @@ class LeaseTest(SQLiteTestCase):
         self.assertTrue(Path(name).exists(), "removed although its owner lives")
         process.kill()
         process.join()
-        self.assertEqual(databases.prune(self.file, dry=True), [name])
-        self.assertEqual(databases.prune(self.file), [name])
+        self.assertEqual(databases.prune(self.file, templates=False, dry=True), [name])
+        self.assertEqual(databases.prune(self.file, templates=False), [name])
 
     def test_a_forked_process_removes_nothing(self) -> None:
         with self.make(self.file, recipe("forked")) as made:
