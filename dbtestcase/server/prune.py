@@ -12,7 +12,7 @@ from ..errors import ServerError
 from ..settings import Settings
 from .cache import REMOVED, cache_folders, clusters_in_use, remove_clusters, size_of
 from .cluster_files import remove_tree
-from .folders import RAM, locked, private_folders, sweep, temp_places
+from .folders import PASSABLE, RAM, locked, private_folders, sweep, temp_places
 from .programs import LOCK
 from .staying import end_kept, end_waiting, waiting
 
@@ -82,8 +82,10 @@ def _in_use(base: Path, gone: set[Path]) -> bool:
 
 def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
     lock, kept = base / LOCK, False
-    with nullcontext() if dry or not lock.exists() else locked(lock):  # waits for a run that copies or starts them now
-        for path in sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")]):
+    if not lock.exists() and not _copied(base):
+        return
+    with nullcontext() if dry else locked(lock, mode=PASSABLE):  # waits for a run that copies or starts them now
+        for path in _copied(base):
             if _is_run(path):
                 kept = True
             else:
@@ -92,6 +94,10 @@ def _remove_programs(base: Path, dry: bool) -> Iterator[Path]:
                 yield path
         if not kept and not dry:
             lock.unlink(missing_ok=True)
+
+
+def _copied(base: Path) -> list[Path]:
+    return sorted([*base.glob("programs-[0-9]*"), *base.glob("making-*")])
 
 
 def _is_run(programs: Path) -> bool:

@@ -289,6 +289,22 @@ class PruneTest(CommandLineTest):
             process.kill()
         self.assertEqual(self._prune(), [f"copied programs: {programs}"])
 
+    def test_it_removes_no_programs_without_their_lock_though_nobody_has_made_that_before(self) -> None:
+        self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
+        base = self.temp / f"dbtestcase-{os.geteuid()}"
+        (base / "making-0000").mkdir(mode=0o700, parents=True)
+        base.chmod(0o700)
+        remove = shutil.rmtree
+
+        def held(path: Path) -> None:
+            with open(base / "programs-being-copied", "a") as lock, self.assertRaises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(path)
+
+        with mock.patch.object(prune.shutil, "rmtree", held):
+            self.assertEqual(self._prune(), [f"copied programs: {base}/making-0000"])
+        self.assertFalse(base.exists())
+
     def test_it_waits_for_a_run_that_copies_its_programs(self) -> None:
         self.enterContext(mock.patch.object(prune, "_places", lambda: [self.temp]))
         base = self.temp / f"dbtestcase-{os.geteuid()}"
