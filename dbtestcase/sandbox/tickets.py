@@ -8,6 +8,7 @@ import enum
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 
 class Actor:
@@ -61,13 +62,13 @@ class Actor:
 def _futures_set_by(task: asyncio.Task[object]) -> Iterator[object]:
     """The futures that a task's end may set, as far as its callbacks show them: those of asyncio and anyio do."""
     for callback, _ in getattr(task, "_callbacks", None) or ():
-        held = [getattr(callback, "__self__", None), *getattr(callback, "args", ())]
+        held = [getattr(callback, "__self__", None), *(callback.args if isinstance(callback, partial) else ())]
         for cell in getattr(callback, "__closure__", None) or ():
             with contextlib.suppress(ValueError):  # an empty one
                 held.append(cell.cell_contents)
         for each in held:
             yield each
-            yield from getattr(each, "__dict__", {}).values()
+            yield from list(getattr(each, "__dict__", {}).values())
 
 
 def current_actor() -> Actor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import unittest
 import warnings
@@ -217,7 +218,14 @@ class Doors:
         async def in_two_steps(text):
             await asyncio.create_task(in_a_group(text))
 
+        def watched(text):
+            task = asyncio.create_task(self.write(text))
+            for callback in (mock.Mock(), mock.MagicMock(), [].append, functools.partial(print, file=io.StringIO())):
+                task.add_done_callback(callback)
+            return task
+
         ways = {
+            "a task with callbacks of any kind": watched,
             "its end, which SQLAlchemy makes a task of": self.begin_and_write,
             "a task": lambda text: asyncio.create_task(self.write(text)),
             "gather": lambda text: asyncio.gather(self.write(text), asyncio.sleep(0)),
