@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from dbtestcase import AsyncDatabaseTest, DirtyReadWarning, SandboxConflict
 from tests.support.samples import LONG
 
-SEQUENCES = 2_000 if LONG else 30
+SEQUENCES = 2_000 if LONG else 12
 
 metadata = sa.MetaData()
 items = sa.Table(

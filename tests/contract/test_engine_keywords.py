@@ -179,7 +179,7 @@ class PsycopgKeywordsTest(SandboxTestCase):
             self.addCleanup(self._drop, real)
         with connect(self.url.set(database=real), autocommit=True) as judge:
             judge.execute(self.SCHEMA.encode())
-            for name, keywords in a_share({**KEYWORDS, **OF_DRIVERS[self.driver]}.items(), 2):
+            for name, keywords in a_share({**KEYWORDS, **OF_DRIVERS[self.driver]}.items(), 3):
                 judge.execute(
                     "TRUNCATE item, created, other.item, other.created; INSERT INTO item VALUES (0, 'base', '{}')"
                 )

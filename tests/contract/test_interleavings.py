@@ -14,7 +14,7 @@ from tests.support.requirements import require_module
 from tests.support.samples import LONG
 from tests.support.two_databases import TwoDatabases
 
-SEQUENCES = 20_000 if LONG else 60
+SEQUENCES = 20_000 if LONG else 40
 
 
 class InterleavingsTest(TwoDatabases):

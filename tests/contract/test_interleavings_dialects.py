@@ -23,7 +23,7 @@ from tests.support.interleavings import Difference, Event, Sequence, shrink
 from tests.support.mariadb import connect, mariadb_url
 from tests.support.samples import LONG
 
-SEQUENCES = 5_000 if LONG else 60
+SEQUENCES = 5_000 if LONG else 40
 
 OPERATIONS = {
     "insert": 14,

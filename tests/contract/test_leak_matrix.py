@@ -132,4 +132,4 @@ class PsycopgLeakTest(LeakMatrix, unittest.TestCase):
 @_add_cases
 class Psycopg2LeakTest(LeakMatrix, unittest.TestCase):
     driver = "psycopg2"
-    share = 3
+    share = 4

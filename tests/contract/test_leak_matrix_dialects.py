@@ -131,6 +131,8 @@ class _SQLite(LeakMatrix):
 
 @_add_cases
 class SQLiteFileLeakTest(_SQLite, unittest.TestCase):
+    share = 2
+
     @classmethod
     def urls(cls) -> tuple[URL, URL]:
         cls.file = cls.made("sandboxed.db")
@@ -143,7 +145,7 @@ class SQLiteFileLeakTest(_SQLite, unittest.TestCase):
 
 @_add_cases
 class SQLiteMemoryLeakTest(_SQLite, unittest.TestCase):
-    share = 3
+    share = 4
 
     @classmethod
     def urls(cls: Any) -> tuple[URL, URL]:
@@ -204,4 +206,4 @@ class PyMySQLLeakTest(_MariaDB, unittest.TestCase):
 @_add_cases
 class MySQLClientLeakTest(_MariaDB, unittest.TestCase):
     driver, module = "mysqldb", "MySQLdb"
-    share = 3
+    share = 4

@@ -17,7 +17,7 @@ from tests.support.orm_interleavings import READS, TABLES, Play, Side, play_of
 from tests.support.requirements import require_module
 from tests.support.servers import postgresql_url
 
-SEQUENCES = 50
+SEQUENCES = 30
 IGNORED = (DirtyReadWarning, ResourceWarning)  # the latter comes whenever the collector does
 CLEAN = "DELETE FROM child; DELETE FROM parent"
 

@@ -25,7 +25,7 @@ from tests.support.samples import LONG
 from tests.support.session_interleavings import ASKED, SESSION_SCHEMA, SessionComparison, SessionSide, session_sequence
 from tests.support.two_databases import TwoDatabases
 
-SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 30
+SEQUENCES = int(os.environ.get("SEQUENCES", 20_000)) if LONG else 20
 CLEAN = "DELETE FROM part; DELETE FROM item; DELETE FROM note"
 
 

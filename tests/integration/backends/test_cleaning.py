@@ -79,7 +79,7 @@ NO_DDL = [
 
 class SchemaChangeTest(CleaningCase):
     def test_a_changed_schema_is_noticed_and_the_database_cloned_anew(self) -> None:
-        for statement in a_share(DDL, 3):
+        for statement in a_share(DDL, 5):
             with self.subTest(statement):
                 with connect(self.scratch.url, autocommit=True) as connection:
                     for part in statement.split(";"):
@@ -90,7 +90,7 @@ class SchemaChangeTest(CleaningCase):
                 self.assertAsBefore()
 
     def test_a_change_that_was_rolled_back_costs_nothing(self) -> None:
-        for statement in a_share(DDL, 3):
+        for statement in a_share(DDL, 5):
             if "alter type mood add" in statement:
                 continue
             with self.subTest(statement):

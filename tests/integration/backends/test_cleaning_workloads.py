@@ -171,7 +171,7 @@ class CleaningCase(unittest.TestCase):
 
 class WorkloadTest(CleaningCase):
     @settings(
-        max_examples=50 if LONG else 20,
+        max_examples=50 if LONG else 12,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -188,14 +188,14 @@ class WorkloadTest(CleaningCase):
 
     def test_each_statement_by_itself_is_undone(self) -> None:
         for end in ("commit", "rollback"):
-            for statement in a_share(ROWS + SEQUENCES + OTHER_STATE, 3):
+            for statement in a_share(ROWS + SEQUENCES + OTHER_STATE, 5):
                 with self.subTest(statement, end=end):
                     self.perform([(0, statement), (0, end)])
                     self.cleaner.clean(look=Look.EXACT)
                     self.assertAsBefore()
 
     def test_each_statement_under_the_replica_role_is_undone(self) -> None:
-        for statement in a_share(ROWS, 3):
+        for statement in a_share(ROWS, 5):
             with self.subTest(statement):
                 self.perform([(0, SESSION[0]), (0, statement), (0, "commit")])
                 self.cleaner.clean()
@@ -228,7 +228,7 @@ class ScanningWorkloadTest(CleaningCase):
         # The owner itself could not read what is forced on it.
         return SCHEMA.replace("alter table secret force row level security;", "")
 
-    @settings(max_examples=20 if LONG else 10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20 if LONG else 6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(workload)
     def test_after_any_workload_the_database_is_as_before(self, work: list[tuple[int, str]]) -> None:
         self.perform(work)
@@ -236,7 +236,7 @@ class ScanningWorkloadTest(CleaningCase):
         self.assertAsBefore()
 
     def test_each_statement_by_itself_is_undone_without_a_clone(self) -> None:
-        for statement in a_share(ROWS + SEQUENCES, 3):
+        for statement in a_share(ROWS + SEQUENCES, 5):
             with self.subTest(statement):
                 self.perform([(0, statement), (0, "commit")])
                 report = self.cleaner.clean()

@@ -159,10 +159,10 @@ class _Dumps(unittest.TestCase):
         self.judge(self.alone(a_share([*self.rows, *self.changes], self.share)))
 
     def test_random_sequences(self) -> None:
-        self.judge(self.sequences(500 if LONG else 10, random.Random(SEED)), by_program=True)
+        self.judge(self.sequences(500 if LONG else 6, random.Random(SEED)), by_program=True)
 
     def test_from_a_thread(self) -> None:
-        changes = self.changes if LONG else random.Random(SEED).sample(list(self.changes), 8)
+        changes = self.changes if LONG else random.Random(SEED).sample(list(self.changes), 5)
         self.judge(self.alone(changes), in_a_thread)
 
     def test_from_another_process(self) -> None:
@@ -173,7 +173,7 @@ class _Dumps(unittest.TestCase):
 class MariaDBTest(_Dumps):
     __test__ = True
     url = "mariadb+pymysql://"
-    share = 4
+    share = 8
     objects, class_rows = mariadb_changes.OBJECTS, mariadb_changes.CLASS_ROWS
     changes, rows = mariadb_changes.CHANGES, mariadb_changes.ROWS
 
@@ -185,6 +185,7 @@ class MariaDBTest(_Dumps):
 
 class SQLiteMemoryTest(_Dumps):
     __test__ = True
+    share = 2
     url = "sqlite://"
     objects, class_rows = sqlite_changes.OBJECTS, sqlite_changes.CLASS_ROWS
     changes, rows = sqlite_changes.CHANGES, sqlite_changes.ROWS
@@ -193,6 +194,7 @@ class SQLiteMemoryTest(_Dumps):
 
 class SQLiteFileTest(_Dumps):
     __test__ = True
+    share = 2
     objects, class_rows = sqlite_changes.OBJECTS, sqlite_changes.CLASS_ROWS
     changes, rows = sqlite_changes.CHANGES, sqlite_changes.ROWS
 

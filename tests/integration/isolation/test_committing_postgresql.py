@@ -74,7 +74,7 @@ class SessionsTest(Committing):
 
             return change
 
-        for driver in ("psycopg", "psycopg2"):
+        for driver in a_share(("psycopg", "psycopg2"), 2):
             require_module(driver)
             asked.clear()
             tests = {f"test_{number}": act(name) for number, name in enumerate(FUNCTIONS)}
@@ -134,7 +134,7 @@ class SessionsTest(Committing):
             seen("select bump()"),
             seen("delete from counted_5"),
         ]
-        for driver in ("psycopg", "psycopg2", "pg8000"):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 3):
             require_module(driver)
             found.clear()
             tests: dict[str, Any] = {"test_00": look}
@@ -153,7 +153,7 @@ class SessionsTest(Committing):
                 session.commit()
                 pids.add(session.connection().exec_driver_sql("select pg_backend_pid()").scalar() or 0)
 
-        for driver in ("psycopg", "psycopg2", "pg8000"):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 3):
             pids.clear()
             with self.subTest(driver):
                 self.assertPassed(self.case(driver, (), test_1=write, test_2=write), tests=2)
@@ -240,7 +240,7 @@ class ExistingTest(Committing):
             url = judge.set(drivername="postgresql+psycopg", username=role)
             url = url.set(password="lodging") if role == "lodging" else url
             facts = {"url": url.render_as_string(hide_password=False), "database": "existing"}
-            tests = {f"test_{number}": act(statement) for number, statement in enumerate(a_share(ACTS.values(), 2))}
+            tests = {f"test_{number}": act(statement) for number, statement in enumerate(a_share(ACTS.values(), 3))}
             with self.subTest(role):
                 case = self.case("psycopg", MADE, **tests, test_last=look, **facts, setUpTestData=_class_rows)
                 self.assertPassed(case, tests=len(tests) + 1)

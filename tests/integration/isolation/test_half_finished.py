@@ -26,7 +26,7 @@ from tests.support.samples import LONG
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 15
+ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 10
 SCHEMA = """
 CREATE TABLE item (id int PRIMARY KEY, name text);
 INSERT INTO item SELECT n, 'base' FROM generate_series(1, 300) n
@@ -212,6 +212,13 @@ class Psycopg2Operations(Operations):
 
 class HalfFinishedTest(unittest.TestCase):
     """One isolation for all rounds, as a class of many tests has it."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        gc.collect()
+        gc.freeze()  # the many collections below are to look at what the operations make, not at all modules
+        cls.addClassCleanup(gc.unfreeze)
 
     def check(self, driver: str, made: type[Operations]) -> None:
         require_module(driver, "psycopg2-binary" if driver == "psycopg2" else driver)

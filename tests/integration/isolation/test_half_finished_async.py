@@ -31,7 +31,7 @@ from tests.support.samples import LONG
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
-ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 6
+ROUNDS = int(os.environ.get("ROUNDS", 2_000)) if LONG else 5
 TABLE = "CREATE TABLE item (id int PRIMARY KEY, name varchar(20))"
 ROWS = "INSERT INTO item VALUES " + ", ".join(f"({n}, 'base')" for n in range(1, 301))
 DRIVERS = {"asyncpg", "psycopg", "aiosqlite", "sqlite3", "aiomysql", "pymysql", "sqlalchemy", "dbtestcase", "asyncio"}
@@ -223,6 +223,13 @@ class AsyncpgOperations(PostgreSQLOperations):
 
 class AsyncHalfFinishedTest(unittest.TestCase):
     """One isolation for all rounds, as a class of many tests has it."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        gc.collect()
+        gc.freeze()  # the many collections below are to look at what the operations make, not at all modules
+        cls.addClassCleanup(gc.unfreeze)
 
     def check(self, url: sa.URL, made: type[Operations]) -> None:
         with warnings.catch_warnings():

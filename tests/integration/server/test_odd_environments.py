@@ -110,7 +110,7 @@ class OddEnvironmentsTest(unittest.TestCase):
         self.assertRegex(outcome.output, "The environment has a say in it: .*PGREQUIREPEER")
 
     def test_temp_folders_with_strange_and_long_names(self) -> None:
-        for name in ('it\'s a "folder"', "x" * 100, "none"):
+        for name in a_share(('it\'s a "folder"', "x" * 100, "none"), 2):
             with self.subTest(name):
                 if name != "none":
                     (self.folder / name).mkdir(mode=0o777)
@@ -132,7 +132,7 @@ class OddEnvironmentsTest(unittest.TestCase):
 
     def test_a_process_that_ignores_the_end_of_its_children(self) -> None:
         program = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + INTO_A_FILE
-        for cache in ("cache", "empty"):  # the second initialises a cluster
+        for cache in a_share(("cache", "empty"), 2):  # the second initialises a cluster
             with self.subTest(cache):
                 env = {"DBTESTCASE_CACHE": str(self.folder / cache)}
                 run_python(["-W", "error", "-c", program], cwd=self.folder, env=env)

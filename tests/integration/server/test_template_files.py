@@ -1,5 +1,6 @@
 """Templates whose files stay in the cache until somebody asks for them: none is cloned that lacks them."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.server.watcher import Watcher
 from dbtestcase.settings import Settings, read_settings
 from tests.support.disposable import Owner, owner, scratch, seed, wait_for_end
+from tests.support.samples import a_share
 
 NAMES = [f"dbtestcase_template_{number:031x}" for number in range(3)]
 FIRST, SECOND, LAST = NAMES
@@ -71,7 +73,7 @@ class Cached(unittest.TestCase):
 
     def setUp(self) -> None:
         self.root = Path(self.enterContext(scratch()))
-        shutil.copytree(self.made, self.root, dirs_exist_ok=True)
+        shutil.copytree(self.made, self.root, copy_function=os.link, dirs_exist_ok=True)  # nobody writes into them
         self.said: list[str] = []
         for module in ("cache", "postgresql"):
             self.enterContext(mock.patch(f"dbtestcase.server.{module}.say", self.said.append))
@@ -318,20 +320,19 @@ class KilledTest(Cached):
             yield process
 
     def test_the_owner_or_its_watcher(self) -> None:
-        for place, stop in STOPS.items():
-            for who in ("owner", "watcher"):
-                with self.subTest(place, killed=who), self.fetching(stop) as process:
-                    if who == "owner":
-                        process.kill(signal.SIGKILL)
-                    else:
-                        os.kill(process.watcher, signal.SIGKILL)
-                        wait_for_end(process.server)
-                        process.kill(signal.SIGKILL)
-                    wait_for_end(process.watcher, process.server)
-                    with self.start_on(self.root) as server:  # sweeps
-                        self.assertEqual(process.traces(), [])
-                        self.assertTrue(server.fetch(FIRST))
-                        self.assertEqual(clone(server, FIRST), FIRST)
+        for place, who in a_share(itertools.product(STOPS, ("owner", "watcher")), 3):
+            with self.subTest(place, killed=who), self.fetching(STOPS[place]) as process:
+                if who == "owner":
+                    process.kill(signal.SIGKILL)
+                else:
+                    os.kill(process.watcher, signal.SIGKILL)
+                    wait_for_end(process.server)
+                    process.kill(signal.SIGKILL)
+                wait_for_end(process.watcher, process.server)
+                with self.start_on(self.root) as server:  # sweeps
+                    self.assertEqual(process.traces(), [])
+                    self.assertTrue(server.fetch(FIRST))
+                    self.assertEqual(clone(server, FIRST), FIRST)
         self.assertEqual(self.said, [])
 
 
