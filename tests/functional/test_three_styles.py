@@ -4,11 +4,12 @@ import shutil
 import tempfile
 import unittest
 from pathlib import Path
+from typing import ClassVar
 from xml.etree import ElementTree
 
 import psycopg
 
-from dbtestcase.server import disposable_server
+from dbtestcase.server import Server, disposable_server
 from dbtestcase.settings import read_settings
 from tests.support.forty_tests import CONFTEST, FORGETFUL, NAMES, async_functions, functions, unittest_class
 from tests.support.requirements import require_module
@@ -20,6 +21,13 @@ WRONG |= {name: "LeakError" for name in NAMES if "_leaks_" in name}
 
 
 class ThreeStylesTest(unittest.TestCase):
+    server: ClassVar[Server]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.server = cls.enterClassContext(disposable_server(read_settings()))
+
     def setUp(self) -> None:
         require_module("anyio")
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())) / "suite"
@@ -29,14 +37,14 @@ class ThreeStylesTest(unittest.TestCase):
 
     def results(self, runner: str, *options: str) -> dict[str, dict[str, str]]:
         """What went wrong in each module, by the names of the tests; the server is as it was before."""
-        with disposable_server(read_settings()) as server:
-            environment = {"DBTESTCASE_URL": server.url.set(database="app").render_as_string(hide_password=False)}
-            report = self.folder / "report.xml"
-            plugins = ("-p", "anyio.pytest_plugin", "-s", f"--junitxml={report}", *options)
-            self.output = run_suite(self.folder, runner, *plugins, env=environment).output
-            with psycopg.connect(server.url.set(drivername="postgresql").render_as_string()) as judge:
-                names = judge.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
-                self.assertEqual([name for (name,) in names], ["postgres"])
+        url = self.server.url
+        environment = {"DBTESTCASE_URL": url.set(database="app").render_as_string(hide_password=False)}
+        report = self.folder / "report.xml"
+        plugins = ("-p", "anyio.pytest_plugin", "-s", f"--junitxml={report}", *options)
+        self.output = run_suite(self.folder, runner, *plugins, env=environment).output
+        with psycopg.connect(url.set(drivername="postgresql").render_as_string()) as judge:
+            names = judge.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+            self.assertEqual([name for (name,) in names], ["postgres"])
         found: dict[str, dict[str, str]] = {name: {} for name in MODULES}
         ran: dict[str, set[str]] = {name: set() for name in MODULES}
         for case in ElementTree.parse(report).iter("testcase"):

@@ -7,6 +7,7 @@ import unittest
 from dbtestcase.errors import ConfigurationError
 from dbtestcase.reporting import require_internals
 from tests.support.runners import inner_environment
+from tests.support.samples import a_share
 
 WITHOUT = {
     "sqlalchemy": (
@@ -32,7 +33,7 @@ WITHOUT = {
 
 class PrivateInterfacesTest(unittest.TestCase):
     def test_a_version_that_lacks_what_is_used_is_named_at_import(self) -> None:
-        for library, (program, said) in WITHOUT.items():
+        for library, (program, said) in a_share(WITHOUT.items(), 2):
             with self.subTest(library):
                 told = "print(type(error).__name__, *str(error).split())"
                 caught = f"try: exec({program!r})\nexcept Exception as error: {told}"

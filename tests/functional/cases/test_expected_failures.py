@@ -6,6 +6,7 @@ import unittest
 
 from tests.support.pytest_runs import PytestCase
 from tests.support.runners import SERIAL_RUNNERS, each_runner, write_suite
+from tests.support.samples import a_share
 
 SUITE = """
     import unittest
@@ -80,7 +81,7 @@ class UnittestTest(unittest.TestCase):
     def test_a_refusal_and_a_lost_connection_are_errors_under_each_runner(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_suite(folder, {"test_it.py": SUITE})
-            for runner, outcome in each_runner(folder, SERIAL_RUNNERS):
+            for runner, outcome in each_runner(folder, a_share(SERIAL_RUNNERS, 2)):
                 with self.subTest(runner):
                     self.assertEqual(outcome.failed + outcome.errors, 7, outcome.output)
                     for words in ("OutsideDatabase", "ActiveSqlTransaction", "its connection was lost"):

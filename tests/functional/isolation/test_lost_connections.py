@@ -7,6 +7,7 @@ import unittest
 from tests.support.mariadb import require_mariadb
 from tests.support.requirements import require_module
 from tests.support.runners import Outcome, run_suite, write_suite
+from tests.support.samples import a_share
 
 SUITE = """
     import psycopg
@@ -278,12 +279,12 @@ class LostConnectionsTest(unittest.TestCase):
             self.assertRegex(outcome.output, r"ATest\.test_a lost the connection of the sandbox: it was closed")
 
     def test_in_the_middle_of_a_test(self) -> None:
-        for driver in ("psycopg", "psycopg2", "pg8000"):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 3):
             require_module(driver)
             self.check(driver, f"postgresql+{driver}:///app")
 
     def test_an_error_that_only_the_application_has_seen(self) -> None:
-        for driver in ("psycopg", "psycopg2"):
+        for driver in a_share(("psycopg", "psycopg2"), 2):
             with self.subTest(driver):
                 outcome = self.run_with(f"postgresql+{driver}:///app", SWALLOWED)
                 outcome.expect(passed=3, errors=1)
@@ -298,7 +299,7 @@ class LostConnectionsTest(unittest.TestCase):
     def test_in_the_middle_of_an_async_test(self) -> None:
         require_mariadb()
         require_module("greenlet")
-        for driver in ("psycopg", "asyncpg", "aiomysql"):
+        for driver in a_share(("psycopg", "asyncpg", "aiomysql"), 3):
             with self.subTest(driver):
                 require_module(driver)
                 backend = "mariadb" if driver == "aiomysql" else "postgresql"
@@ -316,7 +317,7 @@ class LostConnectionsTest(unittest.TestCase):
         self.assertNotIn("it has run", outcome.output)
 
     def test_between_two_statements_and_at_the_end_of_a_class(self) -> None:
-        for driver in ("psycopg", "psycopg2", "pg8000"):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 3):
             with self.subTest(driver):
                 require_module(driver)
                 outcome = self.run_with(f"postgresql+{driver}:///app", IDLE)

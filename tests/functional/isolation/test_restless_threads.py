@@ -324,20 +324,20 @@ class RestlessThreadsTest(unittest.TestCase):
         self.assertRegex(self.output, r"refused: .*SandboxClosed")
 
     def test_on_postgresql(self) -> None:
-        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 2):
+        for driver in a_share(("psycopg", "psycopg2", "pg8000"), 3):
             with self.subTest(driver):
                 require_module(driver)
                 self.check(f"postgresql+{driver}:///app")
 
     def test_on_sqlite(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for url in ("sqlite://", f"sqlite:///{folder}/app.db"):
+            for url in a_share(("sqlite://", f"sqlite:///{folder}/app.db"), 2):
                 with self.subTest(url):
                     self.check(url)
 
     def test_on_mariadb(self) -> None:
         require_mariadb()
-        for driver in ("pymysql", "mysqldb"):
+        for driver in a_share(("pymysql", "mysqldb"), 2):
             with self.subTest(driver):
                 require_module({"mysqldb": "MySQLdb"}.get(driver, driver), "mysqlclient")
                 self.check(f"mariadb+{driver}:///app")
@@ -352,7 +352,7 @@ class RestlessThreadsTest(unittest.TestCase):
                 f"sqlite:///{folder}/app.db?timeout=0.2",
                 "sqlite://",
             )
-            for url in a_share(urls, 2):
+            for url in a_share(urls, 3):
                 with self.subTest(url):
                     class_url = None if url.startswith("postgresql") else url
                     write_suite(folder, {"test_restless.py": COMMITTING.format(url=url, class_url=class_url)})
@@ -364,7 +364,7 @@ class RestlessThreadsTest(unittest.TestCase):
     def test_what_sleeps_between_its_writes_beside_tests_that_commit(self) -> None:
         """It fails the test that began it, or its class where it had not written yet; what serves all of them stays."""
         require_mariadb()
-        for url in a_share(("postgresql+psycopg:///app", "mariadb+pymysql:///app", "sqlite://"), 2):
+        for url in a_share(("postgresql+psycopg:///app", "mariadb+pymysql:///app", "sqlite://"), 3):
             with self.subTest(url), tempfile.TemporaryDirectory() as folder:
                 class_url = None if url.startswith("postgresql") else url
                 write_suite(folder, {"test_restless.py": BETWEEN_WRITES.format(url=url, class_url=class_url)})
@@ -376,14 +376,14 @@ class RestlessThreadsTest(unittest.TestCase):
                 self.assertRegex(outcome.output, r"Case.test_f_late, \S+Case.test_g_timer left 'late', 'Thread-")
 
     def test_a_statement_that_runs_when_its_test_ends_is_interrupted(self) -> None:
-        for driver in ("psycopg", "psycopg2"):
+        for driver in a_share(("psycopg", "psycopg2"), 2):
             with self.subTest(driver):
                 require_module(driver)
                 self.run_source(SLEEPING.format(url=f"postgresql+{driver}:///app"))
 
     def test_what_cannot_be_interrupted_costs_one_test_its_connection(self) -> None:
         require_mariadb()
-        for url in ("postgresql+psycopg:///app", "mariadb+pymysql:///app"):
+        for url in a_share(("postgresql+psycopg:///app", "mariadb+pymysql:///app"), 2):
             with self.subTest(url), tempfile.TemporaryDirectory() as folder:
                 write_suite(folder, {"test_restless.py": UNINTERRUPTIBLE.format(url=url)})
                 outcome = run_suite(folder, "unittest", warnings="ignore")

@@ -5,6 +5,7 @@ import unittest
 from pathlib import Path
 
 from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, run_suite, some_of, write_suite
+from tests.support.samples import a_share
 
 SUITE = """
     from sqlalchemy import create_engine, text
@@ -52,7 +53,7 @@ SUITE = """
 class FailureEvidenceTest(unittest.TestCase):
     def test_the_statements_of_a_failing_test_are_shown(self) -> None:
         parallel = sorted(set(PARALLEL_RUNNERS) - {"unittest-parallel-test"})  # which never calls setUpClass
-        for runner in (*SERIAL_RUNNERS, *some_of(parallel, "evidence")):
+        for runner in (*a_share(SERIAL_RUNNERS, 2), *some_of(parallel, "evidence")):
             with self.subTest(runner), tempfile.TemporaryDirectory() as folder:
                 write_suite(folder, {"test_blog.py": SUITE})
                 output = run_suite(Path(folder), runner).output

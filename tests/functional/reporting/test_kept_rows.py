@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from tests.support.disposable import left_in, scratch, seed
 from tests.support.requirements import require_module
 from tests.support.runners import PARALLEL_RUNNERS, SERIAL_RUNNERS, Outcome, run_python, run_suite, some_of, write_suite
+from tests.support.samples import a_share
 
 # Servers of this suite have a place of their own: prune ends all that it finds.
 SITE = """
@@ -136,7 +137,7 @@ class EveryRunnerTest(KeptRowsTestCase):
                 seed(self.cache)
 
     def test_without_the_variable_nothing_stays(self) -> None:
-        for keep in ("", "never"):
+        for keep in a_share(("", "never"), 2):
             outcome = self.run_tests(DBTESTCASE_KEEP=keep).expect(passed=1, failed=1)
             self.assertEqual(left_in(self.place), [])
             self.assertNotIn("kept", outcome.output.replace("KeptTest", ""))

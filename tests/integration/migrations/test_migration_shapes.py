@@ -76,17 +76,17 @@ class ShapesTest(unittest.TestCase):
                         database.ask("CREATE SCHEMA public")
 
     def test_psycopg(self) -> None:
-        self.on_postgresql("psycopg", walk=True, share=3)
+        self.on_postgresql("psycopg", walk=True, share=6)
 
     def test_psycopg2(self) -> None:
-        self.on_postgresql("psycopg2", walk=False, share=6)
+        self.on_postgresql("psycopg2", walk=False, share=10)
 
     def test_asyncpg(self) -> None:
-        self.on_postgresql("asyncpg", walk=False, share=6)
+        self.on_postgresql("asyncpg", walk=False, share=10)
 
     def test_sqlite(self) -> None:
         with self.each_shape("sqlite") as names:
-            for name in a_share(names, 3):
+            for name in a_share(names, 4):
                 with self.subTest(name):
                     url = URL.create("sqlite", database=str(self.folder / f"{name}.db"))
                     self.check(name, url, "sqlite", walk=True)

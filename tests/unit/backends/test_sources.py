@@ -3,7 +3,6 @@
 import datetime
 import functools
 import importlib
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -14,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from dbtestcase.backends import sources
-from tests.support.runners import inner_environment
+from tests.support.runners import ROOT, run_python
 
 
 class ProjectTestCase(unittest.TestCase):
@@ -150,17 +149,10 @@ class DeterminismTest(ProjectTestCase):
         )
         program = "import hook; from dbtestcase.backends import sources; print(sources.digest_of(hook.load))"
         digests = set()
-        for seed in ("0", "random"):
-            environment = inner_environment() | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{self.folder}:."}
-            found = subprocess.run(
-                [sys.executable, "-c", program],
-                env=environment,
-                cwd=Path(__file__).parents[3],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            digests.add(found.stdout)
+        for seed in ({"PYTHONHASHSEED": "0"}, {}):  # by default there is another for each process
+            done = run_python(["-c", program], cwd=ROOT, env={"PYTHONPATH": f"{self.folder}:{ROOT}"} | seed)
+            done.check_returncode()
+            digests.add(done.stdout)
         self.assertEqual(len(digests), 1)
 
 
