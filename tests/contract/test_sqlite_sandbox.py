@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 import tempfile
+import threading
 import warnings
 from contextlib import closing, suppress
 from pathlib import Path
@@ -427,6 +428,7 @@ class _SQLite(sandbox_contract.SandboxContract):
             "trace": lambda raw: raw.set_trace_callback(called.append),
             "authorizer": lambda raw: raw.set_authorizer(lambda *_: called.append(1) or sqlite3.SQLITE_OK),
             "progress": lambda raw: raw.set_progress_handler(lambda: called.append(1), 1),
+            "limit": lambda raw: raw.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, 5),
         }
         seen: list[Any] = []
 
@@ -527,6 +529,31 @@ class FileTest(_SQLite):
 
     def url(self) -> str:
         return f"sqlite:///{self.folder}/shop.db"
+
+    def test_a_limit_and_an_interruption_are_those_of_one_connection(self) -> None:
+        wide, columns = "SELECT 1, 2, 3", sqlite3.SQLITE_LIMIT_COLUMN
+        long = (
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT count(*) FROM n"
+        )
+
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as one, closing(test.app.raw_connection()) as other:
+                most = one.setlimit(columns, 2)
+                test.assertEqual((one.getlimit(columns), other.getlimit(columns)), (2, most))
+                with test.assertRaisesRegex(sqlite3.OperationalError, "too many columns"):
+                    one.execute(wide)
+                test.assertEqual(other.execute(wide).fetchall(), [(1, 2, 3)])
+                test.assertEqual(one.setlimit(columns, 9 * most), 2)
+                test.assertEqual(one.execute(wide).fetchall(), [(1, 2, 3)])
+                done: list[Any] = []
+                thread = threading.Thread(target=lambda: done.append(other.execute(long).fetchone()))
+                thread.start()
+                while thread.is_alive():
+                    one.interrupt()
+                test.assertEqual(done, [(1000000,)])
+
+        app = self.engine(connect_args={"check_same_thread": False})
+        self.assertPassed(self.case(app=app, test_1=test_1), tests=1)
 
     def test_a_second_writer_finds_the_database_locked(self) -> None:
         def test_1(test: Any) -> None:

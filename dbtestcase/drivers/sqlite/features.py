@@ -27,7 +27,7 @@ class Features(ProxyConnection):
         self._text_factory: Any = str
         self._functions: dict[FunctionKey, Function] = {}
         self._attached: set[str] = set()
-        self._hooks: dict[str, tuple[Any, ...]] = {}
+        self._hooks: dict[str | int, tuple[Any, ...]] = {}
         self._wire.connections.add(self)
 
     def _features(self) -> tuple[object, ...]:
@@ -95,17 +95,38 @@ class Features(ProxyConnection):
         else:
             self._hooks[name] = args
 
+    def getlimit(self, category: int, /) -> int:
+        limit: int = self._hooks[category][0] if category in self._hooks else self._wire.connection.getlimit(category)
+        return limit
+
+    def setlimit(self, category: int, limit: int, /) -> int:
+        before, real = self.getlimit(category), self._wire.connection
+        there = real.setlimit(category, limit)
+        self._hooks[category] = (real.setlimit(category, there),)  # SQLite has a greatest one
+        return before
+
+    def interrupt(self) -> None:
+        """Stop what this connection runs; what another one runs goes on."""
+        if self._sandbox.scheduler.has_wire(self._client.ticket):
+            self._wire.connection.interrupt()
+
     @contextlib.contextmanager
     def _hooked(self) -> Iterator[None]:
-        """Let the physical connection call this connection's hooks, and no other's, for a statement."""
-        real = self._wire.connection
+        """Let this connection's hooks and limits hold, and no other's, on the physical one for a statement."""
+        real, limits = self._wire.connection, []
         try:
             for name, args in self._hooks.items():
-                getattr(real, name)(*args)
+                if isinstance(name, int):
+                    limits.append((name, real.setlimit(name, *args)))
+                else:
+                    getattr(real, name)(*args)
             yield
         finally:
             for name, args in self._hooks.items():
-                getattr(real, name)(None, *args[1:])
+                if isinstance(name, str):
+                    getattr(real, name)(None, *args[1:])
+            for category, limit in limits:
+                real.setlimit(category, limit)
 
     def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         """Attach a file once, for all connections share one; a name that stands for another file is refused."""
