@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from sqlalchemy import Dialect
@@ -71,12 +72,38 @@ class Pg8000Wire(ProxyWire):
 
 class _Connection(ProxyConnection):
     autocommit = dbapi.autocommit
-    passed_on = frozenset(("register_in_adapter", "register_out_adapter", "xid"))
+    passed_on = frozenset(("xid",))
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.notices: Any = deque(maxlen=100)
         """What the server has said to this connection."""
+        self._types: tuple[Any, Any] | None = None
+
+    def state(self) -> tuple[object, ...]:
+        return (*super().state(), self._types and tuple(tuple(each.items()) for each in self._types))
+
+    def _own_types(self) -> tuple[Any, Any]:
+        if self._types is None:
+            with self._held():
+                self._types = copy(self._wire.connection.py_types), copy(self._wire.connection.pg_types)
+        return self._types
+
+    @property
+    def py_types(self) -> Any:
+        """How values are written, by their types."""
+        return self._own_types()[0]
+
+    @property
+    def pg_types(self) -> Any:
+        """How values are read, by the server's types."""
+        return self._own_types()[1]
+
+    def register_out_adapter(self, typ: Any, out_func: Any) -> None:
+        self.py_types[typ] = out_func
+
+    def register_in_adapter(self, oid: int, in_func: Any) -> None:
+        self.pg_types[oid] = in_func
 
     @property
     def notifications(self) -> Any:
@@ -101,4 +128,16 @@ class _Connection(ProxyConnection):
         statement = self._classify(text)
         if statement.kind is Kind.TRANSACTION and str(text).strip().upper() == "COMMIT" and not self._client.has_run:
             return self.commit()  # SQLAlchemy sends it after it has set the isolation level
-        return super()._run(text, call, real, many=many, parameters=parameters)
+        types, wire = self._types, self._wire.connection
+        if types is None:
+            return super()._run(text, call, real, many=many, parameters=parameters)
+
+        def adapted(replacement: str | None) -> Any:
+            shared = wire.py_types, wire.pg_types
+            wire.py_types, wire.pg_types = types
+            try:
+                return call(replacement)
+            finally:
+                wire.py_types, wire.pg_types = shared
+
+        return super()._run(text, adapted, real, many=many, parameters=parameters)

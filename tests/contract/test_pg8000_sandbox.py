@@ -89,6 +89,25 @@ class Pg8000Test(InnerRuns):
 
         self.run_contained(do, rows=1)
 
+    def test_adapters_are_those_of_the_connection_that_they_were_registered_on(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            raws = [engine.raw_connection() for _ in range(2)]
+            one, other = (raw.driver_connection for raw in raws)
+
+            def read(connection: Any, value: Any) -> Any:
+                cursor = connection.cursor()
+                cursor.execute("SELECT %s", (value,))
+                return cursor.fetchone()[0]
+
+            one.register_in_adapter(25, str.upper)
+            one.register_out_adapter(complex, lambda value: f"{value.real:g}")
+            test.assertEqual([read(each, "a") for each in (one, other, one)], ["A", "a", "A"])
+            test.assertEqual([read(each, 2 + 1j) for each in (one, other)], ["2", "(2+1j)"])
+            for raw in raws:
+                raw.close()
+
+        self.run_contained(do, rows=0)
+
     def test_each_connection_hears_what_is_said_to_it_and_waits_for_no_notification(self) -> None:
         def do(test: Any, engine: sa.Engine) -> None:
             raws = [engine.raw_connection() for _ in range(2)]
