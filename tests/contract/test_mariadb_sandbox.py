@@ -1,5 +1,6 @@
 """DatabaseTest on a disposable MariaDB, by each driver: every door, judged by a second connection and the next test."""
 
+import importlib
 from contextlib import closing
 from typing import Any, ClassVar
 
@@ -304,7 +305,7 @@ class _MariaDB(sandbox_contract.SandboxContract):
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
 
-    def test_methods_of_the_driver_that_go_past_the_sandbox_are_refused(self) -> None:
+    def test_methods_of_the_driver_that_go_past_the_sandbox_are_refused_and_its_cursor_class_holds(self) -> None:
         names = {"pymysql": ("connect", "kill"), "mysqldb": ("kill", "send_query", "set_server_option", "shutdown")}
 
         def test_1(test: Any) -> None:
@@ -315,9 +316,18 @@ class _MariaDB(sandbox_contract.SandboxContract):
                         test.assertRaisesRegex(SandboxEscape, rf"{name}\(\).* would bypass"),
                     ):
                         getattr(raw, name)(b"COMMIT")
+                raw.driver_connection.cursorclass = importlib.import_module(f"{self.module}.cursors").DictCursor
+                cursor = raw.cursor()
+                cursor.execute("SELECT 1 AS one")
+                test.assertEqual(cursor.fetchone(), {"one": 1})
                 test.assertTrue(raw.character_set_name() and raw.thread_id() and raw.get_server_info())
 
-        self.assertPassed(self.case(test_1=test_1), tests=1)
+        def test_2(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw, raw.cursor() as cursor:
+                cursor.execute("SELECT 1 AS one")
+                test.assertEqual(cursor.fetchone(), (1,))
+
+        self.assertPassed(self.case(test_1=test_1, test_2=test_2), tests=2)
 
     def test_ids_that_start_from_the_same_number_are_refused_rather_than_forgotten(self) -> None:
         self.assertFailed(

@@ -217,6 +217,18 @@ class MySQLConnection(Behaviour):
         object.__setattr__(made, "_asked", cursor)
         return made
 
+    @property
+    def cursorclass(self) -> Any:
+        """The class of cursors for which none is asked."""
+        return self._cursor_class or self._wire.connection.cursorclass
+
+    @cursorclass.setter
+    def cursorclass(self, value: Any) -> None:
+        self._cursor_class = value
+
+    def state(self) -> tuple[object, ...]:
+        return (*super().state(), self._cursor_class)
+
     def _buffered(self, cursor: type) -> type:
         """The class that fetches at once in place of one that streams: nobody else could use the wire meanwhile."""
         if not any("SSCursor" in base.__name__ for base in cursor.__mro__):
