@@ -324,7 +324,7 @@ def _restless(threads: Sequence[str], test: str) -> LeakError:
 def _loss(what: str, test: str) -> LeakError:
     return LeakError(
         f"{test} {what}. The database was made anew.",
-        cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped",
+        cause="KILL or pg_terminate_backend() for every connection, or a server that was stopped or killed",
         remedy="end only the connections that the test has opened; their numbers are known to who opens them",
     )
 

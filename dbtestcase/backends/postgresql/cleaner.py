@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import psycopg
@@ -18,6 +19,7 @@ from .connections import APPLICATION, Connection, Connections, still_there
 from .server_state import ServerState
 
 ATTEMPTS = 5
+NOTHING = Report()
 LOCK_TIMEOUT = "2s"
 
 # Code of the application's in the database that changes the session that runs it; what ends with its transaction does
@@ -81,12 +83,16 @@ class Attempt(NamedTuple):
 class PostgreSQLCleaner(Cleaner):
     """A cleaner over one connection; a subclass knows what was touched and puts it back."""
 
+    breaks = ""
+    """What a test did during which the copies were lost, in words that follow its name, where it must fail for that."""
+
     def __init__(self, url: URL, database: Reclonable | None) -> None:
         self._url = url
         self._database = database
         self._kept = False
         self._new = True
         self._known: frozenset[int] = frozenset()
+        self._untold = NOTHING  # a recovery that the next cleaning reports
         self._open()
         self._new = False
 
@@ -120,15 +126,16 @@ class PostgreSQLCleaner(Cleaner):
         """Connect again, where the connection was lost with all that the server's session knew."""
 
     @abstractmethod
-    def _carry_over(self) -> object:
-        """The rows of the class (after :meth:`keep`), to be taken into a database that is made anew."""
+    def _carry_over(self) -> object | None:
+        """The rows of the class (after :meth:`keep`), to be taken into a database that is made anew; ``None``: lost."""
 
     @abstractmethod
     def _bring_back(self, carried: object) -> None:
         """Put the rows of the class into the new database."""
 
     def clean(self, standing: Standing = NOBODY, look: Look = Look.TOUCHED) -> Report:
-        report, (expected, lasting, opened) = Report(), standing
+        report, (expected, lasting, opened) = self._untold, standing
+        self._untold = NOTHING
         ended: list[Session] = []
         refused: Exception | None = None
         known = frozenset(opened)
@@ -148,7 +155,7 @@ class PostgreSQLCleaner(Cleaner):
             if attempt.outcome == "altered":
                 report = report.joined(self._reclone(attempt.changes, lasting))
                 continue
-            report = report.joined(attempt.report) if number else attempt.report
+            report = attempt.report if report is NOTHING else report.joined(attempt.report)
             if attempt.outcome == "clean" and not attempt.disturbed:
                 absent = self._absent(expected) if attempt.absent and not report.recloned else ()
                 return report.joined(Report(ended=tuple(ended), absent=absent)) if ended or absent else report
@@ -165,8 +172,8 @@ class PostgreSQLCleaner(Cleaner):
         try:
             self._reopen()
         except CleaningError as error:
-            return self._reclone((error.what,), lasting, connected=False)
-        return Report()
+            return self._reclone((error.what,), lasting, connected=False)._replace(broke=self.breaks)
+        return NOTHING
 
     def _surely(self, work: Callable[[], T]) -> T:
         """Do something once more, where the connection was lost."""
@@ -175,7 +182,7 @@ class PostgreSQLCleaner(Cleaner):
         except psycopg.OperationalError:
             if not self._connection.closed:
                 raise
-        self._recover(())
+        self._untold = self._untold.joined(self._recover(()))
         return work()
 
     def _reclone(self, changes: tuple[str, ...], lasting: Collection[int], *, connected: bool = True) -> Report:
@@ -188,10 +195,10 @@ class PostgreSQLCleaner(Cleaner):
             )
         carried, lost = None, False
         if self._kept:
-            try:
+            with suppress(psycopg.Error):  # the test dropped or changed our own schema as well
                 carried = self._carry_over()
-            except psycopg.Error:  # the test dropped or changed our own schema as well
-                self._kept, lost = False, True
+            lost = carried is None
+            self._kept = not lost
         if connected:
             # A database that exists already to us is emptied and filled, not dropped: then they would live on.
             self._connections.end_all(lasting)
@@ -209,6 +216,13 @@ class PostgreSQLCleaner(Cleaner):
 
     def keep(self) -> None:
         self._surely(self._keep)
+        if self._untold.recloned:
+            raise CleaningError(
+                f"The rows of a class are lost: {', '.join(self._untold.altered)}",
+                cause="setUpTestData() or setUpClass() ended connections of others, or a process of the server was"
+                " killed meanwhile.",
+                remedy="end only connections of the test's own; run the tests again where the server has crashed.",
+            )
 
     def forget(self) -> None:
         self._surely(self._forget)

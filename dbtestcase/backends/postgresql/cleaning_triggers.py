@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 
@@ -39,8 +40,10 @@ select set_config('_dbtestcase.database', %b, false), set_config('_dbtestcase.pa
        set_config('_dbtestcase.facts', %b, false), set_config('_dbtestcase.writers', %b, false)
 """
 
-# From here on: whatever is committed later has this number, or a later one.
-_NOW = b"select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
+# From here on: whatever is committed later has this number, or a later one.  And what a recovery may have lost.
+_NOW = b"""
+select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint), (select kept_at from _dbtestcase.class_level)
+"""
 
 
 def is_installed(connection: Connection) -> bool:
@@ -106,6 +109,9 @@ class _Carried:
 
 class MarkedCleaner(PostgreSQLCleaner):
     """Cleans one database whose bookkeeping is installed."""
+
+    breaks = "ran while the server recovered from a crash, which may lose what was committed last"
+    _kept_at: datetime | None = None
 
     def _open(self) -> None:
         super()._open()
@@ -209,7 +215,7 @@ class MarkedCleaner(PostgreSQLCleaner):
                 remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
             )
 
-        ((self._since,),) = self._connection.execute(_NOW).fetchall()
+        ((self._since, self._kept_at),) = self._connection.execute(_NOW).fetchall()
         self._kept = True
 
     def _forget(self) -> None:
@@ -217,8 +223,11 @@ class MarkedCleaner(PostgreSQLCleaner):
         self._since = 0
         self._connection.execute(b"select _dbtestcase.forget()")
 
-    def _carry_over(self) -> _Carried:
+    def _carry_over(self) -> _Carried | None:
         execute = self._connection.execute
+        kept = b"select from _dbtestcase.class_level where kept_at = %b"
+        if execute(kept, (self._kept_at,)).fetchone() is None:
+            return None  # commits are not awaited, and the last of them are lost in a crash
         return _Carried(
             tables=execute(b"select name, path from _dbtestcase.tables where class_level").fetchall(),
             rows=self._copy_out("(select * from _dbtestcase.rows where for_class)"),
@@ -252,7 +261,7 @@ class MarkedCleaner(PostgreSQLCleaner):
                     b"update _dbtestcase.views set for_class = true, populated = %b, fresh = %b where name = %b",
                     (populated, fresh, name),
                 )
-            execute(b"insert into _dbtestcase.class_level values (now())")
+            execute(b"insert into _dbtestcase.class_level values (%b)", (self._kept_at,))
             execute(
                 b"insert into _dbtestcase.touched select rel from _dbtestcase.tables where class_level"
                 b" union all select view from _dbtestcase.views where for_class"

@@ -499,17 +499,48 @@ class CrashTest(CleaningCase):
     def schema(cls) -> str:
         return "create table t (id serial primary key)"
 
-    def test_after_a_crash_of_the_server_the_database_is_made_anew(self) -> None:
+    def crash(self, also: str = "") -> None:
+        """What the server's recovery does, without taking it from the tests beside this one."""
         with connect(self.scratch.url, autocommit=True) as connection:
             connection.execute("insert into t default values")
-            # what the server's recovery does, without taking it from the tests beside this one
             connection.execute("set _dbtestcase.cleaning = 'on'; set session_replication_role = replica", prepare=False)
-            connection.execute("delete from _dbtestcase.alive; delete from _dbtestcase.touched", prepare=False)
+            connection.execute(
+                f"delete from _dbtestcase.alive; delete from _dbtestcase.touched; {also}".encode(), prepare=False
+            )
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbtestcase'"
             )
-        self.assertTrue(self.cleaner.clean().recloned)
+
+    def test_after_a_crash_of_the_server_the_database_is_made_anew_and_the_test_fails(self) -> None:
+        self.crash()
+        report = self.cleaner.clean()
+        self.assertTrue(report.recloned)
+        self.assertIn("recovered from a crash", report.broke)
         self.assertAsBefore()
+
+    def test_the_rows_of_a_class_come_back_unless_the_crash_may_have_lost_them(self) -> None:
+        lost = "delete from _dbtestcase.rows where for_class; update _dbtestcase.class_level set kept_at = now()"
+        for also, is_lost in ("", False), (lost, True):
+            with self.subTest(is_lost=is_lost), connect(self.scratch.url, autocommit=True) as connection:
+                connection.execute("insert into t values (7)")
+                self.cleaner.keep()
+                for attempt in ("the first", "once more"):
+                    self.crash(also if attempt == "once more" else "")
+                    report = self.cleaner.clean()
+                    self.assertEqual(report.lost, is_lost and attempt == "once more", attempt)
+                with connect(self.scratch.url) as judge:
+                    self.assertEqual(judge.execute("select id from t").fetchall(), [] if is_lost else [(7,)])
+            self.cleaner.forget()
+            self.cleaner.clean()
+
+    def test_a_crash_before_the_rows_of_a_class_are_kept_is_an_error(self) -> None:
+        self.crash()
+        with self.assertRaisesRegex(CleaningError, "rows of a class are lost: The server has recovered from a crash"):
+            self.cleaner.keep()
+        self.cleaner.forget()
+        self.assertTrue(self.cleaner.clean().recloned)
+        self.cleaner.keep()
+        self.cleaner.forget()
 
 
 class ManyTestsTest(CleaningCase):
