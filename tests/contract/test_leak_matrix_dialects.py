@@ -200,6 +200,7 @@ class _MariaDB(LeakMatrix):
 
 @_add_cases
 class PyMySQLLeakTest(_MariaDB, unittest.TestCase):
+    share = 2
     driver = module = "pymysql"
 
 

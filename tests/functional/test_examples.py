@@ -120,8 +120,9 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 def _runners_of(example: str) -> tuple[str, ...]:
     if example in ITS_RUNNERS:
         return ITS_RUNNERS[example]
-    serial = SERIAL_RUNNERS if example == "users" else ()
-    return (*serial, *some_of((*PARALLEL_RUNNERS, *(() if serial else SERIAL_RUNNERS)), example))
+    if example in ("committing", "users", "worker"):
+        return (*some_of(SERIAL_RUNNERS, example), *some_of(PARALLEL_RUNNERS, example))
+    return some_of(SERIAL_RUNNERS, example)
 
 
 for _example in COUNTS:

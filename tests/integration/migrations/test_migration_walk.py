@@ -8,8 +8,7 @@ from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import MigrationRecipe
 from dbtestcase.migrations.project import Project
 from dbtestcase.migrations.walk import Problem, round_trip, stairway
-from tests.support.alembic_projects import SHOP, AlembicProject, empty_database
-from tests.support.samples import a_share
+from tests.support.alembic_projects import AlembicProject, empty_database
 
 
 class WalkTestCase(unittest.TestCase):
@@ -37,13 +36,6 @@ class StairwayTest(WalkTestCase):
         )
         self.assertEqual(self.walk(), [])
         self.assertEqual(self.migrations.current_revisions(self.database.url), ("0002",))
-
-    def test_the_shop_sync_and_async(self) -> None:
-        for name in a_share(("alembic.ini", "alembic_async.ini"), 2):
-            with self.subTest(name), empty_database() as database:
-                project = MigrationRecipe(SHOP / name).project
-                self.assertEqual([str(problem) for problem in stairway(project, database.url)], [])
-                self.assertEqual(round_trip(project, database.url), [])
 
     def test_an_empty_downgrade_is_named_with_file_and_what_to_write(self) -> None:
         path = self.project.revision("0002", "0001", "op.create_table('post', sa.Column('id', sa.Integer))", "pass")
