@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..reporting import lazily
+from .behaviour import behaviour_of, watch_behaviour
 from .connecting import connect_as_asked, connecting
 from .direct_connections import watching
 from .direct_doors import guard, watch_files
@@ -54,6 +55,7 @@ __all__ = [
     "OwnConnection",
     "WireFactory",
     "address_beside",
+    "behaviour_of",
     "checked_out",
     "connect_arguments",
     "connect_as_asked",
@@ -91,6 +93,7 @@ __all__ = [
     "schema_generator",
     "sequences_of",
     "set_creator",
+    "watch_behaviour",
     "watch_cursors",
     "watch_files",
     "watch_session",

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from ..backends import cleaning
-from ..drivers import is_asyncio, pool_of, watch_cursors, watch_session
+from ..drivers import behaviour_of, is_asyncio, pool_of, watch_behaviour, watch_cursors, watch_session
 from ..reporting import CallSite, find_call_site
 from .left_threads import LeftThreads
 
@@ -86,7 +86,7 @@ class Checkout:
     ``pid``: the server's process.  ``call_site``: the line that checked it out last.  ``thread``: who uses it, ``None``
     while it waits in its pool.  ``test``: the number of the test that uses it, or did last.  ``spoiled``: good for the
     test that used it last only.  ``gone``: ended on the server's side.  ``hides``: what it holds no other
-    connection sees.  ``seen``: every statement is, at its driver.  ``commits``: whether each one did at the beginning.
+    connection sees.  ``seen``: every statement is, at its driver.  ``behaviour``: what it was like at the beginning.
     ``cursors``: how many its driver has made that SQLAlchemy has not used; ``cursor``: the last that it has.
     ``closing``: is held by who uses it in the place of its thread, and by that thread before it closes it.
     """
@@ -101,7 +101,7 @@ class Checkout:
     gone: bool = False
     hides: bool = False
     seen: bool = False
-    commits: object = None
+    behaviour: object = field(default=None, repr=False)
     raw: weakref.ref[Any] | None = field(default=None, repr=False)
     fairy: weakref.ref[Any] | None = field(default=None, repr=False)
     record: weakref.ref[Any] | None = field(default=None, repr=False)
@@ -335,10 +335,12 @@ class Checkouts:
             record.info[_KEY] = checkout
             checkout.spoiled = _is_sqlite(raw)  # nobody sees its PRAGMAs, functions and hooks; a new one costs little
             sent = functools.partial(self._sent, checkout)
-            checkout.seen = watch_session(raw, functools.partial(setattr, checkout, "spoiled", True), sent)
+            changed = functools.partial(setattr, checkout, "spoiled", True)
+            checkout.seen = watch_session(raw, changed, sent)
             checkout.hides = checkout.spoiled or checkout.seen
             watch_cursors(raw, checkout.made_cursor, sent)
-            checkout.commits = _autocommit(raw)
+            watch_behaviour(raw, changed)
+            checkout.behaviour = behaviour_of(raw)
             with contextlib.suppress(TypeError):  # a driver's class without weak references
                 checkout.raw = weakref.ref(raw)
             checkout.record = weakref.ref(record)
@@ -368,7 +370,7 @@ class Checkouts:
                 self.traits |= Trait.SETVAL
                 self.of_server.append("what a driver's connection has sent")
             raw = record.driver_connection
-            checkout.spoiled |= _autocommit(raw) != checkout.commits
+            checkout.spoiled |= behaviour_of(raw) != checkout.behaviour
             checkout.spoiled |= checkout.seen and bool(getattr(raw, "server_status", 0) & _IN_TRANSACTION)
 
     def _close(self, connection: Any, record: Any) -> None:
@@ -417,11 +419,6 @@ def _server_pid(connection: Any, raw: Any) -> int:
         cursor.close()
         connection.rollback()
     return int(pid)
-
-
-def _autocommit(raw: Any) -> object:
-    """The mode of a connection of MySQL's, where its driver keeps it."""
-    return raw.get_autocommit() if hasattr(raw, "get_autocommit") else None
 
 
 def _is_sqlite(raw: Any) -> bool:
