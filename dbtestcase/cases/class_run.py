@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from ..backends import Recipe
 from ..data import ClassData, FactoryManager
 from ..errors import LeakError, NotRunning
 from ..isolation import Isolation
-from ..reporting import SQLLog, report
+from ..reporting import Query, SQLLog, recording, report
 from ..sandbox import classify
 from ..settings import Settings
 
@@ -103,21 +103,23 @@ class SetUpRows:
     def __init__(self, label: str, carries: Callable[[Connection], bool]) -> None:
         self._label = label
         self._carries = carries
-        self._wrote = self._watches = False
+        self._wrote = False
+        self._stack = contextlib.ExitStack()
+        self._recording: Iterable[Query] = ()
 
     def watch(self) -> None:
         """Begin, when ``setUpTestData()`` has ended."""
-        self._watches = True
-        event.listen(Engine, "after_cursor_execute", self._note)
+        self._recording = self._stack.enter_context(recording(self._carries))
 
     def complete(self) -> None:
         """Class data are complete."""
-        if self._watches:
-            self._watches = False
-            event.remove(Engine, "after_cursor_execute", self._note)
+        self._wrote |= any(query.ended and classify(query.statement).writes for query in self._recording)
+        self._recording = ()
+        self._stack.close()
 
     def refuse_if_lost(self) -> None:
         """The class begins again: what it wrote in ``setUpClass()`` is lost."""
+        self.complete()
         if self._wrote:
             raise LeakError(
                 f"What setUpClass() of {self._label} wrote after super().setUpClass() is lost: the test database had "
@@ -125,7 +127,3 @@ class SetUpRows:
                 cause="the connection was lost, or an earlier test changed more than rows: see the first error",
                 remedy="write these rows in setUpTestData(), which is called again where the database is",
             )
-
-    def _note(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
-        if not self._wrote and self._carries(connection) and classify(statement).writes:
-            self._wrote = True

@@ -112,7 +112,6 @@ class ClassLifecycle(Provisioning):
         if watches(self.bases.written("setUpClass")) or not self.bases.overrides("setUpClass"):
             isolation = self.run.isolation
             if isolation.needs_rebuild:
-                self.run.set_up_rows.complete()
                 self.run.set_up_rows.refuse_if_lost()
                 return  # the first test begins the class again, as it does where the loss comes later
             try:

@@ -87,7 +87,7 @@ class Border:
 
     def is_admitted(self, pool: Pool) -> bool:
         """Whether a pool is known to be let pass: the common case, in little time."""
-        return pool.__dict__.get(_STAMP) is self._token
+        return getattr(pool, _STAMP, None) is self._token
 
     def admit(self, engine: Engine) -> None:
         """An engine asks for a connection: let it pass, lead it, or refuse it before it has connected."""
@@ -107,7 +107,7 @@ class Border:
                 else:
                     self.leads.lead(engine, until=Until.TEST if self.in_test else Until.CLASS)
                     pool = engine.pool
-            pool.__dict__[_STAMP] = self._token
+            setattr(pool, _STAMP, self._token)
 
     def admit_pool(self, pool: Pool, connection: Any) -> None:
         """A pool used by itself hands out a real connection; ``DisconnectionError`` has it connect again, led."""
@@ -119,7 +119,7 @@ class Border:
                 raise exc.DisconnectionError("a class has begun")  # the pool connects again, through do_connect
             if not self._is_test_database(found):
                 raise self._refusal(_engine_of(pool), pool)
-        pool.__dict__[_STAMP] = self._token
+        setattr(pool, _STAMP, self._token)
 
     def admits_arguments(self, dialect: sa.Dialect, args: Sequence[Any], parameters: Mapping[str, Any]) -> None:
         """A pool that is used by itself is about to connect."""

@@ -1,6 +1,6 @@
 """Which statements the process sends: recorded by SQLAlchemy's events, and only while somebody wants to know.
 
-One pair of listeners on :class:`sqlalchemy.Engine` itself sees every engine of the process, present and future, sync
+Listeners on :class:`sqlalchemy.Engine` itself see every engine of the process, present and future, sync
 and async, in every thread.  Not seen: what is sent by a DBAPI cursor behind SQLAlchemy's back.
 
 >>> with recording() as queries:                                    # doctest: +SKIP
@@ -15,11 +15,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import wraps
 from time import perf_counter
 from typing import Any, overload
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import ExecuteStyle
 
 from .call_sites import CallSite, find_call_site
 
@@ -185,23 +186,21 @@ def _begin(made: Recording) -> None:
 
 
 def _listen() -> None:
-    """Listen for good, to statements after everybody else who listens to all engines: others may rewrite them."""
+    """Listen for good, where statements are as everybody else who listens has left them.
+
+    Listeners to ``before_cursor_execute`` and its kind, which are the usual way, cost every statement of every engine
+    some twenty calls more, recorded or not: as soon as there is one, SQLAlchemy asks for the listeners of five events.
+    """
     global _listening
-    if _listening is None:
-        for name, listener in _LISTENERS.items():
-            event.listen(Engine, name, listener)
-    elif list(_any_engine.dispatch.before_cursor_execute)[-1:] == [_listening]:
-        return
-    else:
-        event.remove(Engine, "before_cursor_execute", _before)
-    event.listen(Engine, "before_cursor_execute", _before)
-    _listening = list(_any_engine.dispatch.before_cursor_execute)[-1]
+    if not _listening:
+        _listening = True
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            event.listen(Engine, name, _instead_of(name), insert=True)
+        for name, text in (("_commit_impl", "COMMIT"), ("_rollback_impl", "ROLLBACK")):
+            setattr(Connection, name, _marking(getattr(Connection, name), text))
 
 
-_any_engine = Engine.__new__(Engine)
-"""One that nobody listens to by itself."""
-_listening: object = None
-"""What SQLAlchemy has made of our listener."""
+_listening = False
 
 
 def _end(made: Recording) -> None:
@@ -216,56 +215,73 @@ _FRAMES = 5  # as many at least lie between find_call_site() and whoever asks SQ
 
 def _interested(connection: Connection) -> list[Recording]:
     """Who records what a connection sends: asked once, as long as the same recordings are there."""
-    known = connection.__dict__.get(_ACCEPTED)
+    known = getattr(connection, _ACCEPTED, None)  # not by __dict__, which once made slows all attributes of an object
     if known is None or known[0] is not _active:
-        known = connection.__dict__[_ACCEPTED] = (_active, [made for made in _active if made.accept(connection)])
+        is_dialects = not connection._allow_autobegin  # on which it asks a server for its version and the like
+        known = (_active, [made for made in _active if not is_dialects and made.accept(connection)])
+        setattr(connection, _ACCEPTED, known)
     found: list[Recording] = known[1]
     return found
 
 
-def _before(
-    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> None:
-    if not _active or _harness.get() or not (interested := _interested(connection)):
-        return
+def _recorded(statement: str, parameters: Any, context: Any, executemany: bool) -> Query | None:
+    """Note a statement that is about to be sent; None if nobody records it."""
+    connection = context.root_connection
+    if _harness.get() or not (interested := _interested(connection)):
+        return None
     is_savepoint = statement[:1] in "SRsr" and statement[:22].upper().startswith(_SAVEPOINTS)
     kind = SAVEPOINT if is_savepoint else STATEMENT
     query = Query(connection, statement, parameters, executemany, kind, find_call_site(_FRAMES))
     _sending.set(query)
     for made in interested:
         made.entries.append(query)
-    if context is not None:
-        earlier = getattr(context, "_dbtestcase_query", None)
-        query.later_batch = earlier is not None and earlier.statement == statement
-        context._dbtestcase_query = query
+    return query
 
 
-def _after(
-    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> None:
-    query = getattr(context, "_dbtestcase_query", None)
-    if query is not None:
+def _instead_of(method: str) -> Callable[..., bool]:
+    """A listener that notes a statement and lets a method of the dialect send it, to know when it has ended."""
+
+    def listener(cursor: Any, statement: str, *given: Any) -> bool:  # given: parameters (if any), context
+        if not _active:
+            return False
+        context = given[-1]
+        is_batch = context.execute_style is _IN_BATCHES
+        parameters = given[0] if given[1:] else context.parameters[0]
+        query = _recorded(statement, parameters, context, is_batch or method == "do_executemany")
+        if query is None:
+            return False
+        if is_batch:
+            query.later_batch = getattr(context, _BATCH, None) == statement
+            setattr(context, _BATCH, statement)
+        dialect, ours_passed = context.dialect, False
+        try:
+            for other in getattr(dialect.dispatch, method):  # those after ours have a say
+                if ours_passed and other(cursor, statement, *given):
+                    break
+                ours_passed = ours_passed or other is listener
+            else:
+                getattr(dialect, method)(cursor, statement, *given)
+        except BaseException as error:
+            query.error = error
+            raise
         query.ended = perf_counter()
+        return True
+
+    return listener
 
 
-def _failed(context: Any) -> None:
-    query = getattr(context.execution_context, "_dbtestcase_query", None)
-    if query is not None:
-        query.error = context.original_exception
+_IN_BATCHES, _BATCH = ExecuteStyle.INSERTMANYVALUES, "_dbtestcase_batch"
 
 
-def _mark(statement: str, connection: Connection) -> None:
-    if not _active or _harness.get():
-        return
-    for made in _interested(connection):
-        query = Query(connection, statement, (), False, TRANSACTION, find_call_site(2))
-        query.ended = query.started  # told before it is sent: no time to show
-        made.entries.append(query)
+def _marking(original: Callable[[Connection], None], statement: str) -> Callable[[Connection], None]:
+    """What ends a transaction, told before it is sent."""
 
+    @wraps(original)
+    def method(connection: Connection) -> None:
+        for made in _interested(connection) if _active and not _harness.get() else ():
+            query = Query(connection, statement, (), False, TRANSACTION, find_call_site(2))
+            query.ended = query.started  # told before it is sent: no time to show
+            made.entries.append(query)
+        original(connection)
 
-_LISTENERS: dict[str, Callable[..., None]] = {
-    "after_cursor_execute": _after,
-    "handle_error": _failed,
-    "commit": partial(_mark, "COMMIT"),
-    "rollback": partial(_mark, "ROLLBACK"),
-}
+    return method
