@@ -145,6 +145,7 @@ require_internals(
         (finalize, ("_registry",)) if _FINALIZERS else (base, ("_strong_ref_connection_records",)),
         (base, ("_finalize_fairy",)),
         (Dialect, ("_has_events",)),
+        (Connection, ("_commit_impl", "_rollback_impl")),  # of reporting/queries, as _allow_autobegin
         (MetaData(), ("_sequences",)),
         (Table, ("_sorted_constraints",)),
     ],

@@ -10,7 +10,7 @@ from ..errors import SandboxClosed, SandboxError, SandboxTimeout
 from ..reporting import CallSite, site_of_statement
 from .connections import POOLED, Client, Wire
 from .rules import Rules
-from .savepoints import Fate, Scope, Stack
+from .savepoints import OPEN, Scope, Stack
 from .scheduler import Scheduler
 from .schema_facts import SchemaFacts
 from .session_settings import Flow, SessionSettings, SettingsStore
@@ -152,7 +152,7 @@ class Clients:
 
     def _is_alone(self, ticket: Ticket) -> bool:
         for entry in self.stack.entries:
-            if entry.wrote and entry.fate is Fate.OPEN and entry.owner.ticket is not ticket:  # type: ignore[attr-defined]
+            if entry.wrote and entry.fate is OPEN and entry.owner.ticket is not ticket:  # type: ignore[attr-defined]
                 return False
         return not self._locking and not self.session.used
 

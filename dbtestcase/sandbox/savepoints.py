@@ -46,6 +46,9 @@ class Fate(enum.Enum):
     DOOMED = "doomed"
 
 
+OPEN, COMMITTED, DOOMED = Fate  # each time that a member is asked of its class costs as much as a call
+
+
 class Owner:
     """One connection's view of its own transaction."""
 
@@ -84,7 +87,7 @@ class Entry:
         self.first_write = False  # whether the last statement is the only one that wrote
         self.holds = False  # a server-side cursor lives here, which a rollback would close
         self.sealed = False  # deferred constraints were checked here: a rollback would make them pending again
-        self.fate = Fate.OPEN
+        self.fate = OPEN
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.owner.name}@{self.depth} {self.fate.value}{' wrote' if self.wrote else ''}>"
@@ -92,12 +95,12 @@ class Entry:
     @property
     def loose(self) -> bool:
         """Whether it stands in nobody's way: committed, or without writes."""
-        return not self.wrote or self.fate is Fate.COMMITTED
+        return not self.wrote or self.fate is COMMITTED
 
     @property
     def kept_open(self) -> bool:
         """Whether its owner would miss what lies in it."""
-        return self.fate is Fate.OPEN and (self.wrote or self.holds)
+        return self.fate is OPEN and (self.wrote or self.holds)
 
 
 class Conflict(Exception):
@@ -145,7 +148,7 @@ class Stack:
         :param numbers: a write may number rows.
         :param looks: it looks at rows: its cursor was not declared before.
         """
-        if looks:
+        if looks and self.doomed:
             self._refuse_if_waiting()
         owner.active = True
         if writes:
@@ -156,7 +159,7 @@ class Stack:
         if (
             top is not None
             and top.owner is owner
-            and top.fate is Fate.OPEN
+            and top.fate is OPEN
             and top.depth == len(owner.labels)
             and not top.sealed
         ):
@@ -179,7 +182,7 @@ class Stack:
     def is_clear(self, owner: Owner) -> bool:
         """Whether nobody but ``owner`` is in the middle of something."""
         for entry in self.entries:
-            if entry.fate is Fate.DOOMED or (entry.wrote and entry.fate is Fate.OPEN and entry.owner is not owner):
+            if entry.fate is DOOMED or (entry.wrote and entry.fate is OPEN and entry.owner is not owner):
                 return False
         return True
 
@@ -216,11 +219,11 @@ class Stack:
             return self.rollback(owner)
         wrote = False
         for entry in self._open_entries(owner):
-            entry.fate = Fate.COMMITTED
+            entry.fate = COMMITTED
             wrote |= entry.wrote
         owner.end()
-        if wrote:
-            self._refuse_if_waiting(Fate.COMMITTED)
+        if wrote and self.doomed:
+            self._refuse_if_waiting(COMMITTED)
         return self._settle()
 
     def rollback(self, owner: Owner) -> list[Step]:
@@ -236,7 +239,7 @@ class Stack:
         """
         owner.failed = True
         top = self.entries[-1] if self.entries else None
-        if top is None or top.owner is not owner or top.fate is not Fate.OPEN:
+        if top is None or top.owner is not owner or top.fate is not OPEN:
             return []
         top.wrote = top.holds = False
         return self._settle() or [(Verb.ROLLBACK, top.name)]
@@ -264,13 +267,13 @@ class Stack:
         """The owners with writes that are neither committed nor rolled back, in the order of their first write."""
         found: list[Owner] = []
         for entry in self.entries:
-            if entry.wrote and entry.fate is Fate.OPEN and entry.owner not in found:
+            if entry.wrote and entry.fate is OPEN and entry.owner not in found:
                 found.append(entry.owner)
         return found
 
     def has_others(self, owner: Owner) -> bool:
         """Whether somebody else has unfinished writes."""
-        return any(entry.wrote and entry.fate is Fate.OPEN and entry.owner is not owner for entry in self.entries)
+        return any(entry.wrote and entry.fate is OPEN and entry.owner is not owner for entry in self.entries)
 
     def has_work(self, owner: Owner) -> bool:
         """Whether a rollback of the owner would undo something."""
@@ -280,14 +283,14 @@ class Stack:
         """The owners whose rollback waits for others to end."""
         found: list[Owner] = []
         for entry in self.entries:
-            if entry.fate is Fate.DOOMED and (entry.wrote or entry.holds) and entry.owner not in found:
+            if entry.fate is DOOMED and (entry.wrote or entry.holds) and entry.owner not in found:
                 found.append(entry.owner)
         return found
 
     # -- inside
 
     def _open_entries(self, owner: Owner) -> Iterator[Entry]:
-        return (e for e in self.entries if e.owner is owner and e.fate is Fate.OPEN)
+        return (e for e in self.entries if e.owner is owner and e.fate is OPEN)
 
     def _make_room(self) -> tuple[list[Step], str | None]:
         """Merge what is loose at the top; give back a savepoint that can be used again, if one is left over."""
@@ -313,7 +316,7 @@ class Stack:
         kept = run[0]
         owner = next(e.owner for e in reversed(run) if e.wrote)
         merged = Entry(kept.name, owner, 0)
-        merged.wrote, merged.fate = True, Fate.COMMITTED
+        merged.wrote, merged.fate = True, COMMITTED
         entries[start:] = [merged]
         return ([(Verb.RELEASE, run[1].name)] if len(run) > 1 else []), None
 
@@ -323,14 +326,14 @@ class Stack:
         for entry in targets:
             # a cursor alone may as well be left open, where its rollback would do harm
             worth_it = entry.wrote or (entry.holds and self.entries.index(entry) > sealed)
-            entry.fate = Fate.DOOMED if worth_it else Fate.COMMITTED
+            entry.fate = DOOMED if worth_it else COMMITTED
             self.doomed |= worth_it
         if written:
             above = self.entries[self.entries.index(written[0]) + 1 :]
-            kept = [e.owner for e in above if e.wrote and e.fate is Fate.COMMITTED]
+            kept = [e.owner for e in above if e.wrote and e.fate is COMMITTED]
             if kept:
                 for entry in targets:
-                    entry.fate = Fate.COMMITTED
+                    entry.fate = COMMITTED
                 raise Conflict(owner, list(dict.fromkeys(kept)))
         return self._settle()
 
@@ -339,7 +342,7 @@ class Stack:
         entries = self.entries
         lowest = None
         for i in range(len(entries) - 1, -1, -1):
-            if entries[i].fate is Fate.DOOMED:
+            if entries[i].fate is DOOMED:
                 lowest = i
             elif entries[i].wrote or entries[i].kept_open:
                 break
@@ -347,19 +350,19 @@ class Stack:
             return []
         entry = entries[lowest]
         del entries[lowest + 1 :]
-        entry.fate, entry.wrote, entry.holds, entry.sealed = Fate.COMMITTED, False, False, False
+        entry.fate, entry.wrote, entry.holds, entry.sealed = COMMITTED, False, False, False
         return [(Verb.ROLLBACK, entry.name)]
 
     def _refuse_if_waiting(self, *fates: Fate) -> None:
         """Raise if writes of one of the fates (of any but the doomed) lie above a rollback that waits."""
         for i, entry in enumerate(self.entries):
-            if entry.fate is Fate.DOOMED and entry.wrote:
-                above = (e for e in self.entries[i + 1 :] if e.kept_open or (e.wrote and e.fate is Fate.COMMITTED))
+            if entry.fate is DOOMED and entry.wrote:
+                above = (e for e in self.entries[i + 1 :] if e.kept_open or (e.wrote and e.fate is COMMITTED))
                 kept = list(dict.fromkeys(e.owner for e in above if not fates or e.fate in fates))
                 if kept:
                     for each in self.entries:
-                        if each.fate is Fate.DOOMED:
-                            each.fate = Fate.COMMITTED  # said once; its rows stay
+                        if each.fate is DOOMED:
+                            each.fate = COMMITTED  # said once; its rows stay
                     raise Conflict(entry.owner, kept)
 
 

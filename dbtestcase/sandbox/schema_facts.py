@@ -31,7 +31,7 @@ class SchemaFacts:
         self.deferred: str | None = None
         """Names of the constraints that are deferred from the start; None before :meth:`load_deferred`."""
         self._relations: Relations | None = None
-        self._views: tuple[str, ...] = ()
+        self.views: tuple[str, ...] = ()
         self._openers: frozenset[str] = frozenset()
         self._speaking: dict[str, Topic] = {}
         self._triggers: tuple[int, ...] | None = None
@@ -46,7 +46,7 @@ class SchemaFacts:
             for name, kind in rows:
                 names[str(kind)].append(str(name))
         self.functions = self._rules.writing_functions | frozenset(names["function"])
-        self._views = tuple(names["view"])
+        self.views = tuple(names["view"])
         self._openers = frozenset(names["cursor"])
         self._speaking = {}
         for kind, topic in _TOPICS.items():
@@ -57,7 +57,7 @@ class SchemaFacts:
         """Whether a read may write: by a function, perhaps one that hides in a view."""
         if statement.calls and not statement.calls.isdisjoint(self.functions or ()):
             return True
-        return bool(self._views) and any(name in statement.text for name in self._views)
+        return bool(self.views) and any(name in statement.text for name in self.views)
 
     def topics_of(self, statement: Statement) -> Topic:
         """What a statement speaks of, or a function that it calls."""
@@ -136,4 +136,4 @@ class SchemaFacts:
             return True
         command = statement.text.lstrip()[:6].lower()
         risk = self._triggers[_COMMANDS.index(command)] if command in _COMMANDS else sum(self._triggers)
-        return bool(risk) or any(name in statement.text for name in (*(self.functions or ()), *self._views))
+        return bool(risk) or any(name in statement.text for name in (*(self.functions or ()), *self.views))

@@ -13,7 +13,7 @@ from .rules import COMMITTING
 from .savepoints import Owner
 from .schema_facts import SchemaFacts
 from .session_settings import Flow, UnknownSetting
-from .statements import Kind, Statement, parts
+from .statements import WRITE, Kind, Statement, parts
 from .topics import Topic
 from .transaction_flows import TransactionFlows
 
@@ -40,13 +40,15 @@ class StatementFlows(TransactionFlows):
             or self.wire.aborted()
         ):
             return None
-        writes = statement.kind is Kind.WRITE
+        writes = statement.kind is WRITE
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        elif self.facts.functions is None or self.facts.may_write(statement):
+        elif self.facts.functions is None or (
+            (statement.calls or self.facts.views) and self.facts.may_write(statement)
+        ):
             return None
-        if writes or statement.calls:
+        if (writes or statement.calls) and not self._locks_taken:
             self._locks_taken |= self.rules.takes_locks(statement)
         if not client.active:
             client.where = where(statement.text)

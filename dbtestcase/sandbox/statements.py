@@ -39,6 +39,9 @@ class Kind(enum.Enum):
     CONSTRAINTS = "SET CONSTRAINTS"
 
 
+WRITE = Kind.WRITE  # each time that a member is asked of its class costs as much as a call
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """What was read off a string of SQL.

@@ -286,6 +286,7 @@ class World:
         other.owners = list(copies.values())
         other.numbers = self.numbers
         other.stack._count, other.stack.base = self.stack._count, self.stack.base
+        other.stack.doomed = self.stack.doomed
         for entry in self.stack.entries:
             twin_entry = Entry(entry.name, copies[entry.owner], entry.depth)
             for attribute in ("wrote", "first_write", "holds", "sealed", "fate"):

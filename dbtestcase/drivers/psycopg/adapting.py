@@ -24,6 +24,7 @@ class CountingAdaptersMap(AdaptersMap):
         self.changes += 1
 
 
+_SHOULD = Prepare.SHOULD
 _get = PrepareManager.get  # sooner than by super(), for every statement
 
 
@@ -78,7 +79,7 @@ class SharedPrepareManager(PrepareManager):
 
     def get(self, query: Any, prepare: bool | None = None) -> tuple[Prepare, bytes]:
         prep, name = _get(self, query, prepare)
-        if prep is Prepare.SHOULD:
+        if prep is _SHOULD:
             key = self.key(query)
             known = self._shared._names.get(key)
             if known is not None:

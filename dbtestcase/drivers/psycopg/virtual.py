@@ -24,6 +24,7 @@ from .hooks import Gen
 from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
 
+_OK = int(ConnStatus.OK)  # each time that a member is asked of its class costs as much as a call
 _CHECKS = "SET CONSTRAINTS"
 _NOTHING: Any = ()  # what a generator that sends nothing would give
 
@@ -124,7 +125,7 @@ class Virtual(Led):
         return (yield from results_in_pipeline(self._pipeline, commands))
 
     def _start_query(self) -> Gen:
-        if self.pgconn.status != ConnStatus.OK:
+        if self.pgconn.status != _OK:
             self._check_connection_ok()
         statement, self._announced = self._announced, None
         if statement is None:
@@ -156,7 +157,7 @@ class Virtual(Led):
     def _commit_gen(self) -> Gen:
         if self._commit_at_once():
             return
-        if self.pgconn.status != ConnStatus.OK:
+        if self.pgconn.status != _OK:
             self._check_connection_ok()
         self._refuse_end("commit")
         if self._pipeline:
@@ -170,7 +171,7 @@ class Virtual(Led):
         """The common case of a commit, in little time; whether it is done."""
         if self._stream is not None or self._pipeline is not None or self._num_transactions:
             return False
-        there: bool = self.pgconn.status == ConnStatus.OK
+        there: bool = self.pgconn.status == _OK
         return there and self._sandbox.commit_at_once(self._client, aborted=self._wire.aborted())
 
     def _rollback_gen(self) -> Gen:
@@ -349,7 +350,7 @@ class Virtual(Led):
 
     def _has_ended(self) -> bool:
         """Whether the wire is closed, or another process's: pools return their connections all the same."""
-        if self.pgconn.status == ConnStatus.OK and not self._sandbox.scheduler.inherited_from:
+        if self.pgconn.status == _OK and not self._sandbox.scheduler.inherited_from:
             return False
         self._client.end()
         return True

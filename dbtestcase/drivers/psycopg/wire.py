@@ -23,6 +23,7 @@ from .adapting import SessionPlans
 from .pgconn import VirtualPGconn
 from .results import drain, encoding_of, rows_of
 
+_INERROR = int(TransactionStatus.INERROR)
 _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -57,7 +58,8 @@ class PsycopgWire:
         return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
 
     def aborted(self) -> bool:
-        return self.pgconn.transaction_status == TransactionStatus.INERROR
+        status: int = self.pgconn.transaction_status
+        return status == _INERROR
 
     def in_transaction(self) -> bool:
         return not self._cut and self.pgconn.transaction_status in (
