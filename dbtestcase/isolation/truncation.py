@@ -74,7 +74,9 @@ class TruncatingIsolation(Isolation):
         self._lasting = self._others()
         self.run.checkouts.left_threads.begin_test()
         self.run.checkouts.begin_test()
-        self._clean()  # what was written between the classes
+        if again:
+            self.run.cleaner.forget()  # the rows of the class are made again
+        self._clean(cleaning.Look.EXACT if again else None)  # what was written between the classes
         self.run.cleaner.accept_server()
         self.run.look_for_policies()
         if again:

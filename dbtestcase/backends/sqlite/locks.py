@@ -75,6 +75,8 @@ class _Nobody:
 def end_holders(file: Path | None, shown: str) -> list[Session]:
     """End the connections of this process that no pool knows and that are in a transaction on the database."""
     ended = []
+    # A cancelled task may leave the cursor of a closed connection in a cycle, with the lock of its half-read rows.
+    gc.collect()
     # By their type: isinstance() asks for __class__, and lazy objects, as Django's settings, answer that with work.
     found = [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection) and in_transaction(each)]
     until = time.monotonic() + GRACE

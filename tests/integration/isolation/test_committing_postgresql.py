@@ -8,7 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbtestcase import TruncatingDatabaseTest
+from dbtestcase.backends.postgresql.cleaner import PostgreSQLCleaner
+from dbtestcase.backends.sqlite.cleaning import SQLiteCleaner
 from dbtestcase.cases import scopes
+from dbtestcase.errors import CleaningError
 from tests.support.inner import InnerRuns
 from tests.support.requirements import require_module
 from tests.support.samples import a_share
@@ -171,6 +174,31 @@ class SessionsTest(Committing):
         made = [f"create function audit() returns void language plpgsql as $$ begin {body}; end $$"]
         self.assertPassed(self.case("psycopg", made, test_1=change, test_2=change), tests=2)
         self.assertEqual(len(set(numbers)), 1)
+
+    def test_after_a_cleaning_that_failed_the_rows_of_a_class_are_made_again_and_once(self) -> None:
+        def rows(cls: Any) -> None:
+            cls.session.add(Note(text="of the class"))
+
+        def look(test: Any) -> None:
+            test.assertEqual(test.session.scalars(sa.select(Note.text)).all(), ["of the class"])
+
+        for cleaner, attributes in (PostgreSQLCleaner, {}), (SQLiteCleaner, {"url": "sqlite://", "engines": []}):
+            clean = cleaner.clean
+
+            def fail(test: Any, cleaner: Any = cleaner, clean: Any = clean) -> None:
+                def fails(*args: Any) -> Any:
+                    cleaner.clean = clean
+                    raise CleaningError("It could not be put back this time.")
+
+                look(test)
+                test.session.add(Note(text="of the test"))
+                test.session.commit()
+                cleaner.clean = fails
+
+            with self.subTest(cleaner.__name__):
+                tests = {"test_1": look, "test_2": fail, "test_3": look, "test_4": look}
+                case = self.case("psycopg", [], setUpTestData=classmethod(rows), **tests, **attributes)
+                self.assertFailed(case, pattern="could not be put back this time", tests=4)
 
     def test_a_forked_process_that_ends_the_test_leaves_the_sessions_of_its_parent(self) -> None:
         def fork(test: Any) -> None:
