@@ -46,10 +46,9 @@ class Pg8000Wire(ProxyWire):
         return rows
 
     def error(self, name: str, message: str) -> Exception:
-        error = super().error(name, message)
         if name in _CODES:
-            return type(error)({"S": "ERROR", "C": _CODES[name], "M": message})
-        return error
+            return type(super().error("ProgrammingError", message))({"S": "ERROR", "C": _CODES[name], "M": message})
+        return super().error(name, message)
 
     def in_transaction(self) -> bool:
         return bool(self.connection._in_transaction) and not self.gone
@@ -117,11 +116,21 @@ class _Connection(ProxyConnection):
         real = self._wire.connection
         return self._run(sql, lambda new: real.run(new or sql, stream=stream, **parameters), real)
 
+    def set_autocommit(self, value: bool) -> None:
+        if value and self._client.active and not self._client.each_statement:
+            self._client.block = 1  # the transaction goes on until it is ended
+        self._client.autocommit = value
+
     def commit(self) -> None:
         failed = self._sandbox.status(self._client) == "failed"
         super().commit()
+        self._client.block = 0
         if failed:
             raise self._wire.error("InterfaceError", "in failed transaction block")
+
+    def rollback(self) -> None:
+        super().rollback()
+        self._client.block = 0
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
         self._wire.connection.notices = self.notices

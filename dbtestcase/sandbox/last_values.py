@@ -43,7 +43,7 @@ class LastValues(SessionObjects):
         raise SandboxConflict(
             f"{client} asks {asked[1]}() for what its own session has numbered last; "
             + (
-                "others have written since, and its own UPDATE or DELETE has numbered nothing."
+                "others have written before, and its own UPDATE or DELETE has numbered nothing."
                 if last is client
                 else f"{last} has written since."
                 if last

@@ -127,7 +127,7 @@ class Stack:
         self.last_writer: Owner | None = None
         """Who has written last, committed or not."""
         self.numbered = False
-        """Whether that may have numbered a row since another one wrote."""
+        """Whether that may have numbered a row since the test began, or another one wrote."""
         self._count = 0
 
     def clear(self, base: str = "") -> None:
@@ -152,8 +152,7 @@ class Stack:
             self._refuse_if_waiting()
         owner.active = True
         if writes:
-            last = self.last_writer
-            self.numbered = numbers or last is None or (last is owner and self.numbered)
+            self.numbered = numbers or (self.last_writer is owner and self.numbered)
             self.last_writer = owner
         top = self.entries[-1] if self.entries else None
         if (

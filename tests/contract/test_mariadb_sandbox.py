@@ -316,6 +316,14 @@ class _MariaDB(sandbox_contract.SandboxContract):
                         test.assertRaisesRegex(SandboxEscape, rf"{name}\(\).* would bypass"),
                     ):
                         getattr(raw, name)(b"COMMIT")
+                cursor = raw.cursor()
+                for mode in (False, True, False):
+                    raw.driver_connection.autocommit(mode)
+                    for asked in ("SELECT @@autocommit", "SELECT @@SESSION.autocommit"):
+                        cursor.execute(asked)
+                        test.assertEqual(cursor.fetchall(), ((int(mode),),))
+                with test.assertRaises(TypeError):
+                    raw.driver_connection.encoders[complex] = str
                 raw.driver_connection.cursorclass = importlib.import_module(f"{self.module}.cursors").DictCursor
                 cursor = raw.cursor()
                 cursor.execute("SELECT 1 AS one")

@@ -108,6 +108,32 @@ class Pg8000Test(InnerRuns):
 
         self.run_contained(do, rows=0)
 
+    def test_errors_and_autocommit_are_as_pg8000_has_them(self) -> None:
+        def do(test: Any, engine: sa.Engine) -> None:
+            raw = engine.raw_connection()
+            connection: Any = raw.driver_connection
+            cursor = connection.cursor()
+            cursor.execute("INSERT INTO author (name) VALUES ('Ada')")
+            wrong: Any = engine.dialect.loaded_dbapi.ProgrammingError  # type: ignore[attr-defined]
+            connection.autocommit = True  # the transaction goes on until it is ended
+            cursor.execute("INSERT INTO author (name) VALUES ('Bob')")
+            connection.rollback()
+            cursor.execute("INSERT INTO author (name) VALUES ('Cid')")
+            connection.rollback()
+            for statement, code in (("RELEASE SAVEPOINT a", "25P01"), ("SAVEPOINT a", "25P01"), ("SELEC", "42601")):
+                with test.assertRaises(wrong) as caught:
+                    cursor.execute(statement)
+                test.assertEqual(caught.exception.args[0]["C"], code)
+            connection.autocommit = False
+            with test.assertRaises(wrong):
+                cursor.execute("SELEC")
+            with test.assertRaises(wrong) as caught:
+                cursor.execute("SELECT 1")
+            test.assertEqual(caught.exception.args[0]["C"], "25P02")
+            raw.close()
+
+        self.run_contained(do, rows=1)
+
     def test_each_connection_hears_what_is_said_to_it_and_waits_for_no_notification(self) -> None:
         def do(test: Any, engine: sa.Engine) -> None:
             raws = [engine.raw_connection() for _ in range(2)]

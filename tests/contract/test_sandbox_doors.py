@@ -241,7 +241,7 @@ class _Doors(SandboxTestCase):
             for changed in ("UPDATE numbered SET id = 1", "DELETE FROM numbered"):
                 with self.subTest(changed):
                     mine.exec_driver_sql(changed)
-                    with self.assertRaisesRegex(SandboxConflict, "others have written since"):
+                    with self.assertRaisesRegex(SandboxConflict, "others have written before"):
                         mine.exec_driver_sql(currval)
                     mine.rollback()
             mine.exec_driver_sql("INSERT INTO numbered DEFAULT VALUES")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from dbtestcase import SandboxEscape
+from dbtestcase import SandboxConflict, SandboxEscape
 from tests.support import sandbox_contract
 from tests.support.sandbox_contract import ADD
 
@@ -387,6 +387,20 @@ class _SQLite(sandbox_contract.SandboxContract):
                 raw.backup(raw.driver_connection)
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
+
+    def test_what_an_earlier_test_has_numbered_is_told_to_nobody(self) -> None:
+        def test_1(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+                test.assertEqual(connection.scalar(text("SELECT last_insert_rowid()")), 1)
+
+        def test_2(test: Any) -> None:
+            with test.app.connect() as connection:
+                connection.execute(text("DELETE FROM author"))
+                with test.assertRaises(SandboxConflict):
+                    connection.scalar(text("SELECT last_insert_rowid()"))
+
+        self.assertPassed(self.case(test_1=test_1, test_2=test_2), tests=2)
 
     def test_what_a_test_does_to_its_connection_ends_with_it(self) -> None:
         def facts(test: Any) -> list[Any]:

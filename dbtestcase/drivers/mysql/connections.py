@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import SandboxEscape
@@ -81,6 +82,7 @@ class Behaviour(ProxyConnection):
                 wire.probe(real, text)
             if self._level and words.asks_isolation_level(text):
                 replacement = f"SELECT '{self._level}'"
+            replacement = replacement or words.with_autocommit(text, self._client.autocommit)
             result = call(replacement)
             if statement.kind is Kind.WRITE:
                 marks = len(self._sandbox._scopes)
@@ -199,8 +201,8 @@ class MySQLConnection(Behaviour):
 
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)
-        if not callable(found):
-            return found
+        if not callable(found):  # what is written into its dictionaries would hold for all
+            return MappingProxyType(found) if isinstance(found, dict) else found
 
         @functools.wraps(found)
         def one_at_a_time(*args: Any, **kwargs: Any) -> Any:

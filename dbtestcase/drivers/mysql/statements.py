@@ -199,6 +199,18 @@ def isolation_level(text: str) -> str:
     return "-".join(match[1].upper().split()) if match else ""
 
 
+_AUTOCOMMIT = re.compile(r"@@(?:(?:session|local)\s*\.\s*)?autocommit\b", re.IGNORECASE)
+
+
+def with_autocommit(text: str, mode: bool) -> str | None:
+    """A query that asks for the mode of its session, with the answer in it; None for any other text."""
+    if "@@" not in text or not re.match(r"\s*+select\b", text, re.IGNORECASE):
+        return None
+    whole = re.fullmatch(rf"\s*select\s+{_AUTOCOMMIT.pattern}[\s;]*", text, re.IGNORECASE)
+    answer = f"{int(mode)} AS `@@autocommit`" if whole else str(int(mode))
+    return _AUTOCOMMIT.sub(answer, text) if _AUTOCOMMIT.search(text) else None
+
+
 def asks_isolation_level(text: str) -> bool:
     """Whether it is the query by which SQLAlchemy asks for the level."""
     return "_isolation" in text and _ASKS_LEVEL.fullmatch(text) is not None
