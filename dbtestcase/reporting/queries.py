@@ -38,7 +38,7 @@ class Query:
     :ivar str kind: ``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK.
     :ivar origin: the application's line (as ``str()``: with its file), or ``None`` where the stack is libraries only.
     :ivar int thread: identifier of the thread that sent it.
-    :ivar error: the driver's exception if the statement failed, else ``None``.
+    :ivar error: the driver's exception if the statement failed, without its traceback; else ``None``.
     :ivar bool later_batch: whether it goes on where the statement before it ended: many rows go in several batches.
     :ivar float started: when it was sent, in seconds of :func:`time.perf_counter`.
     :ivar ended: when the server had answered, in seconds of the same clock; ``None`` if it failed or is still running.
@@ -262,12 +262,25 @@ def _instead_of(method: str) -> Callable[..., bool]:
             else:
                 getattr(dialect, method)(cursor, statement, *given)
         except BaseException as error:
-            query.error = error
+            query.error = _bare(error)
             raise
         query.ended = perf_counter()
         return True
 
     return listener
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The exception without its traceback, whose frames keep what production lets go: sessions, cursors, locks."""
+    kind = type(error)
+    try:
+        bare = kind.__new__(kind, *error.args)
+    except TypeError:  # a constructor of its own
+        return Exception(f"{kind.__name__}: {error}")
+    for name, value in vars(error).items():
+        if value is None or isinstance(value, (str, bytes, int, float)):
+            setattr(bare, name, value)
+    return bare
 
 
 _IN_BATCHES, _BATCH = ExecuteStyle.INSERTMANYVALUES, "_dbtestcase_batch"

@@ -1,5 +1,6 @@
 """TruncatingDatabaseTest on SQLite and MariaDB: real commits, put back exactly; judged by a connection of its own."""
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -220,6 +221,16 @@ class _Truncating(InnerRuns):
         self.assertPassed(sandboxed, committing, sandboxed, committing, tests=8)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What is in a cycle stays until somebody asks for its collection."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class MemoryTest(_Truncating):
     __test__ = True
 
@@ -290,6 +301,20 @@ class FileTest(_Truncating):
             test.assertEqual(journal(test), test.made)
 
         self.assertPassed(self.case(test_1=changes, test_2=check, test_3=changes, test_4=check), tests=4)
+
+    def test_rows_half_read_that_nothing_but_a_cycle_holds_keep_no_lock(self) -> None:
+        """As a cancelled task leaves them, in the traceback of its exception."""
+
+        def half_reads(test: Any) -> None:
+            with closing(sqlite3.connect(str(sa.make_url(test.database_url).database))) as connection:
+                cycle: list[Any] = [connection.execute("SELECT name FROM author UNION ALL SELECT name FROM author")]
+                cycle += [cycle, cycle[0].fetchone()]
+
+        def check(test: Any) -> None:
+            test.assertEqual(test.names(), ["base"])
+
+        self.enterContext(uncollected())
+        self.assertPassed(self.case(test_1=half_reads, test_2=check), tests=2)
 
     def test_a_lock_that_no_pool_knows_is_ended_and_named(self) -> None:
         class Lazy:

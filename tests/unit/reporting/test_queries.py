@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import sqlite3
 import threading
 import unittest
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, selectinload
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from dbtestcase.cases import assertions
 from dbtestcase.cases.assertions import QueryAssertions
@@ -84,6 +86,24 @@ class RecordingTest(QueryCase):
         self.assertEqual([query.statement for query in queries], ["SELECT 1", "SELECT 2"])
         kinds = [entry.statement.split()[0] for entry in queries.entries]
         self.assertEqual(kinds, ["SELECT", "SAVEPOINT", "SELECT", "RELEASE", "COMMIT"])
+
+    def test_a_statement_that_fails_keeps_nothing_of_the_code_that_sent_it(self) -> None:
+        """As in production a session that is not closed goes back to its pool with the function that made it."""
+        engine = create_engine("sqlite://", poolclass=QueuePool)
+        self.addCleanup(engine.dispose)
+
+        def fail() -> None:
+            session = Session(engine)
+            session.execute(text("SELECT nonsense"))
+
+        with recording() as queries:
+            for _ in range(3):
+                with contextlib.suppress(OperationalError):
+                    fail()
+                gc.collect()
+                self.assertEqual(engine.pool.checkedout(), 0)
+        self.assertEqual([type(query.error) for query in queries], [sqlite3.OperationalError] * 3)
+        self.assertIsNone(queries[0].error.__traceback__)
 
     def test_a_statement_that_fails_is_recorded_without_a_time(self) -> None:
         with recording() as queries, self.assertRaises(OperationalError):
