@@ -388,6 +388,23 @@ class _SQLite(sandbox_contract.SandboxContract):
 
         self.assertPassed(self.case(test_1=test_1), tests=1)
 
+    def test_a_statement_that_cannot_be_compiled_begins_no_transaction(self) -> None:
+        def test_1(test: Any) -> None:
+            with closing(test.app.raw_connection()) as raw:
+                raw.execute("INSERT INTO author (id, name) VALUES (1, 'Ada')")
+                raw.commit()
+                with test.assertRaises(sqlite3.IntegrityError):
+                    raw.execute("INSERT INTO author (id, name) VALUES (?, 'Bob')", (1,))
+                test.assertTrue(raw.in_transaction)
+                raw.rollback()
+                with test.assertRaises(sqlite3.OperationalError):
+                    raw.execute("INSERT INTO nothing VALUES (?)", (1,))
+                test.assertFalse(raw.in_transaction)
+                raw.execute("BEGIN")
+                raw.rollback()
+
+        self.assertPassed(self.case(test_1=test_1), tests=1)
+
     def test_what_an_earlier_test_has_numbered_is_told_to_nobody(self) -> None:
         def test_1(test: Any) -> None:
             with test.app.begin() as connection:

@@ -224,7 +224,7 @@ class SQLiteConnection(Features, Flags):
         return cursor
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:
-        client = self._client
+        client, was_in_transaction = self._client, self.in_transaction
         if (
             client.autocommit
             and not client.block
@@ -251,11 +251,25 @@ class SQLiteConnection(Features, Flags):
 
         try:
             result = super()._run(text, counted, real, many=many, parameters=parameters)
+        except sqlite3.OperationalError:
+            if not was_in_transaction and self.in_transaction and not self._compiles(str(text)):
+                self._roll_back_now()  # sqlite3 begins a transaction only for what can be run
+            raise
         except sqlite3.IntegrityError:
             if self._classify(text).rewrite is not None:  # OR ROLLBACK
                 self._roll_back_now()
             raise
         return result
+
+    def _compiles(self, text: str) -> bool:
+        """Whether a statement that has failed was understood at all."""
+        try:
+            self._wire.connection.execute(f"EXPLAIN {text}").close()
+        except sqlite3.OperationalError:
+            return False
+        except sqlite3.Error:
+            pass  # its parameters are missing here
+        return True
 
     def _script(self, cursor: _Cursor, script: str) -> None:
         if self.in_transaction and self._autocommit == _LEGACY:
