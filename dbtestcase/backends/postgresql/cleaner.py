@@ -172,7 +172,9 @@ class PostgreSQLCleaner(Cleaner):
         try:
             self._reopen()
         except CleaningError as error:
-            return self._reclone((error.what,), lasting, connected=False)._replace(broke=self.breaks)
+            # Where nobody can connect again, the test has dropped or renamed the database: that is no crash.
+            broke = "" if self._connection.closed else self.breaks
+            return self._reclone((error.what,), lasting, connected=False)._replace(broke=broke)
         return NOTHING
 
     def _surely(self, work: Callable[[], T]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 
 import psycopg
 
@@ -42,7 +41,8 @@ select set_config('_dbtestcase.database', %b, false), set_config('_dbtestcase.pa
 
 # From here on: whatever is committed later has this number, or a later one.  And what a recovery may have lost.
 _NOW = b"""
-select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint), (select kept_at from _dbtestcase.class_level)
+select -(pg_snapshot_xmax(pg_current_snapshot())::text::bigint),
+       (select extract(epoch from kept_at)::text from _dbtestcase.class_level)
 """
 
 
@@ -111,7 +111,7 @@ class MarkedCleaner(PostgreSQLCleaner):
     """Cleans one database whose bookkeeping is installed."""
 
     breaks = "ran while the server recovered from a crash, which may lose what was committed last"
-    _kept_at: datetime | None = None
+    _kept_at: str | None = None  # in a form that DateStyle has no say in
 
     def _open(self) -> None:
         super()._open()
@@ -225,7 +225,7 @@ class MarkedCleaner(PostgreSQLCleaner):
 
     def _carry_over(self) -> _Carried | None:
         execute = self._connection.execute
-        kept = b"select from _dbtestcase.class_level where kept_at = %b"
+        kept = b"select from _dbtestcase.class_level where extract(epoch from kept_at)::text = %b"
         if execute(kept, (self._kept_at,)).fetchone() is None:
             return None  # commits are not awaited, and the last of them are lost in a crash
         return _Carried(
@@ -261,7 +261,7 @@ class MarkedCleaner(PostgreSQLCleaner):
                     b"update _dbtestcase.views set for_class = true, populated = %b, fresh = %b where name = %b",
                     (populated, fresh, name),
                 )
-            execute(b"insert into _dbtestcase.class_level values (%b)", (self._kept_at,))
+            execute(b"insert into _dbtestcase.class_level values (to_timestamp(%b::text::float8))", (self._kept_at,))
             execute(
                 b"insert into _dbtestcase.touched select rel from _dbtestcase.tables where class_level"
                 b" union all select view from _dbtestcase.views where for_class"
