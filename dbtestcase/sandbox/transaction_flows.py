@@ -128,7 +128,7 @@ class TransactionFlows(Clients):
 
     def status(self, client: Client) -> str:
         """``idle``, ``active`` or ``failed``: what the client believes of its transaction."""
-        if client.each_statement:
+        if client.each_statement or self._late is client:
             return "idle"
         if client.failed or (self._current is client and client.active and self.wire.aborted()):
             return "failed"
@@ -202,7 +202,7 @@ class TransactionFlows(Clients):
             culprit = self._current
             self.session.rolled_back_to(culprit, culprit.depth)  # whose locks and the like end with the error
             yield from self._send(self.stack.fail(culprit))
-            if culprit.each_statement:
+            if culprit is late or culprit.each_statement:  # late: its mode may have changed since
                 yield from self.session.ended(culprit, committed=False)
                 yield from self._send(self.stack.rollback(culprit))
                 self._rolled_back(culprit)

@@ -125,6 +125,7 @@ class Pg8000Test(InnerRuns):
                     cursor.execute(statement)
                 test.assertEqual(caught.exception.args[0]["C"], code)
             connection.autocommit = False
+            connection.commit()  # what failed by itself is over
             with test.assertRaises(wrong):
                 cursor.execute("SELEC")
             with test.assertRaises(wrong) as caught:

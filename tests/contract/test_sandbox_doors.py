@@ -281,6 +281,18 @@ class _Doors(SandboxTestCase):
                 with self.subTest(asked), self.assertRaises(SandboxConflict):
                     other.exec_driver_sql(asked)
 
+    def test_an_error_in_autocommit_mode_is_over_when_the_mode_changes(self) -> None:
+        raw: Any = self.engine.raw_connection()
+        connection = raw.driver_connection
+        connection.autocommit = True
+        with self.assertRaisesRegex(Exception, "nothing"):
+            connection.cursor().execute("INSERT INTO nothing VALUES (1)")
+        connection.autocommit = False
+        connection.cursor().execute("INSERT INTO item VALUES (7, 'kept')")
+        connection.commit()
+        raw.close()
+        self.assertEqual(len(self.rows()), len(self.BASE) + 1)
+
     def test_a_cancel_reaches_the_statement_of_its_own_connection_alone(self) -> None:
         mine, other = self.engine.connect(), self.engine.connect()
         found: list[Any] = []

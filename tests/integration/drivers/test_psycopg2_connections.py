@@ -102,6 +102,16 @@ class Cases:
             seen.append(outcome(c.__enter__))
         return [*seen, one(c, "SELECT count(*) FROM log"), c.info.transaction_status]
 
+    def block_after_an_error(self, c: Any) -> Any:
+        c.autocommit = True
+        seen = [outcome(one, c, "SELECT nothing")]
+        with c:
+            seen.append(outcome(one, c, "INSERT INTO log VALUES (1) RETURNING x"))
+        seen.append(outcome(one, c, "SELECT nothing"))
+        c.autocommit = False
+        seen.append(outcome(one, c, "INSERT INTO log VALUES (1) RETURNING x"))
+        return [*seen, outcome(one, c, "SELECT count(*) FROM log")]
+
     def reset(self, c: Any) -> Any:
         c.set_session("serializable", True, True, True)
         one(c, "SELECT set_config('timezone', 'Asia/Tokyo', false)")
