@@ -59,7 +59,10 @@ class _Scope:
 
     def forget(self) -> None:
         """Let everything go without closing it: it belongs to another process."""
-        self.stack.pop_all()
+        import ctypes  # in forked processes alone
+
+        # never freed: the generators of context managers would run to their ends, and close it
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.stack.pop_all()))
         self.values, self.failures = {}, {}
 
 

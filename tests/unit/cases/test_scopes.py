@@ -25,8 +25,10 @@ class ScopesTest(unittest.TestCase):
         @contextlib.contextmanager
         def factory() -> Iterator[str]:
             self.events.append(f"made {name}")
-            yield name
-            self.events.append(f"closed {name}")
+            try:
+                yield name
+            finally:
+                self.events.append(f"closed {name}")
             if fails:
                 raise RuntimeError(name)
 
