@@ -225,16 +225,14 @@ class Psycopg2Connection(SessionAttributes):
         withhold: bool = False,
         scrollable: bool | None = None,
     ) -> ProxyCursor:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         real = self._wire.connection.cursor(cursor_factory=cursor_factory or self.cursor_factory)  # which sends nothing
         if name is not None:
             return NamedCursor(self, real, name, withhold, scrollable)
         if withhold or scrollable is not None:
             option = "withhold" if withhold else "scrollable"
             raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
-        return self._cursor(real)
-
-    def _cursor(self, real: Any) -> ProxyCursor:
         return Psycopg2Cursor(self, real)
 
     def _text(self, operation: Any) -> str:
@@ -258,7 +256,8 @@ class Psycopg2Connection(SessionAttributes):
 
     @property
     def status(self) -> int:
-        return 2 if self._sandbox.status(self._client) != "idle" else 1
+        client = self._client
+        return 2 if (client.active or client.failed) and not client.each_statement else 1
 
     def get_transaction_status(self) -> int:
         return {"idle": 0, "active": 2, "failed": 3}[self._sandbox.status(self._client)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, cast
 
 from psycopg2 import extensions
@@ -127,7 +128,7 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
 
 
 def _of_the_real_one(name: str) -> Any:
-    return property(lambda cursor: getattr(cursor._real, name))  # to set one is handed on with all others
+    return property(attrgetter(f"_real.{name}"))  # to set one is handed on with all others
 
 
 for _name in vars(extensions.cursor):

@@ -28,7 +28,6 @@ _OK = int(ConnStatus.OK)  # each time that a member is asked of its class costs 
 _CHECKS = "SET CONSTRAINTS"
 _NOTHING: Any = ()  # what a generator that sends nothing would give
 
-
 _CONTINUING = frozenset(
     ("_stream_fetchone_gen", "_read_gen", "_read_row_gen", "_end_copy_out_gen", "copy_from", "copy_to", "copy_end")
 )
