@@ -14,22 +14,25 @@ _ATTRIBUTES = (
 _METHODS = ("register_in_adapter", "register_out_adapter", "add_notice_handler", "add_notify_handler")
 _LEVELS = {"psycopg": 2, "psycopg2": 1}
 """*Read committed*: SQLAlchemy puts back as this what was not set before, and as False what it has made true."""
-_names: dict[type, list[str]] = {}
+_known: dict[type, tuple[list[str], int | None]] = {}
 
 
 def behaviour_of(connection: Any) -> object:
     """What can be compared of it, as it is now."""
     cls = type(connection)
     try:
-        if cls not in _names:
-            _names[cls] = [name for name in _ATTRIBUTES if hasattr(connection, name)]
-        found = {name: getattr(connection, name) for name in _names[cls]}
+        if cls not in _known:
+            packages = (base.__module__.partition(".")[0] for base in cls.__mro__)  # it may be a subclass of anybody's
+            level = next((_LEVELS[package] for package in packages if package in _LEVELS), None)
+            _known[cls] = [name for name in _ATTRIBUTES if hasattr(connection, name)], level
+        names, level = _known[cls]
+        found = {name: getattr(connection, name) for name in names}
     except Exception:  # psycopg2 of one that is closed
         return None
     for name, value in found.items():
         if isinstance(value, dict):
             found[name] = value.copy()
-        elif value is False or (name == "isolation_level" and value == _LEVELS.get(cls.__module__.partition(".")[0])):
+        elif value is False or (name == "isolation_level" and value == level):
             found[name] = None
     return found, connection.get_autocommit() if "get_autocommit" in found else None
 

@@ -120,9 +120,9 @@ def _test_for(example: str, runner: str) -> Callable[[unittest.TestCase], None]:
 def _runners_of(example: str) -> tuple[str, ...]:
     if example in ITS_RUNNERS:
         return ITS_RUNNERS[example]
-    if example in ("committing", "users", "worker"):
+    if example == "users":
         return (*some_of(SERIAL_RUNNERS, example), *some_of(PARALLEL_RUNNERS, example))
-    return some_of(SERIAL_RUNNERS, example)
+    return some_of(PARALLEL_RUNNERS if example in ("committing", "worker") else SERIAL_RUNNERS, example)
 
 
 for _example in COUNTS:
