@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..settings import Settings
 from .recipes import DerivedRecipe, Recipe
 
@@ -91,7 +92,14 @@ def _watched() -> Iterator[None]:
 
 def _root(recipe: Recipe) -> Path:
     """The folder of the recipe's project: what lies outside of it is not its own."""
-    home: Path = getattr(recipe, "home", None) or Path.cwd()
+    try:
+        home: Path = getattr(recipe, "home", None) or Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "The current folder of this process is not there any more.",
+            cause="a test or a class before has changed to a folder, and removed it",
+            remedy="change back before: `with contextlib.chdir(folder): …`, or addCleanup(os.chdir, os.getcwd()).",
+        ) from error
     for folder in (home, *home.parents):
         if any((folder / mark).exists() for mark in _MARKS):
             return folder

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import unittest
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import chdir, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -239,6 +239,15 @@ class TemplateTest(SQLiteTestCase):
             made = self.make(self.memory, recipe("unlucky"))
         self.addCleanup(made.close)
         self.assertEqual((len(removed), made.made_template), (2, True))
+
+    def test_a_current_folder_that_was_removed_is_named(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, chdir(self.folder):
+            os.chdir(folder)
+            os.rmdir(folder)
+            with self.assertRaisesRegex(ConfigurationError, "current folder of this process is not there any more"):
+                self.make(self.memory, recipe("homeless"))
+            os.chdir(self.folder)
+            os.mkdir(folder)
 
     def test_a_cache_that_cannot_be_used_is_named_where_it_was_chosen(self) -> None:
         (self.folder / "cache").write_text("in the way")
