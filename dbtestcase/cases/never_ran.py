@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -31,6 +33,22 @@ def refuse_unfinished(value: Any, name: str) -> Any:
         cause="`async def` or `yield` behind a decorator that calls it as an ordinary function",
         remedy=remedy_for(kind),
     )
+
+
+@contextlib.contextmanager
+def outliving_exits(name: str) -> Iterator[None]:
+    """Let a hook not end the process: unittest would end with it, as if all had passed that has not run.
+
+    :raises ConfigurationError: it has called ``sys.exit()``.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ConfigurationError(
+            f"{name} called sys.exit({'' if error.code is None else repr(error.code)}).",
+            cause="a command, which ends its process when it is done: click's do, and argparse after --help",
+            remedy="call the function behind it, or let it return (click: `standalone_mode=False`).",
+        ) from error
 
 
 def refuse_lost(value: Any, cleanup: Any, name: str) -> None:

@@ -23,7 +23,7 @@ from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_written, metadata_in
 from .hints import hints
 from .modules import current, modules
-from .never_ran import refuse_unfinished, watch_unawaited
+from .never_ran import outliving_exits, refuse_unfinished, watch_unawaited
 from .order_of_bases import check_bases, forgotten_set_up, watches
 from .provisioning import Provisioning
 
@@ -94,12 +94,15 @@ class ClassLifecycle(Provisioning):
     def setting_up(self) -> Iterator[None]:
         """A ``setUpClass()`` of the class or of a base runs; with the outermost, class data end.
 
-        :raises ConfigurationError: it did not reach ours.
+        :raises ConfigurationError: it did not reach ours, or would end the process.
         """
         with current.turn:
             self._set_ups += 1
             try:
-                with self._refusing_early_uses() if self._set_ups == 1 else contextlib.nullcontext():
+                with (
+                    outliving_exits(f"{self.cls.__qualname__}.setUpClass() or setUpTestData()"),
+                    self._refusing_early_uses() if self._set_ups == 1 else contextlib.nullcontext(),
+                ):
                     yield
             finally:
                 self._set_ups -= 1

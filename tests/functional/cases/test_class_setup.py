@@ -29,6 +29,26 @@ FORGOTTEN = """
         def test_anything(self):
             pass
 """
+EXITING = """
+    import sys
+    from dbtestcase import DatabaseTest
+
+    class LoadedTest(DatabaseTest):
+        @classmethod
+        def setUpTestData(cls):
+            sys.exit(0)
+        def test_anything(self): pass
+
+    class MadeTest(DatabaseTest):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            sys.exit()
+        def test_anything(self): pass
+
+    class NextTest(DatabaseTest):
+        def test_anything(self): print("the next class has run")
+"""
 
 
 class ClassSetupTest(unittest.TestCase):
@@ -46,3 +66,12 @@ class ClassSetupTest(unittest.TestCase):
                 outcome = self.run_inner(FORGOTTEN, runner)
                 self.assertEqual(outcome.passed, 0)
                 self.assertIn("Base.setUpClass() ran without calling super().setUpClass()", outcome.output)
+
+    def test_what_would_end_the_process_does_not(self):
+        for runner in ("unittest", "pytest"):
+            with self.subTest(runner):
+                outcome = self.run_inner(EXITING, runner)
+                self.assertNotEqual(outcome.returncode, 0)
+                self.assertIn("the next class has run", outcome.output)
+                self.assertIn("LoadedTest.setUpClass() or setUpTestData() called sys.exit(0)", outcome.output)
+                self.assertIn("MadeTest.setUpClass() or setUpTestData() called sys.exit()", outcome.output)
