@@ -64,7 +64,7 @@ def _sweep(place: Path) -> None:
 
 
 @functools.cache
-def _seed() -> Path:
+def initialised() -> Path:
     """A cache with a cluster as initialised, made once in this process."""
     temporary = scratch()
     atexit.register(temporary.cleanup)
@@ -75,7 +75,7 @@ def _seed() -> Path:
 
 def seed(cache: Path) -> None:
     """Put a cluster as initialised into ``cache``, faster than initialising it."""
-    shutil.copytree(_seed(), cache, dirs_exist_ok=True)
+    shutil.copytree(initialised(), cache, dirs_exist_ok=True)
 
 
 class Owner:

@@ -14,12 +14,16 @@ from dbtestcase.errors import ServerError
 from dbtestcase.server import cache, disposable_server
 from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.settings import Settings, read_settings
-from tests.support.disposable import OWNER, scratch, seed
+from tests.support.disposable import OWNER, initialised, scratch, seed
 from tests.support.runners import start_python
 from tests.support.samples import a_share
 
 
 class ClusterCacheTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        initialised()  # which is not to meet what the tests put in its place
+
     def setUp(self) -> None:
         self.root = Path(self.enterContext(scratch()))
         self.settings = Settings(postgres_bin=read_settings().postgres_bin, cache=self.root, cache_is_chosen=True)
