@@ -14,6 +14,7 @@ from .staying import KEEP_HOURS
 if TYPE_CHECKING:
     from .doctor import examine
     from .prepare import prepare_cache
+    from .process import refuse_unwatched
     from .prune import prune_machine
     from .serve import keep_running
 
@@ -28,9 +29,17 @@ __all__ = [
     "prepare_cache",
     "private_folder",
     "prune_machine",
+    "refuse_unwatched",
     "register",
     "what_fills",
 ]
 
 # Loaded when first asked for: not every run needs them.
-__getattr__ = lazily(__name__, doctor="examine", prepare="prepare_cache", prune="prune_machine", serve="keep_running")
+__getattr__ = lazily(
+    __name__,
+    doctor="examine",
+    prepare="prepare_cache",
+    process="refuse_unwatched",
+    prune="prune_machine",
+    serve="keep_running",
+)

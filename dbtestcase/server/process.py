@@ -192,6 +192,18 @@ def _standard_error() -> list[Any]:
     return []
 
 
+def refuse_unwatched(folder: str) -> None:
+    """For who has lost a server of this process: nobody starts it again.
+
+    :param folder: where its socket is.
+    :raises ServerError: the process that watched over it was killed.
+    """
+    for process in list(_open):
+        its = process._folder.path  # which it removes where it is not killed
+        if process.ours and str(its) == folder and its.exists() and process._has_ended():
+            raise process.ended()
+
+
 def _forked() -> None:
     for process in list(_open):
         process.let_go()

@@ -167,7 +167,10 @@ class Admin(AdminConnection):
             return
         with self._mutex:
             if _is_lost(self._connection):
+                from ...server import refuse_unwatched  # seldom needed
+
                 self._connection.close()
+                refuse_unwatched(str(self.url.query.get("host", "")))
                 patient, self._patient = self._patient, False  # of one restart nobody waits for twice
                 self._connection = self._connect(again=patient)
                 self._patient = True

@@ -265,12 +265,40 @@ GONE = """
         def test_b(self): self.put()
 """
 
+# What watches over its server is killed, and the server with it.
+UNWATCHED = """
+    import contextlib, os, signal
+    import psycopg
+    import sqlalchemy as sa
+    from pathlib import Path
+    from dbtestcase import DatabaseTest, TruncatingDatabaseTest
+
+    class Case(DatabaseTest):
+        metadata = sa.MetaData()
+
+    class ATest(Case):
+        def test_a(self):
+            url = sa.make_url(self.database_url)
+            children = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()
+            (watcher,) = (pid for pid in children if b"watcher" in Path(f"/proc/{{pid}}/cmdline").read_bytes())
+            with psycopg.connect(host=url.query["host"], dbname="postgres", user=url.username) as judge:
+                os.kill(int(watcher), signal.SIGKILL)
+                with contextlib.suppress(psycopg.OperationalError):
+                    judge.execute("SELECT pg_sleep(60)")  # the server's end is the end of this
+            self.session.execute(sa.text("SELECT 1"))
+        def test_b(self): self.session.execute(sa.text("SELECT 1"))
+
+    class BTest(TruncatingDatabaseTest):
+        metadata = Case.metadata
+        def test_a(self): self.session.execute(sa.text("SELECT 1"))
+"""
+
 
 class LostConnectionsTest(unittest.TestCase):
-    def run_with(self, url: str, tests: str = "", suite: str = SUITE) -> Outcome:
+    def run_with(self, url: str, tests: str = "", suite: str = SUITE, *, own_server: bool = False) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
             write_suite(folder, {"test_lost.py": suite.format(url=url, tests=tests.strip())})
-            return run_suite(folder, "unittest", warnings="ignore")
+            return run_suite(folder, "unittest", warnings="ignore", own_server=own_server)
 
     def check(self, driver: str, url: str) -> None:
         with self.subTest(driver):
@@ -331,6 +359,13 @@ class LostConnectionsTest(unittest.TestCase):
         expected = ["test_a_deleted", "test_c_emptied", "test_e_replaced"]
         self.assertEqual(failed, [*((test, "ATest") for test in expected), ("test_a_deleted", "BTest")])
         self.assertEqual(outcome.output.count("LeakError: The file of the test database was deleted or overwritten"), 4)
+
+    def test_nobody_waits_for_a_server_whose_watcher_was_killed(self) -> None:
+        outcome = self.run_with("", suite=UNWATCHED, own_server=True)
+        self.assertEqual((outcome.returncode, outcome.errors), (1, 3))
+        self.assertIn("ERROR: test_a (test_lost.ATest.test_a)", outcome.output)
+        self.assertEqual(outcome.output.count("watches over the disposable server has ended, and the server"), 2)
+        self.assertNotIn("waiting for the start", outcome.output)
 
     def test_closing_the_tests_own_session_fails_its_test_once_and_keeps_nothing_from_being_put_back(self) -> None:
         require_module("greenlet")
