@@ -85,8 +85,9 @@ class FullPlaceTest(unittest.TestCase):
         # A cache in /dev/shm would lie below the small place.  It has the templates already: they need room as well.
         cache = {"DBTESTCASE_CACHE": str(folder / "cache")}
         run_suite(folder, "unittest", "-k", "test_a", env=cache).expect(passed=3)
+        # what a start asks for, and the server's programs, which are copied there from a private home
         done = subprocess.run(
-            in_small_places(place, "176m", sys.executable, "-W", "error", "-m", "unittest", "-v"),
+            in_small_places(place, "210m", sys.executable, "-W", "error", "-m", "unittest", "-v"),
             cwd=folder,
             env=inner_environment({"TMPDIR": str(place), "DBTESTCASE_SQL": "off", **cache}),
             capture_output=True,
@@ -101,7 +102,7 @@ class FullPlaceTest(unittest.TestCase):
         self.assertEqual(failed, [(test, case) for case in ("ATest", "CTest") for test in fills], said)
         self.assertRegex(
             said,
-            rf"(?s)The place of the server's data is full: {place} \(176 MiB, \d+ MiB free\).*holds "
+            rf"(?s)The place of the server's data is full: {place} \(210 MiB, \d+ MiB free\).*holds "
             r"data/base/\d+ \d+ MiB.*What to do: write fewer rows, or give it more room.*TMPDIR",
         )
 
