@@ -201,6 +201,7 @@ class PostgreSQLTest(Doors, BorderCase):
         cursor = auto.cursor()
         pool = psycopg_pool.ConnectionPool(kwargs={"dbname": url.database, **place}, min_size=1, max_size=1, open=True)
         self.addCleanup(pool.close)
+        pool.wait()  # it connects in a thread of its own
         loop = self.enterContext(asyncio.Runner())
         asynchronous = loop.run(psycopg.AsyncConnection.connect(dbname=url.database, autocommit=True, **place))
         asyncpgs = loop.run(asyncpg.connect(database=url.database, **place))
