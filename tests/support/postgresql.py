@@ -61,7 +61,15 @@ class PostgreSQLTestCase(unittest.TestCase):
 
     def wait_until_unowned(self, name: str) -> None:
         """Wait until the server has noticed that a database's owner is dead."""
-        self.ask(f"SET lock_timeout = '30s'; SELECT pg_advisory_lock({LEASE_LOCKS}, {lock_key(name)})")
+        try:
+            self.ask(f"SET lock_timeout = '30s'; SELECT pg_advisory_lock({LEASE_LOCKS}, {lock_key(name)})")
+        except psycopg.errors.LockNotAvailable:
+            holders = self.ask(
+                "SELECT a.pid, a.application_name, a.backend_start, a.state, a.state_change, a.wait_event, a.query"
+                " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
+                f" AND l.classid = {LEASE_LOCKS} AND l.objid = {lock_key(name) % 2**32}"
+            )
+            raise AssertionError(f"the lease of {name} is still held by {holders}") from None
 
     @contextmanager
     def database(self, name: str) -> Iterator[URL]:
