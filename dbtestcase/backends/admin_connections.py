@@ -79,7 +79,7 @@ def _disarm_inherited() -> None:
     # server session, and lets that session (and its locks) end when the parent ends.
     for admin in list(AdminConnection._all):
         descriptor = admin._descriptor()
-        if descriptor is not None:
+        if descriptor is not None and descriptor >= 0:  # a socket that was closed has -1
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, descriptor, inheritable=False)
             os.close(nowhere)

@@ -172,7 +172,9 @@ class Admin(AdminConnection):
             self._connection.close()
 
     def _descriptor(self) -> int | None:
-        return descriptor_of(self._connection)
+        with suppress(self._dbapi.Error):  # mysqlclient of one that is closed
+            return descriptor_of(self._connection)
+        return None
 
 
 def _readable(descriptor: int) -> bool:

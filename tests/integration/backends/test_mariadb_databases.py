@@ -1,6 +1,7 @@
 """Databases on a real MariaDB: made once, taken again, refused or made anew where they differ; guarded where lent."""
 
 import multiprocessing
+import os
 import signal
 import socket
 from contextlib import closing
@@ -12,6 +13,7 @@ from sqlalchemy import DDL, URL, Column, ForeignKey, Integer, MetaData, String, 
 from sqlalchemy.orm import Session
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.admin_connections import AdminConnection
 from dbtestcase.backends.existing import MARK_TABLE
 from dbtestcase.backends.interface import Database
 from dbtestcase.backends.mysql import admin as mysql_admin
@@ -264,6 +266,26 @@ class LeaseTest(DatabasesTestCase):
             self.assertEqual(process.exitcode, 0)
             made.reclone()  # the connection still works
             self.assertEqual(databases.prune(self.url), [])
+
+    def test_a_forked_process_holds_no_socket_of_its_parent_though_another_connection_is_closed(self) -> None:
+        for driver in ("pymysql", "mysqldb"):
+            with self.subTest(driver):
+                require_driver(driver)
+                admins = [mysql_admin.Admin(self.url.set(drivername=f"mariadb+{driver}")) for _ in range(3)]
+                closed, *held = admins
+                closed.close()
+                sockets = [admin._descriptor() for admin in held]
+                reading, writing = CONTEXT.Pipe(duplex=False)
+                process = CONTEXT.Process(
+                    target=lambda writing=writing, sockets=sockets: writing.send(
+                        ([os.readlink(f"/proc/self/fd/{each}") for each in sockets], len(AdminConnection._all))
+                    )
+                )
+                process.start()
+                process.join()
+                self.assertEqual(reading.recv(), ([os.devnull] * 2, 0))
+                for admin in held:
+                    admin.close()
 
     def test_prune_drops_what_nobody_uses(self) -> None:
         self.ask("CREATE DATABASE x_dbtestcase")
