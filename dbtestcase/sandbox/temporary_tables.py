@@ -33,6 +33,7 @@ _ASKS_CATALOG = re.compile(
     r"\bpg_(?!sleep|advisory|try_adv|notify)\w+|\binformation_schema\b|\bregclass\b", re.IGNORECASE
 )
 _HIDDEN = "dbtc_hidden_"
+_OF_A_DROP = {"drop", "table", "if", "exists", "pg_temp", "cascade", "restrict"}
 
 
 @dataclass
@@ -128,11 +129,12 @@ class TemporaryTables(SessionObjects):
     def is_private(self, client: Client, statement: Statement) -> bool:
         """Whether the tables that a statement names are all the client's own."""
         mine = {each.name for each in self._known.values() if each.owner is client and not each.gone}
-        return (
-            statement.kind is Kind.WRITE
-            and not mine.isdisjoint(words_of(statement.text))
-            and self._facts.touches_only(statement, mine)
-        )
+        words = words_of(statement.text)
+        if mine.isdisjoint(words):
+            return False
+        if statement.kind is Kind.WRITE:
+            return self._facts.touches_only(statement, mine)
+        return not statement.several and {"drop", "table"} <= words <= mine | _OF_A_DROP
 
     def after(self, client: Client, statement: Statement) -> Flow:
         makes = Topic.TEMPORARY in self._facts.topics_of(statement)
