@@ -6,6 +6,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from contextlib import ExitStack
 from typing import ClassVar, Self
 
 from sqlalchemy import URL
@@ -73,17 +74,21 @@ class AdminConnection(ABC):
     def _descriptor(self) -> int | None:
         """Of the socket; None where it is closed."""
 
-
-def _disarm_inherited() -> None:
-    # The forked process holds the same socket.  Pointing its descriptor elsewhere keeps it from writing to its parent's
-    # server session, and lets that session (and its locks) end when the parent ends.
-    for admin in list(AdminConnection._all):
-        descriptor = admin._descriptor()
+    def _disarm(self) -> None:
+        descriptor = self._descriptor()
         if descriptor is not None and descriptor >= 0:  # a socket that was closed has -1
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, descriptor, inheritable=False)
             os.close(nowhere)
-    AdminConnection._all.clear()
+
+
+def _disarm_inherited() -> None:
+    # The forked process holds the same socket.  Pointing its descriptor elsewhere keeps it from writing to its parent's
+    # server session, and lets that session (and its locks) end when the parent ends.
+    with ExitStack() as every:  # one whose driver fails keeps none of the others connected
+        every.callback(AdminConnection._all.clear)
+        for admin in list(AdminConnection._all):
+            every.callback(admin._disarm)
 
 
 os.register_at_fork(after_in_child=_disarm_inherited)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ..errors import DatabaseError
@@ -62,14 +62,15 @@ class FileLock:
 
     def _let_go(self) -> None:
         # Closing the copy of the descriptor leaves the lock with the parent, and with nobody else.
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 def _forked() -> None:
-    for lock in list(_held):
-        lock._let_go()
-    _held.clear()
+    with ExitStack() as every:  # one whose descriptor somebody else has closed keeps none of the others
+        every.callback(_held.clear)
+        for lock in list(_held):
+            every.callback(lock._let_go)
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from ..errors import ServerError, ServerStartFailed
@@ -205,9 +205,10 @@ def refuse_unwatched(folder: str) -> None:
 
 
 def _forked() -> None:
-    for process in list(_open):
-        process.let_go()
-    _open.clear()
+    with ExitStack() as every:  # one whose pipe somebody else has closed keeps none of the others
+        every.callback(_open.clear)
+        for process in list(_open):
+            every.callback(process.let_go)
 
 
 os.register_at_fork(after_in_child=_forked)
