@@ -45,12 +45,14 @@ def checked_url(given: object, where: str) -> URL:
             remedy=f"write one of {_EXAMPLES}; the application's engines go into `engines`",
         )
     try:
+        if isinstance(given, str) and given != given.strip():
+            raise ValueError(given)
         url = make_url(given)
     except (ArgumentError, ValueError):
         # the text is not shown: it may hold a password, and what cannot be parsed cannot be masked
         raise ConfigurationError(
             f"{where} is not a database URL.",
-            cause="it does not have the form driver://user:password@host:port/database",
+            cause="it does not have the form driver://user:password@host:port/database, without blanks around it",
             remedy=f"write one of {_EXAMPLES}",
         ) from None
     _check_dialect(url, where)

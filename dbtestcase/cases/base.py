@@ -32,8 +32,8 @@ from .life import isolated
 from .lifecycle import Lifecycle
 from .modules import modules
 from .nested import rolled_back
-from .never_ran import refuse_lost
-from .order_of_bases import watched, watched_run
+from .never_ran import outliving_exits, refuse_lost, watch_module
+from .order_of_bases import watched, watched_run, watched_tear_down
 from .per_class import ClassLifecycle
 from .per_test import TestLifecycle
 
@@ -131,8 +131,14 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
             return
         if (set_up := watched(cls)) is not None:
             cls.setUpClass = set_up  # type: ignore[method-assign]
+        if (tear_down := watched_tear_down(cls)) is not None:
+            cls.tearDownClass = tear_down  # type: ignore[method-assign]
         if (run := watched_run(cls)) is not None:
             cls.run = run  # type: ignore[method-assign]
+
+    def __init__(self, methodName: str = "runTest") -> None:
+        super().__init__(methodName)
+        watch_module(type(self).__module__)
 
     # -- hooks
 
@@ -184,8 +190,9 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         was_begun = life.run is not None
 
         def cleanup(*args: Any, **kwargs: Any) -> None:
-            with life.cleaning_up(was_begun=was_begun):
-                refuse_lost(function(*args, **kwargs), function, f"{cls.__qualname__}: the cleanup")
+            name = f"{cls.__qualname__}: the cleanup"
+            with life.cleaning_up(was_begun=was_begun), outliving_exits(name):
+                refuse_lost(function(*args, **kwargs), function, name)
 
         super().addClassCleanup(cleanup, *args, **kwargs)
 

@@ -272,7 +272,8 @@ def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> 
 def _check_hook(base: type, name: str, *, asynchronous: bool) -> None:
     where = f"{base.__module__}.{base.__qualname__}.{name}"
     static = vars(base)[name]
-    kind = _kind(static)
+    function = getattr(static, "__func__", static)
+    kind = _kind(getattr(function, "__wrapped__", static) if hasattr(function, "_dbtestcase_passes_on") else static)
     if name in HOOKS and not isinstance(static, classmethod) and inspect.isroutine(getattr(static, "__func__", static)):
         raise ConfigurationError(
             f"{where} is not a class method: it is called on the class, once for all of its tests.",

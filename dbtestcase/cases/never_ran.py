@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..reporting import when_never_awaited
+from ..reporting import module_cleanups, when_never_awaited
 
 
 def refuse_unfinished(value: Any, name: str) -> Any:
@@ -49,6 +51,38 @@ def outliving_exits(name: str) -> Iterator[None]:
             cause="a command, which ends its process when it is done: click's do, and argparse after --help",
             remedy="call the function behind it, or let it return (click: `standalone_mode=False`).",
         ) from error
+
+
+def outliving(hook: Callable[[], Any], name: str) -> Callable[[], None]:
+    """A hook that fails where it would end the process, and where it did not run."""
+
+    @functools.wraps(hook)
+    def call() -> None:
+        with outliving_exits(name):
+            refuse_unfinished(hook(), name)
+
+    call._dbtestcase_passes_on = False  # type: ignore[attr-defined]
+    return call
+
+
+def watch_module(name: str) -> None:
+    """Put such hooks in the place of those that the module of a test has for unittest."""
+    module = sys.modules.get(name)
+    for hook in ("setUpModule", "tearDownModule"):
+        own = getattr(module, hook, None)
+        if own is None or hasattr(own, "_dbtestcase_passes_on"):
+            continue
+        if not isinstance(own, FunctionType) or not own.__code__.co_argcount:  # else it is one of pytest's alone
+            setattr(module, hook, outliving(own, f"{name}.{hook}()"))
+
+
+def watch_module_cleanups(module: str) -> None:
+    """The same for the cleanups that have been added for a module."""
+    cleanups = module_cleanups()
+    for n, (function, args, keywords) in enumerate(cleanups):
+        if not hasattr(function, "_dbtestcase_passes_on"):
+            name = f"{module}: the cleanup {getattr(function, '__qualname__', function)}()"
+            cleanups[n] = (outliving(functools.partial(function, *args, **keywords), name), (), {})
 
 
 def refuse_lost(value: Any, cleanup: Any, name: str) -> None:

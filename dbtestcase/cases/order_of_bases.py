@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import unittest
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType
 from typing import Any
 
 from ..errors import ConfigurationError
 from .bases import HOOKS, Bases, is_ours
-from .never_ran import refuse_unfinished
+from .never_ran import outliving, refuse_unfinished
 
 _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
@@ -131,8 +132,26 @@ def watched(cls: Any) -> Any:
     return classmethod(setUpClass)
 
 
+def watched_tear_down(cls: Any) -> Any:
+    """The ``tearDownClass`` of a class, such that it does not end the process; None if it is ours or unittest's."""
+    own = vars(cls).get("tearDownClass")
+    inherited = inspect.getattr_static(cls, "tearDownClass")
+    if own is None and (watches(inherited) or inherited is vars(unittest.TestCase)["tearDownClass"]):
+        return None
+    if own is not None and not isinstance(own, classmethod | staticmethod):
+        return None
+
+    @functools.wraps(getattr(own, "__func__", inherited))
+    def tearDownClass(running: Any) -> None:
+        hook = super(cls, running).tearDownClass if own is None else own.__get__(None, running)
+        outliving(hook, f"{running.__qualname__}.tearDownClass()")()
+
+    tearDownClass._dbtestcase_passes_on = own is None  # type: ignore[attr-defined]
+    return classmethod(tearDownClass)
+
+
 def watches(static: object) -> bool:
-    """Whether a ``setUpClass`` is one that :func:`watched` has given."""
+    """Whether a hook of the class is one that :func:`watched` or :func:`watched_tear_down` has given."""
     return hasattr(getattr(static, "__func__", None), "_dbtestcase_passes_on")
 
 

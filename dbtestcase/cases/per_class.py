@@ -23,7 +23,7 @@ from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_written, metadata_in
 from .hints import hints
 from .modules import current, modules
-from .never_ran import outliving_exits, refuse_unfinished, watch_unawaited
+from .never_ran import outliving_exits, refuse_unfinished, watch_module_cleanups, watch_unawaited
 from .order_of_bases import check_bases, forgotten_set_up, watches
 from .provisioning import Provisioning
 
@@ -141,6 +141,7 @@ class ClassLifecycle(Provisioning):
             current.replace(self)
         self.check()
         watch_unawaited()
+        watch_module_cleanups(self.cls.__module__)
         settings = read_settings()
         recorder = _recorder(settings)
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
@@ -334,6 +335,13 @@ class ClassLifecycle(Provisioning):
                 cause="a misspelling",
                 remedy='"class" (the default), "module" or "test"',
             )
+        for name in ("engines", "outside", "factories"):
+            if isinstance(value := getattr(cls, name), Iterator):
+                raise ConfigurationError(
+                    f"{cls.__qualname__}.{name} is {value!r}, of which the first who reads it leaves nothing.",
+                    cause="a generator, or what map() and filter() give back",
+                    remedy=f"{name} = list(…)",
+                )
         if not isinstance(cls.reset_sequences, bool):
             raise ConfigurationError(
                 f"{cls.__qualname__}.reset_sequences is {cls.reset_sequences!r}.",

@@ -171,7 +171,7 @@ class Provisioning:
     ) -> Any:
         configured = self.configured_url(settings)
         base = (configured.database if configured is not None else None) or "test"
-        key = ("database", str(server_url), self.cls.database, base, recipe.fingerprint(), transactional)
+        key = ("database", str(server_url), repr(self.cls.database), base, recipe.fingerprint(), transactional)
 
         def make() -> Database:
             failed = scopes.failures()
@@ -270,5 +270,5 @@ def _driver(configured: URL | None, kind: str, engines: list[Any]) -> str:
     if engines:
         return f"{engines[0].dialect.name}+{engines[0].dialect.driver}"
     if configured is not None and ("+" in configured.drivername or kind != "postgresql"):
-        return configured.drivername
+        return configured.drivername.removesuffix("_async")  # psycopg's has a second name
     return f"{kind}+psycopg"

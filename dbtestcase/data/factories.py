@@ -6,7 +6,7 @@ FactoryBoy's and polyfactory's; neither is imported here: who passes a factory h
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, TypeVar, cast, overload
@@ -211,16 +211,18 @@ def _is_abstract(factory: Any) -> bool:
 
 def _collect(factories: _Given) -> list[type]:
     classes: list[type] = []
-    for each in [factories] if isinstance(factories, ModuleType) else factories:
-        if isinstance(each, ModuleType):
-            found = filter(is_factory, vars(each).values())
+    listed: Iterable[Any] = factories if isinstance(factories, Iterable) and not is_factory(factories) else [factories]
+    for each in listed:
+        found = list(filter(is_factory, vars(each).values())) if isinstance(each, ModuleType) else []
+        if found:
             classes += [f for f in found if f.__module__.partition(".")[0] not in ("factory", "polyfactory")]
         elif is_factory(each):
             classes.append(each)
         else:
             raise ConfigurationError(
-                f"factories lists {each!r}, which is not a factory.",
-                cause="an instance, a function or a model was listed where a factory class belongs.",
+                f"factories lists {each!r}, which is not a factory and holds none.",
+                cause="an instance, a function, a model or a module without factories was listed where a factory class "
+                "belongs.",
                 remedy="list subclasses of factory.alchemy.SQLAlchemyModelFactory or of polyfactory's "
                 "SQLAlchemyFactory, or modules that hold them.",
             )

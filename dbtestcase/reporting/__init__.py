@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         cleanups_of,
         forget_class_cleanups,
         loop_runner_of,
+        module_cleanups,
         name_of,
         name_test,
         when_never_awaited,
@@ -48,6 +49,7 @@ __all__ = [
     "lazily",
     "limit_named_by",
     "loop_runner_of",
+    "module_cleanups",
     "name_of",
     "name_test",
     "pasteable",
@@ -68,6 +70,6 @@ __getattr__ = lazily(
     __name__,
     failures="FailureEvidence SQLLog add_evidence evidence_once together",
     queries="Query Recording harness_statements recording site_of_statement",
-    unittest_internals="cleanups_of forget_class_cleanups loop_runner_of name_of name_test "
-    "add_class_cleanup when_never_awaited",
+    unittest_internals="add_class_cleanup cleanups_of forget_class_cleanups loop_runner_of module_cleanups "
+    "name_of name_test when_never_awaited",
 )

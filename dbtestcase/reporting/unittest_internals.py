@@ -34,6 +34,12 @@ def cleanups_of(test: Any) -> list[Any]:
     return cleanups
 
 
+def module_cleanups() -> list[Any]:
+    """The cleanups of the module that runs, which are yet to run: each a function, its arguments and its keywords."""
+    cleanups: list[Any] = unittest.case._module_cleanups  # type: ignore[attr-defined]
+    return cleanups
+
+
 def is_expected_to_fail(test: unittest.TestCase) -> bool:
     """Whether ``expectedFailure`` stands at a test's method or class: what the method raises is no error then."""
     method = getattr(test, test._testMethodName, None)
@@ -78,6 +84,7 @@ require_internals(
     f"unittest of Python {platform.python_version()}",
     [
         (unittest.TestCase, CALLS),
+        (unittest.case, ("_module_cleanups",)),
         (warnings, ("_warn_unawaited_coroutine",)),
         (type("Case", (unittest.TestCase,), {}), ("_class_cleanups", "_classSetupFailed")),  # set on subclasses
         (unittest.TestCase("run"), ("_testMethodName", "_cleanups")),

@@ -46,8 +46,32 @@ EXITING = """
             sys.exit()
         def test_anything(self): pass
 
+    class LeavingTest(DatabaseTest):
+        @classmethod
+        def tearDownClass(cls):
+            sys.exit(0)
+        def test_anything(self): self.addClassCleanup(sys.exit, "tidied")
+
+    class Mixin:
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            sys.exit(2)
+
+    class MixedTest(Mixin, DatabaseTest):
+        def test_anything(self): pass
+
     class NextTest(DatabaseTest):
         def test_anything(self): print("the next class has run")
+"""
+EXITING_MODULE = """
+    import sys, unittest
+    from dbtestcase import DatabaseTest
+
+    class ModuleTest(DatabaseTest):
+        def test_anything(self): print("a class has run")
+
+    async def tearDownModule(): pass
 """
 
 
@@ -73,5 +97,30 @@ class ClassSetupTest(unittest.TestCase):
                 outcome = self.run_inner(EXITING, runner)
                 self.assertNotEqual(outcome.returncode, 0)
                 self.assertIn("the next class has run", outcome.output)
-                self.assertIn("LoadedTest.setUpClass() or setUpTestData() called sys.exit(0)", outcome.output)
-                self.assertIn("MadeTest.setUpClass() or setUpTestData() called sys.exit()", outcome.output)
+                for said in (
+                    "LoadedTest.setUpClass() or setUpTestData() called sys.exit(0)",
+                    "MadeTest.setUpClass() or setUpTestData() called sys.exit()",
+                    "LeavingTest.tearDownClass() called sys.exit(0)",
+                    "LeavingTest: the cleanup called sys.exit('tidied')",
+                    "MixedTest.tearDownClass() called sys.exit(2)",
+                ):
+                    self.assertIn(said, outcome.output)
+
+    def test_nor_what_belongs_to_a_module(self):
+        hooks = {
+            "setUpModule": "def setUpModule(): sys.exit(0)",
+            "tearDownModule": "def tearDownModule(): sys.exit(0)",
+            "the cleanup exit": "def setUpModule(): unittest.addModuleCleanup(sys.exit, 0)",
+            "a_coroutine.tearDownModule() gave back": "",
+        }
+        names = ("a_set_up", "a_tear_down", "a_cleanup", "a_coroutine")
+        files = {
+            f"test_{name}.py": f"{EXITING_MODULE}\n    {hook}" for name, hook in zip(names, hooks.values(), strict=True)
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            write_suite(folder, files)
+            outcome = run_suite(folder, "unittest")
+        self.assertNotEqual(outcome.returncode, 0)
+        self.assertEqual(outcome.output.count("a class has run"), 3)  # none where the set-up has failed
+        for said in hooks:
+            self.assertIn(said, outcome.output)

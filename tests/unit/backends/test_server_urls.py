@@ -52,6 +52,7 @@ class CheckedUrlTest(unittest.TestCase):
     def test_what_is_no_url_is_named(self) -> None:
         self.assertSays("db.invalid:secret", "not a database URL")
         self.assertSays("", "not a database URL")
+        self.assertSays("sqlite://\n", "not a database URL", "blanks")
         self.assertSays(create_engine("sqlite://"), "Engine", "`engines`")
         self.assertSays(lambda: "sqlite://", "function")
 
@@ -76,6 +77,10 @@ class KindsTest(unittest.TestCase):
     def test_mysql_and_mariadb_are_one_kind(self) -> None:
         url, _ = self.server_url("mysql+pymysql://app@db/shop", Settings(), url="mariadb+pymysql://db/shop")
         self.assertEqual(url.host, "db")
+
+    def test_the_second_name_of_psycopg_is_its_driver(self) -> None:
+        url, _ = self.server_url([], Settings(), url="postgresql+psycopg_async://db/shop")  # type: ignore[arg-type]
+        self.assertEqual(url.drivername, "postgresql+psycopg")
 
     def test_a_class_with_engines_of_two_kinds_is_told_to_part_them(self) -> None:
         engines: Any = [create_engine("postgresql+psycopg://db/shop"), create_engine("sqlite:///cache.db")]

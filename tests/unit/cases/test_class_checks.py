@@ -178,6 +178,11 @@ class NamesTest(Checks):
         self.assertRefused(made(AsyncDatabaseTest, sync_engine=ENGINE), "sync_engine")
         self.assertAccepted(made(DatabaseTest, sync_engine=ENGINE))
 
+    def test_what_can_be_read_once_is_refused(self) -> None:
+        for name in ("engines", "outside", "factories"):
+            with self.subTest(name):
+                self.assertRefused(made(**{name: iter([ENGINE])}), rf"{name} is <list_iterator", rf"{name} = list")
+
     def test_a_password_is_not_shown(self) -> None:
         said = self.assertRefused(made(engine=create_engine("postgresql+psycopg://app:secret@db/shop")), r"\*\*\*")
         self.assertNotIn("secret", said)

@@ -321,9 +321,16 @@ class BoundTest(FactoryCase):
         self.assertIs(FlavouredFactory._options_class, Options)
 
     def test_what_is_not_a_factory_is_refused_by_name(self) -> None:
-        with self.assertRaisesRegex(ConfigurationError, r"(?s)Author.* is not a factory.*What to do: list subclasses"):
-            with bound([Author], lambda: self.session):
-                self.fail("not reached")
+        for given in ([Author], Author, 3, [types], types):
+            name = getattr(given, "__name__", "")
+            pattern = rf"(?s){name}.* is not a factory.*What to do: list subclasses"
+            with self.subTest(given), self.assertRaisesRegex(ConfigurationError, pattern):
+                with bound(given, lambda: self.session):  # type: ignore[arg-type]
+                    self.fail("not reached")
+
+    def test_one_factory_needs_no_list(self) -> None:
+        with bound(AuthorFactory, lambda: self.session):  # type: ignore[arg-type]
+            self.assertIn(AuthorFactory.create(), self.session)
 
     def test_factory_boy_still_reads_options_the_way_that_binding_relies_on(self) -> None:
         """A contract: `_meta` is asked again at each creation, and the options' class decides."""
