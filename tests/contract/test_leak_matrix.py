@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
+from tests.support.collections import ManyCollections
 from tests.support.doors import DOORS, add_tests, play
 from tests.support.production import once_at_most
 from tests.support.requirements import require_module
@@ -39,7 +40,7 @@ BASE = [(0, "class data", "")]
 CLEAN = "DELETE FROM part; DELETE FROM item; INSERT INTO item VALUES (0, 'class data')"
 
 
-class LeakMatrix:
+class LeakMatrix(ManyCollections):
     """A test method for each door and end is made below."""
 
     driver: ClassVar[str]
@@ -50,9 +51,6 @@ class LeakMatrix:
         super().setUpClass()  # type: ignore[misc]
         require_module(cls.driver)
         server = postgresql_url()
-        gc.collect()
-        gc.freeze()  # the many collections below are to look at what the doors make, not at all modules
-        cls.addClassCleanup(gc.unfreeze)
         with connect(server, autocommit=True) as admin:
             for side in ("sandboxed", "real"):
                 name = f"verify_{cls.__name__.lower()}_{side}"

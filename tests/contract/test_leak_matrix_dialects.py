@@ -22,6 +22,7 @@ from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support import doors
+from tests.support.collections import ManyCollections
 from tests.support.doors import DOORS, add_tests, play
 from tests.support.mariadb import connect, mariadb_url
 from tests.support.requirements import require_module
@@ -43,7 +44,7 @@ _POSTGRESQL = {
 _AUTOCOMMIT_ATTRIBUTE = {"autocommit_of_the_driver", "autocommit_executemany"}
 
 
-class LeakMatrix:
+class LeakMatrix(ManyCollections):
     """A test method for each door and end is made below."""
 
     placeholder: ClassVar[str]
@@ -65,9 +66,6 @@ class LeakMatrix:
         text = f"INSERT INTO item (id, name) VALUES ({cls.placeholder}, {cls.placeholder})"
         cls.enterClassContext(mock.patch.object(doors, "INSERT", text))
         url, real = cls.urls()
-        gc.collect()
-        gc.freeze()  # the many collections below are to look at what the doors make, not at all modules
-        cls.addClassCleanup(gc.unfreeze)
         cls.real_engine = create_engine(real)
         cls.addClassCleanup(cls.real_engine.dispose)
         cls.run_ = cls.enterClassContext(running_sandbox(SimpleNamespace(url=url, built=True), url))

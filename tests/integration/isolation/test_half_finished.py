@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.isolation.sandbox_run import running_sandbox
+from tests.support.collections import ManyCollections
 from tests.support.requirements import require_module
 from tests.support.samples import LONG
 from tests.support.scratch import connect
@@ -210,15 +211,8 @@ class Psycopg2Operations(Operations):
         return connection.rollback
 
 
-class HalfFinishedTest(unittest.TestCase):
+class HalfFinishedTest(ManyCollections, unittest.TestCase):
     """One isolation for all rounds, as a class of many tests has it."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        gc.collect()
-        gc.freeze()  # the many collections below are to look at what the operations make, not at all modules
-        cls.addClassCleanup(gc.unfreeze)
 
     def check(self, driver: str, made: type[Operations]) -> None:
         require_module(driver, "psycopg2-binary" if driver == "psycopg2" else driver)

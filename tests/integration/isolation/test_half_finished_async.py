@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from dbtestcase.sandbox import scheduler
+from tests.support.collections import ManyCollections
 from tests.support.mariadb import connect as connect_mariadb
 from tests.support.mariadb import mariadb_url
 from tests.support.requirements import require_module
@@ -221,15 +222,8 @@ class AsyncpgOperations(PostgreSQLOperations):
         return lambda: driver.fetch("SELECT 1")  # type: ignore[no-any-return]
 
 
-class AsyncHalfFinishedTest(unittest.TestCase):
+class AsyncHalfFinishedTest(ManyCollections, unittest.TestCase):
     """One isolation for all rounds, as a class of many tests has it."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        gc.collect()
-        gc.freeze()  # the many collections below are to look at what the operations make, not at all modules
-        cls.addClassCleanup(gc.unfreeze)
 
     def check(self, url: sa.URL, made: type[Operations]) -> None:
         with warnings.catch_warnings():

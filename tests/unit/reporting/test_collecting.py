@@ -23,7 +23,7 @@ class CollectingTest(unittest.TestCase):
     def setUp(self) -> None:
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.enable)
-        self.addCleanup(gc.unfreeze)
+        self.addCleanup(gc.freeze)  # as tests/conftest.py does
         gc.unfreeze()
 
     def test_garbage_is_found_afterwards(self) -> None:
