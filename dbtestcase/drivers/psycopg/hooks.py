@@ -39,7 +39,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
         "_reset",
     ),
     "ServerCursor": ("_declare_gen", "_close_gen", "_fetch_gen"),
-    "Pipeline": ("_sync_gen", "_enter_gen", "_exit_gen"),
+    "Pipeline": ("_sync_gen", "_fetch_gen", "_enter_gen", "_exit_gen"),
     "Transaction": ("_enter_gen", "_commit_gen", "_rollback_gen", "_push_savepoint", "_pop_savepoint"),
 }
 """The private methods that are overridden or called, by class."""

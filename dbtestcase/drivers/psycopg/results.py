@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import select
 import time
@@ -76,7 +77,13 @@ def results_in_pipeline(pipeline: Any, commands: Iterable[bytes]) -> Gen:
     for command in commands:
         pipeline.command_queue.append(functools.partial(pipeline.pgconn.send_query_params, command, None))
         pipeline.result_queue.append((answer, None))
-    yield from pipeline._sync_gen()
+    try:
+        yield from pipeline._sync_gen()
+    except pg_errors.Error:
+        # an error may come before the rest of its answer, which must not meet whoever asks next
+        with contextlib.suppress(pg_errors.Error):
+            yield from pipeline._fetch_gen(flush=False)
+        raise
     return answer.rows
 
 

@@ -6,11 +6,13 @@ import contextlib
 import gc
 import unittest
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
-from psycopg import IsolationLevel, Rollback, rows
+from psycopg import IsolationLevel, Rollback, generators, rows
 from psycopg.pq import ConnStatus, Escaping, ExecStatus, TransactionStatus
 
+from dbtestcase.drivers.psycopg.results import results_in_pipeline
 from dbtestcase.errors import SandboxEscape
 from tests.support.sandboxes import SandboxTestCase
 from tests.support.servers import postgresql_url
@@ -341,6 +343,29 @@ class PsycopgConnectionsTest(SandboxTestCase):
         one.driver_connection.close()
         self.assertEqual(two.driver_connection.execute("SELECT 1").fetchone(), (1,))
         two.close()
+
+    def test_an_error_in_a_pipeline_that_comes_before_the_rest_of_its_answer(self) -> None:
+        def early(pgconn: Any, commands: Any) -> Any:
+            """psycopg's own, where the network brings the first answer while the other commands are still sent."""
+            commands.popleft()()
+            pgconn.send_flush_request()
+            yield from generators.send(pgconn)
+            answers = [(yield from generators.fetch_many(pgconn))]
+            while commands:
+                commands.popleft()()
+            yield from generators.send(pgconn)
+            return answers
+
+        url = postgresql_url().set(drivername="postgresql")
+        connection = psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+        self.addCleanup(connection.close)
+        with connection.pipeline() as pipeline:
+            with (
+                patch("psycopg._pipeline_base.pipeline_communicate", early),
+                self.assertRaises(psycopg.errors.DivisionByZero),
+            ):
+                connection.wait(results_in_pipeline(pipeline, [b"SELECT 1 / 0", b"SELECT 1"]))
+            self.assertEqual(connection.wait(results_in_pipeline(pipeline, [b"SELECT 2"])), [("2",)])
 
     def test_what_the_server_has_told_is_of_this_connection(self) -> None:
         fairies: list[Any] = [self.engine.raw_connection() for _ in range(2)]
