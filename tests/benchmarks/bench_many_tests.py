@@ -55,17 +55,18 @@ def look(database):
         query = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
         servers = [pid for pid, in judge.execute(query, (sa.make_url(database).database,))]
     gc.collect()
-    looks.append((sum(map(seconds, servers)), len(servers), private("self"), sum(map(private, servers))))
+    looks.append((sum(map(seconds, servers)), len(servers), own("self"), sum(map(own, servers))))
 
 def seconds(pid):
     # on the processor; the first number of this file is in nanoseconds
     with open(f"/proc/{pid}/schedstat") as times:
         return int(times.read().split()[0]) / 1e9
 
-def private(pid):
-    # in MB, what it shares with nobody
+def own(pid):
+    # in MB, without files and without the server's shared memory: a page of that which one process alone has touched so
+    # far is "private" to the system
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
-        return sum(int(line.split()[1]) for line in rollup if line.startswith("Private_")) / 1024
+        return sum(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:")) / 1024
 
 ended, looks = [], []
 suite = unittest.TestSuite()
@@ -96,7 +97,7 @@ def main() -> None:
             (
                 f"tests {number * EDGE:,} to {(number + 1) * EDGE:,}",
                 client,
-                f"server {server * 1e6:.0f} us, {servers:.0f} connection, {memory:.1f} MB, server {of_server:.1f} MB",
+                f"server {server * 1e6:.0f} us, {servers:.0f} connection, {memory:.1f} MB, server {of_server:.2f} MB",
             )
             for number, (client, server, servers, memory, of_server) in enumerate(found)
         ],
