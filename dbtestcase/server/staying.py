@@ -16,9 +16,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from ..reporting import say
 from . import cluster_files, watcher
 from .cache import ClusterCache
 from .folders import claimed, private_folders
@@ -45,13 +46,20 @@ def waiting(places: list[Path], name: str = "*") -> list[Path]:
 def take(places: list[Path], name: str) -> tuple[Path, socket.socket] | None:
     """The folder of a server that waits, and the connection by which this process owns it now."""
     for folder in waiting(places, name):
-        with suppress(OSError):  # it has ended, or somebody else was faster
-            connection = _connect(folder.with_name(f"{folder.name}.{name}{FREE}"))
-            connection.sendall(b"take\n")
-            if connection.recv(1 << 10).endswith(b"\n"):  # one line: it is taken
+        with suppress(OSError), ExitStack() as failing:  # it has ended, or somebody else was faster
+            connection = failing.enter_context(_connect(folder.with_name(f"{folder.name}.{name}{FREE}")))
+            try:
+                connection.sendall(b"take\n")
+                taken = connection.recv(1 << 10).endswith(b"\n")  # one line
+            except TimeoutError:
+                say(
+                    f"the server that stays in {folder} does not answer within {PATIENCE:.0f} s; another one is started"
+                )
+                raise
+            if taken:
                 connection.settimeout(None)
+                failing.pop_all()
                 return folder, connection
-            connection.close()
     return None
 
 

@@ -346,6 +346,8 @@ class Watcher:
                 asked = connection.recv(64).decode().strip()
             except OSError:
                 return ""
+            if asked == "take" and not os.path.exists(f"{self.folder}/.s.PGSQL.5432"):
+                return "end"  # somebody has removed its folder: nobody can reach it any more
             if asked == "take":
                 connection.setblocking(True)
                 self.owner = 0

@@ -153,6 +153,10 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
     def notifies(self, **kwargs: Any) -> Any:
         raise self._refuse_notifies()
 
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        # not given up in the middle: what is on its way to the server would end whatever statement runs next
+        psycopg.Connection.cancel_safe(self, timeout=timeout)  # type: ignore[arg-type]
+
     async def rollback(self) -> None:
         if self._is_over():
             return

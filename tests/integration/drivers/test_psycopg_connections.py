@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import unittest
@@ -14,6 +15,7 @@ from psycopg.pq import ConnStatus, Escaping, ExecStatus, TransactionStatus
 
 from dbtestcase.drivers.psycopg.results import results_in_pipeline
 from dbtestcase.errors import SandboxEscape
+from dbtestcase.sandbox import NO_ARGUMENTS
 from tests.support.sandboxes import SandboxTestCase
 from tests.support.servers import postgresql_url
 
@@ -366,6 +368,36 @@ class PsycopgConnectionsTest(SandboxTestCase):
             ):
                 connection.wait(results_in_pipeline(pipeline, [b"SELECT 1 / 0", b"SELECT 1"]))
             self.assertEqual(connection.wait(results_in_pipeline(pipeline, [b"SELECT 2"])), [("2",)])
+
+    def test_a_cancellation_that_is_itself_interrupted_reaches_nobody_else(self) -> None:
+        async def read(begun: asyncio.Event | None = None) -> None:
+            connection = self.wire.make(self.sandbox, NO_ARGUMENTS, asynchronous=True)
+            async with connection.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT") as copy:
+                await copy.read_row()
+                if begun is None:
+                    with self.assertRaises(StopIteration):  # there is no moment at which it could be given up
+                        connection.cancel_safe().send(None)
+                    return
+                begun.set()
+                await asyncio.Event().wait()
+
+        async def interrupt(pauses: int) -> None:
+            begun = asyncio.Event()
+            task = asyncio.create_task(read(begun))
+            await begun.wait()
+            for _ in range(2):  # as by a time limit, and by the end of the loop
+                task.cancel()
+                for _ in range(pauses):
+                    await asyncio.sleep(0)
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        other = self.enterContext(contextlib.closing(self.engine.raw_connection()))
+        for number in range(8):
+            asyncio.run(interrupt(1 + number % 4))
+            self.wire.settle()
+            self.assertEqual(other.driver_connection.execute("SELECT pg_sleep(0.01)").rowcount, 1)
+        asyncio.run(read())
 
     def test_what_the_server_has_told_is_of_this_connection(self) -> None:
         fairies: list[Any] = [self.engine.raw_connection() for _ in range(2)]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 import unittest
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 
+from dbtestcase.server import staying
 from tests.support.runners import run_python, start_python, write_suite
 
 SUITE = """
@@ -114,6 +121,32 @@ class ServersBetweenRunsTest(unittest.TestCase):
         self.assertNotEqual(second, folder)
         self.wait_until_free(second)
         self.assertNotIn(self.run_suite("other"), (folder, second))
+
+    def test_one_whose_folder_somebody_has_removed_ends_and_another_one_is_started(self) -> None:
+        first = self.run_suite()
+        self.wait_until_free(first)
+        shutil.rmtree(first)
+        second = self.run_suite()
+        self.assertNotEqual(second, first)
+        self.wait_until_free(second)
+        self.assertEqual(self.run_suite(), second)
+        until = time.monotonic() + 60
+        while list(first.parent.glob(f"{first.name}*")):  # with its watcher
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.01)
+
+    def test_one_that_does_not_answer_is_named_and_passed_over(self) -> None:
+        place = self.folder / f"dbtestcase-{os.getuid()}"
+        place.mkdir(mode=0o700)
+        (place / "1-waits").mkdir()
+        told = io.StringIO()
+        with socket.socket(socket.AF_UNIX) as listening, mock.patch.object(staying, "PATIENCE", 0.05):
+            listening.bind(str(place / "1-waits.name.free"))
+            listening.listen()
+            with warnings.catch_warnings(), contextlib.redirect_stderr(told):
+                warnings.simplefilter("error")
+                self.assertIsNone(staying.take([self.folder], "name"))
+        self.assertRegex(told.getvalue(), "1-waits does not answer within")
 
     def test_who_does_not_ask_for_it_gets_none_and_leaves_none(self) -> None:
         first = self.run_suite()
