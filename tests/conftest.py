@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import keep_no_templates
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    keep_no_templates()
-    if hasattr(config, "workerinput"):
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses", None):
+        from tests.support.servers import keep_no_templates  # imports the library, which who has workers does without
+
+        keep_no_templates()
+    if is_worker:
         return
     # A run in the background of a script has it ignored, and so would all programs that the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -166,14 +166,14 @@ class Border:
                 f"{_at(', at ', where)}; it was not let through.{made}",
                 cause="nobody has named it, so nobody knows whether this is the application's real database: what it "
                 "wrote there would be there for good, and the test would be none the wiser",
-                remedy=f"write `engines = [{place}]` on {self.cls}{self._made_late(engine)} to point it at the test "
-                f"database, or `outside = [{place}]` where it may reach its own",
+                remedy=f"write `engines = [{place}]` on {self.cls}{self._made_late(engine, place)} to point it at the "
+                f"test database, or `outside = [{place}]` where it may reach its own",
             )
         )
 
-    def _made_late(self, engine: Engine | None) -> str:
+    def _made_late(self, engine: Engine | None, place: str) -> str:
         """What to write for an engine that a class cannot name."""
-        if engine is None or place_of(engine) is not None:
+        if engine is None or place != _NAMELESS:
             return ""
         url = self.leads.url_that_speaks(engine.dialect)
         return " (where a test or setUp() makes it: `self.enlist(engine)`" + (
@@ -211,18 +211,21 @@ class Border:
         )
 
 
+_NAMELESS = "the engine"
+
+
 def _described(engine: Engine | None, pool: Pool | None, dialect: sa.Dialect | None) -> tuple[str, str, str]:
     """The name of an engine, what to write for it in a class, and a sentence that says where it was made."""
     if engine is None:
         driver: Any = dialect or (dialect_of(pool) if pool is not None else None)
         kind = f"{driver.name}+{driver.driver}" if hasattr(driver, "driver") else "some driver"
-        return f"A pool without an engine ({kind})", "the engine", ""
+        return f"A pool without an engine ({kind})", _NAMELESS, ""
     place = place_of(engine)
     made = where_made(engine)
     sentence = f" It was made at {made}." if made is not None else ""
     if place is not None:
         sentence += f" It is {place}."
-    return f"The engine {shown(engine.url)}", place or "the engine", sentence
+    return f"The engine {shown(engine.url)}", place or _NAMELESS, sentence
 
 
 def _at(before: str, where: CallSite | None) -> str:

@@ -16,6 +16,10 @@ from ..reporting import CallSite, find_call_site, is_application
 _made: weakref.WeakKeyDictionary[Engine, CallSite] = weakref.WeakKeyDictionary()
 
 
+_WITHOUT_PARTS = {type, ModuleType, str, int, float, bool, type(None)}
+"""Most globals are of these kinds, which neither are an engine nor have one."""
+
+
 def note_engines() -> None:
     """Note from now on the application's line that makes an engine; costs a few microseconds an engine."""
     original = Dialect.engine_created.__func__  # type: ignore[attr-defined]
@@ -44,7 +48,7 @@ def place_of(engine: Engine) -> str | None:
         if not isinstance(values, dict) or not is_application(str(values.get("__file__") or f"<{module_name}>")):
             continue
         for name, value in list(values.items()):
-            if name.startswith("__"):
+            if name.startswith("__") or type(value) in _WITHOUT_PARTS:
                 continue
             for depth, path in _paths(value, wanted):
                 # a module that imports the name is no better than the one that defines it, which was loaded first

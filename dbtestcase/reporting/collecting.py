@@ -27,10 +27,20 @@ def collecting_less() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # else the application has its own idea of what stays
+        if not _is_somebody_freezing():  # else the application has its own idea of what stays
             gc.freeze()
             gc.unfreeze()  # both together make the youngest objects the oldest, without looking at any
         gc.set_threshold(*before)
+
+
+_frozen = False
+
+
+def _is_somebody_freezing() -> bool:
+    """Asked once where so: to count what is frozen may take some ten milliseconds, and this is asked for each class."""
+    global _frozen
+    _frozen = _frozen or gc.get_freeze_count() > 0
+    return _frozen
 
 
 def end_at_once() -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, event, orm
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxEscape
 from dbtestcase.isolation.engines import Until
+from dbtestcase.sandbox import scheduler
 from tests.support.production import once_at_most
 from tests.support.requirements import require_module
 from tests.support.sandboxes import SandboxTestCase
@@ -393,6 +394,7 @@ class _Doors(SandboxTestCase):
         self.left_open.append(first)
         first.exec_driver_sql("INSERT INTO item VALUES (1, 'unfinished')")
         with (
+            mock.patch.object(scheduler, "PATIENCE", 0.1),
             mock.patch.object(time, "monotonic", lambda: now),
             self.assertWarns(DirtyReadWarning),
         ):

@@ -15,7 +15,7 @@ SUITE = """
     URL = {url!r}
     metadata = sa.MetaData()
     item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
-    sleep = "SELECT pg_sleep(2)" if URL.startswith("postgresql") else "SELECT sleep(2)"
+    sleep = "SELECT pg_sleep(1)" if URL.startswith("postgresql") else "SELECT sleep(1)"
     engine = {create}(URL)
 
     class TooLate(Exception): pass

@@ -268,7 +268,9 @@ UNINTERRUPTIBLE = """
     import pymysql
     import sqlalchemy as sa
     from dbtestcase import DatabaseTest
+    from dbtestcase.sandbox import scheduler
 
+    scheduler.PATIENCE = scheduler.INTERRUPT_TIMEOUT = 0.5
     URL = {url!r}
     metadata = sa.MetaData()
     item = sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))

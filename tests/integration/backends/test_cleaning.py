@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import unittest.mock
 from typing import Any
+from unittest import mock
 
 import psycopg
 from sqlalchemy import create_engine, inspect
@@ -129,7 +129,7 @@ class WithoutLibrariesTest(CleaningCase):
     @classmethod
     def setUpClass(cls) -> None:
         without = cleaning_sql.CATALOG_FUNCTIONS.replace("$libdir/pg_visibility", "$libdir/not_there")
-        with unittest.mock.patch.object(cleaning_sql, "CATALOG_FUNCTIONS", without):
+        with mock.patch.object(cleaning_sql, "CATALOG_FUNCTIONS", without):
             super().setUpClass()
 
     def test_a_change_is_noticed_all_the_same(self) -> None:
@@ -292,6 +292,10 @@ class ConnectionsTest(CleaningCase):
     def pid(self, connection: psycopg.Connection[Any]) -> int:
         return connection.info.backend_pid
 
+    def impatient(self) -> None:
+        """Nothing that the test leaves is about to end by itself."""
+        self.enterContext(mock.patch.object(connections, "GRACE", 0.05))
+
     def test_a_connection_that_waits_in_a_pool_is_left_alone(self) -> None:
         pooled = self.connection(autocommit=True)
         pooled.execute("insert into t default values")
@@ -336,8 +340,8 @@ class ConnectionsTest(CleaningCase):
             pooled.cancel()
             return may
 
-        self.enterContext(unittest.mock.patch.object(connections, "may_yet_finish", look))
-        self.enterContext(unittest.mock.patch.object(connections, "GRACE", 60.0))
+        self.enterContext(mock.patch.object(connections, "may_yet_finish", look))
+        self.enterContext(mock.patch.object(connections, "GRACE", 60.0))
         report = self.cleaner.clean(standing)
         at_work.join()
         self.assertEqual((report.ended, report.rewound), ((), ("public.s",)))
@@ -366,6 +370,7 @@ class ConnectionsTest(CleaningCase):
         self.assertEqual([session.pid for session in report.ended], [pid])
 
     def test_one_that_wrote_and_did_not_commit_is_named_as_blocking(self) -> None:
+        self.impatient()
         left = self.connection()
         left.execute("delete from t")
         report = self.cleaner.clean(Standing(expected=[self.pid(left)]))
@@ -373,12 +378,14 @@ class ConnectionsTest(CleaningCase):
         self.assertEqual(report.blocking[0].state, "idle in transaction")
 
     def test_one_that_only_read_is_ended_but_does_not_block(self) -> None:
+        self.impatient()
         left = self.connection()
         left.execute("select * from t")
         report = self.cleaner.clean(Standing(expected=[self.pid(left)]))
         self.assertEqual((len(report.ended), report.blocking), (1, ()))
 
     def test_row_locks_and_table_locks_block(self) -> None:
+        self.impatient()
         for statement in ("select * from t for update", "lock table t in access exclusive mode"):
             with self.subTest(statement):
                 left = self.connection()
@@ -393,6 +400,7 @@ class ConnectionsTest(CleaningCase):
             self.assertEqual(self.cleaner.clean().ended, ())
 
     def test_an_advisory_lock_in_a_pool_is_released(self) -> None:
+        self.impatient()
         pooled = self.connection(autocommit=True)
         pooled.execute("select pg_advisory_lock(5)")
         (session,) = self.cleaner.clean(Standing(expected=[self.pid(pooled)]), Look.ALL).ended
@@ -407,6 +415,7 @@ class ConnectionsTest(CleaningCase):
         lasting.execute("select 1")
 
     def test_a_thread_that_runs_a_statement_is_ended(self) -> None:
+        self.impatient()
         running = self.connection(autocommit=True)
         errors: list[Exception] = []
 
@@ -577,7 +586,7 @@ class RoundTripsTest(CleaningCase):
             for touched in (3, 3, 0, 1, 60, 3):
                 for number in range(touched):
                     connection.execute(f"insert into t{number} (x) values ('x')".encode())
-                with unittest.mock.patch.object(psycopg.Connection, "wait", autospec=True, side_effect=wait) as waiting:
+                with mock.patch.object(psycopg.Connection, "wait", autospec=True, side_effect=wait) as waiting:
                     report = self.cleaner.clean(Standing(expected=expected))
                 self.assertEqual(len(report.restored), touched)
                 waits = waiting.call_count

@@ -257,7 +257,7 @@ class LeaseTest(ExistingTestCase):
 
     def test_a_second_run_waits_and_then_says_who_is_in_it(self) -> None:
         with self.database("shop") as url, self.use(url, transactional=True):
-            with mock.patch.object(postgresql_existing, "PATIENCE", 1), self.assertRaises(DatabaseError) as raised:
+            with mock.patch.object(postgresql_existing, "PATIENCE", 0.3), self.assertRaises(DatabaseError) as raised:
                 self.use(url)
             for part in ("'shop'", "process", "dbtestcase"):
                 self.assertIn(part, str(raised.exception))
@@ -267,6 +267,9 @@ class LeaseTest(ExistingTestCase):
             self.ask("CREATE TABLE held (id int)", url)
             other.execute("BEGIN")
             other.execute("LOCK TABLE held")
-            with mock.patch.object(postgresql_existing, "PATIENCE", 1), self.assertRaisesRegex(DatabaseError, "in use"):
+            with (
+                mock.patch.object(postgresql_existing, "PATIENCE", 0.3),
+                self.assertRaisesRegex(DatabaseError, "in use"),
+            ):
                 self.use(url)
             other.execute("ROLLBACK")

@@ -9,6 +9,7 @@ import textwrap
 import unittest
 import weakref
 from pathlib import Path
+from unittest import mock
 
 from dbtestcase.reporting import collecting, collecting_less
 from tests.support.samples import a_share
@@ -25,6 +26,7 @@ class CollectingTest(unittest.TestCase):
         self.addCleanup(gc.enable)
         self.addCleanup(gc.freeze)  # as tests/conftest.py does
         gc.unfreeze()
+        self.enterContext(mock.patch.object(collecting, "_frozen", False))
 
     def test_garbage_is_found_afterwards(self) -> None:
         with collecting_less():

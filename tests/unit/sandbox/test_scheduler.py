@@ -72,7 +72,7 @@ class QueueTest(TurnsTestCase):
         writer.actor = Actor(thread, None)
         self.unfinished.append(writer)
         self.scheduler._waiting[writer.actor] = Wait(writer, reader, Reason.WIRE, True)
-        with mock.patch.object(turns_module, "COURTESY", 0.01):
+        with mock.patch.object(turns_module, "COURTESY", 0.01), mock.patch.object(turns_module, "PATIENCE", 0.1):
             self.scheduler.acquire(reader)  # once it has waited long enough for the transaction
         self.assertTrue(writer.waited_out)
         self.scheduler.release(reader)
