@@ -15,9 +15,9 @@ from ..reporting import module_cleanups, when_never_awaited
 
 
 def refuse_unfinished(value: Any, name: str) -> Any:
-    """Give back what a test or a hook has given back, if it is no coroutine and no generator.
+    """Give back what a test or a hook has given back, unless somebody would have to run it.
 
-    :raises ConfigurationError: it is one: none of its lines has run.
+    :raises ConfigurationError: none of its lines has run.
     """
     if value is None:
         return None
@@ -25,6 +25,8 @@ def refuse_unfinished(value: Any, name: str) -> Any:
         kind = "a coroutine function"
     elif inspect.isgenerator(value) or inspect.isasyncgen(value):
         kind = "a generator"
+    elif inspect.isroutine(value) or isinstance(value, _DEFERRED):
+        kind = "a function or block"
     else:
         return value
     close = getattr(value, "close", None)
@@ -32,9 +34,14 @@ def refuse_unfinished(value: Any, name: str) -> Any:
         close()  # Python would warn that it was never awaited
     raise ConfigurationError(
         f"{name} gave back {value!r}, which nobody runs: it has not run.",
-        cause="`async def` or `yield` behind a decorator that calls it as an ordinary function",
+        cause="`async def` or `yield` behind a decorator that calls it as an ordinary function"
+        if kind != "a function or block"
+        else "a decorator that makes something of the function and does not call it, @contextmanager, or forgotten ()",
         remedy=remedy_for(kind),
     )
+
+
+_DEFERRED = (functools.partial, contextlib.ContextDecorator, contextlib.AsyncContextDecorator)
 
 
 @contextlib.contextmanager
@@ -81,8 +88,13 @@ def watch_module_cleanups(module: str) -> None:
     cleanups = module_cleanups()
     for n, (function, args, keywords) in enumerate(cleanups):
         if not hasattr(function, "_dbtestcase_passes_on"):
-            name = f"{module}: the cleanup {getattr(function, '__qualname__', function)}()"
-            cleanups[n] = (outliving(functools.partial(function, *args, **keywords), name), (), {})
+            name = f"{module}: the cleanup"
+            call = functools.partial(_call_cleanup, function, name, args, keywords)
+            cleanups[n] = (outliving(call, f"{name} {getattr(function, '__qualname__', function)}()"), (), {})
+
+
+def _call_cleanup(function: Any, name: str, args: Any, keywords: Any) -> None:
+    refuse_lost(function(*args, **keywords), function, name)
 
 
 def refuse_lost(value: Any, cleanup: Any, name: str) -> None:
@@ -142,4 +154,6 @@ def remedy_for(kind: str) -> str:
             "write a plain `def`, or use AsyncDatabaseTest (AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest), "
             "whose tests are awaited"
         )
+    if kind == "a function or block":
+        return "call it there, and enter it by `with` if it is a block"
     return "take the `yield` away; for one test with several parts there is `with self.subTest(…):`"

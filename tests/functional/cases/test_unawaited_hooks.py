@@ -1,5 +1,6 @@
 """Hooks and cleanups that give back a coroutine or a generator, of which no line has run, fail by name."""
 
+import contextlib
 import functools
 import unittest
 from collections.abc import Callable
@@ -39,6 +40,32 @@ class UnawaitedTest(InnerRuns):
                         result = run_inner(cls)
                         self.assertEqual((result.testsRun, len(result.errors)), (0, 1))
                         self.assertRegex(result.errors[0][1], rf"ConfigurationError: .*({hook}|{function.__name__})")
+
+    def test_what_is_made_and_not_called_or_entered(self) -> None:
+        def fails(*args: Any) -> None:
+            raise AssertionError("it has run")
+
+        @contextlib.contextmanager
+        def block(*args: Any) -> Any:
+            yield fails()
+
+        @contextlib.asynccontextmanager
+        async def async_block(*args: Any) -> Any:
+            yield fails()
+
+        for kind in (DatabaseTest, TruncatingDatabaseTest, AsyncDatabaseTest):
+            for made in (
+                block,
+                async_block,
+                lambda *args: fails,
+                lambda *args: functools.partial(fails),
+                lambda *args: DatabaseTest.run,
+            ):
+                for hook in ("test_it", "setUp", "tearDown"):
+                    attributes = {"metadata": Base.metadata, "test_it": lambda test: None, hook: made}
+                    with self.subTest(hook, kind=kind.__name__, made=made.__qualname__):
+                        cls = type("Inner", (kind,), attributes)
+                        self.assertFailed(cls, pattern=rf"{hook} gave back .*, which nobody runs", tests=1)
 
     def test_cleanups(self) -> None:
         for function in (coroutine, behind(coroutine), generator, lambda: coroutine()):
