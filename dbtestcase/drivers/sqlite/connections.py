@@ -51,7 +51,7 @@ class _Cursor(ProxyCursor):
 
     def _fetch(self, name: str, *args: Any, **kwargs: Any) -> Any:
         self.connection._give_text_factory()
-        if self.connection._hooks:
+        if self.connection._hooks or self.connection._limits:
             with self.connection._hooked():
                 return super()._fetch(name, *args, **kwargs)
         return super()._fetch(name, *args, **kwargs)
@@ -240,7 +240,7 @@ class SQLiteConnection(Features, Flags):
             self._give_text_factory()
             before = wire.connection.total_changes
             try:
-                if self._hooks:
+                if self._hooks or self._limits:
                     with self._hooked():
                         return call(replacement)
                 return call(replacement)

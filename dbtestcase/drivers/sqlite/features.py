@@ -27,12 +27,13 @@ class Features(ProxyConnection):
         self._text_factory: Any = str
         self._functions: dict[FunctionKey, Function] = {}
         self._attached: set[str] = set()
-        self._hooks: dict[str | int, tuple[Any, ...]] = {}
+        self._hooks: dict[str, tuple[Any, ...]] = {}
+        self._limits: dict[int, int] = {}
         self._wire.connections.add(self)
 
     def _features(self) -> tuple[object, ...]:
         """What of these a test may change."""
-        return tuple(self._functions.items()), frozenset(self._attached), tuple(self._hooks.items())
+        return tuple(self._functions.items()), frozenset(self._attached), tuple(self._hooks.items()), dict(self._limits)
 
     @property
     def row_factory(self) -> Any:
@@ -96,13 +97,13 @@ class Features(ProxyConnection):
             self._hooks[name] = args
 
     def getlimit(self, category: int, /) -> int:
-        limit: int = self._hooks[category][0] if category in self._hooks else self._wire.connection.getlimit(category)
-        return limit
+        limit = self._limits.get(category)
+        return self._wire.connection.getlimit(category) if limit is None else limit
 
     def setlimit(self, category: int, limit: int, /) -> int:
         before, real = self.getlimit(category), self._wire.connection
         there = real.setlimit(category, limit)
-        self._hooks[category] = (real.setlimit(category, there),)  # SQLite has a greatest one
+        self._limits[category] = real.setlimit(category, there)  # SQLite has a greatest one
         return before
 
     def interrupt(self) -> None:
@@ -113,19 +114,16 @@ class Features(ProxyConnection):
     @contextlib.contextmanager
     def _hooked(self) -> Iterator[None]:
         """Let this connection's hooks and limits hold, and no other's, on the physical one for a statement."""
-        real, limits = self._wire.connection, []
+        real = self._wire.connection
+        before = {category: real.setlimit(category, limit) for category, limit in self._limits.items()}
         try:
             for name, args in self._hooks.items():
-                if isinstance(name, int):
-                    limits.append((name, real.setlimit(name, *args)))
-                else:
-                    getattr(real, name)(*args)
+                getattr(real, name)(*args)
             yield
         finally:
             for name, args in self._hooks.items():
-                if isinstance(name, str):
-                    getattr(real, name)(None, *args[1:])
-            for category, limit in limits:
+                getattr(real, name)(None, *args[1:])
+            for category, limit in before.items():
                 real.setlimit(category, limit)
 
     def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
