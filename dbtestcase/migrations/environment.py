@@ -59,7 +59,7 @@ class Run:
         self._steps = steps
         self._version_tables = VersionTables(suffix)
         self._forced = forced
-        self._ran = False
+        self._begun = self._ended = 0  # calls of context.run_migrations()
 
     def environment(self, config: Config, script: ScriptDirectory, options: dict[str, Any]) -> EnvironmentContext:
         """What ``alembic.context`` stands for in env.py."""
@@ -84,16 +84,25 @@ class Run:
         return environment
 
     def check_that_it_ran(self) -> None:
-        """Raise if env.py has not come to ``context.run_migrations()``."""
-        if not self._ran:
+        """Raise if env.py has not come to ``context.run_migrations()``, or has caught what was raised there."""
+        if not self._begun:
             raise MigrationError(
                 f"{self._layout.env_py} ended without migrating anything.",
                 cause="It returns before `context.run_migrations()`, depending on something that is not set in a test.",
                 remedy="Let env.py run its migrations online whenever Alembic loads it.",
             )
+        if self._ended < self._begun:
+            where = f"revision {self.step.revision.revision}" if self.step is not None else "the last revision"
+            raise MigrationError(
+                f"{self._layout.env_py} ended as if all had gone well, though {where} had not come to its end.",
+                cause="env.py catches what context.run_migrations() raises: `alembic upgrade` ends with status 0, "
+                "and the database stays where it was.",
+                remedy="Let env.py raise it again after it has written it to its log.",
+            )
 
     def _take(self, heads: Any, context: MigrationContext) -> Iterator[RevisionStep]:
-        self._ran = self.ours = True
+        self._begun += 1
+        self.ours = True
         script = context.script
         assert script is not None
         with failures.translated(self._layout):
@@ -103,6 +112,7 @@ class Run:
             self.step, self.ours = step, False
             yield step
             self.step, self.ours = None, True
+        self._ended += 1
         self.ours = False
 
 

@@ -73,6 +73,13 @@ def _failed_revision(layout: Layout, step: RevisionStep, error: Exception, conta
             cause=_why_not_in_a_transaction(error),
             remedy="Add the value in `with op.get_context().autocommit_block():`, which commits it before it is used.",
         )
+    if contained and "run_async with a sync engine" in str(error):
+        return MigrationError(
+            what,
+            cause="In a test env.py has the one connection of the sandbox, whose driver is another one than env.py's.",
+            remedy="Let the class use env.py's driver: url = 'postgresql+asyncpg://', or the application's async "
+            "engine in `engines`.",
+        )
     missing = _never_made(step, error)
     if missing:
         return MigrationError(

@@ -3,11 +3,13 @@
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 import sqlalchemy as sa
 
 from dbtestcase.errors import MigrationError
 from dbtestcase.migrations import MigrationRecipe
+from dbtestcase.migrations.failures import translated
 from tests.support.alembic_projects import AlembicProject, empty_database
 
 
@@ -96,6 +98,29 @@ class BadInputTest(unittest.TestCase):
     def test_an_env_py_that_migrates_nothing_is_an_error(self) -> None:
         self.project.env_py.write_text("")
         self.assertIn("ended without migrating anything", self.failure().what)
+
+    def test_an_env_py_that_catches_what_a_revision_raises_is_an_error(self) -> None:
+        self.project.replace(
+            "else:\n    run_migrations_online()", "else:\n    try: run_migrations_online()\n    except Exception: pass"
+        )
+        for raised in ("raise ValueError", "op.execute('nonsense')"):
+            self.project.revision("0002", "0001", raised)
+            error = self.failure()
+            self.assertIn("ended as if all had gone well, though revision 0002 had not", error.what)
+            self.assertIn("raise it again", error.remedy)
+
+    def test_run_async_in_a_sandbox_of_another_driver_says_how_to_have_its_own(self) -> None:
+        class Layouts:
+            label, folders = "alembic.ini", ()
+
+        class Step:
+            is_upgrade = True
+            revision = SimpleNamespace(revision="0002", doc="", path="0002.py")
+
+        run = SimpleNamespace(step=Step, ours=False)
+        with self.assertRaisesRegex(MigrationError, r"(?s)0002 failed[^$]*asyncpg://'[^$]*`engines`"):
+            with translated(Layouts, run, contained=True):  # type: ignore[arg-type]
+                raise ValueError("Cannot call run_async with a sync engine")
 
     def test_a_missing_env_py_is_an_error(self) -> None:
         self.project.env_py.unlink()
