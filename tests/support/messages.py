@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ class Message(NamedTuple):
     remedy: str
 
 
+@functools.cache
 def messages() -> list[Message]:
     """All of them, each once, by class and first line."""
     kinds = [name for name in errors.__all__ if issubclass(getattr(errors, name), errors.DBTestCaseError)]
@@ -45,7 +47,8 @@ def messages() -> list[Message]:
     }
     kinds.remove("MissingExtra")
     for path in (ROOT / "dbtestcase").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        source = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(source)) if any(f"{kind}(" in source for kind in kinds) else ():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds and node.args:
                 arguments = {word.arg: _text(word.value) for word in node.keywords}
                 what = _text(node.args[0])

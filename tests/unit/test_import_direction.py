@@ -53,6 +53,7 @@ class Import(NamedTuple):
     module: str
     name: str
     line: int
+    is_relative: bool = True
 
 
 def module_of(path: Path) -> str:
@@ -60,12 +61,8 @@ def module_of(path: Path) -> str:
 
 
 @functools.cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-@functools.cache
 def imports(path: Path) -> tuple[Import, ...]:
+    """Kept, unlike the tree, at which every later look of the garbage collector would look too."""
     return tuple(_imports(path))
 
 
@@ -73,15 +70,15 @@ def _imports(path: Path) -> Iterator[Import]:
     """What a file imports in whatever way; of this package always as the module that holds it."""
     module = module_of(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree_of(path)):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, "", node.lineno) for alias in node.names)
+            yield from (Import(alias.name, "", node.lineno, False) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*base, *filter(None, [node.module])])
             for alias in node.names:  # from .x import y: y may be a module itself
                 inner = f"{source}.{alias.name}"
-                yield Import(inner if inner in MODULES else source, alias.name, node.lineno)
+                yield Import(inner if inner in MODULES else source, alias.name, node.lineno, node.level > 0)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "lazily":
             for keyword in node.keywords:
                 inner = f"{package}.{keyword.arg}"
@@ -118,9 +115,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return next((found for module in sorted(graph) if (found := visit(module, []))), [])
 
 
+@functools.cache
 def of_the_door(door: str) -> set[str]:
     """The names that a folder shows to the others."""
-    tree = tree_of(PACKAGE / door / "__init__.py")
+    tree = ast.parse((PACKAGE / door / "__init__.py").read_text(encoding="utf-8"))
     [shown] = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
     return set(ast.literal_eval(shown))
 
@@ -142,7 +140,7 @@ class ImportDirectionTest(unittest.TestCase):
         wrong = []
         for path in PACKAGE.rglob("*.py"):
             importer = unit_of(module_of(path).removeprefix("dbtestcase").removeprefix("."))
-            for module, name, line in imports(path):
+            for module, name, line, _ in imports(path):
                 _, _, inner = module.partition("dbtestcase.")
                 folder = unit_of(inner)
                 if folder not in folders or folder == importer:
@@ -156,7 +154,7 @@ class ImportDirectionTest(unittest.TestCase):
         used: set[tuple[str, str]] = set()
         for path in PACKAGE.rglob("*.py"):
             importer = unit_of(module_of(path).removeprefix("dbtestcase").removeprefix("."))
-            for module, name, _ in imports(path):
+            for module, name, _, _ in imports(path):
                 folder = unit_of(module.partition("dbtestcase.")[2])
                 if folder != importer:
                     used.add((folder, name))
@@ -173,7 +171,7 @@ class ImportDirectionTest(unittest.TestCase):
         wrong = []
         for path in PACKAGE.rglob("*.py"):
             importer = unit_of(module_of(path).removeprefix("dbtestcase").removeprefix("."))
-            for module, _, line in imports(path):
+            for module, _, line, _ in imports(path):
                 if importer not in ONLY_IMPORTERS.get(unit_of(module), {importer}):
                     wrong.append(f"{path.relative_to(PACKAGE)}:{line}: imports {module}")
         self.assertEqual(wrong, [])
@@ -202,8 +200,8 @@ class ImportDirectionTest(unittest.TestCase):
 
     def test_what_is_imported_of_the_package_is_named_from_where_one_stands(self) -> None:
         for path in PACKAGE.rglob("*.py"):
-            found = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom) and not node.level]
-            self.assertEqual([node.lineno for node in found if (node.module or "").startswith("dbtestcase")], [], path)
+            found = [each for each in imports(path) if each.name and not each.is_relative]
+            self.assertEqual([each.line for each in found if each.module.startswith("dbtestcase")], [], path)
 
     def test_few_things_stand_at_the_top(self) -> None:
         top = {p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"}
@@ -212,5 +210,4 @@ class ImportDirectionTest(unittest.TestCase):
     def test_every_module_opens_with_a_line_that_says_what_it_is_for(self) -> None:
         for path in PACKAGE.rglob("*.py"):
             with self.subTest(path.name):
-                first = (ast.get_docstring(tree_of(path)) or "").partition("\n")[0]
-                self.assertRegex(first, r"\w.*[.:)]$")
+                self.assertRegex(path.read_text(encoding="utf-8").partition("\n")[0], r'^"""\W*\w.*[.:)](""")?$')
