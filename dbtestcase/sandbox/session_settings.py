@@ -181,14 +181,16 @@ class SettingsStore:
 
     def after(self, mine: SessionSettings, names: Iterable[str], *, local: bool, reset: bool = False) -> Flow:
         """Remember what a connection has set, or, if it ``reset`` something, where it began."""
-        names = list(self._baseline) if "*" in names else list(names)
+        everything = "*" in names
+        names = list(self._baseline) if everything else list(names)
         begun_with = {name: value for name, value in mine.startup.items() if name in names} if reset else {}
         if begun_with:
             yield self._write(begun_with)
         if names:
             rows = yield self._read(names)
             values = dict(zip(names, rows[0], strict=True))
-            mine.named.update(names)
+            if not everything:  # RESET ALL names nothing that others have invented
+                mine.named.update(names)
             if local:
                 mine.local.update(values)
             else:

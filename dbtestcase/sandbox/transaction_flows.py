@@ -335,6 +335,8 @@ class TransactionFlows(Clients):
             client.active = True
         if cursor:
             foreign = self.session.has_foreign_cursor(client, cursor)
+            if foreign and self.wire.aborted():  # by this client's own last statement: others' are undone above
+                raise self._aborted()
             if foreign or (not client.active and not (yield open_cursor(cursor))):
                 # said here: an error of the server would abort the transaction of somebody else
                 message = f'cursor "{cursor}" does not exist'

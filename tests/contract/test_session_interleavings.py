@@ -269,6 +269,10 @@ DIFFERENCES: dict[str, str] = {
     "FETCH from a cursor that another one has asked for before it was declared": (
         "autocommit: A; A.rollback(726) C.fetch(96) A.declare(782) A.fetch(774)"
     ),
+    "RESET ALL where another one has invented a setting": "autocommit: none; C.set(962) A.reset(574) A.setting(367)",
+    "a stream that is read on after an error, when its name is another's": (
+        "autocommit: none; A.stream(497) A.commit(847) B.stream(437) A.execute(884) A.stream_on(56)"
+    ),
     "rows taken without waiting while a temporary table of another connection is being dropped": (
         "autocommit: none; A.temp_create(872) A.temp_drop(351) C.skip_locked(889)"
     ),
