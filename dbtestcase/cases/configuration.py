@@ -5,6 +5,7 @@ Checked are the names and what would never run; the order of the bases is in :mo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import unittest
@@ -55,6 +56,7 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
     hooks = [name for name in HOOKS if hasattr(bases.cls, name)]
     known: frozenset[str] = frozenset()
     for base in bases.users:
+        _check_annotations(base, settings)
         names = [each for each in vars(base) if each[:1] != "_" and each[:4] != "test" and each not in settings]
         for name, value in [(each, vars(base)[each]) for each in names if each not in hooks]:
             known = known or _names_of_others(bases)
@@ -69,6 +71,28 @@ def _check_names(bases: Bases, given: Collection[str]) -> None:
             else:
                 meant = settings | {"database_url", *_ELSEWHERE}  # which are refused in their turn
                 _refuse_near(base, bases, where, name, value, settings=meant, hooks=hooks)
+
+
+def _check_annotations(base: type, settings: Collection[str]) -> None:
+    """Refuse a value behind a colon: ``engines: [engine]``."""
+    with contextlib.suppress(NameError):  # Python 3.14 evaluates them now
+        for name, noted in inspect.get_annotations(base).items():
+            if name in settings and name not in vars(base) and _is_value(noted):
+                raise ConfigurationError(
+                    f"{base.__module__}.{base.__qualname__}.{name} has a value behind a colon: it would be ignored.",
+                    cause="an annotation, which sets nothing, where a value belongs",
+                    remedy=f"write {name} = …",
+                )
+
+
+def _is_value(noted: object) -> bool:
+    if isinstance(noted, str):  # also under `from __future__ import annotations`
+        return (
+            noted in ("class", "module", "test", "create", "existing", "True", "False")
+            or "://" in noted
+            or noted[:1] in "[('\""
+        )
+    return not isinstance(noted, type | None) and type(noted).__module__ not in ("types", "typing", "typing_extensions")
 
 
 def _names_of_others(bases: Bases) -> frozenset[str]:

@@ -159,7 +159,9 @@ class StatementFlows(TransactionFlows):
             except UnknownSetting as unknown:
                 message = f'unrecognized configuration parameter "{unknown}"'
                 raise self.fail(client, "UndefinedObject", message) from None
-        return text if text is not None else self.rules.replace(statement)
+        if text is not None or (statement.rewrite and not client.each_statement):
+            return text  # CONCURRENTLY in a transaction is refused by the server, as in production
+        return self.rules.replace(statement)
 
     def _characterize(self, client: Client, statement: Statement) -> Flow:
         """``SET TRANSACTION``: followed here, since the one transaction of all cannot be changed any more."""

@@ -503,6 +503,12 @@ class _Doors(SandboxTestCase):
             self.assertIn("by_name", [i["name"] for i in sa.inspect(connection).get_indexes("item")])
             connection.exec_driver_sql("DROP INDEX CONCURRENTLY by_name")
 
+    def test_nor_with_it_in_a_transaction_where_production_refuses_it(self) -> None:
+        for sql in ("CREATE INDEX CONCURRENTLY by_name ON item (name)", "REINDEX TABLE CONCURRENTLY item"):
+            with self.subTest(sql), self.engine.connect() as connection:
+                with self.assertRaisesRegex(sa.exc.DBAPIError, "cannot run inside a transaction block"):
+                    connection.exec_driver_sql(sql)
+
     def test_listen_and_notify_do_no_harm(self) -> None:
         with self.engine.begin() as connection:
             connection.exec_driver_sql("LISTEN news")

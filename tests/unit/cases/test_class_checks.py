@@ -178,6 +178,23 @@ class NamesTest(Checks):
         self.assertRefused(made(AsyncDatabaseTest, sync_engine=ENGINE), "sync_engine")
         self.assertAccepted(made(DatabaseTest, sync_engine=ENGINE))
 
+    def test_a_value_behind_a_colon_is_refused(self) -> None:
+        values = {
+            "engines": [ENGINE],
+            "reset_sequences": True,
+            "database": "existing",
+            "transaction_scope": "'test'",
+            "url": "sqlite://",
+        }
+        for name, value in values.items():
+            with self.subTest(name):
+                self.assertRefused(made(__annotations__={name: value}), rf"{name} has a value behind a colon", "annot")
+        types: list[Any] = [bool, "bool", "ClassVar[Any]", list[str], str | None, Any, None, "Optional[str]"]
+        for value in types:
+            with self.subTest(value):
+                self.assertAccepted(made(__annotations__={"url": value}))
+        self.assertAccepted(made(__annotations__={"database": "create"}, database="existing"))
+
     def test_what_can_be_read_once_is_refused(self) -> None:
         for name in ("engines", "outside", "factories"):
             with self.subTest(name):
