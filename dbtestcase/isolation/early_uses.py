@@ -186,7 +186,7 @@ def _look_around() -> tuple[CallSite | None, Any, Any]:
             ending = ending or frame.f_locals["previousModule"]
         in_runner |= module.partition(".")[0] in _RUNNERS
         if not in_runner and is_application(code.co_filename) and code.co_name != "<module>":
-            found = CallSite(code.co_filename, frame.f_lineno, code.co_name)
+            found = CallSite(code, frame.f_lasti)
     return found, fixture, ending
 
 

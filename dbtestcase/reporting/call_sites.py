@@ -1,7 +1,8 @@
 """Where a statement comes from: the nearest line that is the application's own.
 
 The walk from a driver's cursor up to the application passes some twenty frames of libraries, for every statement of
-every test.  So it reads nothing but ``co_filename``, and remembers what it found out about each file.
+every test.  So it reads nothing but ``co_filename``, remembers what it found out about each file, and leaves the number
+of the line to be found out when it is shown.
 """
 
 from __future__ import annotations
@@ -10,18 +11,34 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 import sqlalchemy
 
 
 class CallSite(NamedTuple):
-    """A line of the application: absolute path of the file, line number (from 1), name of the function."""
+    """A line of the application, by the instruction that was at work: what its frame has had is not kept alive."""
 
-    filename: str
-    lineno: int
-    function: str
+    code: CodeType
+    instruction: int
+
+    @property
+    def filename(self) -> str:
+        """The absolute path of the file."""
+        return self.code.co_filename
+
+    @property
+    def lineno(self) -> int:
+        """The number of the line, from 1."""
+        lines = self.code.co_lines()
+        found = next((line for start, end, line in lines if start <= self.instruction < end), None)
+        return found or self.code.co_firstlineno
+
+    @property
+    def function(self) -> str:
+        """The name of the function."""
+        return self.code.co_name
 
     def __str__(self) -> str:
         return f"{_shortest(self.filename)}:{self.lineno} in {self.function}"
@@ -36,30 +53,25 @@ def find_call_site(depth: int = 1) -> CallSite | None:
     :param depth: how many frames to leave out; 1 begins with the caller.
     :returns: ``None`` where the whole stack is libraries, as in a thread of a server.
     """
+    return call_site_above(sys._getframe(depth))
+
+
+def call_site_above(frame: FrameType | None) -> CallSite | None:
+    """The same, from a frame on."""
     known = _is_application
-    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        application = known.get(code.co_filename)
-        if application is None:
-            application = known[code.co_filename] = _classify(code.co_filename)
-        if application:
-            return CallSite(code.co_filename, frame.f_lineno, code.co_name)
+        if known[code.co_filename]:
+            return _made(CallSite, (code, frame.f_lasti))
         frame = frame.f_back
     for frame in awaiting_frames():
-        code = frame.f_code
-        application = known.get(code.co_filename)
-        if application is None:
-            application = known[code.co_filename] = _classify(code.co_filename)
-        if application:
-            return CallSite(code.co_filename, frame.f_lineno, code.co_name)
+        if known[frame.f_code.co_filename]:
+            return CallSite(frame.f_code, frame.f_lasti)
     return None
 
 
 def is_application(filename: str) -> bool:
     """Whether a file is neither a library's nor Python's own."""
-    if filename not in _is_application:
-        _is_application[filename] = _classify(filename)
     return _is_application[filename]
 
 
@@ -70,7 +82,7 @@ def call_site_of(error: BaseException) -> CallSite | None:
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if is_application(code.co_filename):
-            found = CallSite(code.co_filename, traceback.tb_lineno, code.co_name)
+            found = CallSite(code, traceback.tb_lasti)
         traceback = traceback.tb_next
     return found
 
@@ -89,7 +101,14 @@ def awaiting_frames() -> Iterator[FrameType]:
         parent = parent.parent
 
 
-_is_application: dict[str, bool] = {}
+class _Files(dict[str, bool]):
+    def __missing__(self, filename: str) -> bool:
+        self[filename] = found = _classify(filename)
+        return found
+
+
+_is_application = _Files()
+_made = tuple.__new__  # sooner than the call of the class
 _LIBRARIES = tuple(
     os.path.join(folder, "")
     for folder in {

@@ -10,19 +10,22 @@ and async, in every thread.  Not seen: what is sent by a DBAPI cursor behind SQL
 
 from __future__ import annotations
 
+import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from sys import _getframe
+from threading import get_ident
 from time import perf_counter
 from typing import Any, overload
+from weakref import ref
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExecuteStyle
 
-from .call_sites import CallSite, find_call_site
+from .call_sites import CallSite, call_site_above, find_call_site
 
 STATEMENT, SAVEPOINT, TRANSACTION = "statement", "savepoint", "transaction"
 _SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
@@ -35,7 +38,7 @@ class Query:
     :ivar str statement: the SQL, with the driver's placeholders.
     :ivar parameters: as given to the driver: a tuple or dict, or a list of them if ``executemany``.
     :ivar bool executemany: whether it was sent once for many rows.
-    :ivar str kind: ``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK.
+    :ivar bool ends: whether it is the end of a transaction, COMMIT or ROLLBACK, as SQLAlchemy asks for it.
     :ivar origin: the application's line (as ``str()``: with its file), or ``None`` where the stack is libraries only.
     :ivar int thread: identifier of the thread that sent it.
     :ivar error: the driver's exception if the statement failed, without its traceback; else ``None``.
@@ -48,9 +51,9 @@ class Query:
     __slots__ = (
         "connection",
         "ended",
+        "ends",
         "error",
         "executemany",
-        "kind",
         "later_batch",
         "origin",
         "parameters",
@@ -65,20 +68,27 @@ class Query:
         statement: str,
         parameters: Any,
         executemany: bool,
-        kind: str,
+        ends: bool,
         origin: CallSite | None,
     ) -> None:
         self.statement = statement
         self.parameters = parameters
         self.executemany = executemany
-        self.kind = kind
+        self.ends = ends
         self.origin = origin
         self.later_batch = False
-        self.thread = threading.get_ident()
-        self.connection = weakref.ref(connection)
+        self.thread = get_ident()
+        self.connection = ref(connection)
         self.ended: float | None = None
         self.error: BaseException | None = None
         self.started = perf_counter()
+
+    @property
+    def kind(self) -> str:
+        """``"statement"``, ``"savepoint"``, or ``"transaction"`` for COMMIT and ROLLBACK."""
+        if self.ends:
+            return TRANSACTION
+        return SAVEPOINT if self.statement[:22].upper().startswith(_SAVEPOINTS) else STATEMENT
 
     @property
     def milliseconds(self) -> float | None:
@@ -118,7 +128,6 @@ class Recording(Sequence[Query]):
     def clear(self) -> None:
         """Forget what was recorded; queries handed out stay as they are."""
         self.entries = []
-        _sending.set(None)  # whose parameters nobody else needs
 
     def __len__(self) -> int:
         return sum(entry.kind is STATEMENT for entry in self.entries)
@@ -163,14 +172,19 @@ def site_of_statement(text: str, depth: int = 1) -> CallSite | None:
 
     :param depth: how many frames to leave out; 1 begins with the caller.
     """
-    query = _sending.get()
-    if query is not None and query.running and query.statement == text:
-        return query.origin
+    if not _in_greenlet():  # in which one task may have begun a statement and another one goes on
+        thread = get_ident()
+        for made in _active:
+            query = made.entries[-1] if made.entries else None
+            if query is not None and query.running and query.thread == thread and query.statement == text:
+                return query.origin
     return find_call_site(depth + 1)
 
 
-_sending: ContextVar[Query | None] = ContextVar("dbtestcase_sending", default=None)
-"""The last statement of this thread or task."""
+def _in_greenlet() -> bool:
+    greenlet = sys.modules.get("greenlet")
+    return greenlet is not None and greenlet.getcurrent().parent is not None
+
 
 _harness: ContextVar[bool] = ContextVar("dbtestcase_harness_statements", default=False)
 _lock = threading.Lock()
@@ -210,57 +224,62 @@ def _end(made: Recording) -> None:
 
 
 _ACCEPTED = "_dbtestcase_recorded"
-_FRAMES = 5  # as many at least lie between find_call_site() and whoever asks SQLAlchemy for a statement
+_EXECUTE = Connection.execute.__code__
 
 
-def _interested(connection: Connection) -> list[Recording]:
-    """Who records what a connection sends: asked once, as long as the same recordings are there."""
+def _interest(connection: Connection) -> tuple[tuple[Recording, ...], list[Recording]]:
+    """Who records what a connection sends, of those who record: asked once, as long as these are there."""
+    known: tuple[tuple[Recording, ...], list[Recording]] | None
     known = getattr(connection, _ACCEPTED, None)  # not by __dict__, which once made slows all attributes of an object
     if known is None or known[0] is not _active:
         is_dialects = not connection._allow_autobegin  # on which it asks a server for its version and the like
         known = (_active, [made for made in _active if not is_dialects and made.accept(connection)])
         setattr(connection, _ACCEPTED, known)
-    found: list[Recording] = known[1]
-    return found
+    return known
 
 
-def _recorded(statement: str, parameters: Any, context: Any, executemany: bool) -> Query | None:
-    """Note a statement that is about to be sent; None if nobody records it."""
-    connection = context.root_connection
-    if _harness.get() or not (interested := _interested(connection)):
-        return None
-    is_savepoint = statement[:1] in "SRsr" and statement[:22].upper().startswith(_SAVEPOINTS)
-    kind = SAVEPOINT if is_savepoint else STATEMENT
-    query = Query(connection, statement, parameters, executemany, kind, find_call_site(_FRAMES))
-    _sending.set(query)
-    for made in interested:
-        made.entries.append(query)
-    return query
+def _asking_site() -> CallSite | None:
+    """The application's line that asks for the statement of the listener which asks for this."""
+    try:
+        frame = _getframe(6)
+        if frame.f_code is _EXECUTE:  # which calls nobody else's code until there
+            return call_site_above(frame)
+    except ValueError:  # a greenlet's stack
+        pass
+    return call_site_above(_getframe(4))
 
 
 def _instead_of(method: str) -> Callable[..., bool]:
     """A listener that notes a statement and lets a method of the dialect send it, to know when it has ended."""
+    is_many, is_bare = method == "do_executemany", method == "do_execute_no_params"
 
-    def listener(cursor: Any, statement: str, *given: Any) -> bool:  # given: parameters (if any), context
+    def listener(cursor: Any, statement: str, parameters: Any, context: Any = None) -> bool:
         if not _active:
             return False
-        context = given[-1]
-        is_batch = context.execute_style is _IN_BATCHES
-        parameters = given[0] if given[1:] else context.parameters[0]
-        query = _recorded(statement, parameters, context, is_batch or method == "do_executemany")
-        if query is None:
+        if is_bare:
+            context, parameters = parameters, parameters.parameters[0]
+        connection = context.root_connection
+        known = getattr(connection, _ACCEPTED, None)
+        if known is None or known[0] is not _active:
+            known = _interest(connection)
+        if not known[1] or _harness.get():
             return False
+        is_batch = context.execute_style is _IN_BATCHES
+        query = Query(connection, statement, parameters, is_batch or is_many, False, _asking_site())
         if is_batch:
             query.later_batch = getattr(context, _BATCH, None) == statement
             setattr(context, _BATCH, statement)
-        dialect, ours_passed = context.dialect, False
+        for made in known[1]:
+            made.entries.append(query)
+        dialect = context.dialect
         try:
-            for other in getattr(dialect.dispatch, method):  # those after ours have a say
-                if ours_passed and other(cursor, statement, *given):
-                    break
-                ours_passed = ours_passed or other is listener
+            others = getattr(dialect.dispatch, method)
+            if len(others) > 1 and _handled(others, listener, is_bare, cursor, statement, parameters, context):
+                pass
+            elif is_bare:
+                dialect.do_execute_no_params(cursor, statement, context)
             else:
-                getattr(dialect, method)(cursor, statement, *given)
+                getattr(dialect, method)(cursor, statement, parameters, context)
         except BaseException as error:
             query.error = _bare(error)
             raise
@@ -268,6 +287,16 @@ def _instead_of(method: str) -> Callable[..., bool]:
         return True
 
     return listener
+
+
+def _handled(listeners: Any, ours: Any, is_bare: bool, cursor: Any, statement: str, *given: Any) -> bool:
+    """Whether one of those after ours has sent the statement: they have a say."""
+    passed = False
+    for other in listeners:
+        if passed and other(cursor, statement, *given[is_bare:]):
+            return True
+        passed = passed or other is ours
+    return False
 
 
 def _bare(error: BaseException) -> BaseException:
@@ -291,8 +320,8 @@ def _marking(original: Callable[[Connection], None], statement: str) -> Callable
 
     @wraps(original)
     def method(connection: Connection) -> None:
-        for made in _interested(connection) if _active and not _harness.get() else ():
-            query = Query(connection, statement, (), False, TRANSACTION, find_call_site(2))
+        for made in _interest(connection)[1] if _active and not _harness.get() else ():
+            query = Query(connection, statement, (), False, True, find_call_site(2))
             query.ended = query.started  # told before it is sent: no time to show
             made.entries.append(query)
         original(connection)

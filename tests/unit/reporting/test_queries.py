@@ -77,6 +77,59 @@ class RecordingTest(QueryCase):
         self.assertGreater(queries[0].milliseconds or 0.0, 0.0)
         self.assertEqual(str(queries[1].origin), f"{HERE}:{LAZY_LINE} in {queries[1].origin.function}")
 
+    def test_the_line_is_the_applications_nearest_by_whatever_way_a_statement_comes(self) -> None:
+        """A listener that is called in the middle of SQLAlchemy is nearer than who asked for the statement."""
+
+        def listener(connection: Any, *_: Any) -> None:
+            if not connection.info.pop("is_asked", False):
+                return
+            connection.execute(text("SELECT 1"))
+            connection.exec_driver_sql("SELECT 2")
+            connection.scalar(text("SELECT 3"))
+
+        def asker(ask: Any) -> None:
+            connection.info["is_asked"] = True
+            ask()
+
+        first = listener.__code__.co_firstlineno
+        with self.bind.connect() as connection, Session(connection) as session, recording() as queries:
+            event.listen(connection, "before_execute", listener)
+            for ask in (
+                lambda: connection.execute(text("SELECT 4")),
+                lambda: connection.scalars(text("SELECT 4")),
+                lambda: session.scalar(text("SELECT 4")),
+            ):
+                with self.subTest(line=ask.__code__.co_firstlineno):
+                    queries.clear()
+                    asker(ask)
+                    self.assertEqual([query.statement for query in queries], [f"SELECT {n}" for n in range(1, 5)])
+                    sites = [(query.origin.function, query.origin.lineno) for query in queries]
+                    self.assertEqual(sites[:3], [("listener", first + n) for n in (3, 4, 5)])
+                    self.assertEqual(sites[3], ("<lambda>", ask.__code__.co_firstlineno))
+
+    def test_another_listener_may_send_a_statement_in_the_dialects_place(self) -> None:
+        sent: list[str] = []
+
+        def send(cursor: Any, statement: str, *given: Any) -> bool:
+            sent.append(statement)
+            cursor.execute("SELECT 2")
+            return True
+
+        for event_name in ("do_execute", "do_execute_no_params"):
+            event.listen(self.bind, event_name, send)
+            self.addCleanup(event.remove, self.bind, event_name, send)
+        with recording() as queries, self.bind.connect() as connection:
+            for bare in (False, True):
+                connection = connection.execution_options(no_parameters=bare)
+                self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 2)
+        self.assertEqual(([query.statement for query in queries], sent), (["SELECT 1"] * 2, ["SELECT 1"] * 2))
+        self.assertTrue(all(query.milliseconds for query in queries))
+
+    def test_a_statement_without_parameters_is_sent_as_such(self) -> None:
+        with recording() as queries:
+            self.session.connection(execution_options={"no_parameters": True}).exec_driver_sql("SELECT 1")
+        self.assertEqual([(query.statement, query.parameters) for query in queries], [("SELECT 1", ())])
+
     def test_savepoints_and_ends_of_transactions_are_entries_but_not_queries(self) -> None:
         with recording() as queries:
             self.session.execute(text("SELECT 1"))
@@ -216,9 +269,8 @@ class OriginTest(unittest.TestCase):
 
     def test_a_stack_of_libraries_has_no_origin(self) -> None:
         with (
-            mock.patch.dict(origins._is_application, {__file__: False}),
             mock.patch.object(origins, "_classify", return_value=False),
-            mock.patch.object(origins, "_is_application", {}),
+            mock.patch.object(origins, "_is_application", origins._Files()),
         ):
             self.assertIsNone(origins.find_call_site())
 
@@ -239,6 +291,10 @@ class AsyncRecordingTest(unittest.IsolatedAsyncioTestCase):
             await asyncio.gather(view(), view())
         self.assertEqual([query.origin.function for query in queries], ["view", "view"])
         self.assertEqual({query.origin.lineno for query in queries}, {view.__code__.co_firstlineno + 2})
+        async with engine.connect() as connection:
+            with recording() as queries:
+                await connection.exec_driver_sql("SELECT 1")  # whose greenlet has no other frame
+        self.assertEqual(queries[0].origin.function, "test_the_line_that_awaits_is_found")
 
 
 class AssertionTest(QueryCase):
