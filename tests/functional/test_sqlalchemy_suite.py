@@ -39,7 +39,7 @@ def _test_of(driver: str) -> Callable[[unittest.TestCase], None]:
         else:
             require_module({"pysqlite": "sqlite3"}.get(driver, driver))
         more = [module for module in CORE if module not in CHANGES]
-        chosen = (*a_share(CHANGES, 2), *a_share(more, 4)) if driver == "psycopg" else tuple(a_share(CHANGES, 3))
+        chosen = (*a_share(CHANGES, 3), *a_share(more, 6)) if driver == "psycopg" else tuple(a_share(CHANGES, 4))
         modules = ALL if LONG else chosen
         with ThreadPoolExecutor() as pool:
             plain, inside = pool.map(lambda how: outcomes(driver, how, modules, timeout=900), ("plain", "inside"))

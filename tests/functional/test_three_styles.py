@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import unittest
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from dbtestcase.settings import read_settings
 from tests.support.forty_tests import CONFTEST, FORGETFUL, NAMES, async_functions, functions, unittest_class
 from tests.support.requirements import require_module
 from tests.support.runners import ROOT, run_suite, write_suite
+from tests.support.samples import a_share
 
 MODULES = {"test_class": unittest_class(), "test_functions": functions(), "test_async": async_functions()}
 WRONG = {name: "AssertionError" for name in NAMES if "_fails_" in name}
@@ -32,28 +34,28 @@ class ThreeStylesTest(unittest.TestCase):
         require_module("anyio")
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())) / "suite"
         shutil.copytree(ROOT / "docs" / "examples" / "blog" / "blog", self.folder / "blog")
-        files = {f"{name}.py": text for name, text in MODULES.items()}
-        write_suite(self.folder, {"conftest.py": CONFTEST, "forgetful.py": FORGETFUL, **files})
+        write_suite(self.folder, {"conftest.py": CONFTEST, "forgetful.py": FORGETFUL})
 
-    def results(self, runner: str, *options: str) -> dict[str, dict[str, str]]:
+    def results(self, runner: str, modules: Collection[str] = MODULES) -> dict[str, dict[str, str]]:
         """What went wrong in each module, by the names of the tests; the server is as it was before."""
+        write_suite(self.folder, {f"{name}.py": MODULES[name] for name in modules})
         url = self.server.url
         environment = {"DBTESTCASE_URL": url.set(database="app").render_as_string(hide_password=False)}
         report = self.folder / "report.xml"
-        plugins = ("-p", "anyio.pytest_plugin", "-s", f"--junitxml={report}", *options)
+        plugins = ("-p", "anyio.pytest_plugin", "-s", f"--junitxml={report}")
         self.output = run_suite(self.folder, runner, *plugins, env=environment).output
         with psycopg.connect(url.set(drivername="postgresql").render_as_string()) as judge:
             names = judge.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
             self.assertEqual([name for (name,) in names], ["postgres"])
-        found: dict[str, dict[str, str]] = {name: {} for name in MODULES}
-        ran: dict[str, set[str]] = {name: set() for name in MODULES}
+        found: dict[str, dict[str, str]] = {name: {} for name in modules}
+        ran: dict[str, set[str]] = {name: set() for name in modules}
         for case in ElementTree.parse(report).iter("testcase"):
             module, name = case.attrib["classname"].partition(".")[0], case.attrib["name"].partition("[")[0]
             ran[module].add(name)
             for problem in (*case.findall("failure"), *case.findall("error")):
                 kinds = [kind for kind in ("LeakError", "AssertionError") if kind in (problem.text or "")]
                 found[module][name] = kinds[0] if kinds else str(problem.text)
-        for module in MODULES:
+        for module in modules:
             self.assertEqual(ran[module], set(NAMES), self.output)
         return found
 
@@ -63,7 +65,8 @@ class ThreeStylesTest(unittest.TestCase):
 
     def test_under_xdist(self) -> None:
         require_module("xdist", "pytest-xdist")
-        self.assertEqual(self.results("xdist"), dict.fromkeys(MODULES, WRONG))
+        modules = a_share(MODULES, 2)
+        self.assertEqual(self.results("xdist", modules), dict.fromkeys(modules, WRONG))
 
 
 if __name__ == "__main__":

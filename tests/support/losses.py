@@ -64,8 +64,12 @@ TO_ALL_SIGNALS = ["SIGINT to the group", "SIGKILL to the group"]
 
 
 class Rounds:
-    def __init__(self, seed: int, clients: int = 1) -> None:
-        self.clients = clients
+    def __init__(self, seed: int, clients: int = 1, *, loads: bool = True) -> None:
+        """Prepare the place.
+
+        :param loads: every second round beside processes that take both processors.
+        """
+        self.clients, self.loads = clients, loads
         self.random = random.Random(seed)
         self.folder = SHM / "suite"
         self.cache = SHM / "cache"
@@ -99,7 +103,7 @@ class Rounds:
             SIGNALS + TO_ALL_SIGNALS + (["end of the admins", "restart", "crash"] if shared else ["full", "watcher"])
         )
         moment = self.random.random() * self.length * 1.2
-        loaded = self.random.random() < 0.5
+        loaded = self.random.random() < 0.5 and self.loads
         rebuilt = self.random.random() < 0.3
         what = f"{'shared' if shared else 'disposable'}, {loss} after {moment:.2f} s{', under load' if loaded else ''}"
         what += ", without a template" if rebuilt else ""
@@ -237,7 +241,7 @@ def send(run: subprocess.Popen[str], name: str) -> None:
 
 def main() -> None:
     rounds, seed, *clients = map(int, sys.argv[1:])
-    setting = Rounds(seed, *clients)
+    setting = Rounds(seed, *clients, loads=rounds > 1)
     failed = 0
     for number in range(rounds):
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.support.alembic_projects import AlembicProject
 from tests.support.postgresql import PostgreSQLTestCase
 from tests.support.runners import RUNNERS, Outcome, run_python, run_suite, write_suite
+from tests.support.samples import a_share
 
 MODELS = """
     from sqlalchemy import MetaData, Table, Column, Integer, event, create_engine
@@ -126,7 +127,7 @@ class BuildingTestCase(PostgreSQLTestCase):
 
 class BothKindsTest(BuildingTestCase):
     def check(self, source: str) -> None:
-        for first, second in (KINDS, KINDS[::-1]):
+        for first, second in a_share((KINDS, KINDS[::-1]), 2):
             with self.subTest(first=first):
                 self.drop_templates()
                 (self.folder / "built.log").unlink(missing_ok=True)
@@ -188,7 +189,7 @@ class KilledTest(BuildingTestCase):
             "        op.execute('CREATE TABLE half ()'), os.kill(os.getpid(), 9)\n",
             self.folder / "migrations" / "versions" / "0001_step.py",
         )
-        for base in ("MigratedDatabaseTest", "TruncatingDatabaseTest"):
+        for base in a_share(("MigratedDatabaseTest", "TruncatingDatabaseTest"), 2):
             with self.subTest(base):
                 self.drop_templates()
                 (self.folder / "built.log").unlink(missing_ok=True)

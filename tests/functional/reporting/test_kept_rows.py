@@ -122,6 +122,8 @@ class EveryRunnerTest(KeptRowsTestCase):
                 self.assertRegex(str(self.ask(command, databases)), r"^\[\('test_kept_test_fails_[0-9a-f]{6}',\)\]$")
                 self.assertEqual(len(re.findall(LINE, outcome.stderr)), 1, outcome.stderr)
                 ((postmaster,),) = self.ask(command, "SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
+                (second,) = self.commands(self.run_tests())
+                self.assertEqual((self.bodies(command), self.bodies(second)), (KEPT, KEPT), "the next run leaves them")
                 self.assertRegex(self.prune(), rf"(?m)^removed server with the rows of failing tests: {self.place}")
                 self.assertFalse(Path(f"/proc/{postmaster}").exists())
                 self.assertEqual(left_in(self.place), [])
@@ -136,22 +138,15 @@ class EveryRunnerTest(KeptRowsTestCase):
                 self.prune()
                 seed(self.cache)
 
-    def test_without_the_variable_nothing_stays(self) -> None:
+    def test_nothing_stays_without_the_variable_nor_of_a_run_that_passes(self) -> None:
         for keep in a_share(("", "never"), 2):
             outcome = self.run_tests(DBTESTCASE_KEEP=keep).expect(passed=1, failed=1)
             self.assertEqual(left_in(self.place), [])
             self.assertNotIn("kept", outcome.output.replace("KeptTest", ""))
-
-    def test_a_run_that_passes_leaves_nothing(self) -> None:
         outcome = self.run_tests(TESTS.replace('self.fail("as it must")', "unfinished.rollback()"))
         outcome.expect(passed=2)
         self.assertEqual(left_in(self.place), [])
         self.assertNotRegex(outcome.stderr, LINE)
-
-    def test_the_next_run_leaves_what_the_last_one_kept(self) -> None:
-        (first,) = self.commands(self.run_tests())
-        (second,) = self.commands(self.run_tests())
-        self.assertEqual((self.bodies(first), self.bodies(second)), (KEPT, KEPT))
 
 
 CLASSES = """
@@ -300,11 +295,7 @@ class ServerByUrlTest(KeptRowsTestCase):
         self.assertIn("The password is that of DBTESTCASE_URL: export PGPASSWORD=... first.", outcome.output)
         self.assertNotIn("secret", outcome.output)
         self.assertNotRegex(outcome.stderr, LINE)
-
-    def test_prune_on_that_server_drops_them_and_says_so(self) -> None:
-        url = self.url.set(database="shop").render_as_string()
-        (command,) = self.commands(self.run_there())
-        done = self.prune_databases(url)
+        done = self.prune_databases(self.url.set(database="shop").render_as_string())
         self.assertRegex(done, r"shop_kept_test_fails_[0-9a-f]{6}")
         with self.assertRaises(psycopg.OperationalError):
             self.ask(command)

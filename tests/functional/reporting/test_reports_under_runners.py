@@ -48,7 +48,7 @@ class ReportTest(unittest.TestCase):
         return outcome, json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
 
     def test_a_run_writes_one_report_of_all_its_processes(self) -> None:
-        for runner in (*some_of(SERIAL_RUNNERS, "report"), *a_share(PARALLEL_RUNNERS, 3)):
+        for runner in (*some_of(SERIAL_RUNNERS, "report"), *a_share(PARALLEL_RUNNERS, 4)):
             with self.subTest(runner):
                 outcome, document = self.run_with_report(runner)
                 outcome.expect(passed=4)

@@ -1,10 +1,9 @@
 """What a whole run copies of a project's templates, and what it does when they vanish under it."""
 
-import tempfile
 import unittest
 from pathlib import Path
 
-from tests.support.disposable import seed
+from tests.support.disposable import scratch, seed
 from tests.support.runners import run_suite, write_suite
 
 SUITE = """
@@ -36,13 +35,6 @@ SUITE = """
 
 
 class TemplatesOfARunTest(unittest.TestCase):
-    def setUp(self) -> None:
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        write_suite(self.folder, {"test_it.py": SUITE, "setup.cfg": ""})
-        seed(self.folder / "cache")
-        self.env = {"DBTESTCASE_CACHE": str(self.folder / "cache")}
-        self.run_suite(3)  # makes them
-
     def run_suite(self, passed: int, *arguments: str, **env: str) -> list[int]:
         """How many templates were not copied, as each test has seen it."""
         outcome = run_suite(self.folder, "unittest", *arguments, env=self.env | env)
@@ -50,11 +42,15 @@ class TemplatesOfARunTest(unittest.TestCase):
         return [int(line.split()[-1]) for line in outcome.output.splitlines() if line.startswith("not copied")]
 
     def test_it_copies_what_was_used_last_and_what_it_needs(self) -> None:
+        self.folder = Path(self.enterContext(scratch()))
+        write_suite(self.folder, {"test_it.py": SUITE, "setup.cfg": ""})
+        seed(self.folder / "cache")
+        self.env = {"DBTESTCASE_CACHE": str(self.folder / "cache")}
+        self.run_suite(3)  # makes them
         (first,) = self.run_suite(1, "-k", "BTest")
         self.assertGreater(first, 0)
         self.assertEqual(self.run_suite(1, "-k", "BTest"), [first + 1], "nothing but its own now")
-
-    def test_a_cache_that_is_emptied_in_the_middle_costs_time_alone(self) -> None:
+        # a cache that is emptied in the middle costs time alone
         self.run_suite(3, EMPTY_THE_CACHE="1")
 
 
