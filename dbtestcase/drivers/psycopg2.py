@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg2 import extensions
 from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
 from ..sandbox import COMMITTING, never_notified
 from .arguments import refused, same_encoding
-from .dbapi import ProxyConnection, ProxyCursor
+from .dbapi import ProxyConnection
 from .harness import harness_connections
 from .proxy_wire import ProxyWire
-from .psycopg2_cursors import NamedCursor, Psycopg2Cursor
+from .psycopg2_cursors import CursorOverAnother, NamedCursor, Psycopg2Cursor
 from .psycopg2_functions import cursor_factory_of
 from .psycopg2_session import SessionAttributes
 
@@ -102,8 +103,6 @@ class Psycopg2Connection(SessionAttributes):
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        from psycopg2 import extensions
-
         return extensions.connection
 
     def __init__(self, *args: Any) -> None:
@@ -224,16 +223,21 @@ class Psycopg2Connection(SessionAttributes):
         cursor_factory: Any = None,
         withhold: bool = False,
         scrollable: bool | None = None,
-    ) -> ProxyCursor:
+    ) -> Psycopg2Cursor:
         if self._closed:
             self._check_open()
-        real = self._wire.connection.cursor(cursor_factory=cursor_factory or self.cursor_factory)  # which sends nothing
+        physical, factory = self._wire.connection, cursor_factory or self.cursor_factory
+        if factory in (None, extensions.cursor) and name is scrollable is None and not withhold and not physical.closed:
+            made = Psycopg2Cursor(physical)
+            made._connection, made._casts = self, 0  # every statement makes one: no time for a method of ours
+            return made
+        real = physical.cursor(cursor_factory=factory)  # which sends nothing
         if name is not None:
             return NamedCursor(self, real, name, withhold, scrollable)
         if withhold or scrollable is not None:
             option = "withhold" if withhold else "scrollable"
             raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
-        return Psycopg2Cursor(self, real)
+        return CursorOverAnother(self, real)
 
     def _text(self, operation: Any) -> str:
         if isinstance(operation, bytes):
@@ -281,7 +285,7 @@ class Psycopg2Connection(SessionAttributes):
         """Roll back and take back every ``SET``."""
         self.rollback()
         self.set_session("default", "default", "default", autocommit=False)
-        with contextlib.closing(self.cursor(cursor_factory=_plain_cursor())) as cursor:
+        with contextlib.closing(self.cursor(cursor_factory=extensions.cursor)) as cursor:
             cursor.execute("RESET ALL; SET SESSION AUTHORIZATION DEFAULT")
         self.commit()
 
@@ -297,8 +301,6 @@ class _Info:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        from psycopg2 import extensions
-
         return extensions.ConnectionInfo
 
     @property
@@ -311,9 +313,3 @@ class _Info:
 
     def parameter_status(self, name: str) -> Any:
         return self._connection.get_parameter_status(name)
-
-
-def _plain_cursor() -> Any:
-    from psycopg2 import extensions
-
-    return extensions.cursor

@@ -10,7 +10,7 @@ from typing import Any, cast
 from psycopg2 import extensions
 
 from ..sandbox import classify, literal
-from .dbapi import ProxyConnection, ProxyCursor
+from .dbapi import CursorOver, ProxyConnection
 from .psycopg2_functions import register_type
 
 _make, _tzinfo_factory = extensions.cursor.__init__, cast(Any, extensions.cursor.tzinfo_factory)
@@ -18,24 +18,22 @@ _STANDARD = datetime.timezone
 """What a cursor makes the zones of times with, unless it is told otherwise."""
 
 
-class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
-    """Is a ``psycopg2.extensions.cursor``, which code in C takes for granted (types that are called by hand)."""
+class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
+    """A cursor of the physical connection: psycopg2's own, in C, but for what sends something or says whose it is."""
 
-    connection: Any = None
+    __slots__ = ("_casts", "_connection")
 
-    _casts = 0
-    """How many of its connection's types it knows."""
+    _execute = extensions.cursor.execute
+    connection = property(attrgetter("_connection"))
 
-    def __init__(self, connection: ProxyConnection, real: Any) -> None:
-        _make(self, connection._wire.connection)
-        if real.tzinfo_factory is not _STANDARD:
-            _tzinfo_factory.__set__(self, real.tzinfo_factory)
-        self.__dict__.update(connection=connection, _real=real)  # every statement makes one: no time for ours to be set
+    @property
+    def _real(self) -> Any:
+        """The cursor that has the rows."""
+        return self
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "tzinfo_factory":
-            _tzinfo_factory.__set__(self, value)
+    def _raw(self, name: str) -> Any:
+        """A method or an attribute as psycopg2 has it, with nothing of the sandbox's between."""
+        return getattr(super(), name)
 
     def know_casters(self) -> None:
         """What is registered on a connection holds for its cursors, whenever they were made."""
@@ -44,32 +42,22 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
             register(caster, self._real)
         object.__setattr__(self, "_casts", len(casters))
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(object.__getattribute__(self, "_real"))
-
     @property
     def closed(self) -> bool:
-        return bool(self._real.closed or self.connection.closed)
-
-    @property
-    def settled(self) -> Any:
-        """The physical connection's cursor, with the settings of this one's connection in force."""
-        assert self.connection.physical is not None
-        return self._real
+        return bool(self._raw("closed") or self.connection.closed)
 
     def mogrify(self, *args: Any, **kwargs: Any) -> Any:
-        return self.settled.mogrify(*args, **kwargs)
+        assert self.connection.physical is not None  # with the connection's settings in force
+        return self._raw("mogrify")(*args, **kwargs)
 
     def cast(self, oid: int, text: Any) -> Any:
         """Convert a value as one of that type in a row."""
         self.know_casters()
-        return self._real.cast(oid, text)
+        return self._raw("cast")(oid, text)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement, inside the sandbox; what is common is done here in little time."""
-        connection = self.connection
-        real = self._real
+        connection = self._connection
         if len(connection.casters) != self._casts:
             self.know_casters()
         if type(query) is str and not connection._closed:
@@ -85,24 +73,70 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
                         if connection._wire.notices is not connection._notices:
                             connection.hear()
                         try:
-                            real.execute(query, vars)
+                            self._execute(query, vars)
                         except Exception as error:
                             connection._explain(error)
                             raise
                         if (statement.counts or statement.calls) and not sandbox.is_over(
-                            client, statement, real.rowcount
+                            client, statement, self.rowcount
                         ):
-                            connection._drive(sandbox.after(client, statement, real.rowcount))
+                            connection._drive(sandbox.after(client, statement, self.rowcount))
                         return
                 finally:
                     sandbox.scheduler.release(client.ticket)
-        connection._run(query, lambda new: real.execute(new or query, vars), real, parameters=vars)
+        connection._run(query, lambda new: self._execute(new or query, vars), self, parameters=vars)
 
-    def fetchone(self) -> Any:
-        return self._real.fetchone()
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
+        """Run a statement for each set of parameters, inside the sandbox."""
+        raw = self._raw("executemany")
+        self.connection._run(query, lambda new: raw(new or query, *args, **kwargs), self, many=True)
 
-    def fetchall(self) -> Any:
-        return self._real.fetchall()
+    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._inside(sql, "copy_expert", sql, *args, **kwargs)
+
+    def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        return self._inside(f"COPY {table} FROM STDIN", "copy_from", file, table, *args, **kwargs)
+
+    def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        return self._inside(f"COPY {table} TO STDOUT", "copy_to", file, table, *args, **kwargs)
+
+    def callproc(self, name: str, *args: Any) -> Any:
+        return self._inside(f"SELECT {name}()", "callproc", name, *args)
+
+    def _inside(self, text: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        raw = self._raw(method)
+        return self.connection._run(text, lambda _: raw(*args, **kwargs), self)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return extensions.cursor
+
+
+class CursorOverAnother(CursorOver, Psycopg2Cursor):
+    """One over a cursor of a class of its own (``cursor_factory``); is one itself for code in C (types by hand)."""
+
+    _real: Any = None
+    _execute = property(attrgetter("_real.execute"))
+
+    def __init__(self, connection: ProxyConnection, real: Any) -> None:
+        _make(self, connection._wire.connection)
+        if real.tzinfo_factory is not _STANDARD:
+            _tzinfo_factory.__set__(self, real.tzinfo_factory)
+        self.__dict__["_real"] = real
+        for name, value in (("_connection", connection), ("_casts", 0)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "tzinfo_factory":
+            _tzinfo_factory.__set__(self, value)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(object.__getattribute__(self, "_real"))
+
+    def _raw(self, name: str) -> Any:
+        return getattr(self._real, name)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._real)
@@ -110,33 +144,17 @@ class Psycopg2Cursor(ProxyCursor, extensions.cursor):  # type: ignore[misc]
     def __next__(self) -> Any:
         return next(self._real)
 
-    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.connection._run(sql, lambda _: self._real.copy_expert(sql, *args, **kwargs), self._real)
-
-    def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
-        return self.connection._run(
-            f"COPY {table} FROM STDIN", lambda _: self._real.copy_from(file, table, *args, **kwargs), self._real
-        )
-
-    def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
-        return self.connection._run(
-            f"COPY {table} TO STDOUT", lambda _: self._real.copy_to(file, table, *args, **kwargs), self._real
-        )
-
-    def callproc(self, name: str, *args: Any) -> Any:
-        return self.connection._run(f"SELECT {name}()", lambda _: self._real.callproc(name, *args), self._real)
-
 
 def _of_the_real_one(name: str) -> Any:
     return property(attrgetter(f"_real.{name}"))  # to set one is handed on with all others
 
 
 for _name in vars(extensions.cursor):
-    if not _name.startswith("__") and not any(_name in vars(cls) for cls in (Psycopg2Cursor, ProxyCursor)):
-        setattr(Psycopg2Cursor, _name, _of_the_real_one(_name))
+    if not _name.startswith("__") and not any(_name in vars(cls) for cls in CursorOverAnother.__mro__[:3]):
+        setattr(CursorOverAnother, _name, _of_the_real_one(_name))
 
 
-class NamedCursor(Psycopg2Cursor):
+class NamedCursor(CursorOverAnother):
     """A server-side cursor over an unnamed one: psycopg2's own refuses a physical connection in autocommit mode."""
 
     _OWN = frozenset({"name", "withhold", "scrollable", "itersize", "_declared", "_mark", "_row", "_page"})

@@ -41,9 +41,9 @@ def unwrapping(connections: type[Any], cursors: type[Any]) -> Iterator[None]:
     from psycopg2 import _psycopg, sql
 
     def real(value: Any) -> Any:
-        if type(value) is connections:
-            return value.physical
-        return value.settled if issubclass(type(value), cursors) else value
+        if issubclass(type(value), cursors):
+            value = value.connection
+        return value.physical if type(value) is connections else value
 
     def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -57,8 +57,11 @@ def unwrapping(connections: type[Any], cursors: type[Any]) -> Iterator[None]:
         def wrapper(obj: Any, conn_or_curs: Any = None) -> Any:
             if type(conn_or_curs) is connections:
                 conn_or_curs.casters.append(obj)
+            elif issubclass(type(conn_or_curs), cursors):
+                conn_or_curs.know_casters()  # what is the cursor's own goes before these
+                function(obj, conn_or_curs._real)
             else:
-                function(obj, real(conn_or_curs))
+                function(obj, conn_or_curs)
 
         return wrapper
 
