@@ -108,13 +108,17 @@ class ProxyConnection:
         sandbox, client = self._sandbox, self._client
         if sandbox.scheduler.inherited_from or self._wire.gone:
             return  # it is the other process's, or nobody's; a pool rolls back whatever it is given back
+        scheduler = sandbox.scheduler
         try:
-            with self._held():
+            scheduler.acquire(client.ticket)
+            try:
                 aborted = self._wire.aborted()
                 if not (
                     sandbox.has_nothing(client, aborted=aborted) or sandbox.rollback_at_once(client, aborted=aborted)
                 ):
                     self._drive(sandbox.rollback(client))
+            finally:
+                scheduler.release(client.ticket)
         except SandboxBusy:  # the collector closes it in the middle of another statement: with the next one, then
             self._sandbox.abandon(self._client)
 

@@ -17,7 +17,7 @@ from .dbapi import ProxyConnection
 from .harness import harness_connections
 from .proxy_wire import ProxyWire
 from .psycopg2_cursors import CursorOverAnother, NamedCursor, Psycopg2Cursor
-from .psycopg2_functions import cursor_factory_of
+from .psycopg2_functions import cursor_factory_of, register_type
 from .psycopg2_session import SessionAttributes
 
 _WORD = re.compile("[A-Z]")
@@ -29,6 +29,8 @@ class Psycopg2Wire(ProxyWire):
     def __init__(self, dialect: Any, connection: Any, rules: Any) -> None:
         super().__init__(dialect, connection, rules)
         self._cursor = connection.cursor()
+        for caster in extensions.string_types.values():  # the sandbox's own rows: not by the application's types
+            register_type()(caster, self._cursor)
         self.notices: Any = None
         """Where those of the server go now: to the connection whose statement runs."""
 
@@ -94,11 +96,15 @@ class Psycopg2Connection(SessionAttributes):
     _mark = 0  # of psycopg2's own: how often a transaction was ended, and the named cursors with it
 
     def commit(self) -> None:
-        self._mark += self.status == 2
+        client = self._client
+        if client.active or client.failed:
+            self._mark += not client.each_statement
         super().commit()
 
     def rollback(self) -> None:
-        self._mark += self.status == 2
+        client = self._client
+        if client.active or client.failed:
+            self._mark += not client.each_statement
         super().rollback()
 
     @property  # type: ignore[misc]
@@ -107,25 +113,27 @@ class Psycopg2Connection(SessionAttributes):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.casters: list[Any] = []
-        """What ``register_type()`` was given for this connection."""
+        self.string_types: dict[int, Any] = {}
+        """The types that are registered on this connection, by oid."""
+        self.binary_types: dict[int, Any] = {}
         self.cursor_factory: Any = None
-        self._notices: Any = []
+        self.notices: Any = []
+        """What the server has said to this connection."""
         self._entered = False
 
+    def register(self, caster: Any) -> None:
+        """What ``register_type()`` does to a connection: it holds for its cursors, whenever they were made."""
+        self.string_types.update(dict.fromkeys(caster.values, caster))
+        self._wire.notices = None  # whoever has heard
+
     def hear(self) -> None:
-        """What the server says from now on is said to this connection."""
-        self._wire.connection.notices = self._wire.notices = self._notices
-
-    @property
-    def notices(self) -> Any:
-        """What the server has said to this connection."""
-        return self._notices
-
-    @notices.setter
-    def notices(self, value: Any) -> None:
-        self._notices = value
-        self.hear()
+        """What the server says from now on is said to this connection; to be called with the wire held."""
+        wire = self._wire
+        if wire.notices is not self.notices:
+            types = wire.connection.string_types
+            types.clear()
+            types.update(self.string_types)
+            wire.connection.notices = wire.notices = self.notices
 
     @property
     def notifies(self) -> Any:
@@ -191,7 +199,7 @@ class Psycopg2Connection(SessionAttributes):
                 self._client.block -= 1
 
     def state(self) -> tuple[object, ...]:
-        own = (len(self.casters), self.cursor_factory, self.isolation_level, self.deferrable)
+        own = (tuple(self.string_types.values()), self.cursor_factory, self.isolation_level, self.deferrable)
         return (*super().state(), *own)
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
@@ -208,15 +216,6 @@ class Psycopg2Connection(SessionAttributes):
         if not same_encoding(encoding, there):
             raise refused("psycopg2", "client_encoding", f"{encoding} beside {there}")
 
-    @property
-    def string_types(self) -> dict[int, Any]:
-        """The types that are registered on this connection, by oid."""
-        return {oid: caster for caster in self.casters for oid in caster.values}
-
-    @property
-    def binary_types(self) -> dict[int, Any]:
-        return {}
-
     def cursor(
         self,
         name: str | None = None,
@@ -227,9 +226,15 @@ class Psycopg2Connection(SessionAttributes):
         if self._closed:
             self._check_open()
         physical, factory = self._wire.connection, cursor_factory or self.cursor_factory
-        if factory in (None, extensions.cursor) and name is scrollable is None and not withhold and not physical.closed:
+        if (
+            factory in (None, extensions.cursor)
+            and name is None
+            and scrollable is None
+            and not withhold
+            and not physical.closed
+        ):
             made = Psycopg2Cursor(physical)
-            made._connection, made._casts = self, 0  # every statement makes one: no time for a method of ours
+            made._connection = self
             return made
         real = physical.cursor(cursor_factory=factory)  # which sends nothing
         if name is not None:
@@ -249,10 +254,12 @@ class Psycopg2Connection(SessionAttributes):
     def _classify(self, text: Any) -> Any:
         return super()._classify(self._text(text))
 
-    def _run(self, *args: Any, **keywords: Any) -> Any:
-        if self._wire.notices is not self._notices:
+    def _run(self, text: Any, call: Any, *args: Any, **keywords: Any) -> Any:
+        def heard(replacement: Any) -> Any:
             self.hear()
-        return super()._run(*args, **keywords)
+            return call(replacement)
+
+        return super()._run(text, heard, *args, **keywords)
 
     @property
     def closed(self) -> int:

@@ -11,7 +11,6 @@ from psycopg2 import extensions
 
 from ..sandbox import classify, literal
 from .dbapi import CursorOver, ProxyConnection
-from .psycopg2_functions import register_type
 
 _make, _tzinfo_factory = extensions.cursor.__init__, cast(Any, extensions.cursor.tzinfo_factory)
 _STANDARD = datetime.timezone
@@ -21,7 +20,7 @@ _STANDARD = datetime.timezone
 class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
     """A cursor of the physical connection: psycopg2's own, in C, but for what sends something or says whose it is."""
 
-    __slots__ = ("_casts", "_connection")
+    __slots__ = ("_connection",)
 
     _execute = extensions.cursor.execute
     connection = property(attrgetter("_connection"))
@@ -35,13 +34,6 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
         """A method or an attribute as psycopg2 has it, with nothing of the sandbox's between."""
         return getattr(super(), name)
 
-    def know_casters(self) -> None:
-        """What is registered on a connection holds for its cursors, whenever they were made."""
-        casters, register = self.connection.casters, register_type()
-        for caster in casters[self._casts :]:
-            register(caster, self._real)
-        object.__setattr__(self, "_casts", len(casters))
-
     @property
     def closed(self) -> bool:
         return bool(self._raw("closed") or self.connection.closed)
@@ -52,14 +44,14 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
 
     def cast(self, oid: int, text: Any) -> Any:
         """Convert a value as one of that type in a row."""
-        self.know_casters()
-        return self._raw("cast")(oid, text)
+        for types in (self.string_types, self.connection.string_types, extensions.string_types):
+            if types and oid in types:
+                return types[oid](text, self)
+        return extensions.UNICODE(text, self)
 
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement, inside the sandbox; what is common is done here in little time."""
         connection = self._connection
-        if len(connection.casters) != self._casts:
-            self.know_casters()
         if type(query) is str and not connection._closed:
             statement = classify(query)
             if statement.plain:
@@ -70,7 +62,7 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
                     if command is not None:
                         if command:
                             connection._wire.send(command)
-                        if connection._wire.notices is not connection._notices:
+                        if connection._wire.notices is not connection.notices:
                             connection.hear()
                         try:
                             self._execute(query, vars)
@@ -123,8 +115,7 @@ class CursorOverAnother(CursorOver, Psycopg2Cursor):
         if real.tzinfo_factory is not _STANDARD:
             _tzinfo_factory.__set__(self, real.tzinfo_factory)
         self.__dict__["_real"] = real
-        for name, value in (("_connection", connection), ("_casts", 0)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_connection", connection)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -213,6 +204,7 @@ class NamedCursor(CursorOverAnother):
                 cursor = "" if self._declared else self.name
             begins = command if not self.withhold and command.startswith(("FETCH", "MOVE")) else ""
             connection._drive(connection._sandbox.recover_for(connection._client, cursor, begins))
+            connection.hear()
             try:
                 self._real.execute(command)
             except Exception as error:

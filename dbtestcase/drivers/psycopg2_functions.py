@@ -56,12 +56,9 @@ def unwrapping(connections: type[Any], cursors: type[Any]) -> Iterator[None]:
         @functools.wraps(function)
         def wrapper(obj: Any, conn_or_curs: Any = None) -> Any:
             if type(conn_or_curs) is connections:
-                conn_or_curs.casters.append(obj)
-            elif issubclass(type(conn_or_curs), cursors):
-                conn_or_curs.know_casters()  # what is the cursor's own goes before these
-                function(obj, conn_or_curs._real)
+                conn_or_curs.register(obj)
             else:
-                function(obj, conn_or_curs)
+                function(obj, conn_or_curs._real if issubclass(type(conn_or_curs), cursors) else conn_or_curs)
 
         return wrapper
 
