@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -120,6 +121,7 @@ class Psycopg2Connection(SessionAttributes):
         self.notices: Any = []
         """What the server has said to this connection."""
         self._entered = False
+        self._cursors: list[weakref.ref[Psycopg2Cursor]] = []
 
     def register(self, caster: Any) -> None:
         """What ``register_type()`` does to a connection: it holds for its cursors, whenever they were made."""
@@ -223,26 +225,36 @@ class Psycopg2Connection(SessionAttributes):
         withhold: bool = False,
         scrollable: bool | None = None,
     ) -> Psycopg2Cursor:
-        if self._closed:
-            self._check_open()
         physical, factory = self._wire.connection, cursor_factory or self.cursor_factory
-        if (
-            factory in (None, extensions.cursor)
-            and name is None
-            and scrollable is None
-            and not withhold
-            and not physical.closed
-        ):
-            made = Psycopg2Cursor(physical)
-            made._connection = self
-            return made
-        real = physical.cursor(cursor_factory=factory)  # which sends nothing
+        if self._closed or physical.closed:
+            self._check_open()
+            physical.cursor()  # which says the same
+        made: Psycopg2Cursor
         if name is not None:
-            return NamedCursor(self, real, name, withhold, scrollable)
-        if withhold or scrollable is not None:
+            made = NamedCursor(self, physical.cursor(cursor_factory=factory), name, withhold, scrollable)
+        elif withhold or scrollable is not None:
             option = "withhold" if withhold else "scrollable"
             raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
-        return CursorOverAnother(self, real)
+        elif factory is None or factory is extensions.cursor:
+            made = Psycopg2Cursor(physical)
+            made._connection = self
+        else:
+            made = CursorOverAnother(self, physical.cursor(cursor_factory=factory))
+        cursors = self._cursors
+        cursors.append(weakref.ref(made))
+        if len(cursors) > self._many:
+            cursors[:] = [each for each in cursors if each() is not None]
+            self._many = 2 * len(cursors) + 50
+        return made
+
+    _many = 50
+    """With how many it looks which cursors are gone."""
+
+    def close(self) -> None:
+        super().close()
+        for each in self._cursors:
+            if (cursor := each()) is not None:  # whose rows end with their connection
+                extensions.cursor.close(cursor._real)
 
     def _text(self, operation: Any) -> str:
         if isinstance(operation, bytes):
@@ -254,12 +266,15 @@ class Psycopg2Connection(SessionAttributes):
     def _classify(self, text: Any) -> Any:
         return super()._classify(self._text(text))
 
-    def _run(self, text: Any, call: Any, *args: Any, **keywords: Any) -> Any:
+    def _run(self, text: Any, call: Any, real: Any, **keywords: Any) -> Any:
+        if real.closed and not self._wire.gone:  # said here: from below it would look as if the wire were lost
+            raise self._wire.error("InterfaceError", "cursor already closed")
+
         def heard(replacement: Any) -> Any:
             self.hear()
             return call(replacement)
 
-        return super()._run(text, heard, *args, **keywords)
+        return super()._run(text, heard, real, **keywords)
 
     @property
     def closed(self) -> int:

@@ -13,6 +13,7 @@ from ..sandbox import classify, literal
 from .dbapi import CursorOver, ProxyConnection
 
 _make, _tzinfo_factory = extensions.cursor.__init__, cast(Any, extensions.cursor.tzinfo_factory)
+_closed = cast(Any, extensions.cursor.closed).__get__
 _STANDARD = datetime.timezone
 """What a cursor makes the zones of times with, unless it is told otherwise."""
 
@@ -36,7 +37,7 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
 
     @property
     def closed(self) -> bool:
-        return bool(self._raw("closed") or self.connection.closed)
+        return bool(_closed(self) or self._connection._closed)
 
     def mogrify(self, *args: Any, **kwargs: Any) -> Any:
         assert self.connection.physical is not None  # with the connection's settings in force
@@ -52,7 +53,7 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
     def execute(self, query: Any, vars: Any = None) -> None:
         """Run a statement, inside the sandbox; what is common is done here in little time."""
         connection = self._connection
-        if type(query) is str and not connection._closed:
+        if type(query) is str and not self.closed:
             statement = classify(query)
             if statement.plain:
                 sandbox, client = connection._sandbox, connection._client
@@ -125,6 +126,10 @@ class CursorOverAnother(CursorOver, Psycopg2Cursor):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(object.__getattribute__(self, "_real"))
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._real.closed or self._connection._closed)
 
     def _raw(self, name: str) -> Any:
         return getattr(self._real, name)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import io
+import pickle
 import unittest
+import weakref
 from collections import deque
 from typing import Any
 
-from dbtestcase.errors import SandboxEscape
+from dbtestcase.errors import SandboxClosed, SandboxEscape
 from tests.support.sandboxes import SandboxTestCase
 from tests.support.servers import postgresql_url
 
@@ -72,6 +76,116 @@ class Cases:
         c.close()
         works = (c.cursor, c.set_session, c.cancel, c.commit, c.reset, lambda: setattr(c, "autocommit", True))
         return [*(outcome(work) for work in works), cursor.closed, c.closed, c.info.transaction_status]
+
+    def cursors_of_a_closed_connection(self, c: Any) -> Any:
+        """Rows that are there already end with their connection, too."""
+        from psycopg2 import extras
+
+        cursors = [c.cursor(), c.cursor(cursor_factory=extras.DictCursor), c.cursor("named")]
+        for cursor in cursors:
+            cursor.execute("SELECT generate_series(1, 5)")
+            cursor.fetchone()
+        forgotten = [c.cursor() for _ in range(60)]
+        del forgotten
+        c.close()
+        seen = []
+        for cursor in cursors:
+            seen += [
+                outcome(getattr(cursor, use)) for use in ("fetchone", "fetchmany", "fetchall", "__next__", "nextset")
+            ]
+            seen += [outcome(cursor.execute, "SELECT 1"), outcome(cursor.scroll, 1), cursor.closed, cursor.rowcount]
+            seen += [outcome(cursor.mogrify, "SELECT 1"), outcome(cursor.close)]
+        return seen
+
+    def uses_of_a_cursor(self, c: Any) -> Any:
+        from psycopg2 import extensions, extras, sql
+
+        cursor = c.cursor()
+        seen = [cursor.connection is c, isinstance(cursor, extensions.cursor), cursor.__class__ is extensions.cursor]
+        seen += [weakref.ref(cursor)() is cursor, outcome(copy.copy, cursor)[0], outcome(pickle.dumps, cursor)[0]]
+        extensions.register_type(extensions.new_type((23,), "ITS", lambda _, given: given.connection is c), cursor)
+        cursor.execute("SELECT 1")
+        seen.append(cursor.fetchone())
+        for name in ("connection", "rowcount", "description", "mine", "name", "query", "closed"):
+            seen.append(outcome(setattr, cursor, name, None)[0] if outcome(setattr, cursor, name, None) else name)
+        cursor.execute("CREATE TEMP TABLE used (x int, y text)")
+        cursor.executemany("INSERT INTO used VALUES (%s, %s)", [(1, "a"), (2, "b")])
+        seen += [cursor.rowcount, cursor.query, cursor.statusmessage, cursor.lastrowid, cursor.pgresult_ptr is None]
+        extras.execute_values(cursor, "INSERT INTO used VALUES %s", [(3, "c"), (4, "d")])
+        extras.execute_batch(cursor, "INSERT INTO used VALUES (%s, %s)", [(5, "e"), (6, "f")])
+        cursor.copy_from(io.StringIO("7\tg\n"), "used")
+        cursor.copy_expert("COPY used FROM STDIN", io.StringIO("8\th\n"))
+        cursor.copy_to(out := io.StringIO(), "used")
+        seen += [out.getvalue(), cursor.rowcount]
+        query = sql.SQL("SELECT {}, {} FROM used").format(sql.Identifier("x"), sql.Literal("it's"))
+        seen += [query.as_string(cursor), query.as_string(c), extensions.quote_ident('a"b', cursor)]
+        cursor.execute(query + sql.SQL(" ORDER BY x"))
+        seen += [
+            next(cursor),
+            cursor.rownumber,
+            cursor.fetchmany(2),
+            cursor.arraysize,
+            [d.name for d in cursor.description],
+        ]
+        cursor.scroll(-1)
+        cursor.arraysize = 3
+        seen += [
+            cursor.fetchmany(),
+            *cursor,
+            outcome(next, cursor, None),
+            cursor.fetchone(),
+            outcome(cursor.scroll, 99),
+        ]
+        cursor.execute(b"SELECT x FROM used WHERE y = %(y)s", {"y": "b"})
+        seen += [
+            cursor.fetchall(),
+            cursor.mogrify("%s", ("it's",)),
+            outcome(cursor.execute, ""),
+            outcome(cursor.fetchone),
+        ]
+        c.rollback()
+        cursor.callproc("abs", [-3])
+        seen.append(cursor.fetchall())
+        with cursor as same:
+            seen.append(same is cursor)
+        for use in ("fetchone", "close", "__next__"):
+            seen.append(outcome(getattr(cursor, use)))
+        return [*seen, cursor.closed, outcome(cursor.execute, "SELECT 1"), outcome(cursor.mogrify, "SELECT 1")]
+
+    def types_of_cursors_and_connections(self, c: Any) -> Any:
+        """The cursor's own go before the connection's, whichever were registered first."""
+        from psycopg2 import extensions, extras
+
+        def kind(name: str, oid: int = 25) -> Any:
+            return extensions.new_type((oid,), name, lambda value, _: (name, value))
+
+        early, own = c.cursor(), c.cursor()
+        extensions.register_type(kind("CURSOR"), own)
+        extensions.register_type(kind("CONNECTION"), c)
+        extensions.register_type(kind("AGAIN"), c)
+        extensions.register_type(kind("NAME", 19), c)
+        late = c.cursor()
+        seen: list[Any] = []
+        for cursor in (early, own, late, c.cursor(cursor_factory=extras.RealDictCursor), c.cursor("named")):
+            cursor.execute("SELECT 'x'::text AS t, 'y'::name AS n, 1 AS i")
+            seen += [
+                cursor.fetchall(),
+                cursor.cast(25, "z"),
+                cursor.cast(23, "4"),
+                cursor.cast(0, "5"),
+                cursor.cast(19, None),
+            ]
+        extras.register_uuid(conn_or_curs=early)
+        extras.register_default_json(early, loads=lambda text: ("json", text))
+        early.execute("SELECT '1c1a1a1e-0000-4000-8000-000000000000'::uuid, '[1]'::json")
+        seen += [
+            early.fetchone(),
+            19 in c.string_types,
+            114 in c.string_types,
+            sorted(early.string_types),
+            c.binary_types,
+        ]
+        return seen
 
     def states(self, c: Any) -> Any:
         seen = [c.info.transaction_status, c.status]
@@ -235,7 +349,8 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
     def test_a_connection_quotes_by_its_own_settings(self) -> None:
         from psycopg2 import sql
 
-        a, b = (self.engine.raw_connection().driver_connection for _ in range(2))
+        proxied = [self.engine.raw_connection() for _ in range(2)]  # who are given back when they are collected
+        a, b = (each.driver_connection for each in proxied)
         with contextlib.closing(a.cursor()) as odd, contextlib.closing(b.cursor()) as usual:
             odd.execute("SET standard_conforming_strings = off; SET escape_string_warning = off")
             for cursor, other in ((odd, usual), (usual, odd), (odd, usual)):
@@ -246,6 +361,48 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
                     other.execute("SELECT 1")
                     cursor.execute(query)
                     self.assertEqual(cursor.fetchone(), ("a\\nb",))
+
+    def test_each_connection_reads_by_its_own_types(self) -> None:
+        from psycopg2 import extensions, extras
+
+        proxied = [self.engine.raw_connection() for _ in range(3)]  # who are given back when they are collected
+        a, b, c = (each.driver_connection for each in proxied)
+        for connection, name in ((a, "a"), (b, "b")):
+            caster = extensions.new_type((19, 25), name, lambda value, _, name=name: f"{name}: {value}")
+            extensions.register_type(caster, connection)
+        expected = {a: "a: x", b: "b: x", c: "x"}
+        named = {each: each.cursor(f"of {name}") for each, name in expected.items()}
+        for cursor in named.values():
+            cursor.execute("SELECT 'x'::text FROM generate_series(1, 9)")
+        for _ in range(2):
+            for connection, text in expected.items():
+                for cursor in (connection.cursor(), connection.cursor(cursor_factory=extras.DictCursor)):
+                    cursor.executemany("SELECT 1 WHERE %s", [(True,)])
+                    cursor.execute("SELECT 'x'::text")
+                    self.assertEqual([cursor.fetchone()[0], cursor.cast(25, "x")], [text, text])
+                self.assertEqual(named[connection].fetchone(), (text,))
+        self.assertEqual(self.sandbox.wire.send("SELECT 'x'::text, 'x'::name"), [("x", "x")])
+
+    def test_the_rows_of_a_test_that_has_ended_can_be_read_and_its_cursors_send_nothing(self) -> None:
+        connection = self.engine.raw_connection().driver_connection
+        cursor = connection.cursor()
+        cursor.execute("SELECT generate_series(1, 3)")
+        self.sandbox.rollback_to_mark("the next test")
+        self.assertEqual(cursor.fetchone(), (1,))
+        uses = {
+            "execute": ("SELECT 1",),
+            "executemany": ("SELECT %s", [(1,)]),
+            "callproc": ("abs", [1]),
+            "mogrify": ("SELECT 1",),
+            "copy_expert": ("COPY pg_class TO STDOUT", io.StringIO()),
+            "copy_to": (io.StringIO(), "pg_class"),
+            "copy_from": (io.StringIO(), "pg_class"),
+        }
+        for use, arguments in uses.items():
+            with self.subTest(use), self.assertRaises(SandboxClosed):
+                getattr(cursor, use)(*arguments)
+        self.assertEqual(cursor.fetchall(), [(2,), (3,)])
+        self.sandbox.raised.clear()
 
     def test_who_listens_is_refused_by_name_where_it_would_listen_in_vain(self) -> None:
         connection = self.engine.raw_connection().driver_connection
