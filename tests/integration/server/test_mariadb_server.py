@@ -16,6 +16,7 @@ from unittest import mock
 from dbtestcase.errors import ProgramsNotFound, ServerStartFailed
 from dbtestcase.server import disposable_server, mariadb
 from dbtestcase.settings import Settings
+from tests.support.disposable import scratch
 from tests.support.mariadb import connect, require_mariadb
 from tests.support.runners import ROOT
 
@@ -36,7 +37,7 @@ class MariaDBServerTest(unittest.TestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         require_mariadb()
-        cls.cache = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.cache = Path(cls.enterClassContext(scratch()))
 
     def settings(self) -> Settings:
         return Settings(cache=self.cache, cache_is_chosen=True)
@@ -87,7 +88,7 @@ class MariaDBServerTest(unittest.TestCase):
         self.assertFalse(data.parent.exists())
 
     def test_a_broken_cache_is_made_again(self) -> None:
-        cache = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        cache = Path(self.enterContext(scratch()))
         settings = Settings(cache=cache, cache_is_chosen=True)
         with disposable_server(settings, kind="mariadb"):
             pass

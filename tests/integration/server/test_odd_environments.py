@@ -59,16 +59,18 @@ with open("said", "w") as said:
 
 class OddEnvironmentsTest(unittest.TestCase):
     folder: Path
+    caches: Path
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.folder.chmod(0o755)
         write_suite(cls.folder, {"test_it.py": SUITE, "setup.cfg": "", "services": SERVICES})
-        seed(cls.folder / "cache")
+        cls.caches = Path(cls.enterClassContext(scratch()))
+        seed(cls.caches / "cache")
 
     def run_suite(self, **env: str) -> Outcome:
-        return run_suite(self.folder, "unittest", env={"DBTESTCASE_CACHE": str(self.folder / "cache")} | env)
+        return run_suite(self.folder, "unittest", env={"DBTESTCASE_CACHE": str(self.caches / "cache")} | env)
 
     def test_what_the_shell_says_of_other_servers_and_of_itself_changes_nothing(self) -> None:
         odd = {
@@ -123,7 +125,7 @@ class OddEnvironmentsTest(unittest.TestCase):
                 subprocess.run(
                     ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-W", "error", "-c", INTO_A_FILE],
                     cwd=self.folder,
-                    env=inner_environment({"DBTESTCASE_CACHE": str(self.folder / "cache")}),
+                    env=inner_environment({"DBTESTCASE_CACHE": str(self.caches / "cache")}),
                     timeout=300,
                     check=False,
                 )
@@ -134,7 +136,7 @@ class OddEnvironmentsTest(unittest.TestCase):
         program = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + INTO_A_FILE
         for cache in a_share(("cache", "empty"), 2):  # the second initialises a cluster
             with self.subTest(cache):
-                env = {"DBTESTCASE_CACHE": str(self.folder / cache)}
+                env = {"DBTESTCASE_CACHE": str(self.caches / cache)}
                 run_python(["-W", "error", "-c", program], cwd=self.folder, env=env)
                 said = (self.folder / "said").read_text(encoding="utf-8")
                 self.assertTrue(re.search(r"^Ran 4 tests", said, re.MULTILINE) and said.endswith("OK\n"), said)

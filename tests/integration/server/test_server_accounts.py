@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dbtestcase.server.programs import find_programs
 from dbtestcase.settings import read_settings
-from tests.support.disposable import OWNER
+from tests.support.disposable import OWNER, seed
 from tests.support.requirements import require
 from tests.support.runners import ROOT, inner_environment
 
@@ -59,6 +59,7 @@ class ServerAccountsTest(unittest.TestCase):
         package = programs.bin.parent.parent
         for folder in (package, package.with_name(f"{package.name}.libs")):
             shutil.copytree(folder, home / folder.name, symlinks=True)
+        seed(home / "cache")
         home.chmod(0o700)
         env: dict[str, str | None] = {
             "DBTESTCASE_POSTGRES_BIN": str(home / package.name / "pginstall" / "bin"),
@@ -82,7 +83,7 @@ class ServerAccountsTest(unittest.TestCase):
 
     def test_a_user_that_has_no_account_is_told_what_to_do(self) -> None:
         env: dict[str, str | None] = {"HOME": str(self.temp), "XDG_CACHE_HOME": None, "DBTESTCASE_CACHE": None}
-        with self.assertRaisesRegex(AssertionError, r"(?s)ServerStartFailed.*uid 54321 has no entry.*/etc/passwd"):
+        with self.assertRaisesRegex(AssertionError, _NO_ACCOUNT):
             self.run_owner(*setpriv(54321), python=self.python_for_all(), env=env | self.library())
         self.assertEqual(list(self.temp.glob("dbtestcase-*")), [])
 
@@ -101,6 +102,9 @@ class ServerAccountsTest(unittest.TestCase):
         require(_open_to_all(packages), "an environment that every user may read", "make it outside of a private home")
         shutil.copytree(ROOT / "dbtestcase", self.temp / "dbtestcase", dirs_exist_ok=True)
         return {"PYTHONPATH": f"{self.temp}{os.pathsep}{packages}"}
+
+
+_NO_ACCOUNT = r"(?s)ServerStartFailed.*uid 54321 has no entry.*/etc/passwd.*python -m dbtestcase prepare"
 
 
 def setpriv(uid: int) -> tuple[str, ...]:
