@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unittest
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import MigrationError
+from ..errors import ConfigurationError, MigrationError
 from .attributes import AlembicConfig
 from .base import DatabaseTest
 from .configuration import metadata_in
@@ -179,6 +180,15 @@ class MigrationChecks:
         assertModelsMatchMigrations: Callable[..., None]
         assertStairway: Callable[..., None]
         assertUpgradeEmptyAndBack: Callable[..., None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, unittest.TestCase) and not issubclass(cls, Migrations):
+            raise ConfigurationError(
+                f"{cls.__module__}.{cls.__qualname__} has MigrationChecks among its bases, and no Migrated class.",
+                cause="a class whose tables are made from `metadata`, or which has no database",
+                remedy=f"class {cls.__name__}(MigrationChecks, MigratedDatabaseTest): …",
+            )
 
     def test_single_head(self) -> None:
         """No two revisions follow the same one."""

@@ -26,6 +26,13 @@ def check_bases(bases: Bases, *, given: Collection[str]) -> bool:
     :raises ConfigurationError: ``run()`` or ``setUpClass()`` of a base stands before ours and does not hand on; a base
         after ours brings attributes or hooks that are never seen; a framework's name is one of ours.
     """
+    ours = {base.__name__ for base in bases.ours}
+    if {"_AsyncLife", "TruncatingDatabaseTest"} <= ours and "AsyncTruncatingDatabaseTest" not in ours:
+        raise ConfigurationError(
+            f"{bases.cls.__qualname__} has both TruncatingDatabaseTest and an Async class among its bases.",
+            cause="two kinds of class, where one is both",
+            remedy=f"class {bases.cls.__name__}(AsyncTruncatingDatabaseTest): …",
+        )
     for base in bases.all[: bases.all.index(bases.case)]:
         _check_handing_on(bases, base)
     for base in bases.others:

@@ -17,9 +17,11 @@ import dbtestcase
 from dbtestcase import (
     AsyncDatabaseTest,
     AsyncMigratedDatabaseTest,
+    AsyncTruncatingDatabaseTest,
     ConfigurationError,
     DatabaseTest,
     MigratedDatabaseTest,
+    MigrationChecks,
     TruncatingDatabaseTest,
 )
 from dbtestcase.cases.bases import HOOKS, Bases
@@ -365,6 +367,15 @@ class OrderOfBasesTest(Checks):
                 self.assertAccepted(made(DatabaseTest, (mixin,)))
         migrated = made(DatabaseTest, metadata=MetaData())
         self.assertAccepted(type("MadeTest", (MigratedDatabaseTest, migrated), {}))
+
+    def test_kinds_that_do_not_go_together_are_refused(self) -> None:
+        for bases in ((TruncatingDatabaseTest, AsyncDatabaseTest), (AsyncDatabaseTest, TruncatingDatabaseTest)):
+            self.assertRefused(type("MadeTest", bases, {}), r"class MadeTest\(AsyncTruncatingDatabaseTest\)")
+        self.assertAccepted(type("MadeTest", (AsyncTruncatingDatabaseTest, made(DatabaseTest)), {}))
+        for base in (DatabaseTest, unittest.TestCase):
+            with self.assertRaisesRegex(ConfigurationError, r"MadeTest\(MigrationChecks, MigratedDatabaseTest\)"):
+                type("MadeTest", (MigrationChecks, base), {})
+        self.assertAccepted(type("MadeTest", (type("Checks", (MigrationChecks,), {}), TruncatingDatabaseTest), {}))
 
     def test_two_things_with_one_name_are_refused(self) -> None:
         framework = type("Framework", (unittest.TestCase,), {"session": None, "__module__": "framework"})
