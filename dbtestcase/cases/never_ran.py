@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -75,12 +75,19 @@ def outliving(hook: Callable[[], Any], name: str) -> Callable[[], None]:
 def watch_module(name: str) -> None:
     """Put such hooks in the place of those that the module of a test has for unittest."""
     module = sys.modules.get(name)
+    if module is None or _watched.get(name) is module:
+        return  # as mostly: each test that is made asks
     for hook in ("setUpModule", "tearDownModule"):
         own = getattr(module, hook, None)
         if own is None or hasattr(own, "_dbtestcase_passes_on"):
             continue
         if not isinstance(own, FunctionType) or not own.__code__.co_argcount:  # else it is one of pytest's alone
             setattr(module, hook, outliving(own, f"{name}.{hook}()"))
+    if not getattr(module.__spec__, "_initializing", False):  # what its last lines define is yet to come
+        _watched[name] = module
+
+
+_watched: dict[str, ModuleType] = {}
 
 
 def watch_module_cleanups(module: str) -> None:
