@@ -83,7 +83,9 @@ def watch_module(name: str) -> None:
             continue
         if not isinstance(own, FunctionType) or not own.__code__.co_argcount:  # else it is one of pytest's alone
             setattr(module, hook, outliving(own, f"{name}.{hook}()"))
-    if not getattr(module.__spec__, "_initializing", False):  # what its last lines define is yet to come
+    if not getattr(
+        getattr(module, "__spec__", None), "_initializing", False
+    ):  # what its last lines define is yet to come
         _watched[name] = module
 
 
