@@ -331,8 +331,9 @@ class Hooks:
 def client_of_dbapi(connection: Any) -> Client | None:
     """Which virtual connection a DBAPI connection is; None for a real one."""
     client = getattr(connection, "_client", None)  # not by __dict__, which once made slows all attributes of an object
-    if not isinstance(client, Client):
-        client = getattr(getattr(connection, "_connection", None), "_client", None)
+    if isinstance(client, Client):
+        return client
+    client = getattr(getattr(connection, "_connection", None), "_client", None)
     return client if isinstance(client, Client) else None
 
 

@@ -34,18 +34,19 @@ def find_problems(
     :param wrote: whether it has written anything that can be lost with the connection.
     """
     found: list[DBTestCaseError] = []
-    if wire.gone and (wrote or any(_application_has_caught(error, test_files) for error in losses)):
+    gone = wire.gone
+    if gone and (wrote or any(_application_has_caught(error, test_files) for error in losses)):
         found.append(
             LeakError(
-                f"{label} lost the connection of the sandbox: {wire.gone}.",
+                f"{label} lost the connection of the sandbox: {gone}.",
                 cause="somebody has stopped the server or ended the connection (pg_terminate_backend(), KILL), or a "
                 "signal's handler (a timeout) has raised where the driver cannot go on",
                 remedy="nothing of the test was kept; for tests of lost connections " + COMMITTING,
             )
         )
-    elif not wire.gone and not wire.in_transaction():
+    elif not gone and not wire.in_transaction():
         found.append(outer_transaction_ended(label, wire.ended_by))
-    for client in () if wire.gone else unfinished:
+    for client in () if gone else unfinished:
         cause = "a commit() was forgotten: in production these rows would be lost"
         remedy = "commit, roll back or close the session or connection where it was opened"
         if isinstance(client.where, CallSite) and client.where.filename in test_files:

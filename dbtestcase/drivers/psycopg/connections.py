@@ -81,10 +81,19 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
     def rollback(self) -> None:
         if self._is_over():
             return
+        sandbox, client = self._sandbox, self._client
         try:
-            super().rollback()
+            with self.lock:
+                aborted = self._wire.aborted()
+                if (
+                    self._num_transactions
+                    or self._stream is not None
+                    or self._pipeline is not None
+                    or not sandbox.has_nothing(client, aborted=aborted)
+                ):
+                    self.wait(self._rollback_gen())
         except SandboxBusy:
-            self._sandbox.abandon(self._client)
+            sandbox.abandon(client)
 
     def close(self) -> None:
         if not self.closed:

@@ -23,8 +23,10 @@ from .adapting import SessionPlans
 from .pgconn import VirtualPGconn
 from .results import drain, encoding_of, rows_of
 
-_INERROR = int(TransactionStatus.INERROR)
-_BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+_OK = int(ConnStatus.OK)  # each time that a member is asked of its class costs as much as a call
+_INERROR, _ACTIVE = int(TransactionStatus.INERROR), int(TransactionStatus.ACTIVE)
+_BETWEEN_STATEMENTS = (int(TransactionStatus.IDLE), int(TransactionStatus.INTRANS), _INERROR)
+_IN_TRANSACTION = (int(TransactionStatus.INTRANS), _INERROR, _ACTIVE)
 
 
 class PsycopgWire:
@@ -62,11 +64,7 @@ class PsycopgWire:
         return status == _INERROR
 
     def in_transaction(self) -> bool:
-        return not self._cut and self.pgconn.transaction_status in (
-            TransactionStatus.INTRANS,
-            TransactionStatus.INERROR,
-            TransactionStatus.ACTIVE,
-        )
+        return not self._cut and self.pgconn.transaction_status in _IN_TRANSACTION
 
     def forget_plans(self) -> None:
         self.plans.clear()
@@ -108,7 +106,7 @@ class PsycopgWire:
         if self.gone or self._is_settled():
             return
         with contextlib.suppress(psycopg.Error):
-            if pgconn.transaction_status == TransactionStatus.ACTIVE:
+            if pgconn.transaction_status == _ACTIVE:
                 self.connection.cancel()
             drain(pgconn)
         if not self._is_settled():
@@ -122,7 +120,7 @@ class PsycopgWire:
     def gone(self) -> str:
         if self._cut:
             return self._cut
-        if self.pgconn.status == ConnStatus.OK:
+        if self.pgconn.status == _OK:
             return ""
         return f"it was closed ({' '.join(self.pgconn.get_error_message().split()) or 'no reason was given'})"
 
