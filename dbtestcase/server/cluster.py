@@ -42,10 +42,11 @@ default_text_search_config = 'pg_catalog.english'
 """
 
 
-def configuration(socket: Path, room: int) -> str:
+def configuration(socket: Path, room: int, major: int) -> str:
     """The whole of ``postgresql.conf``; of ``room`` bytes for the data an eighth may be log, 256 MB at most."""
     log = min(max(room // 8 // MIB, 8), 256)
-    return CONFIGURATION.format(socket=str(socket).replace("'", "''"), log=log)
+    text = CONFIGURATION.format(socket=str(socket).replace("'", "''"), log=log)
+    return text + ("io_method = sync\n" if major >= 18 else "")  # the data lie in memory: no processes that read ahead
 
 
 def initdb_options(programs: Programs) -> list[str]:

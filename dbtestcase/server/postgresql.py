@@ -126,7 +126,7 @@ class PostgreSQLServer(ClusterServer):
 
     def _command(self) -> list[str]:
         # Not in the data, which are the server's account's: what this user writes lies in a folder of its own.
-        text = configuration(self._folder, room_in(self._place))
+        text = configuration(self._folder, room_in(self._place), self._programs.major)
         self._configuration.write_text(text, encoding="utf-8")
         self._configuration.chmod(0o644)
         return [str(self._programs.bin / "postgres"), *self._on(self.data)]

@@ -45,7 +45,9 @@ class SharedServer:
         (cluster,) = cache.glob("postgresql-*/base-*/")
         shutil.move(cluster, folder / "data")
         shutil.rmtree(cache)
-        text = configuration(folder, 1 << 30) + "".join(f"{name} = {value}\n" for name, value in settings.items())
+        text = configuration(folder, 1 << 30, self._programs.major) + "".join(
+            f"{name} = {value}\n" for name, value in settings.items()
+        )
         (folder / "data" / "postgresql.conf").write_text(text, encoding="utf-8")
         if self._account.switched:
             for path in (folder, *folder.rglob("*")):

@@ -120,9 +120,9 @@ class CleaningCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.scratch = cls.enterClassContext(Scratch(cls.__name__.lower(), cls.schema(), owner=cls.role))
-        install(cls.scratch.template)
-        cls.scratch.clone()
+        scratch = Scratch(cls.__name__.lower(), cls.schema(), owner=cls.role)
+        install(scratch.template)
+        cls.scratch = cls.enterClassContext(scratch)
         cls.before = dump(cls.scratch.url)
         cls.cleaner = cls.enterClassContext(cleaner_for(cls.scratch.url, cls.scratch))
 
