@@ -202,7 +202,9 @@ class NamedCursor(CursorOverAnother):
         connection = self.connection
         if self.closed:
             raise connection._wire.error("InterfaceError", "cursor already closed")
-        if cursor is None and self._mark != connection._mark and not self.withhold:
+        # what a test has left open has ended with it, though nobody has rolled back
+        ended = self._mark != connection._mark or (self._declared and not connection._client.active)
+        if cursor is None and ended and not self.withhold:
             raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
         with connection._held():
             if cursor is None:  # one that was declared elsewhere may be another connection's

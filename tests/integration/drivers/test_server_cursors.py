@@ -203,6 +203,15 @@ class Psycopg2CursorsTest(_ServerCursors):
             with self.assertRaisesRegex(Exception, "named cursor isn't valid anymore"):
                 use()
 
+    def test_one_that_a_test_has_left_open_spoils_no_connection_in_its_pool(self) -> None:
+        fairy: Any = self.engine.raw_connection()
+        cursor = self.declare(fairy.driver_connection, "left")
+        self.sandbox.rollback_to_mark("the next test")
+        fairy.close()
+        with self.assertRaisesRegex(Exception, "named cursor isn't valid anymore"):
+            cursor.fetchone()
+        self.assertEqual(self.open_on(self.connect()), [])
+
 
 del _ServerCursors
 
