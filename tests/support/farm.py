@@ -25,7 +25,7 @@ from tests.support.runners import start_python
 
 #: The connections of the library that do nothing but hold leases.
 END_ADMINS = (
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
     " WHERE application_name = 'dbtestcase' AND datname = 'postgres'"
 )
 

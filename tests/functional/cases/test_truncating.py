@@ -357,7 +357,7 @@ class LeftoversTest(InnerCase):
                         with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as c:
                             if end:
                                 c.execute(
-                                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+                                    "select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = %s",
                                     (name,),
                                 )
                             c.execute(statement.format(name))
@@ -376,7 +376,7 @@ class LeftoversTest(InnerCase):
                 with app.engine.connect() as connection:
                     connection.execute(text("INSERT INTO notes (body) VALUES ('x')"))
                     started.set()
-                    time.sleep(30)
+                    time.sleep(300)
                     connection.commit()
             started = threading.Event()
             threading.Thread(target=work, daemon=True).start()

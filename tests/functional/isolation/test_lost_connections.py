@@ -31,7 +31,7 @@ SUITE = """
                 "SELECT pg_backend_pid(), current_setting('unix_socket_directories'), current_database(), current_user"
             ).one()
         with psycopg.connect(host=host, dbname=name, user=user) as judge:
-            judge.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+            judge.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
 
     class Case(DatabaseTest):
         metadata = metadata
@@ -181,7 +181,7 @@ CLOSING = """
 
     def kill(pid):
         with engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_terminate_backend({{pid}}, 5000)")
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend({{pid}}, 60000)")
 
     def put():
         with engine.begin() as connection:

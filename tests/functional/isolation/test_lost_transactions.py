@@ -37,7 +37,7 @@ def end_connections():
     if url.get_backend_name() == "postgresql":
         place = {"host": url.query["host"], "port": url.query.get("port", 5432), "user": url.username}
         with psycopg.connect(**place, dbname="postgres", autocommit=True) as judge:
-            query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+            query = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = %s"
             judge.execute(query, (url.database,))
         return
     with pymysql.connect(unix_socket=url.query["unix_socket"], user=url.username, ssl_disabled=True) as judge:

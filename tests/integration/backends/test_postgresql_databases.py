@@ -114,7 +114,7 @@ class LostConnectionTest(PostgreSQLTestCase):
             made = original(**arguments)
             if not ended:
                 ended.append(made.info.backend_pid)
-                self.ask(f"SELECT pg_terminate_backend({ended[0]}, 5000)")
+                self.ask(f"SELECT pg_terminate_backend({ended[0]}, 60000)")
             return made
 
         return mock.patch.object(admin_module.OwnConnection, "connect", connect)
@@ -129,7 +129,7 @@ class LostConnectionTest(PostgreSQLTestCase):
         admin = Admin(self.url)
         self.addCleanup(admin.close)
         admin.lock(4711, 1)
-        self.ask(f"SELECT pg_terminate_backend({admin.rows('SELECT pg_backend_pid()')[0][0]}, 5000)")
+        self.ask(f"SELECT pg_terminate_backend({admin.rows('SELECT pg_backend_pid()')[0][0]}, 60000)")
         with self.end_first():
             admin.renew()
         held = self.ask("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 4711")

@@ -235,7 +235,7 @@ class LeaseTest(ExistingTestCase):
                 self.use(url, transactional=transactional) as lent,
             ):
                 self.assertFalse(lent.renew_lease())
-                self.ask("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'shop_test'")
+                self.ask("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = 'shop_test'")
                 with mock.patch.object(postgresql_existing, "PATIENCE", 0.3), self.use(url, transactional=True):
                     with self.assertRaisesRegex(DatabaseError, "in use by others"):
                         self.lose_patience(lent)

@@ -73,7 +73,7 @@ class Saboteur:
                     if crash:
                         os.kill(pid, signal.SIGKILL)  # the server ends all others as well, and recovers
                         return
-                    judge.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+                    judge.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
         except (psycopg.OperationalError, ProcessLookupError):
             return  # it is down already
 

@@ -163,7 +163,7 @@ class UntouchedTestsTest(InnerRuns):
                 wire = self._dbtestcase.isolation.run.wire  # type: ignore[attr-defined]
                 info = wire.connection.info
                 with harness_connections(), psycopg.connect(info.dsn, autocommit=True) as judge:
-                    judge.execute("SELECT pg_terminate_backend(%s, 5000)", (wire.pgconn.backend_pid,))
+                    judge.execute("SELECT pg_terminate_backend(%s, 60000)", (wire.pgconn.backend_pid,))
 
             def test_c(self) -> None:
                 self.assertEqual(self.rows(), 1)

@@ -23,8 +23,15 @@ from dbtestcase.server.folders import locked
 from dbtestcase.settings import Settings
 from tests.support.disposable import owner, scratch, seed, temporary, wait_for_end
 from tests.support.mariadb import connect, require_mariadb
-from tests.support.runners import inner_environment, run_python, start_python, without_progress
+from tests.support.runners import inner_environment, run_python, start_python, without_progress, write_suite
 from tests.support.servers import postgresql_url
+
+SITE = """
+    import os, pathlib
+    from dbtestcase.server import folders
+
+    folders.RAM = pathlib.Path(os.environ["PLACE"])
+"""
 
 
 class CommandLineTest(unittest.TestCase):
@@ -37,6 +44,16 @@ class CommandLineTest(unittest.TestCase):
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return run_python(["-W", "error", "-m", "dbtestcase", *arguments], cwd="/", env=self.env | env)
+
+    def prune(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """The command, which looks at a place of its own instead of where all runs of this machine have their servers.
+
+        It would end those that wait for a next run of somebody's, and say what others' killed runs have left.
+        """
+        write_suite(self.temp, {"site/sitecustomize.py": SITE})
+        path = f"{self.temp / 'site'}:{Path(__file__).parents[3]}"
+        place = self.enterContext(scratch())
+        return self.command("prune", *arguments, **{"PYTHONPATH": path, "PLACE": place}, **env)
 
 
 class UsageTest(CommandLineTest):
@@ -202,9 +219,9 @@ class PruneTest(CommandLineTest):
             os.kill(run.watcher, signal.SIGKILL)
             wait_for_end(run.server)
             run.kill(signal.SIGKILL)
-            would = self.command("prune", "--dry-run")
+            would = self.prune("--dry-run")
             self.assertTrue(run.folder.exists() and self.cache.exists())
-            done = self.command("prune")
+            done = self.prune()
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn(f"would remove data that a killed run left: {run.folder}\n", would.stdout)
         self.assertEqual(would.stdout, done.stdout.replace("removed ", "would remove "))
@@ -212,7 +229,7 @@ class PruneTest(CommandLineTest):
         self.assertRegex(done.stdout, rf"(?m)^removed cached clusters: {self.cache}/postgresql-\S+ \(\d+ MB\)$")
         self.assertFalse(run.folder.exists() or self.cache.exists())
         self.cache.mkdir()
-        self.assertEqual(self.command("prune").stdout, "nothing to remove\n")
+        self.assertEqual(self.prune().stdout, "nothing to remove\n")
         self.cache.mkdir(exist_ok=True)
 
     def test_it_leaves_a_run_that_is_alive_and_its_programs_alone(self) -> None:
@@ -233,13 +250,13 @@ class PruneTest(CommandLineTest):
         with owner(env=self.env | {"PLACE": str(self.temp)}) as run:
             (folder,) = self.cache.glob("postgresql-*")
             (cluster,) = folder.glob("base-*")
-            self.command("prune")
+            self.prune()
             self.assertEqual({*folder.iterdir()}, {folder / "lock", cluster})
-            self.assertNotIn("clusters", self.command("prune", "--dry-run").stdout)
+            self.assertNotIn("clusters", self.prune("--dry-run").stdout)
             run.kill(signal.SIGTERM)
             wait_for_end(run.watcher)
         self.assertFalse(cluster.exists())
-        self.command("prune")
+        self.prune()
         self.assertFalse(self.cache.exists())
         self.cache.mkdir()
 
@@ -325,6 +342,6 @@ class PruneTest(CommandLineTest):
 
     def test_leftovers_on_a_server_by_url_go_too(self) -> None:
         url = postgresql_url()
-        done = self.command("prune", DBTESTCASE_URL=url.render_as_string(hide_password=False))
+        done = self.prune(DBTESTCASE_URL=url.render_as_string(hide_password=False))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.cache.mkdir(exist_ok=True)

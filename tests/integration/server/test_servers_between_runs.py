@@ -50,7 +50,7 @@ class ServersBetweenRunsTest(unittest.TestCase):
         write_suite(
             self.folder, {"test_it.py": SUITE, "setup.cfg": "", "other/setup.cfg": "", "other/test_it.py": SUITE}
         )
-        self.env = {"DBTESTCASE_STAY": "60s", "TMPDIR": str(self.folder)}
+        self.env = {"DBTESTCASE_STAY": "300s", "TMPDIR": str(self.folder)}
         self.folders: set[Path] = set()
         self.addCleanup(self.end_all)
 

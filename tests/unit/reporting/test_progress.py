@@ -35,8 +35,8 @@ class DoingTest(unittest.TestCase):
         self.assertEqual(self.stderr.getvalue(), "")
 
     def test_a_long_one_names_the_innermost_part_in_one_line(self) -> None:
-        with mock.patch.object(progress, "PATIENCE", 0.05), progress.doing("starting"), progress.doing("migrating"):
-            self.assertTrue(self.spoken.wait(60))
+        with self.patient(), progress.doing("starting"), progress.doing("migrating"):
+            progress._progress.speak()  # as when its time has come
         self.assertEqual(self.stderr.getvalue(), "dbtestcase: migrating ...\n")
 
     def test_it_is_said_once_in_a_process(self) -> None:
