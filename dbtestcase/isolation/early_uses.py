@@ -23,6 +23,7 @@ from ..drivers import dialect_of, is_harness, is_own, pool_of
 from ..errors import ConfigurationError
 from ..reporting import CallSite, awaiting_frames, find_call_site, is_application
 from .engine_places import place_of
+from .left_threads import refuse_left
 
 # Where the code of a test itself is called, and modules are imported.
 _OTHERS = {
@@ -63,9 +64,11 @@ class EarlyUses:
         """A pool hands out a connection."""
         if self.is_paused or is_harness() or is_own(pool_of(fairy)):
             return
+        dialect: Any = dialect_of(pool_of(fairy))
+        if dialect in self._around:
+            refuse_left()
         where, (outermost, fixture, ending) = find_call_site(2), _look_around()
         text = str(where) + (f", called by {outermost}" if outermost not in (None, where) else "")
-        dialect: Any = dialect_of(pool_of(fairy))
         if ending is not None and ending in self._around.get(dialect, ()):
             raise _late_use(ending, text if where is not None else "its end")
         if where is None or (outermost is None and self._refusing is None):

@@ -37,6 +37,7 @@ class LeftThreads:
         self._timers: list[threading.Thread] = []
         self.refused: dict[str, str] = {}
         """The threads that were refused a connection, and the tests that had started them."""
+        _all.add(self)
 
     def begin_class(self) -> None:
         """What runs now belongs to no test."""
@@ -155,6 +156,15 @@ class LeftThreads:
             cause="a thread that its test did not wait for; its rows would be in the test that runs now",
             remedy="join it (stop the scheduler) before the test ends",
         )
+
+
+_all: weakref.WeakSet[LeftThreads] = weakref.WeakSet()
+
+
+def refuse_left() -> None:
+    """Refuse a thread of a test that has ended, also where its class has."""
+    for each in list(_all):
+        each.refuse()
 
 
 def _jobs() -> dict[int, FrameType | None]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import sys
+import threading
 import types
 import unittest
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from dbtestcase import (
     ConfigurationError,
     DatabaseTest,
     OutsideDatabase,
+    SandboxClosed,
     TruncatingDatabaseTest,
 )
 from tests.support.blog_models import Author, Base
@@ -271,6 +273,41 @@ class EarlyAndLateTest(InnerRuns):
                         self.assertFailed(
                             cls, pattern="end of the module ending [^$]* own database, at [^$]* in use", tests=1
                         )
+
+    def test_an_engine_that_a_thread_of_a_test_uses_when_the_class_has_ended(self) -> None:
+        real = create_engine("sqlite://")
+        self.addCleanup(real.dispose)
+        for base in (Lite, TruncatingDatabaseTest):
+            sent: list[str] = []
+            raised: list[BaseException] = []
+            go, threads = threading.Event(), list[threading.Thread]()
+
+            def late(go: threading.Event = go, raised: list[BaseException] = raised, sent: list[str] = sent) -> None:
+                while not go.wait(0.05):
+                    pass
+                try:
+                    with real.connect():
+                        sent.append("reached")
+                except SandboxClosed as error:
+                    raised.append(error)
+
+            def start(test: Any, late: Callable[[], None] = late, threads: list[threading.Thread] = threads) -> None:
+                threads.append(threading.Thread(target=late, daemon=True))
+                threads[0].start()
+
+            with self.subTest(base=base.__name__):
+                attributes = {"metadata": Base.metadata, "url": "sqlite://", "engines": [real], "test_it": start}
+                self.assertPassed(type("Inner", (base,), attributes), tests=1)
+                go.set()
+                threads[0].join(10)
+                self.assertEqual(sent, [])
+                self.assertRegex(str(raised[0]), r"was started by .*Inner\.test_it, which has ended")
+                real.connect().close()  # as ever for everybody else
+                following = type("Following", (base,), attributes | {"test_it": lambda test: None})
+                if base is Lite:
+                    self.assertPassed(following, tests=1)
+                else:
+                    self.assertFailed(following, pattern=r"Inner\.test_it left 'Thread-\d+ \(late\)' at work", tests=1)
 
     def test_a_refusal_that_is_swallowed_after_the_last_test(self) -> None:
         other = create_engine("sqlite:///nowhere.db")
