@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dbtestcase.server import disposable_server
 from dbtestcase.server.account import Account, server_account
+from dbtestcase.server.cluster_files import copy_tree
 from dbtestcase.server.folders import RAM
 from dbtestcase.server.programs import Programs, find_programs, programs_for
 from dbtestcase.settings import read_settings
@@ -75,7 +76,14 @@ def initialised() -> Path:
 
 def seed(cache: Path) -> None:
     """Put a cluster as initialised into ``cache``, faster than initialising it."""
-    shutil.copytree(initialised(), cache, dirs_exist_ok=True)
+    for folder in initialised().iterdir():
+        there = cache / folder.name
+        there.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.is_file():
+                shutil.copy2(path, there)
+            elif not (there / path.name).exists():
+                copy_tree(str(path), str(there / path.name))
 
 
 class Owner:
