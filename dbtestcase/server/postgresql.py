@@ -8,13 +8,14 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
 from ..errors import ServerError, ServerStartFailed
-from ..reporting import doing, say
+from ..reporting import doing, limit_named_by, say
 from ..settings import Settings
 from .account import Account, has_entry, server_account
 from .base import START_SECONDS, ClusterServer, start_in_room
@@ -85,6 +86,7 @@ class PostgreSQLServer(ClusterServer):
     def _use(self, folder: RunFolder) -> None:
         super()._use(folder)
         self._is_kept, self._is_complete = False, True
+        self._completed: dict[str, Any] | None = None
         self._templates: TemplatesOnDemand | None = None
         query = {"host": str(folder.path), "port": "5432"}
         self.url = URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query)
@@ -151,14 +153,18 @@ class PostgreSQLServer(ClusterServer):
         """
         if self._is_complete or not self._watcher.ours or self._closed:
             return
-        event = self._watcher.event(START_SECONDS)
+        event = self._completed = self._completed or self._watcher.event(START_SECONDS)  # said once, told to each class
         if event is None:
             raise self._watcher.ended()
         if event["event"] != "complete":
+            cause, remedy = limit_named_by(event.get("text")) or (
+                "the cache was emptied while the server started.",
+                "run the tests again.",
+            )
             raise ServerError(
                 f"The databases that others are made from are not on the disposable PostgreSQL: {event.get('text')}.",
-                cause="the cache was emptied while the server started, or the place of its data is full.",
-                remedy="run the tests again.",
+                cause=cause,
+                remedy=remedy,
             )
         self._is_complete = True
 

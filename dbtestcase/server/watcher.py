@@ -148,7 +148,7 @@ class Watcher:
                 files.put(staged, os.path.join(self.folder, "data"), folder)
         except OSError as error:
             files.remove_tree(staged)
-            self.say("incomplete", text=f"{error.filename}: {error.strerror}")
+            self.say("incomplete", text=f"{error.filename or self.folder}: {error.strerror}")
         else:
             self.say("complete")
         self.later = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from ...errors import CleaningError
+from ...reporting import limit_named_by
 from ..cleaning_report import Look, Report
 from .catalog_state import in_words, newer
 from .cleaner import Attempt, PostgreSQLCleaner
@@ -71,10 +72,14 @@ def install(connection: Connection) -> None:
         rows = connection.execute(b"select rel from _dbtestcase.catalogs").fetchall()
         _make_catalogs_visible(connection, [rel for (rel,) in rows])
     except psycopg.Error as error:
+        cause, remedy = limit_named_by(error) or (
+            "another connection holds a lock on a table, or an event trigger of the application forbids it.",
+            "close other connections to the database while it is made.",
+        )
         raise CleaningError(
             f"The bookkeeping of the cleaning could not be made in {connection.info.dbname!r}: {str(error).strip()}.",
-            cause="another connection holds a lock on a table, or an event trigger of the application forbids it.",
-            remedy="close other connections to the database while it is made.",
+            cause=cause,
+            remedy=remedy,
         ) from error
 
 

@@ -1,10 +1,24 @@
 """The cleaning's decisions that need no database: who is in the way, what a statement leaves, the order of tables."""
 
 import unittest
+from unittest import mock
+
+import psycopg
 
 from dbtestcase.backends.cleaning_report import Opened, Report, Session, in_the_way, may_yet_finish
 from dbtestcase.backends.foreign_keys import filling_order, with_referrers
+from dbtestcase.backends.postgresql import cleaning_triggers
+from dbtestcase.errors import CleaningError
 from dbtestcase.isolation.pool_checkouts import Trait, traits
+
+
+class InstallTest(unittest.TestCase):
+    def test_a_full_disk_is_named(self) -> None:
+        connection = mock.MagicMock()
+        connection.transaction.return_value.__exit__.return_value = False
+        connection.execute.side_effect = psycopg.errors.DiskFull("could not extend file: No space left on device")
+        with self.assertRaisesRegex(CleaningError, "could not extend file[\\s\\S]*a file system is full"):
+            cleaning_triggers.install(connection)
 
 
 class InTheWayTest(unittest.TestCase):

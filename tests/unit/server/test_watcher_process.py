@@ -5,7 +5,9 @@ import os
 import unittest
 from unittest import mock
 
-from dbtestcase.server import process
+from dbtestcase.errors import ServerError
+from dbtestcase.server import postgresql, process
+from dbtestcase.server.postgresql import PostgreSQLServer
 from dbtestcase.server.process import WatcherProcess
 
 
@@ -40,6 +42,18 @@ class WatcherProcessTest(unittest.TestCase):
         kill.assert_called_once()
         watcher._folder.remove.assert_called_once()  # type: ignore[attr-defined]
         self.assertRegex(said.call_args[0][0], "process 4711 .*killed")
+
+    def test_what_could_not_be_copied_after_the_start_is_told_to_every_class_at_once(self) -> None:
+        watcher, events = self.watcher()
+        text = "/place/data: No space left on device"
+        os.write(events, json.dumps({"event": "incomplete", "text": text}).encode() + b"\n")
+        server = PostgreSQLServer.__new__(PostgreSQLServer)
+        server._watcher, server._closed = watcher, False
+        server._is_complete, server._completed = False, None
+        with mock.patch.object(postgresql, "START_SECONDS", 0.01):
+            for _ in range(2):
+                with self.assertRaisesRegex(ServerError, f"{text}[\\s\\S]*a file system is full"):
+                    server._complete_start()
 
 
 if __name__ == "__main__":
