@@ -144,7 +144,7 @@ class TemplateFilesTest(Cached):
     def test_where_that_cannot_be_copied_no_database_is_made(self) -> None:
         gone = {"event": "incomplete", "text": "base/1: No such file or directory"}
         with self.start_on(self.root) as server:
-            server._is_complete = False
+            server._is_complete, server._completed = False, None
             with mock.patch.object(server._watcher, "event", return_value=gone):
                 for ask in (lambda: server.fetch(""), server.fetch_all, server.persist):
                     self.assertRaisesRegex(ServerError, "base/1: No such file", ask)
