@@ -34,6 +34,8 @@ class Psycopg2Wire(ProxyWire):
             register_type()(caster, self._cursor)
         self.notices: Any = None
         """Where those of the server go now: to the connection whose statement runs."""
+        self.string_types: Any = None
+        """Whose types its rows are read by now."""
 
     def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
         return self.asked_of_postgresql(args, parameters)
@@ -126,16 +128,18 @@ class Psycopg2Connection(SessionAttributes):
     def register(self, caster: Any) -> None:
         """What ``register_type()`` does to a connection: it holds for its cursors, whenever they were made."""
         self.string_types.update(dict.fromkeys(caster.values, caster))
-        self._wire.notices = None  # whoever has heard
+        self._wire.string_types = None
 
     def hear(self) -> None:
         """What the server says from now on is said to this connection; to be called with the wire held."""
         wire = self._wire
         if wire.notices is not self.notices:
+            wire.connection.notices = wire.notices = self.notices
+        if wire.string_types is not self.string_types:
             types = wire.connection.string_types
             types.clear()
             types.update(self.string_types)
-            wire.connection.notices = wire.notices = self.notices
+            wire.string_types = self.string_types
 
     @property
     def notifies(self) -> Any:
@@ -235,7 +239,7 @@ class Psycopg2Connection(SessionAttributes):
         elif withhold or scrollable is not None:
             option = "withhold" if withhold else "scrollable"
             raise self._wire.error("ProgrammingError", f"trying to set .{option} on unnamed cursor")
-        elif factory is None or factory is extensions.cursor:
+        elif factory is None or factory in (extensions.cursor, Psycopg2Cursor):
             made = Psycopg2Cursor(physical)
             made._connection = self
         else:

@@ -56,14 +56,14 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
         if type(query) is str and not self.closed:
             statement = classify(query)
             if statement.plain:
-                sandbox, client = connection._sandbox, connection._client
+                sandbox, client, wire = connection._sandbox, connection._client, connection._wire
                 sandbox.scheduler.acquire(client.ticket)
                 try:
                     command = sandbox.at_once(client, statement)
                     if command is not None:
                         if command:
-                            connection._wire.send(command)
-                        if connection._wire.notices is not connection.notices:
+                            wire.send(command)
+                        if wire.string_types is not connection.string_types or wire.notices is not connection.notices:
                             connection.hear()
                         try:
                             self._execute(query, vars)

@@ -146,8 +146,9 @@ class Cases:
         c.rollback()
         cursor.callproc("abs", [-3])
         seen.append(cursor.fetchall())
-        with cursor as same:
-            seen.append(same is cursor)
+        with cursor as same, c.cursor(cursor_factory=type(cursor)) as another:
+            another.execute("SELECT 2")
+            seen += [same is cursor, another.fetchone(), another.connection is c]
         for use in ("fetchone", "close", "__next__"):
             seen.append(outcome(getattr(cursor, use)))
         return [*seen, cursor.closed, outcome(cursor.execute, "SELECT 1"), outcome(cursor.mogrify, "SELECT 1")]
@@ -370,6 +371,7 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
         for connection, name in ((a, "a"), (b, "b")):
             caster = extensions.new_type((19, 25), name, lambda value, _, name=name: f"{name}: {value}")
             extensions.register_type(caster, connection)
+        a.notices = b.notices = c.notices = deque()  # one for all
         expected = {a: "a: x", b: "b: x", c: "x"}
         named = {each: each.cursor(f"of {name}") for each, name in expected.items()}
         for cursor in named.values():
