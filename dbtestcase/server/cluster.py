@@ -73,3 +73,12 @@ def program_environment() -> dict[str, str]:
     """This process's variables without those that PostgreSQL's programs would obey."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return keep | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def altered_settings(data: Path) -> list[str]:
+    """What ``ALTER SYSTEM`` has left in a cluster's files."""
+    try:
+        text = (data / "postgresql.auto.conf").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line.partition("=")[0].strip() for line in text.splitlines() if line.strip() and line[0] != "#"]

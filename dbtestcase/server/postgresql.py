@@ -20,7 +20,7 @@ from ..settings import Settings
 from .account import Account, has_entry, server_account
 from .base import START_SECONDS, ClusterServer, start_in_room
 from .cache import CachedCluster, ClusterCache, TemplateFiles, cache_root
-from .cluster import cache_name, configuration, initdb_options, program_environment
+from .cluster import altered_settings, cache_name, configuration, initdb_options, program_environment
 from .cluster_files import Unreadable, copy_tree, remove_tree
 from .folders import RAM, RunFolder, is_full, run_places, temp_places
 from .process import WatcherProcess
@@ -257,6 +257,10 @@ class PostgreSQLServer(ClusterServer):
                     if not is_full(error):
                         raise
                     say(f"the new template is not kept for the next runs: {self._place} is full")
+                    return None
+                if quiet and (altered := altered_settings(stage)):
+                    remove_tree(str(stage))
+                    say(f"the new template is not kept for the next runs: ALTER SYSTEM has set {', '.join(altered)}")
                     return None
                 if quiet:
                     for name in ("postmaster.pid", "postmaster.opts"):

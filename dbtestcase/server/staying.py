@@ -22,6 +22,7 @@ from pathlib import Path
 from ..reporting import say
 from . import cluster_files, watcher
 from .cache import ClusterCache
+from .cluster import altered_settings
 from .folders import claimed, private_folders
 from .programs import Programs
 from .watcher import DOOR, FREE
@@ -49,6 +50,9 @@ def take(places: list[Path], name: str) -> tuple[Path, socket.socket] | None:
         with suppress(OSError), ExitStack() as failing:  # it has ended, or somebody else was faster
             connection = failing.enter_context(_connect(folder.with_name(f"{folder.name}.{name}{FREE}")))
             try:
+                if altered_settings(folder / "data"):  # by a run that was killed before it could take it back
+                    connection.sendall(b"end\n")
+                    continue
                 connection.sendall(b"take\n")
                 taken = connection.recv(1 << 10).endswith(b"\n")  # one line
             except TimeoutError:

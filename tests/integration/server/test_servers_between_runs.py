@@ -135,6 +135,17 @@ class ServersBetweenRunsTest(unittest.TestCase):
             self.assertLess(time.monotonic(), until)
             time.sleep(0.01)
 
+    def test_one_whose_settings_a_killed_run_has_altered_is_not_used_again(self) -> None:
+        first = self.run_suite()
+        self.wait_until_free(first)
+        with psycopg.connect(host=str(first), port=5432, user="postgres", dbname="postgres", autocommit=True) as judge:
+            judge.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        self.assertNotEqual(self.run_suite(), first)
+        until = time.monotonic() + 60
+        while first.exists():
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.01)
+
     def test_one_that_does_not_answer_is_named_and_passed_over(self) -> None:
         place = self.folder / f"dbtestcase-{os.getuid()}"
         place.mkdir(mode=0o700)

@@ -141,6 +141,16 @@ class TemplateFilesTest(Cached):
             server.fetch("")
             server.fetch_all()
 
+    def test_a_server_whose_settings_somebody_has_altered_is_not_kept(self) -> None:
+        with self.start_on(self.root) as server:
+            add_template(server, "altered")
+            run(server, "ALTER SYSTEM SET default_transaction_read_only = on")
+            server.persist()
+        self.assertIn("ALTER SYSTEM has set default_transaction_read_only", "".join(self.said))
+        cluster = self.cache.read(self.cache.project)
+        assert cluster is not None
+        self.assertEqual(set(cluster.templates), set(NAMES))
+
     def test_where_that_cannot_be_copied_no_database_is_made(self) -> None:
         gone = {"event": "incomplete", "text": "base/1: No such file or directory"}
         with self.start_on(self.root) as server:
