@@ -159,8 +159,8 @@ class StatementFlows(TransactionFlows):
             except UnknownSetting as unknown:
                 message = f'unrecognized configuration parameter "{unknown}"'
                 raise self.fail(client, "UndefinedObject", message) from None
-        if text is not None or (statement.rewrite and not client.each_statement):
-            return text  # CONCURRENTLY in a transaction is refused by the server, as in production
+        if text is not None or (statement.rewrite and self.rules.error_aborts and not client.each_statement):
+            return text  # CONCURRENTLY in a transaction is refused by PostgreSQL, as in production
         return self.rules.replace(statement)
 
     def _characterize(self, client: Client, statement: Statement) -> Flow:
