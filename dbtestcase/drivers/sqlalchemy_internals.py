@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, finalize
 
 import sqlalchemy
 from sqlalchemy import Connection, Dialect, MetaData, Sequence, Table
+from sqlalchemy.event.attr import _EmptyListener
 from sqlalchemy.pool import NullPool, Pool, QueuePool, base
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.sql.ddl import SchemaGenerator
@@ -145,7 +146,8 @@ require_internals(
         (finalize, ("_registry",)) if _FINALIZERS else (base, ("_strong_ref_connection_records",)),
         (base, ("_finalize_fairy",)),
         (Dialect, ("_has_events",)),
-        (Connection, ("_commit_impl", "_rollback_impl")),  # of reporting/queries, as _allow_autobegin
+        (Connection, ("_commit_impl", "_rollback_impl")),  # of reporting/queries, as _allow_autobegin and
+        (_EmptyListener, ("parent_listeners",)),  # this
         (MetaData(), ("_sequences",)),
         (Table, ("_sorted_constraints",)),
     ],

@@ -24,6 +24,7 @@ from weakref import ref
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.event.attr import _EmptyListener
 
 from .call_sites import CallSite, call_site_above, find_call_site
 
@@ -48,6 +49,18 @@ class Query:
     :ivar connection: a weak reference to the ``Connection`` that sent it.
     """
 
+    connection: ref[Connection]
+    ended: float | None
+    ends: bool
+    error: BaseException | None
+    executemany: bool
+    later_batch: bool
+    origin: CallSite | None
+    parameters: Any
+    started: float
+    statement: str
+    thread: int
+
     __slots__ = (
         "connection",
         "ended",
@@ -61,27 +74,6 @@ class Query:
         "statement",
         "thread",
     )
-
-    def __init__(
-        self,
-        connection: Connection,
-        statement: str,
-        parameters: Any,
-        executemany: bool,
-        ends: bool,
-        origin: CallSite | None,
-    ) -> None:
-        self.statement = statement
-        self.parameters = parameters
-        self.executemany = executemany
-        self.ends = ends
-        self.origin = origin
-        self.later_batch = False
-        self.thread = get_ident()
-        self.connection = ref(connection)
-        self.ended: float | None = None
-        self.error: BaseException | None = None
-        self.started = perf_counter()
 
     @property
     def kind(self) -> str:
@@ -107,6 +99,26 @@ class Query:
 
     def __repr__(self) -> str:
         return f"<Query {' '.join(self.statement.split())!r} {self.parameters!r} at {self.origin}>"
+
+
+def _query(
+    connection: Connection, statement: str, parameters: Any, executemany: bool, ends: bool, origin: CallSite | None
+) -> Query:
+    query = _new(Query)  # an __init__() of its own would take twice as long
+    query.statement = statement
+    query.parameters = parameters
+    query.executemany = executemany
+    query.ends = ends
+    query.origin = origin
+    query.later_batch = False
+    query.thread = get_ident()
+    query.connection = ref(connection)
+    query.ended = query.error = None
+    query.started = perf_counter()
+    return query
+
+
+_new = object.__new__
 
 
 class Recording(Sequence[Query]):
@@ -210,6 +222,7 @@ def _listen() -> None:
         _listening = True
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             event.listen(Engine, name, _instead_of(name), insert=True)
+        setattr(Connection, _ACCEPTED, None)
         for name, text in (("_commit_impl", "COMMIT"), ("_rollback_impl", "ROLLBACK")):
             setattr(Connection, name, _marking(getattr(Connection, name), text))
 
@@ -227,14 +240,23 @@ _ACCEPTED = "_dbtestcase_recorded"
 _EXECUTE = Connection.execute.__code__
 
 
-def _interest(connection: Connection) -> tuple[tuple[Recording, ...], list[Recording]]:
-    """Who records what a connection sends, of those who record: asked once, as long as these are there."""
-    known: tuple[tuple[Recording, ...], list[Recording]] | None
-    known = getattr(connection, _ACCEPTED, None)  # not by __dict__, which once made slows all attributes of an object
+def _interest(connection: Connection) -> tuple[Any, ...]:
+    """What has to be known of a connection for each statement, found out once as long as the same recordings are there.
+
+    All recordings, those that record it, and how to see that nobody else listens for what its dialect executes: a way
+    to look at the dialect's listeners, what is seen there while it has none of its own, and those of all engines.  To
+    ask SQLAlchemy's objects for their attributes each time takes as long as the rest.
+    """
+    known: tuple[Any, ...] | None = getattr(connection, _ACCEPTED)
     if known is None or known[0] is not _active:
         is_dialects = not connection._allow_autobegin  # on which it asks a server for its version and the like
-        known = (_active, [made for made in _active if not is_dialects and made.accept(connection)])
-        setattr(connection, _ACCEPTED, known)
+        interested = [made for made in _active if not is_dialects and made.accept(connection)]
+        dispatch: Any = connection.dialect.dispatch
+        listeners = dispatch.do_execute
+        nobodys = listeners if type(listeners) is _EmptyListener else None
+        look = type(dispatch).do_execute.__get__
+        known = (_active, interested, look, dispatch, nobodys, listeners.parent_listeners)
+        setattr(connection, _ACCEPTED, known)  # not by __dict__, which once made slows all attributes of an object
     return known
 
 
@@ -251,7 +273,7 @@ def _asking_site() -> CallSite | None:
 
 def _instead_of(method: str) -> Callable[..., bool]:
     """A listener that notes a statement and lets a method of the dialect send it, to know when it has ended."""
-    is_many, is_bare = method == "do_executemany", method == "do_execute_no_params"
+    is_usual, is_many, is_bare = (method == name for name in ("do_execute", "do_executemany", "do_execute_no_params"))
 
     def listener(cursor: Any, statement: str, parameters: Any, context: Any = None) -> bool:
         if not _active:
@@ -259,27 +281,27 @@ def _instead_of(method: str) -> Callable[..., bool]:
         if is_bare:
             context, parameters = parameters, parameters.parameters[0]
         connection = context.root_connection
-        known = getattr(connection, _ACCEPTED, None)
+        known = connection._dbtestcase_recorded
         if known is None or known[0] is not _active:
             known = _interest(connection)
-        if not known[1] or _harness.get():
+        _, interested, look, dispatch, nobodys, of_engines = known
+        if not interested or _harness.get():
             return False
         is_batch = context.execute_style is _IN_BATCHES
-        query = Query(connection, statement, parameters, is_batch or is_many, False, _asking_site())
+        query = _query(connection, statement, parameters, is_batch or is_many, False, _asking_site())
         if is_batch:
             query.later_batch = getattr(context, _BATCH, None) == statement
             setattr(context, _BATCH, statement)
-        for made in known[1]:
+        for made in interested:
             made.entries.append(query)
         dialect = context.dialect
         try:
-            others = getattr(dialect.dispatch, method)
-            if len(others) > 1 and _handled(others, listener, is_bare, cursor, statement, parameters, context):
-                pass
-            elif is_bare:
-                dialect.do_execute_no_params(cursor, statement, context)
+            if is_usual and look(dispatch) is nobodys and len(of_engines) == 1:  # which is this one
+                dialect.do_execute(cursor, statement, parameters, context)
             else:
-                getattr(dialect, method)(cursor, statement, parameters, context)
+                given = (cursor, statement, context) if is_bare else (cursor, statement, parameters, context)
+                if not _handled(getattr(dispatch, method), listener, given):
+                    getattr(dialect, method)(*given)
         except BaseException as error:
             query.error = _bare(error)
             raise
@@ -289,11 +311,11 @@ def _instead_of(method: str) -> Callable[..., bool]:
     return listener
 
 
-def _handled(listeners: Any, ours: Any, is_bare: bool, cursor: Any, statement: str, *given: Any) -> bool:
+def _handled(listeners: Any, ours: Any, given: tuple[Any, ...]) -> bool:
     """Whether one of those after ours has sent the statement: they have a say."""
     passed = False
     for other in listeners:
-        if passed and other(cursor, statement, *given[is_bare:]):
+        if passed and other(*given):
             return True
         passed = passed or other is ours
     return False
@@ -321,7 +343,7 @@ def _marking(original: Callable[[Connection], None], statement: str) -> Callable
     @wraps(original)
     def method(connection: Connection) -> None:
         for made in _interest(connection)[1] if _active and not _harness.get() else ():
-            query = Query(connection, statement, (), False, True, find_call_site(2))
+            query = _query(connection, statement, (), False, True, find_call_site(2))
             query.ended = query.started  # told before it is sent: no time to show
             made.entries.append(query)
         original(connection)

@@ -142,7 +142,7 @@ class Stack:
 
     # -- what the owners do
 
-    def statement(self, owner: Owner, *, writes: bool, numbers: bool = True, looks: bool = True) -> list[Step]:
+    def statement(self, owner: Owner, writes: bool, numbers: bool = True, looks: bool = True) -> list[Step]:
         """``owner`` is about to run a statement.
 
         :param numbers: a write may number rows.
@@ -178,12 +178,12 @@ class Stack:
         self.entries.append(entry)
         return steps
 
-    def is_clear(self, owner: Owner) -> bool:
-        """Whether nobody but ``owner`` is in the middle of something."""
+    def at_once(self, owner: Owner, writes: bool, numbers: bool) -> list[Step] | None:
+        """:meth:`statement` where nobody but ``owner`` is in the middle of something; None where somebody is."""
         for entry in self.entries:
             if entry.fate is DOOMED or (entry.wrote and entry.fate is OPEN and entry.owner is not owner):
-                return False
-        return True
+                return None
+        return self.statement(owner, writes, numbers)
 
     def savepoint(self, owner: Owner, label: str) -> None:
         """The application sets a savepoint; the server hears of it with the next statement."""

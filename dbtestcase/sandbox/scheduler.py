@@ -81,7 +81,7 @@ class Scheduler:
         :raises SandboxConflict: a deadlock.
         :raises SandboxTimeout: the wire stayed busy.
         """
-        if self._take_at_once(ticket):
+        if self.take_at_once(ticket):
             return
         actor = current_actor()
         with self._decision(ticket):
@@ -97,13 +97,31 @@ class Scheduler:
             finally:
                 self._leave(actor)
 
+    def take_at_once(self, ticket: Ticket) -> bool:
+        """The common case of :meth:`acquire`, in little time: nobody else is there; whether it is that case."""
+        with self._lock:
+            if self._deciding:
+                raise self._interrupted(ticket)
+            self._deciding = True
+            try:
+                if self._holder is not None or self._occupant is not None or self._waiting or not self._alone(ticket):
+                    return False
+                task = None if asyncio._get_running_loop() is None else asyncio.current_task()
+                actor = ticket.actor
+                if actor is None or actor.task is not task or actor.thread is not threading.current_thread():
+                    ticket.actor = actor = Actor(threading.current_thread(), task)
+                self._holder, self._holding = ticket, actor
+                return True
+            finally:
+                self._deciding = False
+
     async def acquire_async(self, ticket: Ticket) -> None:
         """The same for a task; the loop goes on while it waits."""
         if asyncio._get_running_loop() is None:
             self.acquire(ticket)  # driven by hand, without a loop: there is nobody to give way to
             return
         await asyncio.sleep(0)  # every driver gives the other tasks a chance here
-        if self._take_at_once(ticket):
+        if self.take_at_once(ticket):
             return
         actor = current_actor()
         loop = asyncio.get_running_loop()
@@ -176,7 +194,7 @@ class Scheduler:
         holding = self._holding
         if self._holder is self._harness and holding is not None and holding.thread is threading.current_thread():
             return False
-        if self._take_at_once(self._harness):
+        if self.take_at_once(self._harness):
             return True
         actor = current_actor()
         with self._decision(self._harness):
@@ -274,24 +292,6 @@ class Scheduler:
         for loop, future in self._sleepers:
             with contextlib.suppress(RuntimeError):  # that loop was closed meanwhile
                 loop.call_soon_threadsafe(_wake, future)
-
-    def _take_at_once(self, ticket: Ticket) -> bool:
-        """The common case, in little time: nobody else is there."""
-        with self._lock:
-            if self._deciding:
-                raise self._interrupted(ticket)
-            self._deciding = True
-            try:
-                if self._holder is not None or self._occupant is not None or self._waiting or not self._alone(ticket):
-                    return False
-                task = None if asyncio._get_running_loop() is None else asyncio.current_task()
-                actor = ticket.actor
-                if actor is None or actor.task is not task or actor.thread is not threading.current_thread():
-                    ticket.actor = actor = Actor(threading.current_thread(), task)
-                self._holder, self._holding = ticket, actor
-                return True
-            finally:
-                self._deciding = False
 
     def _take(self, ticket: Ticket, actor: Actor) -> None:
         self._holder, self._holding = ticket, actor

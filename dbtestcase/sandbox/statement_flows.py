@@ -36,21 +36,25 @@ class StatementFlows(TransactionFlows):
             or self._guarded is not None
             or self.session.used
             or client.scope != self._top
-            or not self.stack.is_clear(client)
             or self.wire.aborted()
         ):
             return None
         writes = statement.kind is WRITE
+        facts = self.facts
+        if not writes and (
+            facts.functions is None or ((statement.calls or facts.views) and facts.may_write(statement))
+        ):
+            return None
+        begins = not client.active
+        steps = self.stack.at_once(client, writes, statement.numbers)
+        if steps is None:
+            return None
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        elif self.facts.functions is None or (
-            (statement.calls or self.facts.views) and self.facts.may_write(statement)
-        ):
-            return None
         if (writes or statement.calls) and not self._locks_taken:
             self._locks_taken |= self.rules.takes_locks(statement)
-        if not client.active:
+        if begins:
             client.where = where(statement.text)
             client.settings.begin()
         if writes and self.test_files:
@@ -58,7 +62,6 @@ class StatementFlows(TransactionFlows):
         self._current = client
         if statement.text:
             client.has_run = True
-        steps = self.stack.statement(client, writes=writes, numbers=statement.numbers)
         return self.rules.render(steps)[0] if steps else ""
 
     def is_over(self, client: Client, statement: Statement, rowcount: int) -> bool:

@@ -22,11 +22,13 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
 
     __module__, __qualname__ = "psycopg", "Connection"  # as it is written down
 
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         if self._stream is not self._wire.stream:
             self._refuse_stale(gen)
         try:
-            return _psycopgs_wait(self, gen, *args, **kwargs)
+            if timeout is None:  # psycopg 3.2 knows none
+                return _psycopgs_wait(self, gen, interval)
+            return _psycopgs_wait(self, gen, interval, timeout)
         except psycopg.Error:
             raise
         except BaseException:

@@ -45,7 +45,7 @@ def _execute_gen(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Ge
         yield from _psycopgs_execute_gen(self, query, params, **kwargs)
         return
     conn: Any = self._conn
-    statement = conn._announce(query)
+    conn._announced = statement = classify(query if type(query) is str else query_text(query, conn))
     if not statement.plain:
         if statement.kind in _CONTROL:
             conn._announced = None

@@ -129,22 +129,20 @@ class Virtual(Led):
         statement, self._announced = self._announced, None
         if statement is None:
             statement = statement_of_caller(sys._getframe(1), self)
-        if self._pipeline:
-            return self._start_in_pipeline(self._pipeline, statement)
-        return self._start(statement)
-
-    def _start_in_pipeline(self, pipeline: Any, statement: Statement) -> Gen:
-        if pipeline.result_queue and self._wire.pgconn.transaction_status == TransactionStatus.INERROR:
-            yield from pipeline._sync_gen()
-        yield from self._start(statement)
-
-    def _start(self, statement: Statement) -> Gen:
+        pipeline = self._pipeline
+        if pipeline and pipeline.result_queue and self._wire.aborted():
+            return self._start_after(pipeline._sync_gen(), statement)
         self._last = statement
         self._wire.notices.target = self._notice
         command = self._sandbox.at_once(self._client, statement)
         if command is None:
             return self._drive(self._sandbox.before(self._client, statement))
         return self._send(command) if command else _NOTHING
+
+    def _start_after(self, sync: Gen, statement: Statement) -> Gen:
+        yield from sync
+        self._announced = statement
+        yield from self._start_query()
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         if not self._pipeline:

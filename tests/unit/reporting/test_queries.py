@@ -115,15 +115,22 @@ class RecordingTest(QueryCase):
             cursor.execute("SELECT 2")
             return True
 
-        for event_name in ("do_execute", "do_execute_no_params"):
-            event.listen(self.bind, event_name, send)
-            self.addCleanup(event.remove, self.bind, event_name, send)
         with recording() as queries, self.bind.connect() as connection:
-            for bare in (False, True):
-                connection = connection.execution_options(no_parameters=bare)
-                self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 2)
-        self.assertEqual(([query.statement for query in queries], sent), (["SELECT 1"] * 2, ["SELECT 1"] * 2))
-        self.assertTrue(all(query.milliseconds for query in queries))
+            self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 1)
+            for target in (self.bind, Engine):  # one that comes in the middle, and of all engines
+                queries.clear()
+                sent.clear()
+                for name in ("do_execute", "do_execute_no_params"):
+                    event.listen(target, name, send)
+                for bare in (False, True):
+                    connection = connection.execution_options(no_parameters=bare)
+                    self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 2)
+                for name in ("do_execute", "do_execute_no_params"):
+                    event.remove(target, name, send)
+                self.assertEqual(([query.statement for query in queries], sent), (["SELECT 1"] * 2, ["SELECT 1"] * 2))
+                self.assertTrue(all(query.milliseconds for query in queries))
+                connection = connection.execution_options(no_parameters=False)
+                self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 1)
 
     def test_a_statement_without_parameters_is_sent_as_such(self) -> None:
         with recording() as queries:
