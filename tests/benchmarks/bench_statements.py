@@ -8,14 +8,19 @@ CPython keeps the frames of a stack in chunks of 16 kB, and gives a chunk back a
 Where the border of two chunks falls into a loop that calls something, each call maps and unmaps memory: up to 14
 mappings a statement, and at some depths five more on one side than on the other, only because of how deep the caller
 is.  An application has many depths, so many are measured, both sides at each.
+
+To wake a server on another processor takes some 20 µs more than on one's own, and the system decides where each of the
+two servers is, for all of a run.  So under a deep stack all share one processor.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -120,6 +125,22 @@ def nested(levels: int, function: Callable[[], object]) -> object:
     return nested(levels - 1, function) if levels else function()
 
 
+@contextmanager
+def one_processor(*engines: Engine) -> Iterator[None]:
+    """Keep this process and the servers of the engines' connections on one processor, where the system can."""
+    processes, everywhere = [0], os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    for engine in engines if everywhere else ():
+        with engine.connect() as connection:
+            processes.append(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+    for process in processes if everywhere else ():
+        os.sched_setaffinity(process, {min(everywhere)})
+    try:
+        yield
+    finally:
+        for process in processes if everywhere else ():
+            os.sched_setaffinity(process, everywhere)
+
+
 def deep_seconds(engine: Engine, frames: int) -> float:
     """What a statement takes under a stack of so many frames, on the processor."""
     with engine.connect() as connection:
@@ -183,7 +204,8 @@ def compare(driver: str, url: sa.URL) -> list[bool]:
             variants[f"{work.__name__}, plain"] = timed(work, plain, empty)
             variants[f"{work.__name__}, sandbox"] = timed(work, run.engine, next_test)
         seconds = in_turns(variants, ROUNDS)
-        deep = [seconds * 1e6 for seconds in deep_differences(plain, run.engine, next_test).values()]
+        with one_processor(plain, run.engine):
+            deep = [seconds * 1e6 for seconds in deep_differences(plain, run.engine, next_test).values()]
     plain.dispose()
     rows, kept = [], [verdict("µs more under a deep stack, median of depths", statistics.median(deep), DEEP_LIMIT)]
     print(f"          mean of depths {statistics.mean(deep):.1f} µs; from {min(deep):.1f} to {max(deep):.1f} µs")

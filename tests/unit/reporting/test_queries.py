@@ -117,7 +117,7 @@ class RecordingTest(QueryCase):
 
         with recording() as queries, self.bind.connect() as connection:
             self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar(), 1)
-            for target in (self.bind, Engine):  # one that comes in the middle, and of all engines
+            for target in (Engine, self.bind):  # in the middle of a connection's life
                 queries.clear()
                 sent.clear()
                 for name in ("do_execute", "do_execute_no_params"):
