@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import URL
 
 from ..errors import CleaningError
-from ..reporting import shown, without_secrets
+from ..reporting import limit_named_by, shown, without_secrets
 
 T = TypeVar("T")
 
@@ -173,11 +173,12 @@ def still_writing(database: str, sessions: Collection[Session]) -> CleaningError
 
 def cannot_connect(url: URL, error: Exception) -> CleaningError:
     """The error for a cleaner that gets no connection."""
-    return CleaningError(
-        f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}.",
-        cause="the server has stopped, or a test dropped the database.",
-        remedy="look into the server's log; leave dropping the test database to dbtestcase.",
+    cause, remedy = limit_named_by(error) or (
+        "the server has stopped, or a test dropped the database.",
+        "look into the server's log; leave dropping the test database to dbtestcase.",
     )
+    what = f"The cleaning cannot connect to {shown(url)}: {without_secrets(error, url)}."
+    return CleaningError(what, cause=cause, remedy=remedy)
 
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:

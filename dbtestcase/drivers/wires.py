@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 
 from ..errors import ServerUnreachable
-from ..reporting import for_driver, shown, without_secrets
+from ..reporting import for_driver, limit_named_by, shown, without_secrets
 from ..sandbox import Rules, Wire, rules_for
 from .async_adapters import TWINS
 from .patience import patiently
@@ -66,11 +66,12 @@ def open_wire(url: URL) -> Iterator[tuple[Wire, Rules]]:
         try:
             wire = patiently(lambda: stack.enter_context(factory(real, url, rules)), url)
         except real.loaded_dbapi.Error as error:
-            raise ServerUnreachable(
-                f"Nobody answers at {shown(url)}: {without_secrets(error, url)}",
-                cause="the server does not run there, or refuses the role",
-                remedy="start it, or correct the URL (DBTESTCASE_URL or the class attribute url)",
-            ) from error
+            cause, remedy = limit_named_by(error) or (
+                "the server does not run there, or refuses the role",
+                "start it, or correct the URL (DBTESTCASE_URL or the class attribute url)",
+            )
+            what = f"Nobody answers at {shown(url)}: {without_secrets(error, url)}"
+            raise ServerUnreachable(what, cause=cause, remedy=remedy) from error
         yield wire, rules
 
 

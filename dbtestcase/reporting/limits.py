@@ -1,4 +1,4 @@
-"""Limits of the machine and of a server: known by what is said where one is reached; what they are called."""
+"""Limits of the machine, a server and a role: known by what is said where one is reached; what they are called."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ _LIMITS: tuple[tuple[str, str, str], ...] = (
         r"read-only file system",
         "the file system is mounted read-only.",
         "set TMPDIR and DBTESTCASE_CACHE to folders that can be written (docker run --tmpfs /tmp).",
+    ),
+    (
+        r"authentication failed for|is not permitted to log in|no pg_hba\.conf entry|access denied .*using password",
+        "the server refuses the role: its name or password is wrong or has expired, or it may not log in from here.",
+        "correct role and password in the URL, or let an administrator of the server do it there.",
     ),
 )
 _NUMBERS = {

@@ -4,13 +4,16 @@ import socket
 import unittest
 from typing import Any
 
+import psycopg
 from sqlalchemy import DDL, URL, Column, ForeignKey, Index, Integer, MetaData, Table, Text, event, make_url
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Session
 from sqlalchemy.types import UserDefinedType
 
 from dbtestcase import backends as databases
+from dbtestcase.backends.cleaning_report import cannot_connect
 from dbtestcase.backends.schema import MetadataRecipe
+from dbtestcase.drivers import open_wire
 from dbtestcase.errors import (
     CannotCreateDatabase,
     ConfigurationError,
@@ -63,6 +66,22 @@ class ServerTest(ErrorsTestCase):
         message = self.refused(ServerUnreachable, url=self.url.set(username="nobody_knows", password="hunter2"))
         self.assertIn("nobody_knows", message)
         self.assertNotIn("hunter2", message)
+
+    def test_a_role_that_may_not_log_in_is_told_as_that_wherever_it_is_refused(self) -> None:
+        with self.role("locked") as url:
+            self.ask("ALTER ROLE locked NOLOGIN")
+            found = [self.refused(ServerUnreachable, url=url)]
+            with self.assertRaises(ServerUnreachable) as raised, open_wire(url):
+                pass
+            found.append(str(raised.exception))
+            try:
+                psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+            except psycopg.Error as error:
+                found.append(str(cannot_connect(url, error)))
+        for message in found:
+            self.assertIn("the server refuses the role", message)
+            self.assertNotIn("secret", message)
+        self.assertEqual(len(found), 3)
 
     def test_an_existing_database_that_is_not_there_or_not_named(self) -> None:
         missing = self.url.set(database="no_such_test")
