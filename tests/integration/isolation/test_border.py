@@ -306,18 +306,25 @@ class PostgreSQLTest(Doors, BorderCase):
         url = self.production.url("psycopg").set(password="s3cret")
         globals()["reader"] = create_engine(url)
         self.addCleanup(globals().pop, "reader")
+        globals()["readers"] = {"inner": create_engine(url)}
+        self.addCleanup(globals().pop, "readers")
+        engines = [globals()["reader"], globals()["readers"]["inner"], create_engine(url)]
         caught: list[str] = []
 
         class Inner(DatabaseTest):
             metadata = Base.metadata
 
             def test_it(self) -> None:
-                with self.assertRaises(OutsideDatabase) as context:
-                    by_session(globals()["reader"])
-                caught.append(str(context.exception))
+                for engine in engines:
+                    with self.assertRaises(OutsideDatabase) as context:
+                        by_session(engine)
+                    caught.append(str(context.exception))
 
         self.assertPassed(Inner, tests=1)
-        (text,) = caught
+        text, of_a_dictionary, of_nothing = caught
+        self.assertIn(f"`engines = [{__name__}.readers['inner']]`", of_a_dictionary)
+        self.assertRegex(of_nothing, r"`engines = \[the engine\]` .*makes it: `self\.enlist\(engine\)`")
+        self.assertNotIn("enlist(", text)
         self.assertNotIn("s3cret", text)
         for pattern in (
             r"engine postgresql\+psycopg://\S+:\*\*\*@\S*/border_production",
