@@ -97,6 +97,7 @@ class TruncatingIsolation(Isolation):
     def end_class_data(self) -> None:
         if self._first:
             self._first = False
+            self.run.checkouts.users.clear()
             self.run.checkouts.roll_back_own()
             self.run.cleaner.keep()
             if self.run.checkouts.of_server:
@@ -129,7 +130,13 @@ class TruncatingIsolation(Isolation):
             self._in_test(False)
             if self.run.rerouting.of_test:
                 self.run.rerouting.release(Until.TEST)
+            self.run.checkouts.users.clear()  # who is given a connection from now on is between two tests
         return self._problems(given_back, report, failed=failed, test_files=test_files)
+
+    def undo_writes_between_tests(self) -> bool:
+        if self._first or self._lost or not self.run.checkouts.users:
+            return False
+        return _has_changed(self._put_back()[1])
 
     def begin_nested(self) -> None:
         if self._lost:
@@ -141,7 +148,7 @@ class TruncatingIsolation(Isolation):
                 remedy="use AsyncDatabaseTest, or TruncatingDatabaseTest with synchronous engines",
             )
         given_back, report = self._put_back()
-        if report.restored or report.large_objects or report.altered or report.recloned:
+        if _has_changed(report):
             raise ConfigurationError(
                 f"A part of {self._label} that is put back at its end was to begin after the test had written "
                 f"({', '.join(report.restored or report.altered) or 'other things'}).",
@@ -301,6 +308,10 @@ class TruncatingIsolation(Isolation):
         if gone or report.recloned:
             checkouts.retire(None if report.recloned else gone)
         return report
+
+
+def _has_changed(report: cleaning.Report) -> bool:
+    return bool(report.restored or report.large_objects or report.altered or report.recloned)
 
 
 def _leak(session: cleaning.Session, test: str) -> LeakError:

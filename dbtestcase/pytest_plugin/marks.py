@@ -33,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is None or not hasattr(report, "wasxfail") or call.excinfo.errisinstance(pytest.xfail.Exception):
         return report
     error = call.excinfo.value
-    if isinstance(error, DBTestCaseError) and any(mark.kwargs.get("raises") for mark in item.iter_markers("xfail")):
+    if isinstance(error, DBTestCaseError) and any(map(_names_ours, item.iter_markers("xfail"))):
         return report
     from ..cases import why_not_expected
 
@@ -43,6 +43,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"{report.longrepr}\n\nLeakError: {leak}"
     return report
+
+
+def _names_ours(mark: pytest.Mark) -> bool:
+    raises = mark.kwargs.get("raises") or ()
+    kinds = raises if isinstance(raises, tuple) else (raises,)
+    return any(not isinstance(kind, type) or issubclass(kind, DBTestCaseError) for kind in kinds)
 
 
 def options_of(item: Any, resets_always: bool = False) -> dict[str, bool]:

@@ -109,6 +109,10 @@ class XfailTest(PytestCase):
                 def test_that_asks_for_it(db):
                     other.connect()
 
+                @pytest.mark.xfail(raises=(Exception, ValueError))
+                def test_no_bad_border_of_any_kind(db):
+                    other.connect()
+
                 def test_says_so(db):
                     pytest.xfail("not yet")
 
@@ -131,8 +135,8 @@ class XfailTest(PytestCase):
                             connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
             """)
         )
-        self.assertRegex(output, r"4 failed, 4 xfailed")
-        self.assertEqual(output.count("is expected to fail, but not like this: OutsideDatabase"), 2, output)
+        self.assertRegex(output, r"5 failed, 4 xfailed")
+        self.assertEqual(output.count("is expected to fail, but not like this: OutsideDatabase"), 3, output)
         self.assertEqual(output.count("is expected to fail, but not like this: its connection was lost"), 2, output)
 
 

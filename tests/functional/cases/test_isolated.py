@@ -200,14 +200,23 @@ class WrongCallsTest(unittest.TestCase):
         self.assertEqual((run_inner(Next).errors, result.testsRun), ([], 0))
 
     def test_what_is_written_between_two_tests_is_an_error_and_undone(self) -> None:
-        self.addCleanup(self.life.end_class)
-        self.life.begin_class()
-        for name in ("by a layer's setUp", "between tests"):
-            save(name)
-            with self.assertRaisesRegex(ConfigurationError, r"written to the test database at \S*:\d+ in save before"):
-                self.life.begin_test("first")
-            self.life.begin_test("second").assertRowCount(Author, 1)
-            self.life.end_test()
+        for case, rows in ((Blog, 1), (Committing, 0)):
+            life: Life[DatabaseTest] = Life(case)
+            life.begin_class()
+            for name in ("by a layer's setUp", "between tests"):
+                with self.subTest(name, case=case.__name__):
+                    save(name)
+                    with self.assertRaisesRegex(
+                        ConfigurationError, r"written to the test database at \S*:\d+ in save before"
+                    ):
+                        life.begin_test("first")
+                    life.begin_test("second").assertRowCount(Author, rows)
+                    with Session(engine) as session:  # reading is nobody's business
+                        session.scalars(select(Author)).all()
+                    life.end_test()
+                    with Session(engine) as session:
+                        session.scalars(select(Author)).all()
+            life.end_class()
 
     def test_a_process_that_ends_before_its_test_says_so(self) -> None:
         script = """
