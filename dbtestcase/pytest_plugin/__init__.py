@@ -63,6 +63,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("DBTESTCASE_SUMMARY", "1")
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Any:
+    """What a fixture around a test case writes when that has ended is undone with it, before the next one begins."""
+    try:
+        return (yield)
+    finally:
+        life = getattr(getattr(item, "cls", None), "_dbtestcase", None)
+        if life is not None and life.run is not None:
+            life.run.isolation.undo_writes_between_tests()
+
+
 class DatabaseFixture(Generic[C]):
     """For type checkers: a fixture of pytest whose value is a ``C``.  When it runs it is pytest's own object."""
 

@@ -303,6 +303,34 @@ class FunctionTest(PytestCase):
         self.assertRegex(output, "object.* is not a class of this library")
 
 
+class AroundCasesTest(PytestCase):
+    def test_what_fixtures_around_a_test_case_write_is_its_own(self) -> None:
+        output = self.run_pytest("""
+            import pytest
+            from dbtestcase import DatabaseTest, TruncatingDatabaseTest
+            from models import Base, Note, engine, save
+
+            class Around:
+                metadata = Base.metadata
+                engines = [engine]
+
+                @pytest.fixture(autouse=True)
+                def around(self):
+                    save("before")
+                    yield
+                    save("after")
+
+                def test_one(self):
+                    self.assertRowCount(Note, 1)
+
+                test_two = test_one
+
+            class SandboxTest(Around, DatabaseTest): pass
+            class CommittingTest(Around, TruncatingDatabaseTest): pass
+        """)
+        self.assertOutcome(output, passed=4)
+
+
 class AsyncFunctionTest(PytestCase):
     BODY = """
         import pytest
