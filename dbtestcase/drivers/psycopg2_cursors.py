@@ -57,7 +57,9 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
             statement = classify(query)
             if statement.plain:
                 sandbox, client, wire = connection._sandbox, connection._client, connection._wire
-                sandbox.scheduler.acquire(client.ticket)
+                scheduler, ticket = sandbox.scheduler, client.ticket
+                if not scheduler.take_at_once(ticket):
+                    scheduler.acquire(ticket)
                 try:
                     command = sandbox.at_once(client, statement)
                     if command is not None:
@@ -76,7 +78,7 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
                             connection._drive(sandbox.after(client, statement, self.rowcount))
                         return
                 finally:
-                    sandbox.scheduler.release(client.ticket)
+                    scheduler.release(ticket)
         connection._run(query, lambda new: self._execute(new or query, vars), self, parameters=vars)
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
