@@ -122,7 +122,11 @@ def _runners_of(example: str) -> tuple[str, ...]:
         return ITS_RUNNERS[example]
     if example == "users":
         return (*some_of(SERIAL_RUNNERS, example), *some_of(PARALLEL_RUNNERS, example))
-    return some_of(PARALLEL_RUNNERS if example in ("committing", "worker") else SERIAL_RUNNERS, example)
+    # a process for each test costs most: test_nothing_stays_on_a_server_of_ones_own has that
+    several = [each for each in PARALLEL_RUNNERS if each != "unittest-parallel-test"]
+    if example in ("committing", "worker"):
+        return some_of(several, f"{example} example")
+    return some_of(SERIAL_RUNNERS, example)
 
 
 for _example in COUNTS:
