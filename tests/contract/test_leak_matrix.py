@@ -16,8 +16,8 @@ import psycopg
 from sqlalchemy import Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
-from tests.support.collections import ManyCollections
 from tests.support.doors import DOORS, add_tests, play
+from tests.support.garbage import ManyCollections
 from tests.support.production import once_at_most
 from tests.support.requirements import require_module
 from tests.support.sandboxes import count_clients

@@ -22,8 +22,8 @@ from sqlalchemy import URL, Engine, create_engine
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support import doors
-from tests.support.collections import ManyCollections
 from tests.support.doors import DOORS, add_tests, play
+from tests.support.garbage import ManyCollections
 from tests.support.mariadb import connect, mariadb_url
 from tests.support.requirements import require_module
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.isolation.sandbox_run import running_sandbox
-from tests.support.collections import ManyCollections
+from tests.support.garbage import ManyCollections
 from tests.support.requirements import require_module
 from tests.support.samples import LONG
 from tests.support.scratch import connect

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from dbtestcase.sandbox import scheduler
-from tests.support.collections import ManyCollections
+from tests.support.garbage import ManyCollections
 from tests.support.mariadb import connect as connect_mariadb
 from tests.support.mariadb import mariadb_url
 from tests.support.requirements import require_module
