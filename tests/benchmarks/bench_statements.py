@@ -10,7 +10,9 @@ mappings a statement, and at some depths five more on one side than on the other
 is.  An application has many depths, so many are measured, both sides at each.
 
 To wake a server on another processor takes some 20 µs more than on one's own, and the system decides where each of the
-two servers is, for all of a run.  So under a deep stack all share one processor.
+two servers is, for all of a run.  So under a deep stack all share one processor.  And where in memory things lie
+decides, for all of a process, how many of a statement's thousand look-ups of attributes miss CPython's cache, each as
+dear as ten lines of code.  So several processes are measured.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from __future__ import annotations
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,11 +33,12 @@ from sqlalchemy import Engine, create_engine, insert, orm, select
 
 from dbtestcase.isolation.sandbox_run import running_sandbox
 from dbtestcase.reporting import recording
-from tests.benchmarks.measure import finish, in_turns, print_table, shared_server, verdict
+from tests.benchmarks.measure import finish, in_turns, print_table, printed_seconds, shared_server, verdict
 
 COUNT, ROUNDS = 100, 31
 STATEMENT_LIMIT, TRANSACTION_LIMIT = 1.3, 1.4
 DEPTHS, DEEP_COUNT, DEEP_LIMIT = range(108, 204, 4), 20, 15
+PROCESSES, DEEP_ROUNDS = 9, 3
 
 
 class Base(orm.DeclarativeBase):
@@ -151,10 +156,10 @@ def deep_seconds(engine: Engine, frames: int) -> float:
         return (time.process_time() - started) / DEEP_COUNT
 
 
-def deep_differences(plain: Engine, sandboxed: Engine, next_test: Callable[[], None]) -> dict[int, float]:
-    """What a recorded statement takes more than one of a plain engine at each depth, in seconds."""
+def deep_difference(plain: Engine, sandboxed: Engine, next_test: Callable[[], None]) -> float:
+    """What a recorded statement takes more than one of a plain engine, in seconds: the mean of all depths."""
     found: dict[int, list[float]] = {frames: [] for frames in DEPTHS}
-    for number in range(ROUNDS):
+    for number in range(DEEP_ROUNDS + 1):
         for frames in random.sample(DEPTHS, len(DEPTHS)):
             alone = deep_seconds(plain, frames)
             with recording(lambda connection: connection.engine is sandboxed):
@@ -162,7 +167,7 @@ def deep_differences(plain: Engine, sandboxed: Engine, next_test: Callable[[], N
             if number:
                 found[frames].append(more)
         next_test()
-    return {frames: statistics.median(each) for frames, each in found.items()}
+    return statistics.mean(map(statistics.median, found.values()))
 
 
 def timed(work: Callable[[Engine], None], engine: Engine, between: Callable[[], None]) -> Callable[[], float]:
@@ -177,38 +182,45 @@ def timed(work: Callable[[Engine], None], engine: Engine, between: Callable[[], 
     return measure
 
 
-def compare(driver: str, url: sa.URL) -> list[bool]:
-    """Measure everything with one driver."""
+@contextmanager
+def engines(driver: str, url: sa.URL) -> Iterator[tuple[Engine, Engine, Callable[[], None]]]:
+    """A plain engine, one in a sandbox, and what ends a test there."""
     plain_url = url.set(drivername=f"postgresql+{driver}", database="scratch")
     sandbox_url = plain_url.set(database="scratch_sandboxed")
     plain = create_engine(plain_url)
-    for each in (plain_url, sandbox_url):
-        engine = create_engine(each)
-        Base.metadata.drop_all(engine)
-        Base.metadata.create_all(engine)
-        engine.dispose()
     with running_sandbox(SimpleNamespace(url=sandbox_url), sandbox_url) as run:
         run.sandbox.begin("the class")
         run.sandbox.mark("the test")
-
-        def empty() -> None:
-            with plain.begin() as connection:
-                connection.exec_driver_sql("TRUNCATE rows")
 
         def next_test() -> None:
             if not run.sandbox.renew("the test"):
                 run.sandbox.rollback_to_mark("the test")
 
+        yield plain, run.engine, next_test
+    plain.dispose()
+
+
+def compare(driver: str, url: sa.URL) -> list[bool]:
+    """Measure everything with one driver."""
+    for database in ("scratch", "scratch_sandboxed"):
+        engine = create_engine(url.set(drivername=f"postgresql+{driver}", database=database))
+        Base.metadata.drop_all(engine)
+        Base.metadata.create_all(engine)
+        engine.dispose()
+    with engines(driver, url) as (plain, sandboxed, next_test):
+
+        def empty() -> None:
+            with plain.begin() as connection:
+                connection.exec_driver_sql("TRUNCATE rows")
+
         variants: dict[str, Callable[[], float]] = {}
         for work in (*STATEMENTS, *TRANSACTIONS):
             variants[f"{work.__name__}, plain"] = timed(work, plain, empty)
-            variants[f"{work.__name__}, sandbox"] = timed(work, run.engine, next_test)
+            variants[f"{work.__name__}, sandbox"] = timed(work, sandboxed, next_test)
         seconds = in_turns(variants, ROUNDS)
-        with one_processor(plain, run.engine):
-            deep = [seconds * 1e6 for seconds in deep_differences(plain, run.engine, next_test).values()]
-    plain.dispose()
-    rows, kept = [], [verdict("µs more under a deep stack, median of depths", statistics.median(deep), DEEP_LIMIT)]
-    print(f"          mean of depths {statistics.mean(deep):.1f} µs; from {min(deep):.1f} to {max(deep):.1f} µs")
+    deep = deep_processes(driver, url)
+    rows, kept = [], [verdict("µs more under a deep stack, median of processes", statistics.median(deep), DEEP_LIMIT)]
+    print(f"          from {min(deep):.1f} to {max(deep):.1f} µs, mean {statistics.mean(deep):.1f} µs")
     for work in (*STATEMENTS, *TRANSACTIONS):
         name = work.__name__
         ratio = seconds[f"{name}, sandbox"] / seconds[f"{name}, plain"]
@@ -224,6 +236,18 @@ def compare(driver: str, url: sa.URL) -> list[bool]:
     return kept
 
 
+def deep_processes(driver: str, url: sa.URL) -> list[float]:
+    """What each of several processes finds, in µs."""
+    arguments = ["-m", "tests.benchmarks.bench_statements", driver, url.render_as_string(hide_password=False)]
+    return [printed_seconds(arguments, Path(__file__).parents[2]) * 1e6 for _ in range(PROCESSES)]
+
+
+def deep(driver: str, url: str) -> None:
+    """One of these processes."""
+    with engines(driver, sa.make_url(url)) as (plain, sandboxed, next_test), one_processor(plain, sandboxed):
+        print(deep_difference(plain, sandboxed, next_test))
+
+
 def main() -> None:
     with shared_server() as (server, _):
         engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
@@ -235,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    deep(*sys.argv[1:]) if sys.argv[1:] else main()
