@@ -18,11 +18,15 @@ from ..reporting import doing, shown, without_secrets
 
 FULL_SECONDS = 60.0
 """How long to wait for a free connection."""
+FULL_AGAIN_SECONDS = 5.0
+"""How long once that was in vain: the run has failed, and the rest of it need not take a minute a class or test."""
 STARTING_SECONDS = 30.0
 """How long to wait for a server that starts, ends or recovers."""
 OWN_CONNECTIONS = 2  # of a process at rest: one that holds the leases, one for the tests' transaction
 
 _T = TypeVar("_T")
+_in_vain: set[URL] = set()
+"""Servers that had no connection left to the end, and none since."""
 
 # A refused connection has an SQLSTATE (asyncpg, pg8000) or a number (MySQL's drivers); libpq gives its words only.
 _FULL_CODES = {"53300", 1040, 1203, 1226}
@@ -65,21 +69,27 @@ def patiently(
     :param restarting: the server was there before, so nobody listening means that it starts again.
     :param spare: called where the server is full, to close what this process can spare: processes that all hold
         something, and all wait for one more, would wait for ever.
-    :raises ServerUnreachable: there was no connection left for :data:`FULL_SECONDS`.
+    :raises ServerUnreachable: there was no connection left for :data:`FULL_SECONDS`, or for
+        :data:`FULL_AGAIN_SECONDS` where that has happened before.
     :raises Exception: what ``connect`` raises for any other reason.
     """
     began = time.monotonic()
     pause = 0.02
     while True:
         try:
-            return connect()
+            made = connect()
+            if _in_vain:
+                _in_vain.discard(_server_of(url))
+            return made
         except Exception as error:
             full = is_full(error)
             if not full and not (is_starting(error, restarting=restarting and _may_come_back(url))):
                 raise
             waited = time.monotonic() - began
-            if waited > (FULL_SECONDS if full else STARTING_SECONDS):
+            patience = min(FULL_AGAIN_SECONDS, FULL_SECONDS) if _server_of(url) in _in_vain else FULL_SECONDS
+            if waited > (patience if full else STARTING_SECONDS):
                 if full:
+                    _in_vain.add(_server_of(url))
                     raise _no_connection_left(url, error, waited) from error
                 raise
         if full and spare is not None:
@@ -113,6 +123,10 @@ def _says(error: BaseException | None, codes: set[Any], words: tuple[str, ...]) 
             return True
         error = getattr(error, "orig", None)
     return False
+
+
+def _server_of(url: URL) -> URL:
+    return url.set(drivername=url.get_backend_name(), database="")
 
 
 def _may_come_back(url: URL) -> bool:
