@@ -194,7 +194,10 @@ class ProxyConnection:
                 self._wire.send(command)
             elif command is None:
                 if statement.kind in _CONTROL:
-                    return self._drive(sandbox.savepoint(client, statement))
+                    self._drive(sandbox.savepoint(client, statement))
+                    if getattr(real, "description", None) is not None and not many:
+                        call(sandbox.rules.nothing)  # the rows of its last statement are not those of this one
+                    return None
                 replacement = sandbox.replacement(client, statement)
                 self._drive(sandbox.before(client, statement))
             try:

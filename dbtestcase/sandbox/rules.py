@@ -48,6 +48,8 @@ class Rules:
     """Whether a savepoint takes the place of one of the same name, rather than hiding it."""
     no_savepoint = ("InvalidSavepointSpecification", 'savepoint "{}" does not exist')
     """The driver's error for the name of a savepoint that is not set."""
+    nothing = "UNLISTEN dbtc_nothing"
+    """SQL that does nothing and gives no rows."""
 
     def render(self, steps: list[Step]) -> list[str]:
         """The SQL of some steps: a list of strings, each to be sent by itself."""

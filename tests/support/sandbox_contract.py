@@ -1,5 +1,6 @@
 """What a DatabaseTest does with every door of SQLAlchemy, whatever the dialect; judged by the next test and others."""
 
+import contextlib
 import threading
 from typing import Any, ClassVar
 
@@ -129,6 +130,18 @@ class SandboxContract(InnerRuns):
             with engine.begin() as connection:
                 connection.execute(ADD)
             engine.dispose()
+
+        self.assertContained(do, rows=1)
+
+    def test_a_savepoint_leaves_no_rows_of_the_statement_before_it(self) -> None:
+        def do(test: Any) -> None:
+            with test.app.connect() as connection, contextlib.closing(connection.connection.cursor()) as cursor:
+                connection.execute(ADD)
+                for command in ("SAVEPOINT one", "ROLLBACK TO SAVEPOINT one", "RELEASE SAVEPOINT one"):
+                    cursor.execute("SELECT 1")
+                    cursor.execute(command)
+                    test.assertIsNone(cursor.description, command)
+                connection.commit()
 
         self.assertContained(do, rows=1)
 

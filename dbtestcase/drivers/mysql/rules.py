@@ -44,6 +44,7 @@ class MySQLRules(Rules):
     default_level = "repeatable read"
     snapshot_by_reading = True
     no_savepoint = ("OperationalError", "SAVEPOINT {} does not exist")
+    nothing = "DO 0"
     undo_session = "DO RELEASE_ALL_LOCKS()"
     volatile_functions = (
         "SELECT LOWER(ROUTINE_NAME), 'function' FROM information_schema.ROUTINES"

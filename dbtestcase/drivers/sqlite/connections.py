@@ -207,12 +207,12 @@ class SQLiteConnection(Features, Flags):
             if word := words.control_word(operation):
                 self._check_open()
                 self._control(word)
-                return cursor
+                return self._without_rows(cursor)
             if len(list(split(operation, SQLITE))) > 1:
                 return real.execute("SELECT 1; SELECT 2")  # what sqlite3 says to several statements at once
         if statement.kind in (Kind.SAVEPOINT, Kind.RELEASE, Kind.ROLLBACK_TO):
             self._savepoint(statement)
-            return cursor
+            return self._without_rows(cursor)
         first = operation.lstrip()[:1].lower()
         if first in "p-/" and (pragma := words.parse_pragma(operation)) is not None:
             replacement = self._pragma(pragma)
@@ -221,6 +221,13 @@ class SQLiteConnection(Features, Flags):
         elif first in "a-/" and (attach := words.parse_attach(operation)) is not None:
             operation, args = self._attach(operation, *attach, args)
         self._run(operation, lambda changed: real.execute(changed or operation, *args, **kwargs), real)
+        return cursor
+
+    def _without_rows(self, cursor: _Cursor) -> _Cursor:
+        """The rows of its last statement are not those of one that need not be sent."""
+        if cursor._real.description is not None:
+            with self._held():
+                cursor._real.execute(self._sandbox.rules.nothing)
         return cursor
 
     def _run(self, text: Any, call: Any, real: Any, *, many: bool = False, parameters: Any = None) -> Any:

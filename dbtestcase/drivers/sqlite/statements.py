@@ -95,6 +95,7 @@ class SQLiteRules(Rules):
     one_writer = True
     counters_roll_back = True
     no_savepoint = ("OperationalError", "no such savepoint: {}")
+    nothing = "PRAGMA dbtc_nothing"
     # a statement that finds no row fires no trigger, but for BEFORE INSERT and those of views, whose rows do not count
     trigger_counts = (
         "WITH t AS (SELECT tbl_name IN (SELECT name FROM sqlite_master WHERE type = 'view') AS view FROM sqlite_master"

@@ -33,6 +33,14 @@ def outcome(work: Any, *args: Any, **keywords: Any) -> Any:
 class Cases:
     """Each uses a connection and says what it saw."""
 
+    def savepoints(self, c: Any) -> Any:
+        cursor, seen = c.cursor(), []
+        for command in ("SAVEPOINT one", "ROLLBACK TO SAVEPOINT one", "RELEASE SAVEPOINT one"):
+            cursor.execute("SELECT 1")
+            cursor.execute(command)
+            seen += [cursor.rowcount, cursor.description, outcome(cursor.fetchall)]
+        return seen
+
     def levels(self, c: Any) -> Any:
         seen = [outcome(c.set_isolation_level, level) for level in (-1, 5)]
         for level in ("serializable", 2, "READ COMMITTED", None, 0, 9, "nonsense"):
