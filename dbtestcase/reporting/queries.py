@@ -20,7 +20,7 @@ from sys import _getframe
 from threading import get_ident
 from time import perf_counter
 from typing import Any, overload
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExecuteStyle
@@ -241,23 +241,30 @@ _EXECUTE = Connection.execute.__code__
 
 
 def _interest(connection: Connection) -> tuple[Any, ...]:
-    """What has to be known of a connection for each statement, found out once as long as the same recordings are there.
-
-    All recordings, those that record it, and how to see that nobody else listens for what its dialect executes: a way
-    to look at the dialect's listeners, what is seen there while it has none of its own, and those of all engines.  To
-    ask SQLAlchemy's objects for their attributes each time takes as long as the rest.
-    """
+    """All recordings, those that record a connection, and :func:`_look`: once, as long as the same recordings last."""
     known: tuple[Any, ...] | None = getattr(connection, _ACCEPTED)
     if known is None or known[0] is not _active:
         is_dialects = not connection._allow_autobegin  # on which it asks a server for its version and the like
         interested = [made for made in _active if not is_dialects and made.accept(connection)]
-        dispatch: Any = connection.dialect.dispatch
-        listeners = dispatch.do_execute
-        nobodys = listeners if type(listeners) is _EmptyListener else None
-        look = type(dispatch).do_execute.__get__
-        known = (_active, interested, look, dispatch, nobodys, listeners.parent_listeners)
+        known = (_active, interested, *(_looks.get(connection.dialect) or _look(connection.dialect)))
         setattr(connection, _ACCEPTED, known)  # not by __dict__, which once made slows all attributes of an object
     return known
+
+
+def _look(dialect: Any) -> tuple[Any, ...]:
+    """How to see that nobody else listens for what a dialect executes.
+
+    A way to look at its listeners, at what, what is seen while it has none of its own, and those of all engines.  To
+    ask SQLAlchemy's objects for their attributes with each statement takes as long as all the rest.
+    """
+    dispatch = dialect.dispatch
+    listeners = dispatch.do_execute
+    nobodys = listeners if type(listeners) is _EmptyListener else None
+    _looks[dialect] = found = (type(dispatch).do_execute.__get__, dispatch, nobodys, listeners.parent_listeners)
+    return found
+
+
+_looks: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def _asking_site() -> CallSite | None:
