@@ -70,8 +70,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Any:
         return (yield)
     finally:
         life = getattr(getattr(item, "cls", None), "_dbtestcase", None)
-        if life is not None and life.run is not None:
-            life.run.isolation.undo_writes_between_tests()
+        if (run := getattr(life, "run", None)) is not None:  # a stand-in for a life may have none
+            run.isolation.undo_writes_between_tests()
 
 
 class DatabaseFixture(Generic[C]):
