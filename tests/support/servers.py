@@ -40,7 +40,7 @@ def postgresql_url() -> URL:
     return _server_of_this_process()
 
 
-_asked = itertools.count()
+_tests = itertools.count()
 
 
 def inner_url() -> URL:
@@ -49,8 +49,15 @@ def inner_url() -> URL:
     It keeps the templates of the last ones only: some hundred suites make a thousand files each.
     """
     url = _inner_server()
-    if next(_asked) % 8:
-        return url
+    _make_room(url, os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0])
+    return url
+
+
+@functools.cache
+def _make_room(url: URL, test: str) -> None:
+    """Once a test, before the first of its suites: one may look for what another of them has left."""
+    if next(_tests) % 4:
+        return
     with psycopg.connect(
         url.set(drivername="postgresql").render_as_string(), dbname="postgres", autocommit=True
     ) as admin:
@@ -59,7 +66,6 @@ def inner_url() -> URL:
             with contextlib.suppress(psycopg.errors.ObjectInUse):  # a suite in another thread
                 admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
                 admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
-    return url
 
 
 @functools.cache
