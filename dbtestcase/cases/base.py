@@ -136,8 +136,8 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
         if (run := watched_run(cls)) is not None:
             cls.run = run  # type: ignore[method-assign]
 
-    def __init__(self, methodName: str = "runTest") -> None:
-        super().__init__(methodName)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # other bases may take more than a name
+        super().__init__(*args, **kwargs)
         watch_module(type(self).__module__)
 
     # -- hooks

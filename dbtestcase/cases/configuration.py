@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import unittest
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
@@ -86,12 +87,10 @@ def _check_annotations(base: type, settings: Collection[str]) -> None:
 
 
 def _is_value(noted: object) -> bool:
-    if isinstance(noted, str):  # also under `from __future__ import annotations`
-        return (
-            noted in ("class", "module", "test", "create", "existing", "True", "False")
-            or "://" in noted
-            or noted[:1] in "[('\""
-        )
+    if isinstance(noted, str):  # also under `from __future__ import annotations`, where a type may have quotes as well
+        text = noted.strip("'\"")
+        words = ("class", "module", "test", "create", "existing", "True", "False")
+        return text in words or "://" in text or text.startswith(("[", "(")) or _is_migrations(text)
     return not isinstance(noted, type | None) and type(noted).__module__ not in ("types", "typing", "typing_extensions")
 
 
@@ -274,7 +273,10 @@ def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     for base in bases.users:
         own = vars(base)
         for name in [name for name in _ALL_HOOKS if name in own]:
-            _check_hook(base, name, asynchronous=asynchronous)
+            _check_hook(f"{base.__module__}.{base.__qualname__}", name, own[name], asynchronous=asynchronous)
+    module = bases.cls.__module__
+    for name in ("setUpModule", "tearDownModule"):
+        _check_hook(module, name, getattr(sys.modules.get(module), name, None), asynchronous=False)
 
 
 _WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
@@ -293,9 +295,8 @@ def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> 
     )
 
 
-def _check_hook(base: type, name: str, *, asynchronous: bool) -> None:
-    where = f"{base.__module__}.{base.__qualname__}.{name}"
-    static = vars(base)[name]
+def _check_hook(owner: str, name: str, static: object, *, asynchronous: bool) -> None:
+    where = f"{owner}.{name}"
     function = getattr(static, "__func__", static)
     kind = _kind(getattr(function, "__wrapped__", static) if hasattr(function, "_dbtestcase_passes_on") else static)
     if name in HOOKS and not isinstance(static, classmethod) and inspect.isroutine(getattr(static, "__func__", static)):

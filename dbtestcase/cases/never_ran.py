@@ -81,8 +81,11 @@ def watch_module(name: str) -> None:
         own = getattr(module, hook, None)
         if own is None or hasattr(own, "_dbtestcase_passes_on"):
             continue
-        if not isinstance(own, FunctionType) or not own.__code__.co_argcount:  # else it is one of pytest's alone
-            setattr(module, hook, outliving(own, f"{name}.{hook}()"))
+        label = f"{name}.{hook}()"
+        if not isinstance(own, FunctionType):  # such as patcher.start, which may well give back a function
+            setattr(module, hook, outliving(functools.partial(_call_cleanup, own, label, (), {}), label))
+        elif not own.__code__.co_argcount:  # else it is one of pytest's alone
+            setattr(module, hook, outliving(own, label))
     if not getattr(
         getattr(module, "__spec__", None), "_initializing", False
     ):  # what its last lines define is yet to come

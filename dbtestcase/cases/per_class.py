@@ -264,6 +264,7 @@ class ClassLifecycle(Provisioning):
         run, self.run = self.run, None
         if run is None:
             return
+        watch_module_cleanups(self.cls.__module__)  # those that were added meanwhile
         with run.stack as stack:
             if run.data is not None:
                 stack.callback(run.data.release)

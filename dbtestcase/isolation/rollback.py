@@ -305,10 +305,11 @@ class SandboxIsolation(Isolation):
             self._border.in_test = True
 
     def undo_writes_between_tests(self) -> bool:
-        sandbox = self.run.sandbox
-        if self._state is not ClassState.CLASS or not self._marked or self.run.is_lost or not sandbox.wrote:
+        if self._state is not ClassState.CLASS or not self._marked or self.run.is_lost or not self.run.sandbox.wrote:
             return False
-        sandbox.rollback_to_mark(self._label)
+        self.run.sandbox.rollback_to_mark(self._label)
+        for problem in self._take_back():  # a session that several tests share may be open
+            raise problem
         return True
 
     def _take_back(self) -> list[Exception]:

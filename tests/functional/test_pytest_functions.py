@@ -330,6 +330,35 @@ class AroundCasesTest(PytestCase):
         """)
         self.assertOutcome(output, passed=4)
 
+    def test_a_session_that_fixtures_share_goes_on_though_it_is_open_between_two_tests(self) -> None:
+        output = self.run_pytest("""
+            import pytest
+            from dbtestcase import DatabaseTest
+            from models import Base, Note, engine
+            from sqlalchemy.orm import Session
+
+            shared = Session(engine)
+
+            class SharedTest(DatabaseTest):
+                metadata = Base.metadata
+                engines = [engine]
+
+                @pytest.fixture(autouse=True)
+                def emptied(self):
+                    yield
+                    shared.query(Note).delete()
+                    shared.commit()
+                    assert shared.query(Note).count() == 0
+
+                def test_one(self):
+                    shared.add(Note(text="one"))
+                    shared.commit()
+                    self.assertRowCount(Note, 1)
+
+                test_two = test_one
+        """)
+        self.assertOutcome(output, passed=2)
+
 
 class AsyncFunctionTest(PytestCase):
     BODY = """

@@ -70,8 +70,6 @@ EXITING_MODULE = """
 
     class ModuleTest(DatabaseTest):
         def test_anything(self): print("a class has run")
-
-    async def tearDownModule(): pass
 """
 
 
@@ -110,10 +108,11 @@ class ClassSetupTest(unittest.TestCase):
         hooks = {
             "setUpModule": "def setUpModule(): sys.exit(0)",
             "tearDownModule": "def tearDownModule(): sys.exit(0)",
-            "the cleanup exit": "def setUpModule(): unittest.addModuleCleanup(sys.exit, 0)",
-            "a_coroutine.tearDownModule() gave back": "",
+            "test_a_cleanup: the cleanup exit": "def setUpModule(): unittest.addModuleCleanup(sys.exit, 0)",
+            "test_a_late_cleanup: the cleanup exit": "    def setUp(self): unittest.addModuleCleanup(sys.exit, 0)",
+            "test_a_coroutine.tearDownModule is a coroutine function": "async def tearDownModule(): pass",
         }
-        names = ("a_set_up", "a_tear_down", "a_cleanup", "a_coroutine")
+        names = ("a_set_up", "a_tear_down", "a_cleanup", "a_late_cleanup", "a_coroutine")
         files = {
             f"test_{name}.py": f"{EXITING_MODULE}\n    {hook}" for name, hook in zip(names, hooks.values(), strict=True)
         }
@@ -124,3 +123,31 @@ class ClassSetupTest(unittest.TestCase):
         self.assertEqual(outcome.output.count("a class has run"), 3)  # none where the set-up has failed
         for said in hooks:
             self.assertIn(said, outcome.output)
+
+    def test_a_hook_of_a_module_that_pytest_calls_and_drops_is_refused(self):
+        outcome = self.run_inner(f"{EXITING_MODULE}\n    def setUpModule(): yield", "pytest")
+        outcome.expect(passed=0, errors=1)
+        self.assertIn("test_inner.setUpModule is a generator function", outcome.output)
+
+    def test_a_patchers_start_is_a_hook_and_another_base_takes_arguments(self):
+        source = """
+            import time, unittest
+            from unittest import mock
+            from dbtestcase import DatabaseTest
+
+            setUpModule = mock.patch("time.monotonic_ns", lambda: 0).start
+            tearDownModule = mock.patch.stopall
+
+            class WithParameter(unittest.TestCase):
+                def __init__(self, methodName="runTest", parameter=0):
+                    super().__init__(methodName)
+                    self.parameter = parameter
+
+            class PatchedTest(DatabaseTest, WithParameter):
+                def test_time(self):
+                    self.assertEqual((time.monotonic_ns(), self.parameter), (0, 5))
+
+            def load_tests(loader, tests, pattern):
+                return unittest.TestSuite([PatchedTest("test_time", parameter=5)])
+        """
+        self.run_inner(source, "unittest").expect(passed=1)
