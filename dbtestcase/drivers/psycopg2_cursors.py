@@ -182,16 +182,17 @@ class NamedCursor(CursorOverAnother):
 
     def execute(self, operation: Any, vars: Any = None) -> None:
         connection = self.connection
-        if self._declared:
+        if self._real.query is not None:
             raise connection._wire.error("ProgrammingError", "can't call .execute() on named cursors more than once")
-        if connection._client.each_statement and not self.withhold:
+        if connection._client.autocommit and not self.withhold:  # in a block of the connection, too
             raise connection._wire.error("ProgrammingError", "can't use a named cursor outside of transactions")
+        if self._mark != connection._mark and not self.withhold:
+            raise connection._wire.error("ProgrammingError", "named cursor isn't valid anymore")
         scroll = {None: "", True: "SCROLL ", False: "NO SCROLL "}[self.scrollable]
         hold = " WITH HOLD" if self.withhold else ""
         text = f"DECLARE {self._quoted} {scroll}CURSOR{hold} FOR {connection._text(operation)}"
         super().execute(text, vars)
         self._declared = True
-        self._mark = connection._mark
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         raise self.connection._wire.error("ProgrammingError", "can't call .executemany() on named cursors")

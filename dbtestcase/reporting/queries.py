@@ -187,7 +187,8 @@ def site_of_statement(text: str, depth: int = 1) -> CallSite | None:
     if not _in_greenlet():  # in which one task may have begun a statement and another one goes on
         thread = get_ident()
         for made in _active:
-            query = made.entries[-1] if made.entries else None
+            entries = made.entries  # which another thread may clear meanwhile
+            query = entries[-1] if entries else None
             if query is not None and query.running and query.thread == thread and query.statement == text:
                 return query.origin
     return find_call_site(depth + 1)

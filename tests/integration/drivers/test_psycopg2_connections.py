@@ -273,6 +273,27 @@ class Cases:
         seen += [outcome(c.cursor("never").close), outcome(c.cursor("held").close)]
         return [*seen, one(c, "SELECT count(*) FROM pg_cursors WHERE name = 'held'")]
 
+    def named_cursors_that_are_executed_too_late(self, c: Any) -> Any:
+        seen = []
+        for end in (c.commit, c.rollback):
+            cursor = c.cursor("late")
+            one(c, "SELECT 1")
+            end()
+            seen += [outcome(cursor.execute, "SELECT 1"), outcome(cursor.fetchone), outcome(cursor.close), c.status]
+        held = c.cursor("held", withhold=True)
+        one(c, "SELECT 1")
+        c.commit()
+        seen += [outcome(held.execute, "SELECT 1"), outcome(held.fetchone), outcome(held.close)]
+        twice = c.cursor("twice")
+        seen.append(outcome(twice.execute, "SELECT nothing"))
+        c.rollback()
+        seen.append(outcome(twice.execute, "SELECT 1"))
+        c.rollback()
+        c.autocommit = True
+        with c:
+            seen.append(outcome(c.cursor("block").execute, "SELECT 1"))
+        return seen
+
     def status_after_cursors(self, c: Any) -> Any:
         """A named cursor begins a transaction where it fetches, one ``WITH HOLD`` does not."""
         seen: list[Any] = []

@@ -20,7 +20,7 @@ from dbtestcase.cases import assertions
 from dbtestcase.cases.assertions import QueryAssertions
 from dbtestcase.cases.blocks import Blocks
 from dbtestcase.reporting import call_sites as origins
-from dbtestcase.reporting.queries import harness_statements, recording
+from dbtestcase.reporting.queries import harness_statements, recording, site_of_statement
 from tests.support.blog_models import Author, Base, Editor, Post, Tag
 
 
@@ -280,6 +280,18 @@ class OriginTest(unittest.TestCase):
             mock.patch.object(origins, "_is_application", origins._Files()),
         ):
             self.assertIsNone(origins.find_call_site())
+
+    def test_another_thread_may_clear_a_recording_while_a_line_is_looked_for(self) -> None:
+        with recording() as queries, create_engine("sqlite://").connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+            class Entries(list[Any]):
+                def __bool__(self) -> bool:
+                    queries.clear()  # just then
+                    return True
+
+            queries.entries = Entries(queries.entries)
+            self.assertEqual(str(site_of_statement("SELECT 1")).partition(":")[0], HERE)
 
 
 class AsyncRecordingTest(unittest.IsolatedAsyncioTestCase):
