@@ -15,7 +15,15 @@ from sqlalchemy import inspect as inspect_instance
 from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError
-from .factoryboy import Binding, is_factory_boy, lead_method, names_a_session, reachable, refuse_old_version
+from .factoryboy import (
+    Binding,
+    is_factory_boy,
+    is_librarys,
+    lead_method,
+    names_a_session,
+    reachable,
+    refuse_old_version,
+)
 from .polyfactory import is_polyfactory, lead
 
 
@@ -213,11 +221,10 @@ def _collect(factories: _Given) -> list[type]:
     classes: list[type] = []
     listed: Iterable[Any] = factories if isinstance(factories, Iterable) and not is_factory(factories) else [factories]
     for each in listed:
-        found = list(filter(is_factory, vars(each).values())) if isinstance(each, ModuleType) else []
-        if found:
-            classes += [f for f in found if f.__module__.partition(".")[0] not in ("factory", "polyfactory")]
-        elif is_factory(each):
-            classes.append(each)
+        values = vars(each).values() if isinstance(each, ModuleType) else ()
+        found = [value for value in values if is_factory(value) and not is_librarys(value)]
+        if found or is_factory(each):
+            classes += found or [each]
         else:
             raise ConfigurationError(
                 f"factories lists {each!r}, which is not a factory and holds none.",

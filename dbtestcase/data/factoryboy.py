@@ -183,6 +183,13 @@ def is_factory_boy(value: object) -> bool:
     return base is not None and isinstance(value, type) and issubclass(value, base.Factory)
 
 
+def is_librarys(factory: Any) -> bool:
+    """Whether it was imported to be a base; one that ``make_factory()`` has made is of the library's module too."""
+    module: str = factory.__module__
+    defined = getattr(sys.modules.get(module), factory.__name__, None)
+    return defined is factory and module.partition(".")[0] in ("factory", "polyfactory")
+
+
 def names_a_session(factory: Any) -> bool:
     """Whether a factory says which session it uses; one that makes nothing has nothing to say."""
     options = vars(factory._meta)
@@ -197,7 +204,7 @@ def reachable(factories: Iterable[Any]) -> list[Any]:
     pending, seen = list(factories), set()
     while pending:
         factory = pending.pop()
-        if factory in seen or not is_factory_boy(factory) or factory.__module__.partition(".")[0] == "factory":
+        if factory in seen or not is_factory_boy(factory) or is_librarys(factory):
             continue
         seen.add(factory)
         if alchemy is not None and issubclass(factory, alchemy.SQLAlchemyModelFactory):

@@ -321,12 +321,21 @@ class BoundTest(FactoryCase):
         self.assertIs(FlavouredFactory._options_class, Options)
 
     def test_what_is_not_a_factory_is_refused_by_name(self) -> None:
-        for given in ([Author], Author, 3, [types], types):
+        bases = types.ModuleType("bases")
+        vars(bases)["SQLAlchemyModelFactory"] = SQLAlchemyModelFactory
+        for given in ([Author], Author, 3, [types], types, [bases]):
             name = getattr(given, "__name__", "")
             pattern = rf"(?s){name}.* is not a factory.*What to do: list subclasses"
             with self.subTest(given), self.assertRaisesRegex(ConfigurationError, pattern):
                 with bound(given, lambda: self.session):  # type: ignore[arg-type]
                     self.fail("not reached")
+
+    def test_a_module_has_factories_that_were_made_by_a_call(self) -> None:
+        made = factory.make_factory(Author, FACTORY_CLASS=SQLAlchemyModelFactory, name="Ada")
+        module = types.ModuleType("made")
+        vars(module)["Made"] = made
+        with bound(module, lambda: self.session):
+            self.assertIn(made.create(), self.session)
 
     def test_one_factory_needs_no_list(self) -> None:
         with bound(AuthorFactory, lambda: self.session):  # type: ignore[arg-type]
