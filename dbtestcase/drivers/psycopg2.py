@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg2 import extensions
+from psycopg2 import ROWID, extensions
 from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
@@ -30,8 +30,9 @@ class Psycopg2Wire(ProxyWire):
     def __init__(self, dialect: Any, connection: Any, rules: Any) -> None:
         super().__init__(dialect, connection, rules)
         self._cursor = connection.cursor()
-        for caster in extensions.string_types.values():  # the sandbox's own rows: not by the application's types
-            register_type()(caster, self._cursor)
+        for caster in (*vars(extensions).values(), ROWID):  # the sandbox's own rows: not by the application's types
+            if isinstance(caster, type(ROWID)):
+                register_type()(caster, self._cursor)
         self.notices: Any = None
         """Where those of the server go now: to the connection whose statement runs."""
         self.string_types: Any = None

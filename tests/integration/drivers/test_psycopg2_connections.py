@@ -10,6 +10,7 @@ import unittest
 import weakref
 from collections import deque
 from typing import Any
+from unittest import mock
 
 from dbtestcase.errors import SandboxClosed, SandboxEscape
 from tests.support.sandboxes import SandboxTestCase
@@ -413,6 +414,16 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
                     self.assertEqual([cursor.fetchone()[0], cursor.cast(25, "x")], [text, text])
                 self.assertEqual(named[connection].fetchone(), (text,))
         self.assertEqual(self.sandbox.wire.send("SELECT 'x'::text, 'x'::name"), [("x", "x")])
+
+    def test_the_sandbox_reads_by_no_type_of_the_applications(self) -> None:
+        from psycopg2 import extensions
+
+        with mock.patch.dict(extensions.string_types):
+            odd = extensions.new_type(tuple(extensions.string_types), "odd", lambda value, _: f"odd: {value}")
+            extensions.register_type(odd)  # for all connections, before the class
+            wire = type(self.sandbox.wire)(self.engine.dialect, self.sandbox.wire.connection, self.sandbox.rules)
+            rows = wire.send("SELECT 'x'::text, 'x'::name, 1::oid, 2::bigint, true, ARRAY['x']::text[]")
+        self.assertEqual(rows, [("x", "x", 1, 2, True, ["x"])])
 
     def test_threads_have_their_own_rows_and_types(self) -> None:
         import threading
