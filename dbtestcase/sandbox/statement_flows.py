@@ -45,20 +45,19 @@ class StatementFlows(TransactionFlows):
             facts.functions is None or ((statement.calls or facts.views) and facts.may_write(statement))
         ):
             return None
-        begins = not client.active
-        steps = self.stack.at_once(client, writes, statement.numbers)
+        if (writes or statement.calls) and not self._locks_taken:
+            self._locks_taken |= self.rules.takes_locks(statement)
+        if not client.active:
+            client.where = where(statement.text)
+            client.settings.begin()
+        if writes and self.test_files:
+            self._note_writer(client, statement.text)
+        steps = self.stack.at_once(client, writes, statement.numbers)  # last: what it decides must be sent
         if steps is None:
             return None
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
-        if (writes or statement.calls) and not self._locks_taken:
-            self._locks_taken |= self.rules.takes_locks(statement)
-        if begins:
-            client.where = where(statement.text)
-            client.settings.begin()
-        if writes and self.test_files:
-            self._note_writer(client, statement.text)
         self._current = client
         if statement.text:
             client.has_run = True

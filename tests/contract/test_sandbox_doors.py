@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, event, orm
 
 from dbtestcase.errors import DirtyReadWarning, SandboxConflict, SandboxEscape
 from dbtestcase.isolation.engines import Until
-from dbtestcase.sandbox import scheduler
+from dbtestcase.sandbox import scheduler, statement_flows
 from tests.support.production import once_at_most
 from tests.support.requirements import require_module
 from tests.support.sandboxes import SandboxTestCase
@@ -402,6 +402,18 @@ class _Doors(SandboxTestCase):
             other.start()
             other.join(60)
         self.assertFalse(other.is_alive())
+
+    def test_a_signals_handler_that_raises_before_a_statement_is_sent_leaves_nothing_half_done(self) -> None:
+        class TimeIsOver(BaseException):
+            pass
+
+        self.put(1)
+        with self.engine.connect() as connection:
+            with mock.patch.object(statement_flows, "where", side_effect=TimeIsOver):
+                with self.assertRaises(TimeIsOver):
+                    connection.exec_driver_sql("INSERT INTO item VALUES (2, 'lost')")
+            connection.rollback()
+            self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM item").scalar(), 2)
 
     def test_set_local_ends_with_the_applications_transaction(self) -> None:
         for text in ("SET LOCAL app.x = 'on'", "SELECT set_config('app.x', 'on', true)"):
