@@ -86,12 +86,15 @@ def _check_annotations(base: type, settings: Collection[str]) -> None:
                 )
 
 
+_OF_TYPES = ("types", "typing", "typing_extensions", "collections.abc")
+
+
 def _is_value(noted: object) -> bool:
     if isinstance(noted, str):  # also under `from __future__ import annotations`, where a type may have quotes as well
         text = noted.strip("'\"")
         words = ("class", "module", "test", "create", "existing", "True", "False")
         return text in words or "://" in text or text.startswith(("[", "(")) or _is_migrations(text)
-    return not isinstance(noted, type | None) and type(noted).__module__ not in ("types", "typing", "typing_extensions")
+    return not isinstance(noted, type | None) and type(noted).__module__ not in _OF_TYPES
 
 
 def _names_of_others(bases: Bases) -> frozenset[str]:
