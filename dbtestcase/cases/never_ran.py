@@ -60,13 +60,20 @@ def outliving_exits(name: str) -> Iterator[None]:
         ) from error
 
 
-def outliving(hook: Callable[[], Any], name: str) -> Callable[[], None]:
-    """A hook that fails where it would end the process, and where it did not run."""
+def outliving(hook: Callable[[], Any], name: str, module: str = "") -> Callable[[], None]:
+    """A hook that fails where it would end the process, and where it did not run.
+
+    :param module: whose hook it is: the cleanups that it adds run right after it where it fails.
+    """
 
     @functools.wraps(hook)
     def call() -> None:
-        with outliving_exits(name):
-            refuse_unfinished(hook(), name)
+        try:
+            with outliving_exits(name):
+                refuse_unfinished(hook(), name)
+        finally:
+            if module:
+                watch_module_cleanups(module)
 
     call._dbtestcase_passes_on = False  # type: ignore[attr-defined]
     return call
@@ -83,12 +90,12 @@ def watch_module(name: str) -> None:
             continue
         label = f"{name}.{hook}()"
         if not isinstance(own, FunctionType):  # such as patcher.start, which may well give back a function
-            setattr(module, hook, outliving(functools.partial(_call_cleanup, own, label, (), {}), label))
-        elif not own.__code__.co_argcount:  # else it is one of pytest's alone
-            setattr(module, hook, outliving(own, label))
-    if not getattr(
-        getattr(module, "__spec__", None), "_initializing", False
-    ):  # what its last lines define is yet to come
+            own = functools.partial(_call_cleanup, own, label, (), {})
+        elif own.__code__.co_argcount:
+            continue  # it is one of pytest's alone
+        setattr(module, hook, outliving(own, label, name))
+    is_loading = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    if not is_loading:  # else what its last lines define is yet to come
         _watched[name] = module
 
 

@@ -141,7 +141,6 @@ class ClassLifecycle(Provisioning):
             current.replace(self)
         self.check()
         watch_unawaited()
-        watch_module_cleanups(self.cls.__module__)
         settings = read_settings()
         recorder = _recorder(settings)
         began, waited = (recorder.now(), recorder.in_phases) if recorder is not None else (0.0, 0.0)
@@ -264,7 +263,7 @@ class ClassLifecycle(Provisioning):
         run, self.run = self.run, None
         if run is None:
             return
-        watch_module_cleanups(self.cls.__module__)  # those that were added meanwhile
+        watch_module_cleanups(self.cls.__module__)  # those that its set-up and its tests have added
         with run.stack as stack:
             if run.data is not None:
                 stack.callback(run.data.release)

@@ -110,9 +110,10 @@ class ClassSetupTest(unittest.TestCase):
             "tearDownModule": "def tearDownModule(): sys.exit(0)",
             "test_a_cleanup: the cleanup exit": "def setUpModule(): unittest.addModuleCleanup(sys.exit, 0)",
             "test_a_late_cleanup: the cleanup exit": "    def setUp(self): unittest.addModuleCleanup(sys.exit, 0)",
+            "test_a_failed_set_up: the cleanup exit": "def setUpModule(): unittest.addModuleCleanup(sys.exit, 0); 1/0",
             "test_a_coroutine.tearDownModule is a coroutine function": "async def tearDownModule(): pass",
         }
-        names = ("a_set_up", "a_tear_down", "a_cleanup", "a_late_cleanup", "a_coroutine")
+        names = ("a_set_up", "a_tear_down", "a_cleanup", "a_late_cleanup", "a_failed_set_up", "a_coroutine")
         files = {
             f"test_{name}.py": f"{EXITING_MODULE}\n    {hook}" for name, hook in zip(names, hooks.values(), strict=True)
         }
