@@ -570,6 +570,7 @@ class FileTest(_SQLite):
         def test_1(test: Any) -> None:
             with closing(test.app.raw_connection()) as one, closing(test.app.raw_connection()) as other:
                 most = one.setlimit(columns, 2)
+                test.assertEqual(one.setlimit(columns, -1), 2)  # only asks
                 test.assertEqual((one.getlimit(columns), other.getlimit(columns)), (2, most))
                 with test.assertRaisesRegex(sqlite3.OperationalError, "too many columns"):
                     one.execute(wide)

@@ -102,8 +102,9 @@ class Features(ProxyConnection):
 
     def setlimit(self, category: int, limit: int, /) -> int:
         before, real = self.getlimit(category), self._wire.connection
-        there = real.setlimit(category, limit)
-        self._limits[category] = real.setlimit(category, there)  # SQLite has a greatest one
+        if limit >= 0:  # less only asks
+            there = real.setlimit(category, limit)
+            self._limits[category] = real.setlimit(category, there)  # SQLite has a greatest one
         return before
 
     def interrupt(self) -> None:
