@@ -307,7 +307,7 @@ class SandboxIsolation(Isolation):
     def undo_writes_between_tests(self) -> bool:
         if self._state is not ClassState.CLASS or not self._marked or self.run.is_lost or not self.run.sandbox.wrote:
             return False
-        self.run.sandbox.rollback_to_mark(self._label)
+        self._undo_test()
         for problem in self._take_back():  # a session that several tests share may be open
             raise problem
         return True

@@ -342,18 +342,21 @@ class AroundCasesTest(PytestCase):
             class SharedTest(DatabaseTest):
                 metadata = Base.metadata
                 engines = [engine]
+                reset_sequences = True
 
                 @pytest.fixture(autouse=True)
                 def emptied(self):
                     yield
                     shared.query(Note).delete()
                     shared.commit()
-                    assert shared.query(Note).count() == 0
+                    shared.add(Note(text="one more"))
+                    shared.flush()
 
                 def test_one(self):
                     shared.add(Note(text="one"))
                     shared.commit()
                     self.assertRowCount(Note, 1)
+                    self.assertEqual(shared.query(Note).one().id, 1)
 
                 test_two = test_one
         """)
