@@ -61,7 +61,8 @@ _SPOKEN = tuple(
         ("currval", r"\bcurrval\s*\(", Topic.LAST_VALUES),
         ("lastval", r"\blastval\s*\(", Topic.LAST_VALUES),
         ("last_insert_", r"\blast_insert_(?:row)?id\s*\(", Topic.LAST_VALUES),
-        ("select", r"^\W*select\b[\s\S]*\b(?:(?:next|set)val\s*\(|next\s+value\s+for\b)", Topic.LAST_VALUES),
+        ("setval", r"^\W*select\b[\s\S]*\bsetval\s*\(", Topic.LAST_VALUES),
+        ("next", r"^\W*select\b[\s\S]*\bnext(?:val\s*\(|\s+value\s+for\b)", Topic.LAST_VALUES),
         ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
     )
 )
