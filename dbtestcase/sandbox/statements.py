@@ -400,9 +400,10 @@ def _called(text: str, masked: str) -> frozenset[str]:
             opened = before.rfind("[" if last == "]" else last, 0, -1)
             begin = position - 1 - len(piece) + opened
             found.add(name_in(text[begin : begin + len(before) - opened]))
-        elif last and (match := _WORD_BACKWARDS.match(before[::-1])):
+        elif last and (match := _WORD_BACKWARDS.match(before[: -_LONGEST_NAME - 1 : -1])):
             found.add(before[-match.end() :].lower())
     return frozenset(found)
 
 
 _WORD_BACKWARDS = re.compile(r"[\w$]++")
+_LONGEST_NAME = 255  # bytes of SQLite's; those of the others have 63 or 64

@@ -88,6 +88,8 @@ def _read(text: str) -> Statement:
     names = tuple(dict.fromkeys(name for part in parts for name in (*settings_of(part).names, *_assigned(part))))
     if statement.kind in (Kind.SETTING, Kind.CONSTRAINTS) and not names:
         statement = replace(statement, kind=Kind.READ)
+    if statement.text == text and not (names or statement.settings or statement.local or statement.rewrite):
+        return statement
     return replace(statement, text=text, settings=names, local=False, rewrite=None)
 
 
