@@ -279,7 +279,8 @@ def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
             _check_hook(f"{base.__module__}.{base.__qualname__}", name, own[name], asynchronous=asynchronous)
     module = bases.cls.__module__
     for name in ("setUpModule", "tearDownModule"):
-        _check_hook(module, name, getattr(sys.modules.get(module), name, None), asynchronous=False)
+        if (hook := getattr(sys.modules.get(module), name, None)) is not None:
+            _check_hook(module, name, hook, asynchronous=False)
 
 
 _WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
