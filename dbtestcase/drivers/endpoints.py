@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
@@ -49,13 +50,22 @@ class Endpoint:
 
 def meet(some: Set[Endpoint], others: Set[Endpoint]) -> bool:
     """Whether a database is among both; its host's name is looked up only where everything else is the same."""
-    return not some.isdisjoint(others) or any(
-        (one.dialect, one.port, one.database) == (other.dialect, other.port, other.database)
-        and one.dialect != "sqlite"
-        and same_host(one.host, other.host)
-        for one in some
-        for other in others
+    return not some.isdisjoint(others) or any(_are_one(one, other) for one in some for other in others)
+
+
+def _are_one(one: Endpoint, other: Endpoint) -> bool:
+    if one.dialect == other.dialect == "sqlite":
+        return one.host == other.host == "" and _is_same_file(one.database, other.database)
+    return (one.dialect, one.port, one.database) == (other.dialect, other.port, other.database) and same_host(
+        one.host, other.host
     )
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    """Whether two names are one file's: by a hard link, a mount, or a file system that knows no upper case."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(one, other)
+    return False
 
 
 def endpoints_of_url(url: URL) -> frozenset[Endpoint]:
@@ -149,12 +159,22 @@ def _endpoints(
 
 
 def _sqlite_endpoints(name: str) -> frozenset[Endpoint]:
-    path, _, query = name.removeprefix("file:").partition("?")
+    path, query = parts_of_file_name(name)
     if not name or path in ("", ":memory:") or "mode=memory" in query:
         # one in memory is a connection's own, unless it has a name to be shared by
         shared = "cache=shared" in query
         return frozenset([Endpoint("sqlite", "memory", "", path)]) if shared else frozenset()
     return frozenset([Endpoint("sqlite", "", "", os.path.realpath(path))])
+
+
+def parts_of_file_name(name: str) -> tuple[str, str]:
+    """The path and the parameters in what SQLite is told to open."""
+    if not name.startswith("file:"):
+        return name, ""
+    path, _, query = map(unquote, name.removeprefix("file:").partition("#")[0].partition("?"))
+    if path.startswith("//"):  # a host, which can only be this one
+        path = "/" + path[2:].partition("/")[2]
+    return path, query
 
 
 def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any], driver: str) -> dict[str, Any]:

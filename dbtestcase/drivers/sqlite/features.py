@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ...errors import SandboxEscape
 from ...sandbox import COMMITTING, Kind, Statement
 from ..dbapi import ProxyConnection
+from ..endpoints import parts_of_file_name
 from .pragmas import NOTHING
 from .wire import Function, FunctionKey, SQLiteWire
 
@@ -148,7 +149,7 @@ class Features(ProxyConnection):
         for _, name, there in self._wire.send("PRAGMA database_list"):
             if name.lower() != alias:
                 continue
-            wanted = "" if file in ("", ":memory:") else os.path.realpath(file.removeprefix("file:").partition("?")[0])
+            wanted = "" if file in ("", ":memory:") else os.path.realpath(parts_of_file_name(file)[0])
             if (there and os.path.realpath(there)) != wanted:
                 raise self._sandbox.note(
                     SandboxEscape(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import unittest
 from typing import Any
@@ -408,6 +409,9 @@ class SQLiteTest(Doors, BorderCase):
 
         engine = self.engine("pysqlite")
         file = self.production.file
+        link, in_letters = file.with_name("link.db"), str(file).replace("r", "%72")
+        os.link(file, link)
+        uris = [f"file:{file}?mode=ro", f"file://localhost{file}#part", f"file://{in_letters}", f"file:{in_letters}"]
 
         class Inner(DatabaseTest):
             metadata = Base.metadata
@@ -415,12 +419,17 @@ class SQLiteTest(Doors, BorderCase):
             engines = [engine]
 
             def test_it(self) -> None:
-                for name in (str(file), f"file:{file}?mode=ro"):
-                    with self.assertRaisesRegex(OutsideDatabase, "real.db"):
+                for name in (str(file), str(link), *uris):
+                    with self.subTest(name), self.assertRaisesRegex(OutsideDatabase, "real.db|link.db"):
                         sqlite3.connect(name, uri=name.startswith("file:"))
                 sqlite3.connect(":memory:").close()
 
-        self.assertPassed(Inner, tests=1)
+            def test_an_engine_of_the_same_file(self) -> None:
+                by_session(create_engine(f"sqlite:///{link}"))
+                by_session(create_engine(f"sqlite:///{uris[-1]}?uri=true"))
+                self.assertRowCount(Note, 2)
+
+        self.assertPassed(Inner, tests=2)
 
     def test_an_application_on_sqlite_beside_a_test_database_on_postgresql(self) -> None:
         engine = self.engine("pysqlite")
