@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .behaviour import behaviour_of, watch_behaviour
-from .connecting import connect_as_asked, connecting
+from .connecting import arguments_of, connect_as_asked, connecting
 from .direct_connections import watching
 from .direct_doors import guard, watch_files
 from .endpoints import (
@@ -26,6 +26,7 @@ from .late_imports import when_imported
 from .mysql.watching import watch_session
 from .own_cursors import watch_cursors
 from .patience import patient, patiently
+from .said import says
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
     checked_out,
@@ -55,6 +56,7 @@ __all__ = [
     "OwnConnection",
     "WireFactory",
     "address_beside",
+    "arguments_of",
     "behaviour_of",
     "checked_out",
     "connect_arguments",
@@ -90,6 +92,7 @@ __all__ = [
     "pool_with_events",
     "record_of",
     "register",
+    "says",
     "schema_generator",
     "sequences_of",
     "set_creator",

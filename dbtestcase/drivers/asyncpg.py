@@ -6,12 +6,10 @@ import contextlib
 import functools
 import re
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
-
-from sqlalchemy import Dialect
 
 from ..sandbox import Client, Kind, Rows, characteristics, classify
 from .dbapi import ProxyConnection, ProxyCursor
@@ -27,6 +25,8 @@ _OUTER = SimpleNamespace(_managed=False, _isolation=None)
 
 class AsyncpgWire(LoopWire):
     """The wire of a sandbox that speaks asyncpg."""
+
+    asked = LoopWire.asked_of_postgresql
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -61,9 +61,6 @@ class AsyncpgWire(LoopWire):
     @property
     def _asyncpg(self) -> Any:
         return self.connection.real._connection
-
-    def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
-        return self.asked_of_postgresql(args, parameters)
 
     def run(self, *statements: str) -> Rows:
         rows = super().run(*statements)
@@ -122,9 +119,6 @@ class AsyncpgWire(LoopWire):
         cache = self.connection.real._prepared_statement_cache
         if cache is not None:
             cache.clear()
-
-    def lock_holders(self) -> str:
-        return ""
 
 
 class _Stream(ProxyCursor):
@@ -229,7 +223,7 @@ class _Connection(LoopConnection):
             return self._close_async if name == "close" else self.close
         if name in _LISTENERS:
             return functools.partial(self._change_listeners, name)
-        return functools.partial(self._register, name) if name in METHODS else super().own_method(name)
+        return functools.partial(self._register, name) if name in _METHODS else super().own_method(name)
 
     async def _close_async(self, *, timeout: float | None = None) -> None:
         scheduler = self._sandbox.scheduler
@@ -264,7 +258,7 @@ class _Connection(LoopConnection):
             scheduler.release(self._client.ticket)
 
 
-METHODS = frozenset(("set_type_codec", "set_builtin_type_codec", "reset_type_codec"))
+_METHODS = frozenset(("set_type_codec", "set_builtin_type_codec", "reset_type_codec"))
 
 Key = tuple[str, str]
 """A type's schema and name."""

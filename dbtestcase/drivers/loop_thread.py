@@ -304,4 +304,4 @@ def open_loop_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[Lo
     except BaseException:
         loop_thread.close()
         raise
-    return wire_class(dialect, BlockingConnection(loop_thread, real), rules)
+    return wire_class(dialect, BlockingConnection(loop_thread, real), rules, url)

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Dialect, Engine, event
 
 from ..errors import ServerUnreachable
 from ..reporting import doing, shown, without_secrets
+from .said import says
 
 FULL_SECONDS = 60.0
 """How long to wait for a free connection."""
@@ -51,13 +52,13 @@ _GONE_WORDS = ("connection refused", "no such file or directory", "server closed
 def is_full(error: BaseException) -> bool:
     """Whether a server refused a connection because it, or its machine, has no more (SQLSTATE 53300, MySQL's 1040)."""
     # a server that cannot fork says so and hangs up, before pg8000, which asks for TLS first, has read what it said
-    return isinstance(error, BrokenPipeError) or _says(error, _FULL_CODES, _FULL_WORDS)
+    return isinstance(error, BrokenPipeError) or says(error, _FULL_CODES, _FULL_WORDS)
 
 
 def is_starting(error: BaseException, *, restarting: bool = False) -> bool:
     """Whether a server refused a connection as it starts or ends; if it was there before, also where none listens."""
     words = _STARTING_WORDS + _GONE_WORDS if restarting else _STARTING_WORDS
-    return _says(error, _STARTING_CODES, words)
+    return says(error, _STARTING_CODES, words)
 
 
 def patiently(
@@ -108,21 +109,6 @@ def patient(engine: Engine, spare: Callable[[], object] | None = None) -> Engine
 
     event.listen(engine, "do_connect", connect)
     return engine
-
-
-def _says(error: BaseException | None, codes: set[Any], words: tuple[str, ...]) -> bool:
-    while error is not None:
-        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        first = error.args[0] if error.args else None
-        if isinstance(first, dict):  # pg8000
-            code, first = first.get("C"), first.get("M")
-        if code in codes or (isinstance(first, int) and first in codes):
-            return True
-        text = str(first if isinstance(first, str) else error).lower()
-        if any(word in text for word in words):
-            return True
-        error = getattr(error, "orig", None)
-    return False
 
 
 def _server_of(url: URL) -> URL:

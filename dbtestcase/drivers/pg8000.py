@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
-
-from sqlalchemy import Dialect
 
 from ..sandbox import Kind, Rows, never_notified
 from . import dbapi
 from .dbapi import ProxyConnection
 from .proxy_wire import ProxyWire
 
-_LOCK_TIMEOUT = "55P03"
 _CODES = {
     "ActiveSqlTransaction": "25001",
     "InFailedSqlTransaction": "25P02",
@@ -32,12 +28,11 @@ _CODES = {
 class Pg8000Wire(ProxyWire):
     """The wire of a sandbox that speaks pg8000."""
 
+    asked = ProxyWire.asked_of_postgresql
+
     @property
     def proxy_class(self) -> type[ProxyConnection]:
         return _Connection
-
-    def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
-        return self.asked_of_postgresql(args, parameters)
 
     def send(self, command: str) -> Rows:
         rows: Rows = []
@@ -63,10 +58,6 @@ class Pg8000Wire(ProxyWire):
 
     def failed(self, error: BaseException) -> None:
         """The connection knows by itself."""
-
-    def is_lock_timeout(self, error: BaseException) -> bool:
-        details = error.args[0] if error.args else None
-        return isinstance(details, dict) and details.get("C") == _LOCK_TIMEOUT
 
 
 class _Connection(ProxyConnection):

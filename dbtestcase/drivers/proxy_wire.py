@@ -11,19 +11,20 @@ from sqlalchemy import URL, Dialect
 
 from ..sandbox import NO_ARGUMENTS, Arguments, Rows, Rules, Sandbox
 from .arguments import asked_of, settings_beyond
+from .said import says
 from .sockets import descriptor_of, shut_down
 
 
 class ProxyWire:
     """The physical connection of a sandbox, opened by a SQLAlchemy dialect, in the driver's autocommit mode."""
 
-    def __init__(self, dialect: Dialect, connection: Any, rules: Rules) -> None:
+    def __init__(self, dialect: Dialect, connection: Any, rules: Rules, url: URL) -> None:
         self.driver: str = dialect.driver
         self.dialect = dialect
         self.connection = connection
         self.rules = rules
         self.broken = False  # a statement failed and the server waits for a rollback
-        self.url: URL | None = None
+        self.url = url
         """Where it was opened."""
         self._startup: dict[str, str] | None = None
         self.ended_by = ""
@@ -137,7 +138,7 @@ class ProxyWire:
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         """Whether a statement waited too long for a lock."""
-        return getattr(error, "pgcode", None) == "55P03" or getattr(error, "sqlstate", None) == "55P03"
+        return says(error, {"55P03"})
 
     def lock_holders(self) -> str:
         """Who holds the lock, for the message; empty where that cannot be found out."""
@@ -165,11 +166,10 @@ class ProxyWire:
         return {}, parameters
 
     def asked_of_postgresql(
-        self, args: Sequence[Any], parameters: Mapping[str, Any]
+        self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect
     ) -> tuple[dict[str, object], Mapping[str, Any]]:
         """:meth:`asked`, of a driver of PostgreSQL."""
         if self._startup is None:
-            own_args, own_parameters = self.dialect.create_connect_args(self.url) if self.url is not None else ((), {})
-            self._startup = asked_of(self.driver, own_args, own_parameters).settings
+            self._startup = asked_of(self.driver, *self.dialect.create_connect_args(self.url)).settings
         asked = asked_of(self.driver, args, parameters)
         return settings_beyond(asked.settings, self._startup), asked.driver

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from psycopg2 import ROWID, extensions
-from sqlalchemy import Dialect
 
 from ..errors import SandboxEscape
+from ..reporting import for_driver
 from ..sandbox import COMMITTING, never_notified
 from .arguments import refused, same_encoding
 from .dbapi import ProxyConnection
-from .harness import harness_connections
+from .own_connections import lock_holders
 from .proxy_wire import ProxyWire
 from .psycopg2_cursors import CursorOverAnother, NamedCursor, Psycopg2Cursor
 from .psycopg2_functions import cursor_factory_of, register_type
@@ -27,9 +27,9 @@ _WORD = re.compile("[A-Z]")
 class Psycopg2Wire(ProxyWire):
     """The wire of a sandbox that speaks psycopg2."""
 
-    def __init__(self, dialect: Any, connection: Any, rules: Any) -> None:
-        super().__init__(dialect, connection, rules)
-        self._cursor = connection.cursor()
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._cursor = self.connection.cursor()
         for caster in (*vars(extensions).values(), ROWID):  # the sandbox's own rows: not by the application's types
             if isinstance(caster, type(ROWID)):
                 register_type()(caster, self._cursor)
@@ -38,8 +38,7 @@ class Psycopg2Wire(ProxyWire):
         self.string_types: Any = None
         """Whose types its rows are read by now."""
 
-    def asked(self, args: Sequence[Any], parameters: Mapping[str, Any], dialect: Dialect) -> Any:
-        return self.asked_of_postgresql(args, parameters)
+    asked = ProxyWire.asked_of_postgresql
 
     def send(self, command: str) -> Any:
         cursor = self._cursor  # one is enough, and to make one takes longer than to use it
@@ -76,21 +75,9 @@ class Psycopg2Wire(ProxyWire):
         return error
 
     def lock_holders(self) -> str:
-        import psycopg2
-
-        parameters = self.connection.info.dsn_parameters
-        password = self.connection.info.password
-        with harness_connections(), contextlib.closing(psycopg2.connect(**parameters, password=password)) as judge:
-            judge.autocommit = True
-            with judge.cursor() as cursor:
-                cursor.execute(
-                    "SELECT DISTINCT a.pid, a.usename, a.state, left(a.query, 200) FROM pg_locks l "
-                    "JOIN pg_stat_activity a USING (pid) WHERE l.granted AND a.datname = current_database() "
-                    "AND a.pid NOT IN (%s, pg_backend_pid()) AND a.xact_start IS NOT NULL",
-                    (self.connection.info.backend_pid,),
-                )
-                rows = cursor.fetchall()
-        return "\n".join(f"Held by process {pid} ({user}, {state}): {query}" for pid, user, state, query in rows)
+        url = for_driver(self.url, "postgresql+psycopg")
+        args, parameters = url.get_dialect()().create_connect_args(url)
+        return lock_holders(self.connection.info.backend_pid, *args, **parameters)
 
 
 class Psycopg2Connection(SessionAttributes):

@@ -81,9 +81,18 @@ def _make_dialect(url: URL) -> Dialect:
     return dialect
 
 
-def _prepare(wire: Any, rules: Rules) -> None:
-    """Settings that only the wire needs: a role or database may have others."""
-    wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end, KEEPALIVES)
+@contextlib.contextmanager
+def _prepared(wire: Any, rules: Rules) -> Iterator[None]:
+    """Close a wire to PostgreSQL at the end, and give it settings that only it needs: a role may have others."""
+    with contextlib.closing(wire):
+        wire.run(f"SET lock_timeout = {int(LOCK_TIMEOUT * 1000)}", rules.no_end, KEEPALIVES)
+        yield
+
+
+def _connected(dialect: Dialect, url: URL) -> Any:
+    args, parameters = dialect.create_connect_args(url)
+    connection: Any = dialect.connect(*args, **parameters)
+    return connection
 
 
 @contextlib.contextmanager
@@ -97,8 +106,7 @@ def _psycopg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     parameters.pop("context", None)
     conninfo = make_conninfo("", **{k: str(v) for k, v in parameters.items()})
     wire = PsycopgWire(conninfo, (VirtualConnection, VirtualAsyncConnection))
-    with contextlib.closing(wire):
-        _prepare(wire, rules)
+    with _prepared(wire, rules):
         yield wire
 
 
@@ -108,13 +116,10 @@ def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .psycopg2_cursors import Psycopg2Cursor
     from .psycopg2_functions import unwrapping
 
-    args, parameters = dialect.create_connect_args(url)
-    connection: Any = dialect.connect(*args, **parameters)
+    connection = _connected(dialect, url)
     connection.autocommit = True
-    wire = Psycopg2Wire(dialect, connection, rules)
-    wire.url = url
-    _prepare(wire, rules)
-    with contextlib.closing(wire), unwrapping(Psycopg2Connection, Psycopg2Cursor):
+    wire = Psycopg2Wire(dialect, connection, rules, url)
+    with _prepared(wire, rules), unwrapping(Psycopg2Connection, Psycopg2Cursor):
         yield wire
 
 
@@ -122,12 +127,10 @@ def _psycopg2(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
 def _pg8000(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .pg8000 import Pg8000Wire
 
-    args, parameters = dialect.create_connect_args(for_driver(url, url.drivername))
-    connection: Any = dialect.connect(*args, **parameters)
+    connection = _connected(dialect, for_driver(url, url.drivername))
     connection.autocommit = True
-    with contextlib.closing(Pg8000Wire(dialect, connection, rules)) as wire:
-        wire.url = url
-        _prepare(wire, rules)
+    wire = Pg8000Wire(dialect, connection, rules, url)
+    with _prepared(wire, rules):
         yield wire
 
 
@@ -136,26 +139,24 @@ def _asyncpg(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
     from .asyncpg import AsyncpgWire
     from .loop_thread import open_loop_wire
 
-    with contextlib.closing(open_loop_wire(dialect, url, rules, AsyncpgWire)) as wire:
-        wire.url = url
-        _prepare(wire, rules)
+    wire = open_loop_wire(dialect, url, rules, AsyncpgWire)
+    with _prepared(wire, rules):
         yield wire
 
 
 @contextlib.contextmanager
 def _generic(dialect: Dialect, url: URL, rules: Rules) -> Iterator[Wire]:
-    from .dbapi import GenericWire
-
     if dialect.is_async:
         from .loop_thread import LoopWire, open_loop_wire
 
-        with contextlib.closing(open_loop_wire(dialect, url, rules, LoopWire)) as loop_wire:
-            yield loop_wire
-        return
-    args, parameters = dialect.create_connect_args(url)
-    connection: Any = dialect.connect(*args, **parameters)
-    dialect.set_isolation_level(connection, "AUTOCOMMIT")
-    with contextlib.closing(GenericWire(dialect, connection, rules)) as wire:
+        wire: Any = open_loop_wire(dialect, url, rules, LoopWire)
+    else:
+        from .dbapi import GenericWire
+
+        connection = _connected(dialect, url)
+        dialect.set_isolation_level(connection, "AUTOCOMMIT")
+        wire = GenericWire(dialect, connection, rules, url)
+    with contextlib.closing(wire):
         yield wire
 
 

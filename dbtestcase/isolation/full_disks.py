@@ -7,19 +7,19 @@ neither the next test nor the next class has to do with it.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, event
 
+from ..drivers import says
 from ..reporting import shown
 from ..server import MIB, is_out_of_room, what_fills
 
 _CODES = {"53100", 1021, 1114}  # PostgreSQL's disk_full, MySQL's ER_DISK_FULL and ER_RECORD_FILE_FULL
 _OURS = "dbtestcase-"
 _DONE = "The database is made anew for the next test."
-_WORDS = re.compile(r"No space left on device|database or disk is full|Disk full", re.IGNORECASE)
+_WORDS = ("no space left on device", "database or disk is full", "disk full")
 
 
 class FullDisks:
@@ -40,7 +40,7 @@ class FullDisks:
         error = context.original_exception
         if context.dialect.name != self._url.get_backend_name():
             return
-        if not _is_full(error) and not (context.is_disconnect and self._has_ended_for_want_of_room()):
+        if not says(error, _CODES, _WORDS) and not (context.is_disconnect and self._has_ended_for_want_of_room()):
             return
         self.found = True
         for each in (context.sqlalchemy_exception, error):
@@ -78,11 +78,3 @@ class FullDisks:
         folder = path if path.is_dir() else path.parent
         ours = folder.name.startswith(_OURS) or folder.parent.name.startswith(_OURS)
         return folder if folder.is_absolute() and ours else None
-
-
-def _is_full(error: BaseException) -> bool:
-    first = error.args[0] if error.args else None
-    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if isinstance(first, dict):  # pg8000
-        code = first.get("C")
-    return code in _CODES or (isinstance(first, int) and first in _CODES) or bool(_WORDS.search(str(error)))

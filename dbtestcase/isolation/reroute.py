@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import connecting, family_of, patiently
+from ..drivers import arguments_of, connecting, family_of, patiently
 from ..errors import ConfigurationError
 from ..reporting import for_driver, shown
-from .engines import Leads, Until
+from .engines import Leads
 
 # Where a server is and who one is there, in the words of all drivers.  Encryption is between the application and its
 # own server: the test's server is asked for what the test's URL asks for.
@@ -50,13 +50,6 @@ class Rerouting(Leads):
         self._watch = prepare
         self._unwatch = forget
 
-    def lead(self, engine: Any, *, own: bool = False, until: Until = Until.CLASS) -> None:
-        """Let one engine (or the one inside an ``AsyncEngine``) open its connections to the test database.
-
-        :raises ConfigurationError: connections of it are in use, or it speaks to another kind of database.
-        """
-        super().lead(engine, own=own, until=until)
-
     def _refuse(self, engine: Engine) -> None:
         name = shown(engine.url)
         if family_of(engine.url.get_backend_name()) != family_of(self._url.get_backend_name()):
@@ -89,9 +82,7 @@ class Rerouting(Leads):
     def _creator(self, engine: Engine, original: Pool, *, own: bool) -> Callable[..., Any]:
         dialect, name = engine.dialect, shown(engine.url)
         url, spare = for_driver(self._url, engine.url.drivername), self._spare
-        args, place = dialect.create_connect_args(url)
-        if dialect.driver == "pymysql" and "unix_socket" in place:
-            place.setdefault("ssl_disabled", True)  # it would read the machine's certificates, which takes 20 to 60 ms
+        args, place = arguments_of(dialect, url)
 
         def open_there(_: list[Any], given: dict[str, Any]) -> Any:
             # whatever is said of the options may stay, but the place is ours

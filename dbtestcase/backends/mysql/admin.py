@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from ...drivers import descriptor_of, patiently
+from ...drivers import arguments_of, descriptor_of, patiently
 from ...errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 from ...reporting import shown, without_secrets
 from ..admin_connections import AdminConnection
@@ -37,11 +37,6 @@ def build_url(url: URL, database: str | None) -> URL:
     return url._replace(drivername=f"{url.get_backend_name()}+{driver}", database=database)
 
 
-def quoted(name: str) -> str:
-    """An identifier, as a statement without parameters takes it."""
-    return "`" + name.replace("`", "``") + "`"
-
-
 class Admin(AdminConnection):
     """A connection in autocommit mode, renewed with its locks where the server has ended it."""
 
@@ -56,10 +51,8 @@ class Admin(AdminConnection):
         url, target = self.url, build_url(self.url, self._database)
         dialect_class: Any = target.get_dialect()
         self._dbapi: Any = _imported(dialect_class, target)
-        positional, options = dialect_class(dbapi=self._dbapi).create_connect_args(target)
+        positional, options = arguments_of(dialect_class(dbapi=self._dbapi), target)
         options.setdefault("connect_timeout", CONNECT_TIMEOUT)
-        if target.get_driver_name() == "pymysql" and "unix_socket" in options and "ssl" not in options:
-            options["ssl_disabled"] = True  # PyMySQL would read the machine's certificates, which takes 20 to 60 ms
 
         def connect() -> Any:
             if "unix_socket" in options:

@@ -6,8 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from .admin import Admin, quoted
+from .admin import Admin
 from .definitions import read_definitions
+from .link import quoted
 from .rows import settle_sequence
 
 _COUNTER = re.compile(r"\n\) ENGINE=\w+ AUTO_INCREMENT=(\d+)")

@@ -18,9 +18,10 @@ from ...reporting import doing, say
 from ..inputs import recorded, template_fingerprint
 from ..interface import Backend, Database, Request
 from ..names import library_version
-from .admin import Admin, build_url, quoted
+from .admin import Admin, build_url
 from .content import Content, read_content, restore, settle_sequences
 from .existing import ExistingDatabase, refuse_without_transactions
+from .link import quoted
 from .register import Register
 
 

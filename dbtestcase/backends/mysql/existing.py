@@ -6,8 +6,9 @@ from ...errors import ConfigurationError, DatabaseError, SchemaError
 from ...reporting import doing, shown
 from ..existing import MARK_TABLE, check_safe
 from ..interface import Database, Request
-from .admin import PATIENCE, Admin, build_url, quoted
+from .admin import PATIENCE, Admin, build_url
 from .content import drop_everything, read_content, relations
+from .link import quoted
 
 
 def refuse_without_transactions(name: str, tables: list[tuple[str, str]]) -> None:

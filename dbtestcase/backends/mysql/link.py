@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from ...drivers import patiently
+from ...drivers import arguments_of, patiently
 from ...errors import MissingExtra
 from ..cleaning_report import cannot_connect
 
@@ -120,10 +120,8 @@ def _connect(url: URL) -> Any:
             dbapi = cls.import_dbapi()
         except ImportError:
             continue
-        args, parameters = cls(dbapi=dbapi).create_connect_args(target)
+        args, parameters = arguments_of(cls(dbapi=dbapi), target)
         parameters["charset"] = "utf8mb4"
-        if driver == "pymysql" and "unix_socket" in parameters and "ssl" not in parameters:
-            parameters["ssl_disabled"] = True  # PyMySQL would read the machine's certificates
         try:
             return patiently(functools.partial(dbapi.connect, *args, **parameters), url)
         except dbapi.Error as error:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ...errors import DatabaseError
-from .admin import Admin, quoted
+from .admin import Admin
 from .content import Content
-from .link import number_of
+from .link import number_of, quoted
 
 _LOCKED = 1205
 LONGEST = 64  # characters of a database's name

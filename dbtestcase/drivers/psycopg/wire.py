@@ -16,7 +16,7 @@ from sqlalchemy import Dialect
 
 from ...sandbox import NO_ARGUMENTS, Arguments, Rows, Sandbox
 from ..arguments import asked_of
-from ..harness import harness_connections
+from ..own_connections import lock_holders
 from ..sockets import shut_down
 from ..sqlalchemy_internals import adapters_of
 from .adapting import SessionPlans
@@ -139,29 +139,8 @@ class PsycopgWire:
         self.pgconn.finish()
 
     def lock_holders(self) -> str:
-        """Who holds locks in this database besides the sandbox: asked over a connection of its own."""
         info = self.connection.info
-        try:
-            with (
-                harness_connections(),
-                psycopg.connect(info.dsn, password=info.password or None, autocommit=True) as judge,
-            ):
-                rows = judge.execute(
-                    "SELECT DISTINCT a.pid, a.usename, a.application_name, a.state, left(a.query, 200) "
-                    "FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-                    "WHERE l.granted AND l.locktype IN ('relation', 'transactionid', 'tuple', 'advisory') "
-                    "AND a.datname = current_database() AND a.pid NOT IN (%s, pg_backend_pid()) "
-                    "AND a.xact_start IS NOT NULL",
-                    (self.pgconn.backend_pid,),
-                ).fetchall()
-        except psycopg.Error as error:
-            return f"(who holds it could not be found out: {error})"
-        if not rows:
-            return "(the holder has ended meanwhile)"
-        return "\n".join(
-            f"Held by process {pid} ({user}{', ' + name if name else ''}, {state}): {query}"
-            for pid, user, name, state, query in rows
-        )
+        return lock_holders(self.pgconn.backend_pid, info.dsn, password=info.password or None)
 
     def connect(self, sandbox: Sandbox, dialect: Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:
         given = Arguments(given.args, {"context": adapters_of(dialect), **given.parameters})

@@ -337,7 +337,7 @@ def open_sqlite(dialect: Dialect, url: URL, rules: Rules) -> Iterator[SQLiteWire
     args, parameters = dialect.create_connect_args(url)
     parameters.update(isolation_level=None, check_same_thread=False)
     connection: Any = dialect.connect(*args, **parameters)
-    with contextlib.closing(_Wire(dialect, connection, rules)) as wire:
+    with contextlib.closing(_Wire(dialect, connection, rules, url)) as wire:
         wire.detect_types = parameters.get("detect_types", 0)
         wire.in_memory = any(mark in args[0] for mark in (":memory:", "vfs=memdb", "mode=memory"))
         wire.prepare()

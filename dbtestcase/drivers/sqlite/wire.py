@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import URL, Dialect
 
 from ...errors import LeakError
 from ...sandbox import COMMITTING, Rules
@@ -46,8 +46,8 @@ _BUILT_IN = "SELECT EXISTS (SELECT 1 FROM pragma_function_list WHERE builtin AND
 class SQLiteWire(ProxyWire):
     """The wire of a sandbox that speaks ``sqlite3``."""
 
-    def __init__(self, dialect: Dialect, connection: sqlite3.Connection, rules: Rules) -> None:
-        super().__init__(dialect, connection, rules)
+    def __init__(self, dialect: Dialect, connection: sqlite3.Connection, rules: Rules, url: URL) -> None:
+        super().__init__(dialect, connection, rules, url)
         self.can_switch_foreign_keys = hasattr(connection, "setconfig")
         self.in_memory = False
         self.detect_types = 0

@@ -12,8 +12,9 @@ from collections import deque
 from typing import Any
 from unittest import mock
 
-from dbtestcase.errors import SandboxClosed, SandboxEscape
+from dbtestcase.errors import SandboxClosed, SandboxEscape, SandboxTimeout
 from tests.support.sandboxes import SandboxTestCase
+from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
 
@@ -421,9 +422,20 @@ class Psycopg2ConnectionsTest(SandboxTestCase):
         with mock.patch.dict(extensions.string_types):
             odd = extensions.new_type(tuple(extensions.string_types), "odd", lambda value, _: f"odd: {value}")
             extensions.register_type(odd)  # for all connections, before the class
-            wire = type(self.sandbox.wire)(self.engine.dialect, self.sandbox.wire.connection, self.sandbox.rules)
+            wire = type(self.sandbox.wire)(
+                self.engine.dialect, self.sandbox.wire.connection, self.sandbox.rules, self.url
+            )
             rows = wire.send("SELECT 'x'::text, 'x'::name, 1::oid, 2::bigint, true, ARRAY['x']::text[]")
         self.assertEqual(rows, [("x", "x", 1, 2, True, ["x"])])
+
+    def test_who_holds_a_lock_outside_of_the_sandbox_is_named(self) -> None:
+        with connect(self.url, application_name="the other") as other, self.engine.connect() as connection:
+            other.execute("SELECT pg_advisory_xact_lock(77)")
+            self.wire.run("SET lock_timeout = 50")
+            with self.assertRaises(SandboxTimeout) as caught:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(77)")
+        holder = r"Held by process \d+ \(\w+, the other, idle in transaction\): SELECT pg_advisory_xact_lock"
+        self.assertRegex(str(caught.exception), holder)
 
     def test_threads_have_their_own_rows_and_types(self) -> None:
         import threading
