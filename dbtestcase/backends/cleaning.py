@@ -13,10 +13,6 @@ What differs from server to server is in a module for each, found by the URL's d
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from pathlib import Path
-
 from sqlalchemy import URL
 
 from .cleaners import Cleaner, Reclonable
@@ -34,7 +30,6 @@ __all__ = [
     "cleaner_for",
     "install",
     "uninstall",
-    "version",
 ]
 
 
@@ -51,12 +46,3 @@ def uninstall(url: URL) -> None:
 def cleaner_for(url: URL, database: Reclonable | None = None) -> Cleaner:
     """A cleaner for the database; ``database`` can put it back whole, where a test has changed the schema itself."""
     return cleaning_for(url).connect(url, database)
-
-
-@functools.cache
-def version() -> str:
-    """A digest of this package's own text: what it made in a database by another text is not to be used."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -49,7 +49,7 @@ class CleanedRecipe:
         return f"{self.inner.label} (committing)"
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.inner.fingerprint()} {cleaning.version()}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.inner.fingerprint()} committing".encode()).hexdigest()
 
     def build(self, url: URL) -> None:
         self.inner.build(url)

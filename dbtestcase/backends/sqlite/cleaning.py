@@ -110,8 +110,7 @@ class SQLiteCleaner(Cleaner):
     def _delete_file(self, file: Path) -> None:
         """Begin with an empty file: nothing can be copied over one that the test has spoilt."""
         self._connection.close()
-        for each in (file, *(file.with_name(file.name + end) for end in ("-journal", "-wal", "-shm"))):
-            each.unlink(missing_ok=True)
+        files.remove(file)
         self._open()
         self._stale = True
 

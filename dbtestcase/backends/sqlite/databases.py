@@ -114,10 +114,7 @@ class SQLiteDatabase(Database):
         try:
             self._make_again()
         except sqlite3.DatabaseError as error:
-            if self._file is None or error.sqlite_errorcode & 0xFF not in (
-                sqlite3.SQLITE_NOTADB,
-                sqlite3.SQLITE_CORRUPT,
-            ):
+            if self._file is None or not files.is_spoilt(error):
                 raise
             files.remove(self._file)  # somebody has overwritten it: nothing can be copied over that
             self._make_again()
