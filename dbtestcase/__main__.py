@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import DBTestCaseError
-from .reporting import report, shown
+from .reporting import report, shown, version_of
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,13 +53,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("dbtestcase")
-        except PackageNotFoundError:
-            number = "(not installed as a package)"
-        print(f"dbtestcase {number}, Python {platform.python_version()}")
+        print(f"dbtestcase {version_of('dbtestcase')}, Python {platform.python_version()}")
         parser.exit()
 
 

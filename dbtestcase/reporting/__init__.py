@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import report
 from .call_sites import CallSite, awaiting_frames, call_site_of, find_call_site, is_application
 from .collecting import collecting_less, end_at_once
-from .imports import lazily, require_internals
+from .imports import lazily, require_internals, version_of
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
 from .urls import for_driver, pasteable, shown, without_secrets
@@ -60,6 +60,7 @@ __all__ = [
     "shown",
     "site_of_statement",
     "together",
+    "version_of",
     "warn_at",
     "when_never_awaited",
     "without_secrets",

@@ -1,4 +1,4 @@
-"""Imports with a condition: what is loaded when it is asked for, and what a library must have to be imported."""
+"""Imports with a condition: what is loaded when it is asked for, what a library must have; and its version."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ def lazily(door: str, **names: str) -> Callable[[str], object]:
         return getattr(importlib.import_module(modules[name]), name)
 
     return load
+
+
+def version_of(distribution: str, otherwise: str = "(not installed as a package)") -> str:
+    """The version of what is installed under a name; ``otherwise`` for what is run from a folder."""
+    from importlib.metadata import PackageNotFoundError, version  # not every run asks
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return otherwise
 
 
 def require_internals(library: str, needed: Iterable[tuple[object, Iterable[str]]], remedy: str) -> None:

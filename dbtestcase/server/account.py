@@ -62,7 +62,7 @@ _POWERS = {0: "CHOWN", 1: "DAC_OVERRIDE", 5: "KILL", 6: "SETGID", 7: "SETUID"}
 
 def _refuse_powerless_root() -> None:
     """Containers may run as a root that cannot become anybody else."""
-    found = re.search(r"^CapEff:\s*(\w+)", _read("/proc/self/status"), re.MULTILINE)
+    found = re.search(r"^CapEff:\s*(\w+)", read(Path("/proc/self/status")), re.MULTILINE)
     if found is None:
         return
     missing = [name for bit, name in _POWERS.items() if not int(found[1], 16) >> bit & 1]
@@ -78,14 +78,15 @@ def _refuse_powerless_root() -> None:
 
 def _is_mapped(number: int, map_name: str) -> bool:
     """Whether an account exists in the user namespace of this process."""
-    lines = [line.split() for line in _read(f"/proc/self/{map_name}").splitlines()]
+    lines = [line.split() for line in read(Path("/proc/self", map_name)).splitlines()]
     return not lines or any(int(first) <= number < int(first) + int(count) for first, _, count in lines)
 
 
-def _read(path: str) -> str:
+def read(path: Path) -> str:
+    """A file by which Linux tells something; empty where there is none."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:  # not on Linux
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return ""
 
 

@@ -7,9 +7,9 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import DBTestCaseError
+from ..reporting import version_of
 from ..settings import Settings, read_settings
 from .account import server_account
 from .cache import ClusterCache, cache_root, size_of
@@ -39,8 +39,9 @@ def examine(say: Callable[[str], object], try_url: Callable[[Settings, Callable[
 
     :param try_url: tries the server that the settings name, or gives the kind of the disposable one that they ask for.
     """
-    say(f"dbtestcase   {_version('dbtestcase')}, Python {platform.python_version()} on {platform.platform(terse=True)}")
-    say(f"libraries    SQLAlchemy {_version('sqlalchemy')}, psycopg {_version('psycopg')}")
+    python = f"Python {platform.python_version()} on {platform.platform(terse=True)}"
+    say(f"dbtestcase   {version_of('dbtestcase')}, {python}")
+    say(f"libraries    SQLAlchemy {version_of('sqlalchemy')}, psycopg {version_of('psycopg')}")
     try:
         settings = read_settings()
         kind = try_url(settings, say)
@@ -107,10 +108,3 @@ def _examine_cache(settings: Settings, programs: Programs, say: Callable[[str], 
     if sizes:
         say(f"             it holds {sizes}; {projects} project{'s' if projects != 1 else ''} with templates, of one")
         say(f"             version {LARGEST_CACHE // MIB} MiB at most; python -m dbtestcase prune empties it")
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "(not installed as a package)"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .account import read
 from .cluster_files import RESERVE, WAS_FULL
 from .watcher import OWN
 
@@ -26,14 +27,14 @@ def memory_left(cgroup: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc"
 
 
 def _of_the_machine(proc: Path) -> Iterator[int]:
-    lines = _read(proc / "meminfo").splitlines()
+    lines = read(proc / "meminfo").splitlines()
     found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest}
     if "MemAvailable" in found:
         yield found["MemAvailable"] + found.get("SwapFree", 0)
 
 
 def _of_the_groups(cgroup: Path, proc: Path) -> Iterator[int]:
-    for line in _read(proc / "self" / "cgroup").splitlines():
+    for line in read(proc / "self" / "cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
@@ -51,10 +52,10 @@ def _of_the_groups(cgroup: Path, proc: Path) -> Iterator[int]:
 
 
 def _of_one(group: Path, limit_name: str, usage_name: str, inactive: str) -> Iterator[int]:
-    limit, usage = _read(group / limit_name).strip(), _read(group / usage_name).strip()
+    limit, usage = read(group / limit_name).strip(), read(group / usage_name).strip()
     if limit.isdigit() and usage.isdigit() and int(limit) < _UNLIMITED:
         # what the kernel has read from files, and gives up when memory is wanted, counts as used there
-        words = dict(line.split(maxsplit=1) for line in _read(group / "memory.stat").splitlines() if " " in line)
+        words = dict(line.split(maxsplit=1) for line in read(group / "memory.stat").splitlines() if " " in line)
         yield int(limit) - int(usage) + int(words.get(inactive, 0))
 
 
@@ -62,19 +63,12 @@ def _is_memory(place: Path) -> bool:
     """Whether files there are memory (tmpfs)."""
     found = ("", "")
     real = os.path.realpath(place)
-    for line in _read(Path("/proc/self/mounts")).splitlines():
+    for line in read(Path("/proc/self/mounts")).splitlines():
         _, point, kind, *_ = line.split()
         point = point.replace("\\040", " ")
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
             found = (point, kind)
     return found[1] in ("tmpfs", "ramfs")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def is_out_of_room(folder: Path) -> bool:

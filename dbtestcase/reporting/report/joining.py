@@ -6,11 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...errors import ConfigurationError
+from ..imports import version_of
 from .record import LAST, is_alive
 
 SCHEMA_VERSION = 1
@@ -89,7 +89,7 @@ def join(parts: Iterable[Path]) -> Document:
     return {
         "schema": "dbtestcase-report",
         "version": SCHEMA_VERSION,
-        "dbtestcase": _version(),
+        "dbtestcase": version_of("dbtestcase", "unknown"),
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "seconds": round(max((p["offset"] + p["seconds"] for p in processes), default=0.0), 3),
         "missing": missing,
@@ -135,13 +135,6 @@ def _lines(part: Path, missing: list[str]) -> list[Document]:
         except ValueError:
             missing.append(f"Line {number} of {part.name} is cut off.")
     return found
-
-
-def _version() -> str:
-    try:
-        return version("dbtestcase")
-    except PackageNotFoundError:  # run from a folder that nobody has installed
-        return "unknown"
 
 
 def read_document(path: Path) -> Document:
