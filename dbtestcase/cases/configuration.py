@@ -17,13 +17,13 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from sqlalchemy import URL, MetaData, Table, make_url
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError
 
 from ..data import is_factory
 from ..errors import ConfigurationError
+from ..isolation import is_engine
 from .bases import HOOKS, Bases
-from .never_ran import remedy_for
+from .never_ran import TO_BE_AWAITED, TO_BE_ITERATED
 
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
@@ -216,10 +216,6 @@ def _is_database_url(value: object) -> bool:
         return False
 
 
-def _is_engine(value: object) -> bool:
-    return isinstance(value, Engine) or isinstance(getattr(value, "sync_engine", None), Engine)
-
-
 # What the value of an attribute looks like.  A name like `outsider` or `migration` is a slip only where that is so.
 _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "url": _is_database_url,
@@ -228,8 +224,8 @@ _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "database": lambda value: value in ("create", "existing"),
     "migrations": lambda value: _is_migrations(str(value) if isinstance(value, Path) else value),
     "factories": lambda value: is_factory(value) or isinstance(value, ModuleType),
-    "engines": _is_engine,
-    "outside": _is_engine,
+    "engines": is_engine,
+    "outside": is_engine,
     "metadata": lambda value: isinstance(getattr(value, "metadata", value), MetaData),
 }
 _OF_UNITTEST = {
@@ -295,7 +291,7 @@ def _check_test(cls: type, name: str, static: object, *, asynchronous: bool) -> 
         cause="`async def` on a class whose tests are not awaited"
         if kind == "a coroutine function"
         else "a `yield` in the test: calling it makes a generator and runs none of its lines",
-        remedy=remedy_for(kind),
+        remedy=TO_BE_AWAITED if kind == "a coroutine function" else TO_BE_ITERATED,
     )
 
 

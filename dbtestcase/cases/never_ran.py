@@ -21,25 +21,32 @@ def refuse_unfinished(value: Any, name: str) -> Any:
     """
     if value is None:
         return None
+    cause = "`async def` or `yield` behind a decorator that calls it as an ordinary function"
     if inspect.isawaitable(value):
-        kind = "a coroutine function"
+        remedy = TO_BE_AWAITED
     elif inspect.isgenerator(value) or inspect.isasyncgen(value):
-        kind = "a generator"
+        remedy = TO_BE_ITERATED
     elif inspect.isroutine(value) or isinstance(value, _DEFERRED):
-        kind = "a function or block"
+        cause = (
+            "a decorator that makes something of the function and does not call it, @contextmanager, or forgotten ()"
+        )
+        remedy = "call it there, and enter it by `with` if it is a block"
     else:
         return value
     close = getattr(value, "close", None)
     if callable(close):
         close()  # Python would warn that it was never awaited
     raise ConfigurationError(
-        f"{name} gave back {value!r}, which nobody runs: it has not run.",
-        cause="`async def` or `yield` behind a decorator that calls it as an ordinary function"
-        if kind != "a function or block"
-        else "a decorator that makes something of the function and does not call it, @contextmanager, or forgotten ()",
-        remedy=remedy_for(kind),
+        f"{name} gave back {value!r}, which nobody runs: it has not run.", cause=cause, remedy=remedy
     )
 
+
+TO_BE_AWAITED = (
+    "write a plain `def`, or use AsyncDatabaseTest (AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest), "
+    "whose tests are awaited"
+)
+TO_BE_ITERATED = "take the `yield` away; for one test with several parts there is `with self.subTest(…):`"
+"""What to do about a test that nobody runs, by what calling it gives."""
 
 _DEFERRED = (functools.partial, contextlib.ContextDecorator, contextlib.AsyncContextDecorator)
 
@@ -165,14 +172,3 @@ def find_unawaited(label: str, test_files: frozenset[str]) -> list[Configuration
         for name, file, module in dict.fromkeys(found)
         if file in test_files or module.partition(".")[0] in _DATABASE
     ]
-
-
-def remedy_for(kind: str) -> str:
-    if kind == "a coroutine function":
-        return (
-            "write a plain `def`, or use AsyncDatabaseTest (AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest), "
-            "whose tests are awaited"
-        )
-    if kind == "a function or block":
-        return "call it there, and enter it by `with` if it is a block"
-    return "take the `yield` away; for one test with several parts there is `with self.subTest(…):`"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .early_uses import early_uses
-from .engines import engines_among, engines_of_class, resolve_engines
+from .engines import engines_among, engines_of_class, is_engine, resolve_engines
 from .interface import Isolation
 from .rollback import SandboxIsolation
 from .sandbox_run import running_sandbox
@@ -23,6 +23,7 @@ __all__ = [
     "early_uses",
     "engines_among",
     "engines_of_class",
+    "is_engine",
     "open_truncating_run",
     "resolve_engines",
     "running_sandbox",
