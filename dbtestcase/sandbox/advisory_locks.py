@@ -257,9 +257,12 @@ def _functions() -> list[str]:
         *((f"pg_advisory_unlock{s}", "boolean") for s in ("", "_shared")),
     ):
         verb = name.removeprefix("pg_").replace("advisory_", "")
+        # void is NULL from a function in SQL, and not from the server's own
+        language, body = ("plpgsql", "BEGIN PERFORM {}; END") if returns == "void" else ("sql", "SELECT {}")
         for parameters, arguments in (("bigint", "$1, NULL"), ("integer, integer", "$1, $2")):
-            head = f"CREATE FUNCTION pg_temp.{name}({parameters}) RETURNS {returns} LANGUAGE sql STRICT"
-            found.append(f"{head} AS $dbtc$ SELECT pg_temp.dbtc_advisory('{verb}', {arguments}) $dbtc$")
+            head = f"CREATE FUNCTION pg_temp.{name}({parameters}) RETURNS {returns} LANGUAGE {language} STRICT"
+            code = body.format(f"pg_temp.dbtc_advisory('{verb}', {arguments})")
+            found.append(f"{head} AS $dbtc$ {code} $dbtc$")
     return found
 
 

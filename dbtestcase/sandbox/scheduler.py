@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import SandboxBusy, SandboxClosed, SandboxConflict, SandboxTimeout
-from .tickets import Actor, Reason, Ticket, Wait, current_actor
+from .tickets import Actor, Reason, Ticket, Wait, current_actor, runs
 
 PATIENCE = 2.0
 """Seconds to wait for another thread's or task's unfinished transaction."""
@@ -227,7 +227,7 @@ class Scheduler:
     def _holder_elsewhere(self, actor: Actor) -> Ticket | None:
         """Who is in the middle of a statement in another thread."""
         holding = self._holding
-        if holding is None or holding.thread is actor.thread or not holding.thread.is_alive() or self.inherited_from:
+        if holding is None or holding.thread is actor.thread or not runs(holding.thread) or self.inherited_from:
             return None
         return self._holder
 

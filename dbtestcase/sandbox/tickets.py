@@ -11,6 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 
 
+def runs(thread: threading.Thread) -> bool:
+    """Whether a thread has not ended.
+
+    A signal's handler that raises in the middle of a ``join()``, as timeouts do, makes Python before 3.13 say that a
+    thread has ended which goes on.
+    """
+    return thread.is_alive() or thread in threading.enumerate()
+
+
 class Actor:
     """A thread, or a task of one: somebody who can wait or be waited for."""
 
@@ -29,7 +38,7 @@ class Actor:
     @property
     def alive(self) -> bool:
         """Whether it may still do something."""
-        return not self.task.done() if self.task is not None else self.thread.is_alive()
+        return not self.task.done() if self.task is not None else runs(self.thread)
 
     def awaits(self, other: Actor) -> bool:
         """Whether this task goes on when the other one has ended, and not before.

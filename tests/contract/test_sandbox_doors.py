@@ -502,6 +502,12 @@ class _Doors(SandboxTestCase):
         self.assertEqual(self.judge.execute(free.encode()).fetchone(), (True,))
         self.judge.execute("SELECT pg_advisory_unlock_all()")
 
+    def test_an_advisory_lock_gives_what_the_server_gives(self) -> None:
+        sql = "SELECT pg_advisory_lock(7), pg_advisory_xact_lock_shared(1, 2), pg_advisory_unlock(7)"
+        sql += ", pg_advisory_unlock_all(), pg_advisory_lock(null)"
+        with self.engine.begin() as connection:
+            self.assertEqual(tuple(connection.exec_driver_sql(sql).one()), self.judge.execute(sql.encode()).fetchone())
+
     def test_temporary_tables_end_with_the_test(self) -> None:
         for _ in range(2):
             with self.engine.begin() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import unittest
@@ -201,6 +202,32 @@ class HarnessTest(TurnsTestCase):
                 self.join(thread)
                 self.use("the next test")
         self.assertEqual(self.log, ["the next test"] * 3)
+
+    def test_a_thread_whose_join_was_interrupted_is_waited_for(self) -> None:
+        """A signal's handler that raises in join() makes Python say that the thread has ended (before 3.13)."""
+        begun, stop = threading.Event(), threading.Event()
+
+        def work() -> None:
+            self.scheduler.acquire(holder)
+            begun.set()
+            stop.wait(LONG)
+            self.log.append("statement")
+            self.scheduler.release(holder)
+
+        def raise_it(*_: object) -> None:
+            raise TimeoutError
+
+        holder = Ticket("holder", own=False)
+        thread = self.start(work)
+        begun.wait(LONG)
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, raise_it))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with self.assertRaises(TimeoutError):
+            thread.join(LONG)
+        with mock.patch.object(turns_module, "PATIENCE", 0.01), self.scheduler.seized(stop.set, self.fail):
+            self.log.append("harness")
+        self.join(thread)
+        self.assertEqual(self.log, ["statement", "harness"])
 
     def test_what_this_thread_has_left_unfinished_is_over(self) -> None:
         stream = Ticket("a stream", own=False)
