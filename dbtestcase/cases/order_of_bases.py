@@ -27,7 +27,7 @@ def check_bases(bases: Bases, *, given: Collection[str]) -> bool:
         after ours brings attributes or hooks that are never seen; a framework's name is one of ours.
     """
     ours = {base.__name__ for base in bases.ours}
-    if {"_AsyncLife", "TruncatingDatabaseTest"} <= ours and "AsyncTruncatingDatabaseTest" not in ours:
+    if {"AsyncDatabaseTest", "TruncatingDatabaseTest"} <= ours and "AsyncTruncatingDatabaseTest" not in ours:
         raise ConfigurationError(
             f"{bases.cls.__qualname__} has both TruncatingDatabaseTest and an Async class among its bases.",
             cause="two kinds of class, where one is both",

@@ -58,8 +58,7 @@ class Psycopg2Cursor(extensions.cursor):  # type: ignore[misc]
             if statement.plain:
                 sandbox, client, wire = connection._sandbox, connection._client, connection._wire
                 scheduler, ticket = sandbox.scheduler, client.ticket
-                if not scheduler.take_at_once(ticket):
-                    scheduler.acquire(ticket)
+                scheduler.acquire(ticket)
                 try:
                     command = sandbox.at_once(client, statement)
                     if command is not None:

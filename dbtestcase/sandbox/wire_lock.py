@@ -15,8 +15,7 @@ class WireLock:
         self._scheduler, self._ticket = scheduler, ticket
 
     def __enter__(self) -> None:
-        if not self._scheduler.take_at_once(self._ticket):
-            self._scheduler.acquire(self._ticket)
+        self._scheduler.acquire(self._ticket)
 
     def __exit__(self, *exc_info: object) -> None:
         self._scheduler.release(self._ticket)
