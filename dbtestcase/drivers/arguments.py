@@ -7,7 +7,6 @@ production; what can do neither is refused by name.
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigurationError
 from ..sandbox import COMMITTING
+from .endpoints import service_of
 
 _LIBPQ = frozenset(
     """
@@ -133,8 +133,8 @@ def _libpq(driver: str, args: Sequence[Any], parameters: dict[str, Any]) -> Aske
             given[name] = os.environ[variable]
     _refuse_other_server(driver, str(given.get("target_session_attrs") or "any"))
     asked.given = {name: str(value) for name, value in given.items() if value is not None and name not in _PLACES}
-    service = given.get("service") or os.environ.get("PGSERVICE")
-    for name, value in {**(_service(str(service)) if service else {}), **given}.items():
+    service = str(given.get("service") or os.environ.get("PGSERVICE") or "")
+    for name, value in {**service_of(service), **given}.items():
         if value is None or name in HARMLESS[driver]:
             continue
         if name == "options":
@@ -183,16 +183,6 @@ def _parsed(text: str) -> dict[str, Any]:
     from psycopg.conninfo import conninfo_to_dict
 
     return dict(conninfo_to_dict(text))
-
-
-def _service(name: str) -> dict[str, str]:
-    """What a service file says of a service, besides where it is."""
-    folder = os.environ.get("PGSYSCONFDIR")
-    files = [os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")]
-    files += [os.path.join(folder, "pg_service.conf")] if folder else []
-    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
-    parser.read(files)
-    return dict(parser[name]) if parser.has_section(name) else {}
 
 
 def _asyncpg(driver: str, args: Sequence[Any], parameters: dict[str, Any]) -> Asked:

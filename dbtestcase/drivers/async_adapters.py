@@ -80,6 +80,23 @@ class AdaptedConnection(ProxyConnection):
         """Close without waiting."""
         self.close()
 
+    async def wait_for_turn(self) -> None:
+        """For a coroutine of the driver's own: not to block the loop, so that the others go on meanwhile."""
+        scheduler = self._sandbox.scheduler
+        await scheduler.acquire_async(self._client.ticket)
+        scheduler.release(self._client.ticket)
+
+    def refusal(self, name: str) -> Exception:
+        """The error for what of the driver's own connection nobody can contain."""
+        return self._sandbox.note(
+            SandboxEscape(
+                f"{name} of the driver's own connection ({self.dialect.driver}) would bypass the sandbox; "
+                "nothing was sent.",
+                cause="get_raw_connection().driver_connection, or run_async()",
+                remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
+            )
+        )
+
 
 class TwinConnection(AdaptedConnection):
     """A connection of an async driver over the wire of its synchronous twin."""
@@ -125,8 +142,7 @@ class _DriverConnection:
         if name in _ATTRIBUTES:
             return getattr(virtual, name)
         if name not in _COROUTINES:
-            raise self._refusal(name)
-
+            raise virtual.refusal(name)
         if name == "cursor":
             return lambda *args, **kwargs: _AsyncCursor(
                 virtual, lambda: _awaited(virtual, virtual.cursor, *args, **kwargs)
@@ -142,7 +158,7 @@ class _DriverConnection:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _ATTRIBUTES:
-            raise self._refusal(name)
+            raise self._virtual.refusal(name)
         setattr(self._virtual, name, value)
 
     async def __aenter__(self) -> _DriverConnection:
@@ -150,17 +166,6 @@ class _DriverConnection:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-    def _refusal(self, name: str) -> Exception:
-        virtual = self._virtual
-        return virtual._sandbox.note(
-            SandboxEscape(
-                f"{name} of the driver's own connection ({virtual.dialect.driver}) would bypass the sandbox; "
-                "nothing was sent.",
-                cause="get_raw_connection().driver_connection, or run_async()",
-                remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
-            )
-        )
 
 
 _COROUTINES = {
@@ -222,9 +227,7 @@ async def _turn(virtual: TwinConnection, work: Callable[[], Any]) -> Any:
     """Do something with the wire, from a coroutine of the driver's own."""
     if virtual._closed and virtual.dialect.driver == "aiosqlite":
         raise ValueError("Connection closed")
-    scheduler = virtual._sandbox.scheduler
-    await scheduler.acquire_async(virtual._client.ticket)  # not to block the loop: the others go on meanwhile
-    scheduler.release(virtual._client.ticket)
+    await virtual.wait_for_turn()
     return _awaited(virtual, work)
 
 

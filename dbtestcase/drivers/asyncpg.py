@@ -226,9 +226,7 @@ class _Connection(LoopConnection):
         return functools.partial(self._register, name) if name in _METHODS else super().own_method(name)
 
     async def _close_async(self, *, timeout: float | None = None) -> None:
-        scheduler = self._sandbox.scheduler
-        await scheduler.acquire_async(self._client.ticket)
-        scheduler.release(self._client.ticket)
+        await self.wait_for_turn()
         self.close()
 
     def _change_listeners(self, method: str, callback: Any) -> None:

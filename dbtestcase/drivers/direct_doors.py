@@ -116,8 +116,7 @@ def _is_plumbing(module: str) -> bool:
 # -- the doors
 
 
-def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    replace_once(owner, name, make, _MARK)
+_replace = functools.partial(replace_once, mark=_MARK)
 
 
 def _function(what: str, dialect: str, original: Callable[..., Any]) -> Callable[..., Any]:

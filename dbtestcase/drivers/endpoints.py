@@ -187,7 +187,7 @@ def _as_libpq_reads(args: Sequence[Any], values: Mapping[str, Any], driver: str)
 
         with contextlib.suppress(psycopg.Error):  # the driver will say what is wrong with it
             found = {**conninfo_to_dict(text), **values}
-    found = {**_service(str(found.get("service") or os.environ.get("PGSERVICE") or "")), **found}
+    found = {**service_of(str(found.get("service") or os.environ.get("PGSERVICE") or "")), **found}
     if "database" in found:
         found.setdefault("dbname", found["database"])
     if driver in _WITHOUT_ADDRESSES:
@@ -206,7 +206,7 @@ def address_beside(host: str) -> str:
     The environment and a service say so (``PGHOSTADDR``, ``hostaddr``), and beside a host nobody expects it.
     """
     service = os.environ.get("PGSERVICE", "")
-    address = _service(service).get("hostaddr") or os.environ.get("PGHOSTADDR", "")
+    address = service_of(service).get("hostaddr") or os.environ.get("PGHOSTADDR", "")
     if not address or (host and not host.startswith("/") and same_host(host, address)):
         return ""
     return address
@@ -232,12 +232,13 @@ def _asked_for_name(uid: int, *variables: str | None) -> str:
         return ""
 
 
-def _service(name: str) -> dict[str, str]:
+def service_of(name: str) -> dict[str, str]:
+    """What libpq's service files say of a service: the user's, else the system's."""
     if not name:
         return {}
     folder = os.environ.get("PGSYSCONFDIR", "/etc")
     for path in (os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf", os.path.join(folder, "pg_service.conf")):
-        parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
+        parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
         with contextlib.suppress(configparser.Error, OSError):
             parser.read(os.path.expanduser(path), encoding="utf-8")
             if parser.has_section(name):

@@ -155,8 +155,7 @@ def _leading(driver: str) -> Lead | None:
     return lead if lead is not None and lead.driver == driver else None
 
 
-def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    replace_once(owner, name, make, _MARK)
+_replace = functools.partial(replace_once, mark=_MARK)
 
 
 def _everywhere(modules: Sequence[Any], name: str, make: Callable[[Any], Any]) -> None:
@@ -191,20 +190,6 @@ def _by_conninfo(conninfo: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     from psycopg.conninfo import conninfo_to_dict
 
     return {**conninfo_to_dict(conninfo or ""), **keywords}
-
-
-def _function(driver: str) -> Callable[[Any], Any]:
-    def make(original: Any) -> Any:
-        def connect(*args: Any, **keywords: Any) -> Any:
-            lead = _leading(driver)
-            if lead is None:
-                return original(*args, **keywords)
-            given = _bound(original, args, keywords)
-            return Opening(lead.connect_async(given))
-
-        return connect
-
-    return make
 
 
 def _class(driver: str, module: str) -> Callable[[Any], None]:
@@ -337,11 +322,19 @@ def _sqlite3(module: Any) -> None:
     _everywhere([module, module.dbapi2], "connect", make)
 
 
-def _installer(driver: str, *paths: str) -> Callable[[Any], None]:
-    def install(module: Any) -> None:
-        _everywhere([module, *(getattr(module, path) for path in paths)], "connect", _function(driver))
+def _coroutine(driver: str, inner: str) -> Callable[[Any], None]:
+    """A coroutine function ``connect()`` of a package, and of the module inside that has it."""
 
-    return install
+    def make(original: Any) -> Any:
+        def connect(*args: Any, **keywords: Any) -> Any:
+            lead = _leading(driver)
+            if lead is None:
+                return original(*args, **keywords)
+            return Opening(lead.connect_async(_bound(original, args, keywords)))
+
+        return connect
+
+    return lambda module: _everywhere([module, getattr(module, inner)], "connect", make)
 
 
 _DOORS: dict[str, dict[str, Callable[[Any], None]]] = {
@@ -351,9 +344,9 @@ _DOORS: dict[str, dict[str, Callable[[Any], None]]] = {
     "pg8000": {"pg8000": _pg8000},
     "pymysql": {"pymysql": _pymysql},
     "mysqldb": {"MySQLdb": _mysqldb},
-    "aiomysql": {"aiomysql": _installer("aiomysql", "connection")},
-    "asyncmy": {"asyncmy": _installer("asyncmy", "connection")},
+    "aiomysql": {"aiomysql": _coroutine("aiomysql", "connection")},
+    "asyncmy": {"asyncmy": _coroutine("asyncmy", "connection")},
     "pysqlite": {"sqlite3": _sqlite3},
-    "aiosqlite": {"aiosqlite": _installer("aiosqlite", "core")},
+    "aiosqlite": {"aiosqlite": _coroutine("aiosqlite", "core")},
 }
 """By SQLAlchemy's name of the driver: what is done to which module when it is imported."""

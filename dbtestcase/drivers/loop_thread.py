@@ -16,8 +16,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect
 from sqlalchemy.util import greenlet_spawn
 
-from ..errors import SandboxEscape
-from ..sandbox import COMMITTING, Rules
+from ..sandbox import Rules
 from . import dbapi
 from .async_adapters import AdaptedConnection
 from .dbapi import CursorOver, ProxyConnection
@@ -243,13 +242,7 @@ class _DriverConnection:
             return self._contained(name, real)
         if not callable(real):
             return real
-        raise self._virtual._sandbox.note(
-            SandboxEscape(
-                f"{name}() of the driver's own connection ({wire.driver}) would bypass the sandbox; nothing was sent.",
-                cause="get_raw_connection().driver_connection, or run_async()",
-                remedy=f"run it through SQLAlchemy's connection, or {COMMITTING}",
-            )
-        )
+        raise self._virtual.refusal(f"{name}()")
 
     def _contained(self, name: str, real: Any) -> Any:
         virtual = self._virtual
@@ -262,8 +255,7 @@ class _DriverConnection:
             virtual.in_use = True
             try:
                 await asyncio.sleep(0)  # whoever uses the connection beside it must be seen, as in production
-                await virtual._sandbox.scheduler.acquire_async(virtual._client.ticket)
-                virtual._sandbox.scheduler.release(virtual._client.ticket)
+                await virtual.wait_for_turn()
                 # the adapter begins a transaction with its first statement; before that each commits by itself
                 if virtual._client.active:
                     return run(query, *args, **kwargs)

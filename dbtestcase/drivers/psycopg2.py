@@ -22,6 +22,7 @@ from .psycopg2_functions import cursor_factory_of, register_type
 from .psycopg2_session import SessionAttributes
 
 _WORD = re.compile("[A-Z]")
+_READY, _BEGIN = 1, 2  # STATUS_READY, STATUS_BEGIN
 
 
 class Psycopg2Wire(ProxyWire):
@@ -87,15 +88,11 @@ class Psycopg2Connection(SessionAttributes):
     _mark = 0  # of psycopg2's own: how often a transaction was ended, and the named cursors with it
 
     def commit(self) -> None:
-        client = self._client
-        if client.active or client.failed:
-            self._mark += not client.each_statement
+        self._mark += self.status == _BEGIN
         super().commit()
 
     def rollback(self) -> None:
-        client = self._client
-        if client.active or client.failed:
-            self._mark += not client.each_statement
+        self._mark += self.status == _BEGIN
         super().rollback()
 
     @property  # type: ignore[misc]
@@ -275,7 +272,7 @@ class Psycopg2Connection(SessionAttributes):
     @property
     def status(self) -> int:
         client = self._client
-        return 2 if (client.active or client.failed) and not client.each_statement else 1
+        return _BEGIN if (client.active or client.failed) and not client.each_statement else _READY
 
     def get_transaction_status(self) -> int:
         return {"idle": 0, "active": 2, "failed": 3}[self._sandbox.status(self._client)]

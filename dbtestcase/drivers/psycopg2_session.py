@@ -16,8 +16,6 @@ _SETTINGS = {
     "readonly": "default_transaction_read_only",
     "deferrable": "default_transaction_deferrable",
 }
-
-
 _NONE = {"isolation_level": _DEFAULT, "readonly": None, "deferrable": None}
 
 
@@ -124,13 +122,10 @@ class SessionAttributes(ProxyConnection):
 
     def _set_defaults(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
-            self._set_default(name, value)
-
-    def _set_default(self, name: str, value: Any) -> None:
-        text = _LEVELS[value] if name == "isolation_level" else {None: "default", True: "on", False: "off"}[value]
-        said = "DEFAULT" if text == "default" else f"'{text}'"
-        with contextlib.closing(self.cursor()) as cursor:
-            cursor.execute(f"SET {_SETTINGS[name]} TO {said}")
+            text = _LEVELS[value] if name == "isolation_level" else {None: "default", True: "on", False: "off"}[value]
+            said = "DEFAULT" if text == "default" else f"'{text}'"
+            with contextlib.closing(self.cursor()) as cursor:
+                cursor.execute(f"SET {_SETTINGS[name]} TO {said}")
 
 
 def _level_of(value: Any) -> int:
