@@ -5,8 +5,8 @@ from __future__ import annotations
 from . import cleaning
 from .databases import prune, test_database, try_url
 from .existing import ExistingUse
-from .initial_schema import build_initial_schema, load_base_data, run_initial_schema
-from .inputs import note_folder
+from .initial_schema import build_initial_schema, connected, load_base_data, run_initial_schema
+from .inputs import add_to, files_below, note_folder
 from .interface import Database
 from .names import library_version
 from .postgresql.keep_rows import Kept, copy_rows, fetcher
@@ -22,13 +22,16 @@ __all__ = [
     "Kept",
     "MetadataRecipe",
     "Recipe",
+    "add_to",
     "backend_for",
     "build_initial_schema",
     "checked_url",
     "cleaning",
+    "connected",
     "copy_rows",
     "digest_of",
     "fetcher",
+    "files_below",
     "library_version",
     "load_base_data",
     "names_a_server",

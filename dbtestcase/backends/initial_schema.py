@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -55,20 +56,27 @@ def build_initial_schema(hook: Callable[[Connection], object] | None, url: URL, 
     """Call the hook, if there is one, with a connection to the database at ``url``; what it makes is committed."""
     if hook is None:
         return
+    with connected(url) as connection:
+        run_initial_schema(hook, connection, label)
+        connection.commit()
+
+
+@contextmanager
+def connected(url: URL) -> Iterator[Connection]:
+    """A connection of our own, of an engine that ends with the block."""
     engine = own(patient(sqlalchemy.create_engine(url, poolclass=NullPool)))
     try:
         with engine.connect() as connection:
-            run_initial_schema(hook, connection, label)
-            connection.commit()
+            yield connection
     finally:
         engine.dispose()
 
 
-def load_base_data(hook: Callable[[Session], object] | None, bind: Engine | Connection, label: str) -> None:
+def load_base_data(hook: Callable[[Session], object] | None, connection: Connection, label: str) -> None:
     """Call the hook, if there is one, with a session; its rows are committed, in a transaction that runs to its end."""
     if hook is None:
         return
-    with Session(bind, join_transaction_mode="create_savepoint") as session:
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
         try:
             returned = hook(session)
             session.flush()

@@ -120,18 +120,25 @@ def _digest(root: Path, names: list[str]) -> str:
     for name in names:
         path = root / name
         if path.is_dir():
-            for parent, folders, files in os.walk(path):
-                folders[:] = sorted(each for each in folders if each != "__pycache__" and not each.startswith("."))
-                for file in sorted(files):
-                    if not file.startswith(".") and not file.endswith((".pyc", ".pyo")):
-                        _add(digest, name, os.path.relpath(os.path.join(parent, file), path))
-                        _add(digest, Path(parent, file).read_bytes())
+            for below, file in files_below(path):
+                add_to(digest, name, below, file.read_bytes())
         else:
-            _add(digest, name, path.read_bytes() if path.is_file() else "is not there")
+            add_to(digest, name, path.read_bytes() if path.is_file() else "is not there")
     return digest.hexdigest()
 
 
-def _add(digest: Any, *parts: str | bytes) -> None:
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files that may decide something, by their paths below the folder, always in the same order."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each != "__pycache__" and not each.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and not name.endswith((".pyc", ".pyo")):
+                path = Path(parent, name)
+                yield path.relative_to(folder).as_posix(), path
+
+
+def add_to(digest: Any, *parts: str | bytes) -> None:
+    """Let a digest tell these parts from any others."""
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(b"%d:" % len(data) + data)

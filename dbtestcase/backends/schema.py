@@ -13,16 +13,15 @@ from sqlalchemy import URL, Connection, MetaData, Table, event, schema
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.types import SchemaType
 
-from ..drivers import own, patient, sequences_of
+from ..drivers import sequences_of
 from ..errors import SchemaError
 from ..reporting import limit_named_by
 from . import sources
-from .initial_schema import load_base_data, run_initial_schema
+from .initial_schema import connected, load_base_data, run_initial_schema
 
 
 class MetadataRecipe:
@@ -71,16 +70,12 @@ class MetadataRecipe:
 
     def build(self, url: URL) -> None:
         """Make the tables and load the reference rows in the empty database at ``url``, committed for real."""
-        engine = own(patient(sqlalchemy.create_engine(url, poolclass=NullPool)))
-        try:
-            with engine.connect() as connection:
-                run_initial_schema(self.initial_schema, connection, self.label)
-                connection.commit()
-                self._create_tables(connection)
-                connection.commit()
-                load_base_data(self.base_data, connection, self.label)
-        finally:
-            engine.dispose()
+        with connected(url) as connection:
+            run_initial_schema(self.initial_schema, connection, self.label)
+            connection.commit()
+            self._create_tables(connection)
+            connection.commit()
+            load_base_data(self.base_data, connection, self.label)
 
     def create_in(self, connection: Connection) -> None:
         """The same inside the transaction of ``connection``, which is neither committed nor rolled back."""

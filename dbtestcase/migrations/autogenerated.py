@@ -6,7 +6,7 @@ import functools
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alembic.autogenerate import produce_migrations, render_op_text
 from alembic.autogenerate.api import AutogenContext
@@ -18,9 +18,6 @@ from .environment import given_options
 from .internals import compares_with_more_than_alembic
 from .recorded import missing_beside_tables
 from .schema_state import Item
-
-if TYPE_CHECKING:
-    from alembic.runtime.migration import MigrationContext
 
 
 def missing_operations(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError
 
+from ..drivers import says
 from ..errors import DBTestCaseError, MigrationError
 
 if TYPE_CHECKING:
@@ -57,17 +58,17 @@ def _failed_revision(layout: Layout, step: RevisionStep, error: Exception, conta
     function = "upgrade()" if step.is_upgrade else "downgrade()"
     name = f"{script.revision} ({script.doc})" if script.doc else script.revision
     place = _place(error, layout) or script.path
-    what = f"Revision {name} failed in {function}: {_first_line(error)}\n  {place}"
+    what = f"Revision {name} failed in {function}: {first_line(error)}\n  {place}"
     if isinstance(error, DBAPIError) and error.statement:
         what += f"\n  statement: {' '.join(error.statement.split())[:500]}"
-    if contained and _sqlstate(error) in (_NO_TRANSACTION, _NEW_ENUM_VALUE):  # it would do it outside of one
+    if contained and says(error, {_NO_TRANSACTION, _NEW_ENUM_VALUE}):  # it would do it outside of one
         return MigrationError(
             what,
             cause=_why_not_in_a_transaction(error),
             remedy=f"Test this revision in a TruncatingDatabaseTest (with `migrations = {layout.label!r}`), "
             "where it runs for real.",
         )
-    if _sqlstate(error) == _NEW_ENUM_VALUE:
+    if says(error, {_NEW_ENUM_VALUE}):
         return MigrationError(
             what,
             cause=_why_not_in_a_transaction(error),
@@ -127,7 +128,7 @@ def _refused_by_alembic(layout: Layout, error: CommandError) -> MigrationError:
 def _failed_script(layout: Layout, error: Exception) -> MigrationError:
     place = _place(error, layout)
     name = Path(place).name.split(":")[0] if place else layout.label
-    what = f"{name} failed: {_first_line(error)}"
+    what = f"{name} failed: {first_line(error)}"
     if place:
         what += f"\n  {place}"
     if name == "env.py" and isinstance(error, KeyError):
@@ -158,7 +159,7 @@ def _failed_script(layout: Layout, error: Exception) -> MigrationError:
 
 
 def _why_not_in_a_transaction(error: BaseException) -> str:
-    if _sqlstate(error) == _NEW_ENUM_VALUE:
+    if says(error, {_NEW_ENUM_VALUE}):
         return "PostgreSQL cannot use an enum value in the transaction that added it."
     return "PostgreSQL refuses this statement inside a transaction, and a DatabaseTest is one transaction."
 
@@ -173,13 +174,8 @@ def _place(error: BaseException, layout: Layout) -> str:
     return ""
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What the server or Python says, in one line."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(cause).strip()
     return f"{type(cause).__name__}: {text.splitlines()[0] if text else ''}"
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return state if isinstance(state, str) else None

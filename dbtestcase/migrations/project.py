@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, RevisionStep
@@ -31,13 +31,6 @@ from .loggers import loggers_kept
 from .redirect import Target, as_target, lead
 from .several_databases import version_suffixes
 from .versions import HeldVersions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from alembic.script import Script, ScriptDirectory
-
-    from .layout import Layout
 
 
 class Project:

@@ -15,6 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..drivers import says
+from .failures import first_line
 from .internals import dry_context
 from .schema_state import Difference, Item
 
@@ -79,7 +81,7 @@ def proved(
         if not more:
             break
         # What others need goes with a CASCADE first: they may fail for no more than that it is still there.
-        more = [p for p in more if _state(outcome.error(p.item)) == _DEPENDENTS] or more
+        more = [p for p in more if says(outcome.error(p.item), {_DEPENDENTS})] or more
         for proposal in more:
             choices[proposal.item] = choices.get(proposal.item, 0) + 1
     return list(_lines(outcome))
@@ -99,12 +101,12 @@ def _lines(outcome: _Outcome) -> Iterator[str]:
         what = f"# {item}: the migrations say {_said(before)}, the models {_said(after)}"
         if item in outcome.failed:
             failed, error = outcome.failed[item]
-            if _state(error) == _NEW_ENUM_VALUE:
+            if says(error, {_NEW_ENUM_VALUE}):
                 yield from failed.alternatives[0]
                 continue
-            if after is None and item.kind in ("enum", "sequence") and _state(error) == _DEPENDENTS:
+            if after is None and item.kind in ("enum", "sequence") and says(error, {_DEPENDENTS}):
                 continue  # something that is not the models' to say needs it
-            what += f"\n#   {_reason(error)}"
+            what += f"\n#   {first_line(error)}"
             what += "".join(f"\n#   {line}" for each in failed.alternatives[0] for line in each.splitlines())
         yield what
 
@@ -179,14 +181,3 @@ class _Names(dict[str, Any]):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
         raise KeyError(name)
-
-
-def _state(error: BaseException | None) -> str | None:
-    cause = getattr(error, "orig", None)
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return state if isinstance(state, str) else None
-
-
-def _reason(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"

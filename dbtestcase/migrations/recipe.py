@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy import URL, Connection
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
-from ..backends import build_initial_schema, digest_of, load_base_data, run_initial_schema
-from ..drivers import own, patient
+from ..backends import (
+    add_to,
+    build_initial_schema,
+    connected,
+    digest_of,
+    files_below,
+    load_base_data,
+    run_initial_schema,
+)
 from .layout import Layout, find_layout
 
 if TYPE_CHECKING:
@@ -102,13 +107,9 @@ class MigrationRecipe:
     def build(self, url: URL) -> None:
         build_initial_schema(self.initial_schema, url, self.label)
         self.project.build(url)
-        if self.base_data is None:
-            return
-        engine = own(patient(create_engine(url, poolclass=NullPool)))
-        try:
-            load_base_data(self.base_data, engine, self.label)
-        finally:
-            engine.dispose()
+        if self.base_data is not None:
+            with connected(url) as connection:
+                load_base_data(self.base_data, connection, self.label)
 
     def create_in(self, connection: Connection) -> None:
         """The same inside the sandbox that ``connection`` belongs to, which is neither committed nor rolled back."""
@@ -130,15 +131,11 @@ def fingerprint(layout: Layout, *, x_arguments: tuple[str, ...] = ()) -> str:
     """
     digest = hashlib.sha256(_FORMAT)
 
-    def add(*parts: str | bytes) -> None:
-        for part in parts:
-            data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-            digest.update(b"%d:" % len(data))
-            digest.update(data)
-
+    add = partial(add_to, digest)
     for position, folder in enumerate(layout.folders):
-        for name, path in sorted(_files(folder)):
-            add("file", str(position), name, path.read_bytes())
+        for name, path in files_below(folder):
+            if path.name not in _LEFT_OUT:
+                add("file", str(position), name, path.read_bytes())
     for config in (layout.ini, layout.toml):
         if config is not None:
             add("config", config.read_bytes())
@@ -151,15 +148,6 @@ def fingerprint(layout: Layout, *, x_arguments: tuple[str, ...] = ()) -> str:
     add("x", *x_arguments)
     add("alembic", _alembic_version())
     return digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
-        for name in names:
-            if name not in _LEFT_OUT and not name.startswith(".") and not name.endswith((".pyc", ".pyo")):
-                path = Path(parent, name)
-                yield path.relative_to(folder).as_posix(), path
 
 
 def _alembic_version() -> str:

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Constraint, Index, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateSchema, CreateSequence, CreateTable, ForeignKeyConstraint
 
-from ..drivers import constraints_of, creates_itself
+from ..drivers import constraints_of, creates_itself, says
 from .listeners import made_by
 from .making import Maker
 from .models import CONSTRAINTS, named_types
@@ -236,8 +236,7 @@ class Piecemeal:
             with self._connection.begin_nested():
                 make()
         except SQLAlchemyError as error:
-            state = getattr(getattr(error, "orig", None), "sqlstate", None)
-            follows = table in self._incomplete and state == _UNDEFINED_COLUMN
+            follows = table in self._incomplete and says(error, {_UNDEFINED_COLUMN})
             if item is not None and not (follows and item.kind != "column"):
                 self.refused[item] = _reason(error)
             elif item is not None:
