@@ -23,10 +23,20 @@ _HONOURED = (
 _UTF8 = {"utf8", "utf8mb3", "utf8mb4"}
 
 
-class Behaviour(ProxyConnection):
-    """The part of a virtual connection that is the same for all drivers."""
+_PASSED_ON = frozenset(
+    """
+    affected_rows character_set_name escape escape_string string_literal literal get_host_info get_proto_info
+    get_server_info get_server_version get_character_set_info info errno error sqlstate field_count warning_count
+    insert_id thread_id next_result more_results store_result use_result discard_result show_warnings stat fileno
+    """.split()  # noqa: SIM905
+)
+
+
+class MySQLConnection(ProxyConnection):
+    """Looks like a connection of PyMySQL or mysqlclient."""
 
     _wire: Any
+    passed_on = _PASSED_ON
     _level = ""
     _cursor_class: Any = None
 
@@ -180,21 +190,6 @@ class Behaviour(ProxyConnection):
         """Refused."""
         raise self.refuse("change_user()")
 
-
-_PASSED_ON = frozenset(
-    """
-    affected_rows character_set_name escape escape_string string_literal literal get_host_info get_proto_info
-    get_server_info get_server_version get_character_set_info info errno error sqlstate field_count warning_count
-    insert_id thread_id next_result more_results store_result use_result discard_result show_warnings stat fileno
-    """.split()  # noqa: SIM905
-)
-
-
-class MySQLConnection(Behaviour):
-    """Looks like a connection of PyMySQL or mysqlclient."""
-
-    passed_on = _PASSED_ON
-
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(self._wire.connection)
@@ -306,8 +301,7 @@ def _with_values(text: str, parameters: Any) -> str:
         return text
 
     def literal(value: object) -> str:
-        quoted = str(value).replace("\\", "\\\\").replace("'", "''")
-        return quoted if isinstance(value, (int, float)) else f"'{quoted}'"
+        return str(value) if isinstance(value, (int, float)) else words.literal(str(value))
 
     try:
         if isinstance(parameters, dict):

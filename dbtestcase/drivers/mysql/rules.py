@@ -146,7 +146,7 @@ class NamedLocks(SessionObjects):
         if Topic.ADVISORY not in statement.topics:
             return
         while self._over:
-            name = _quoted(self._over.pop())
+            name = words.literal(self._over.pop())
             while (yield f"SELECT RELEASE_LOCK({name})")[0][0] == 1:
                 pass
         self._spoken_of = []
@@ -174,7 +174,7 @@ class NamedLocks(SessionObjects):
     def after(self, client: Client, statement: Statement) -> Flow:
         if Topic.ADVISORY in statement.topics:
             for name in dict.fromkeys([*self._spoken_of, *(n for n, holder in self._held.items() if holder is client)]):
-                rows = yield f"SELECT IS_USED_LOCK({_quoted(name)}) = CONNECTION_ID()"
+                rows = yield f"SELECT IS_USED_LOCK({words.literal(name)}) = CONNECTION_ID()"
                 if rows[0][0] == 1:
                     self._held[name] = client
                 else:
@@ -199,7 +199,3 @@ class NamedLocks(SessionObjects):
         self._over.clear()
         return
         yield
-
-
-def _quoted(name: str) -> str:
-    return "'" + name.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -280,3 +280,8 @@ def _top_level_pieces(text: str) -> Iterator[str]:
             yield text[start:position]
             start = position + 1
     yield text[start:]
+
+
+def literal(text: str) -> str:
+    """A string, as a statement takes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -18,12 +18,13 @@ from ...sandbox import Rows, Rules
 from ..connecting import arguments_of
 from ..dbapi import ProxyConnection
 from ..proxy_wire import ProxyWire
+from ..said import says
 from .connections import AsyncMySQLConnection, MySQLConnection
 
 _PROBE = "dbtc_probe"
 _FIXED = {"client_flag": 0, "conv": None, "use_unicode": True}
-_NO_SAVEPOINT, _DEADLOCK, _LOCK_TIMEOUT = 1305, 1213, 1205
-_GONE = {2006, 2013, 2055}  # the connection is lost
+_NO_SAVEPOINT, _LOCK_TIMEOUT = 1305, 1205
+_ENDING = {1213, 2006, 2013, 2055}  # a deadlock; the connection is lost
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
 
 
@@ -43,16 +44,8 @@ def open_mysql(dialect: Dialect, url: URL, rules: Rules, *, lock_timeout: float)
         yield wire
 
 
-class Containment:
-    """The part of a wire that is the same for all drivers."""
-
-    connection: Any
-    rules: Rules
-    ended_by: str
-    driver: str
-    gone: Any
-    _begun: bool
-    send: Callable[[str], Rows]
+class MySQLWire(ProxyWire):
+    """The wire of a sandbox that speaks PyMySQL or mysqlclient."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -74,8 +67,7 @@ class Containment:
 
     def run(self, *statements: str) -> Rows:
         self.verify()
-        rows: Rows = super().run(*self._with_temporary(statements))  # type: ignore[misc]
-        return rows
+        return super().run(*self._with_temporary(statements))
 
     def _with_temporary(self, statements: tuple[str, ...]) -> Iterator[str]:
         """Drop the temporary tables that were made since the mark that is come back to."""
@@ -108,7 +100,7 @@ class Containment:
         try:
             self.send(f"RELEASE SAVEPOINT {_PROBE}")
         except Exception as error:
-            if number_of(error) != _NO_SAVEPOINT:
+            if not says(error, {_NO_SAVEPOINT}):
                 raise
             self.lose(text)
             return True
@@ -124,7 +116,7 @@ class Containment:
         frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
         # PyMySQL closes it; mysqlclient does not know that there is an answer left
         if not getattr(self.connection, "open", True) or (self.driver == "mysqldb" and "_query" in frames):
-            self.lose_connection(error)  # type: ignore[attr-defined]
+            self.lose_connection(error)
 
     def in_transaction(self) -> bool:
         if self.gone:
@@ -136,12 +128,11 @@ class Containment:
         return self._begun and not self.ended_by
 
     def failed(self, error: BaseException) -> None:
-        number = number_of(error)
-        if number == _DEADLOCK or number in _GONE:
+        if says(error, _ENDING):
             self.lose(f"the error {error}")
 
     def is_lock_timeout(self, error: BaseException) -> bool:
-        return number_of(error) == _LOCK_TIMEOUT
+        return says(error, {_LOCK_TIMEOUT})
 
     def lock_holders(self) -> str:
         if self.reconnect is None:
@@ -159,15 +150,11 @@ class Containment:
         )
 
     def error(self, name: str, message: str) -> Exception:
-        module: Any = self.dialect.loaded_dbapi  # type: ignore[attr-defined]
+        module: Any = self.dialect.loaded_dbapi
         cls: type[Exception] = getattr(module, name, None) or module.OperationalError
         return cls(
             _NO_SAVEPOINT if message.startswith("SAVEPOINT") else 1792 if "read-only" in message else 1105, message
         )
-
-
-class MySQLWire(Containment, ProxyWire):
-    """The wire of a sandbox that speaks PyMySQL or mysqlclient."""
 
     def send(self, command: str) -> Rows:
         with self.lock:
@@ -184,10 +171,3 @@ class MySQLWire(Containment, ProxyWire):
     @property
     def drivers(self) -> frozenset[str]:
         return frozenset({self.driver, "aiomysql", "asyncmy"} if self.driver == "pymysql" else {self.driver})
-
-
-def number_of(error: BaseException) -> int:
-    """The server's number of an error; 0 if it has none."""
-    original = getattr(error, "orig", None) or error
-    number = original.args[0] if original.args else 0
-    return number if isinstance(number, int) else 0

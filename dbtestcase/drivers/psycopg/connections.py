@@ -72,9 +72,6 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
         if self._client.each_statement and self._client.active:
             self.wait(self._drive(self._sandbox.commit(self._client)))
 
-    def notifies(self, **kwargs: Any) -> Any:
-        raise self._refuse_notifies()
-
     def commit(self) -> None:
         with self.lock:
             if not self._commit_at_once():
@@ -160,9 +157,6 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
         except BaseException:
             self._wire.drain()
             raise
-
-    def notifies(self, **kwargs: Any) -> Any:
-        raise self._refuse_notifies()
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         # not given up in the middle: what is on its way to the server would end whatever statement runs next

@@ -399,12 +399,13 @@ class Virtual(Led):
     def _is_stale(self) -> bool:
         return self._stream is not None and self._stream is not self._wire.stream
 
-    def _refuse_notifies(self, what: str = "notifies()") -> Exception:
-        return self._sandbox.note(never_notified(what))
+    def notifies(self, **kwargs: Any) -> Any:
+        """Refused: there would never be any."""
+        raise self._sandbox.note(never_notified("notifies()"))
 
     def add_notify_handler(self, callback: Any) -> None:
         """Refused: it would never be called."""
-        raise self._refuse_notifies("add_notify_handler()")
+        raise self._sandbox.note(never_notified("add_notify_handler()"))
 
 
 def _state_of(reference: weakref.ref[Any]) -> object:

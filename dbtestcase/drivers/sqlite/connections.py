@@ -81,9 +81,7 @@ class SQLiteConnection(Features, Flags):
         return (*own, flags, answers, self._foreign_keys, *self._features())
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
-        parameters = known(
-            self.dialect.driver, parameters, ("detect_types", "isolation_level", "factory", "autocommit")
-        )
+        parameters = known(self.dialect.driver, parameters, _HONOURED)
         factory = parameters.get("factory", sqlite3.Connection)
         if factory is not sqlite3.Connection:
             raise refused(self.dialect.driver, "factory", f"{factory!r} is a class of its own")
