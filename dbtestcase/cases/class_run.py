@@ -16,6 +16,7 @@ from ..isolation import Isolation
 from ..reporting import Query, SQLLog, recording, report
 from ..sandbox import classify
 from ..settings import Settings
+from .late_settings import Said
 
 __unittest = True  # keeps these frames out of the tracebacks of failing tests
 
@@ -81,6 +82,7 @@ class ClassRun:
         self.data: ClassData | None = None
         self.factories: FactoryManager | None = None
         self.set_up_rows = SetUpRows(label, isolation.carries)
+        self.said: Said = {}  # what was set on the class when it began
 
 
 class NoSessionYet:

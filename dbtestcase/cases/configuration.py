@@ -11,9 +11,9 @@ import inspect
 import sys
 import unittest
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from sqlalchemy import URL, MetaData, Table, make_url
@@ -24,6 +24,7 @@ from ..errors import ConfigurationError
 from ..isolation import is_engine
 from .bases import HOOKS, Bases
 from .never_ran import TO_BE_AWAITED, TO_BE_ITERATED
+from .spelling import flat, is_read, nearest, refuse_misspelt_hooks
 
 _CLASS_HOOKS = ("setUpClass", "tearDownClass", "enterModule")
 _SYNC_HOOKS = ("setUp", "tearDown")
@@ -129,7 +130,7 @@ def _refuse_given(where: str, name: str, value: object) -> None:
 
 def _refuse_elsewhere(bases: Bases, where: str, name: str, value: object) -> None:
     if name == "migrations" and not (
-        _is_migrations(value) or (isinstance(value, str) and not _is_read(name, bases.users))
+        _is_migrations(value) or (isinstance(value, str) and not is_read(name, bases.users))
     ):
         return  # the user's own
     raise ConfigurationError(
@@ -153,8 +154,8 @@ def _refuse_near(
     own = bases.users
     meant = nearest(name, hooks if routine else settings) or _of_alembic(bases, name, value)
     if meant is None and routine and not vars(getattr(value, "__func__", value)):  # what is decorated is somebody's
-        meant = _OF_UNITTEST.get(_flat(name))
-        if meant is not None and _is_read(name, own):
+        meant = _OTHER_NAMES.get(flat(name))
+        if meant is not None and is_read(name, own):
             return
     if meant is None or isinstance(value, property) or _is_one_more(name, meant, base):
         return
@@ -165,15 +166,16 @@ def _refuse_near(
     raise ConfigurationError(
         f"{where} means nothing, and would be ignored. Did you mean {meant}?",
         cause=f"a misspelling of `{meant}`, or another name for it",
-        remedy=f"write {meant}; or give an attribute of your own another name, such as my_{name}",
+        remedy=f"write {meant}{' outside of the class' if meant == 'setUpModule' else ''}; or give an attribute of "
+        f"your own another name, such as my_{name}",
     )
 
 
 def _of_alembic(bases: Bases, name: str, value: object) -> str | None:
     """What an attribute of a migrated class is meant for, though its name is not near: the default would be taken."""
-    if _flat(name) in ("xarg", "xargs"):
+    if flat(name) in ("xarg", "xargs"):
         meant = "x_arguments"
-    elif _is_migrations(value) and ("alembic" in _flat(name) or not isinstance(value, str | Path)):
+    elif _is_migrations(value) and ("alembic" in flat(name) or not isinstance(value, str | Path)):
         meant = "migrations"
     else:
         return None
@@ -190,13 +192,14 @@ def _is_one_more(name: str, meant: str, base: type) -> bool:
 
 def _is_meant(name: str, meant: str, value: object, own: Iterable[type]) -> bool:
     """Whether the attribute is a slip: its value fits, or nobody would give that name to anything else."""
-    if _is_read(name, own):
-        return False
-    looks = _EVIDENCE.get(meant)
+    return not is_read(name, own) and (fits(meant, value) or (meant in _TERMS and not name.isupper()))
+
+
+def fits(name: str, value: object) -> bool:
+    """Whether a value looks like one of a setting."""
+    looks = _EVIDENCE.get(name)
     values = [value, *value] if isinstance(value, list | tuple | set) else [value]
-    if looks is not None and any(map(looks, values)):
-        return True
-    return looks is None or (meant in _TERMS and not name.isupper())
+    return looks is None or any(map(looks, values))
 
 
 def _is_migrations(value: object) -> bool:
@@ -228,30 +231,15 @@ _EVIDENCE: dict[str, Callable[[Any], bool]] = {
     "outside": is_engine,
     "metadata": lambda value: isinstance(getattr(value, "metadata", value), MetaData),
 }
-_OF_UNITTEST = {
+_OTHER_NAMES = {
     name.casefold(): name
     for name in ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "setUpModule")
+} | {  # half of one hook's name, and half of another's
+    "loadinitialdata": "load_base_data",
+    "loadbaseschema": "load_initial_schema",
+    "setupclassdata": "setUpTestData",
 }
 _TERMS = ("engines", "metadata")  # no other thing has such a name
-
-
-def _is_read(name: str, own: Iterable[type]) -> bool:
-    """Whether the code of these classes uses a name."""
-    return any(name in names for names in map(_names_read, own))
-
-
-@lru_cache(maxsize=512)
-def _names_read(cls: type) -> frozenset[str]:
-    """Every name that the code of a class reads, as an attribute or otherwise."""
-    found: set[str] = set()
-    functions = filter(callable, [getattr(value, "__func__", value) for value in vars(cls).values()])
-    pending = [getattr(function, "__code__", None) for function in map(inspect.unwrap, functions)]
-    while pending:
-        code = pending.pop()
-        if isinstance(code, CodeType):
-            found.update(code.co_names)
-            pending += code.co_consts
-    return frozenset(found)
 
 
 def _shown(value: object) -> str:
@@ -277,6 +265,7 @@ def _check_runnable(bases: Bases, *, asynchronous: bool) -> None:
     for name in ("setUpModule", "tearDownModule"):
         if (hook := getattr(sys.modules.get(module), name, None)) is not None:
             _check_hook(module, name, hook, asynchronous=False)
+    refuse_misspelt_hooks(module)
 
 
 _WITHOUT_TESTS = {object, unittest.TestCase, unittest.IsolatedAsyncioTestCase}
@@ -405,42 +394,3 @@ def _metadata_remedy(value: Any) -> str:
             if isinstance(getattr(each, "metadata", None), MetaData) and not isinstance(each, Table):
                 return f"write metadata = {value.__name__.rpartition('.')[2]}.{name}.metadata"
     return "write metadata = Base.metadata: a MetaData, a declarative base, a registry, `db`, or a list of them"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of the known names that ``name`` is a slip of; ``None`` for a name of its own.
-
-    Case, underscores and the ``s`` of a plural do not count.  A slip begins with the right letter, and is one edit
-    away, or two from a name of eight letters and more; with the same letters in another order, it may begin with any.
-    """
-    return _nearest(name, tuple(sorted(known)))
-
-
-@cache
-def _nearest(name: str, known: tuple[str, ...]) -> str | None:
-    flat = _flat(name).removesuffix("s")
-    for meant in known:
-        goal = _flat(meant).removesuffix("s")
-        if sorted(flat) == sorted(goal):
-            return meant
-        if flat[:1] == goal[:1] and distance(flat, goal) <= (2 if len(goal) >= 8 else 1):
-            return meant
-    return None
-
-
-def distance(one: str, other: str) -> int:
-    """How many letters are to be put in, taken out, replaced, or swapped with their neighbour."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        two_before, before, row = before, row, [i]
-        for j, goal in enumerate(other, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != goal))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == goal:
-                cost = min(cost, two_before[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
-
-
-def _flat(name: str) -> str:
-    return name.replace("_", "").casefold()

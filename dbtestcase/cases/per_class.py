@@ -22,6 +22,7 @@ from . import scopes
 from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_written, metadata_in
 from .hints import hints
+from .late_settings import refuse_changed, settings_of
 from .modules import current, modules
 from .never_ran import outliving_exits, refuse_unfinished, watch_module_cleanups, watch_unawaited
 from .order_of_bases import check_bases, forgotten_set_up, watches
@@ -157,6 +158,7 @@ class ClassLifecycle(Provisioning):
         run = self.run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.recorder, run.began, run.waited = recorder, began, waited
         run.engines = engines
+        run.said = settings_of(self.bases)
         try:
             isolation.begin_class(self.label, engines, outside)
             run.begun = True
@@ -393,6 +395,7 @@ class ClassLifecycle(Provisioning):
     def _complete(self, run: ClassRun) -> None:
         """Class data are complete: what is written from now on belongs to the next test."""
         if not run.captured:
+            refuse_changed(self.bases, run.said)
             run.captured = True
             run.set_up_rows.complete()
             self._capture_data(run)

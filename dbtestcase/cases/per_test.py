@@ -20,6 +20,7 @@ from .blocks import Blocks
 from .class_run import ClassRun
 from .hints import why_not_expected
 from .keep_rows import keep_rows
+from .late_settings import find_set
 from .modules import begun_inside, current, modules
 from .nested import each_example_alone, is_last_example, rolled_back
 from .never_ran import find_unawaited, refuse_lost, refuse_unfinished, unawaited
@@ -253,6 +254,8 @@ class TestLifecycle:
             problems = run.isolation.end_test(failed=self.failed, test_files=run.source_files | self.own_files)
             if (self._blocks is not None or unawaited) and not self.failed:
                 problems = [*problems, *self._never_run()]
+            if not self.of_class.bases.settings.isdisjoint(vars(self.test)) and not self.failed:
+                problems = [*problems, *find_set(self.of_class.bases, self.test)]
             if self.not_expected is not None:
                 problems = [self.not_expected]
             for problem in problems:

@@ -1,6 +1,7 @@
 """What a class is refused for when it begins, and what it is not: no database is needed to find out."""
 
 import functools
+import os
 import sys
 import types
 import unittest
@@ -25,7 +26,8 @@ from dbtestcase import (
     TruncatingDatabaseTest,
 )
 from dbtestcase.cases.bases import HOOKS, Bases
-from dbtestcase.cases.configuration import distance, metadata_in, nearest
+from dbtestcase.cases.configuration import metadata_in
+from dbtestcase.cases.spelling import distance, nearest, refuse_misspelt_hooks
 from dbtestcase.isolation.engines import resolve_engines
 
 ENGINE = create_engine("sqlite://")
@@ -84,6 +86,9 @@ SLIPS_OF_HOOKS = {
     "setupClass": "setUpClass",
     "teardown_class": "tearDownClass",
     "async_set_up": "asyncSetUp",
+    "load_initial_data": "load_base_data",
+    "load_base_schema": "load_initial_schema",
+    "setUpClassData": "setUpTestData",
 }
 
 
@@ -276,6 +281,47 @@ class NeverRanTest(Checks):
         self.assertRefused(made(asyncSetUp=coroutine), "asyncSetUp would never run", "setUp")
         self.assertRefused(made(AsyncDatabaseTest, asyncTearDown=lambda self: None), "is no coroutine function")
         self.assertAccepted(made(AsyncDatabaseTest, asyncSetUp=coroutine, asyncTearDown=coroutine))
+
+    def of_module(self, lines: str) -> Any:
+        """A class in a module of these lines."""
+        module = types.ModuleType("test_hooks")
+        self.enterContext(mock.patch.dict(sys.modules, test_hooks=module))
+        exec(lines, vars(module))
+        return made(__module__="test_hooks")
+
+    def test_hooks_of_the_module_that_nobody_would_call_are_refused(self) -> None:
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop("PYTEST_CURRENT_TEST", None)
+        for name, meant in {
+            "setupModule": "setUpModule",
+            "setUpModules": "setUpModule",
+            "setup_module": "setUpModule",
+            "tearDownModul": "tearDownModule",
+            "teardown_module": "tearDownModule",
+        }.items():
+            refuse_misspelt_hooks.cache_clear()
+            for _ in range(2):  # each class of the module
+                with self.subTest(name):
+                    cls = self.of_module(f"def {name}(module=None): ...")
+                    self.assertRefused(cls, rf"test_hooks\.{name}\(\)", rf"Did you mean {meant}\(\)\?")
+        for lines in (
+            "def set_up_module(): ...\ndef setUpModule(): set_up_module()",
+            "def set_up_module(): ...\nclass Helper:\n    def help(self): set_up_module()",
+            "def setup_modules(one, two): ...",
+            "from unittest.mock import patch as setupModule",
+            "setup_module = 'text'",
+            "def module(): ...",
+        ):
+            with self.subTest(lines):
+                refuse_misspelt_hooks.cache_clear()
+                self.assertAccepted(self.of_module(lines))
+
+    def test_pytest_has_names_of_its_own_for_the_hooks_of_a_module(self) -> None:
+        self.enterContext(mock.patch.dict(os.environ, PYTEST_CURRENT_TEST="test_it (setup)"))
+        refuse_misspelt_hooks.cache_clear()
+        self.assertAccepted(self.of_module("def setup_module(module): ...\ndef teardown_module(): ..."))
+        refuse_misspelt_hooks.cache_clear()
+        self.assertRefused(self.of_module("def setupModule(): ..."), "setUpModule")
 
     def test_hooks_of_the_class_are_class_methods(self) -> None:
         for name in HOOKS:
