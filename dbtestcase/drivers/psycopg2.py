@@ -11,7 +11,7 @@ from typing import Any
 from psycopg2 import ROWID, extensions
 
 from ..errors import SandboxEscape
-from ..reporting import for_driver
+from ..reporting import for_psycopg
 from ..sandbox import COMMITTING, never_notified
 from .arguments import refused, same_encoding
 from .dbapi import ProxyConnection
@@ -76,8 +76,7 @@ class Psycopg2Wire(ProxyWire):
         return error
 
     def lock_holders(self) -> str:
-        url = for_driver(self.url, "postgresql+psycopg")
-        args, parameters = url.get_dialect()().create_connect_args(url)
+        args, parameters = for_psycopg(self.url)
         return lock_holders(self.connection.info.backend_pid, *args, **parameters)
 
 

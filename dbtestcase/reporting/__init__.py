@@ -10,7 +10,7 @@ from .collecting import collecting_less, end_at_once
 from .imports import lazily, require_internals, version_of
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
-from .urls import for_driver, pasteable, shown, without_secrets
+from .urls import for_driver, for_psycopg, pasteable, shown, without_secrets
 
 if TYPE_CHECKING:
     from .failures import FailureEvidence, SQLLog, add_evidence, evidence_once, together
@@ -43,6 +43,7 @@ __all__ = [
     "evidence_once",
     "find_call_site",
     "for_driver",
+    "for_psycopg",
     "forget_class_cleanups",
     "harness_statements",
     "is_application",

@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import URL, Engine, event
 
 from .queries import Query, Recording
-from .urls import for_driver
+from .urls import for_psycopg
 
 LOCK_ERRORS = frozenset({"55P03", "40P01", "57014"})  # lock_not_available, deadlock_detected, query_canceled
 PATIENCE = 20.0  # seconds that a statement waits for a transaction in which nothing happens
@@ -199,8 +199,7 @@ _watcher = _Watcher()
 
 def _connect(url: URL) -> psycopg.Connection[Any]:
     # Not through an Engine: an engine that points to the test database is led into the sandbox.
-    plain = for_driver(url, "postgresql+psycopg")
-    positional, named = plain.get_dialect()().create_connect_args(plain)
+    positional, named = for_psycopg(url)
     return psycopg.connect(*positional, **named, autocommit=True, application_name="dbtestcase lock watch")
 
 

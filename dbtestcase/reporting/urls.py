@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 from sqlalchemy import URL
 
@@ -32,6 +34,12 @@ def for_driver(url: URL, drivername: str) -> URL:
         folder, _, port = path.partition("/.s.PGSQL.")
         return url.difference_update_query(["unix_sock"]).update_query_dict({"host": folder, "port": port or "5432"})
     return url
+
+
+def for_psycopg(url: URL) -> tuple[Sequence[str], MutableMapping[str, Any]]:
+    """What ``psycopg.connect()`` takes to reach what the URL names, of whatever driver of PostgreSQL it is."""
+    plain = for_driver(url, "postgresql+psycopg")
+    return plain.get_dialect()().create_connect_args(plain)
 
 
 def pasteable(url: URL) -> str:

@@ -256,3 +256,12 @@ class PostgreSQLCleaner(Cleaner):
     def _copy_in(self, table: str, rows: bytes) -> None:
         with self._connection.cursor().copy(f"copy {table} from stdin (format binary)".encode()) as copy:
             copy.write(rows)
+
+
+def schema_changed(what: str) -> CleaningError:
+    """The error for a class whose rows were made with a change of the schema."""
+    return CleaningError(
+        f"The schema was changed while the rows of a class were made: {what}.",
+        cause="setUpTestData or setUpClass created, altered or dropped something.",
+        remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
+    )

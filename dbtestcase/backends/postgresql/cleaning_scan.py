@@ -21,7 +21,7 @@ from ...errors import CleaningError
 from ..cleaning_report import Look, Report
 from ..foreign_keys import filling_order, with_referrers
 from .catalog_state import Catalogs
-from .cleaner import Attempt, PostgreSQLCleaner
+from .cleaner import Attempt, PostgreSQLCleaner, schema_changed
 from .cleaning_sql import DEEP
 from .connections import LOCKED, PREPARED, PRESENT
 
@@ -364,11 +364,7 @@ class ScanningCleaner(PostgreSQLCleaner):
     def _keep(self) -> None:
         changes = self._catalogs.changes()
         if changes:
-            raise CleaningError(
-                f"The schema was changed while the rows of a class were made: {', '.join(changes)}.",
-                cause="setUpTestData or setUpClass created, altered or dropped something.",
-                remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
-            )
+            raise schema_changed(", ".join(changes))
         self._drop_class_copies()
         self._prepare(self._base)
         now = self._one(_NOW)

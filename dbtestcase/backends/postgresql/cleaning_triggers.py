@@ -11,7 +11,7 @@ from ...errors import CleaningError
 from ...reporting import limit_named_by
 from ..cleaning_report import Look, Report
 from .catalog_state import in_words, newer
-from .cleaner import Attempt, PostgreSQLCleaner
+from .cleaner import Attempt, PostgreSQLCleaner, schema_changed
 from .cleaning_sql import SCHEMA, install_script
 from .connections import Connection
 
@@ -214,11 +214,7 @@ class MarkedCleaner(PostgreSQLCleaner):
     def _keep(self) -> None:
         row = self._connection.execute(b"select _dbtestcase.keep()").fetchone()
         if row is not None and row[0] is not None:
-            raise CleaningError(
-                f"The schema was changed while the rows of a class were made: {row[0]}.",
-                cause="setUpTestData or setUpClass created, altered or dropped something.",
-                remedy="put it into the metadata or a migration, or do it in setUp: then it is undone after each test.",
-            )
+            raise schema_changed(row[0])
 
         ((self._since, self._kept_at),) = self._connection.execute(_NOW).fetchall()
         self._kept = True

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from ...reporting import for_driver
+from ...reporting import for_psycopg
 
 Fetch = Callable[[str], Sequence[Sequence[Any]]]
 _OURS = "n.nspname !~ '^(pg_|information_schema$|_dbtestcase$)' AND c.relpersistence <> 't'"
@@ -76,7 +76,7 @@ def copy_rows(fetch: Fetch, target: URL) -> Kept:
 
     :param fetch: runs SQL where the rows can be seen, see :func:`fetcher`; statements have no parameters and no ``%``.
     """
-    positional, named = _connect_arguments(target)
+    positional, named = for_psycopg(target)
     source = _tables(fetch(_TABLES))
     with psycopg.connect(*positional, **named) as connection:
         connection.execute(_NO_BOOKS)
@@ -170,9 +170,3 @@ def _tables(rows: Sequence[Sequence[Any]]) -> dict[tuple[str, str], list[str]]:
 
 def _quoted(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def _connect_arguments(url: URL) -> tuple[Any, dict[str, Any]]:
-    plain = for_driver(url, "postgresql+psycopg")
-    positional, named = plain.get_dialect()().create_connect_args(plain)
-    return positional, dict(named)
