@@ -6,12 +6,11 @@ import linecache
 import re
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
 
 from sqlalchemy import MetaData
 
 from ..errors import ConfigurationError, DatabaseError, LeakError, SandboxError, ServerError
-from ..reporting import Query
+from ..reporting import Query, says
 from ..sandbox import COMMITTING
 
 _SHOWN = 8  # names of tables
@@ -171,8 +170,7 @@ def _is_ordered_by_time(error: BaseException, metadata: list[MetaData], log: lis
 def extension_hint(error: BaseException) -> str:
     """The ways out where a server has not got an extension that is asked for; empty for another error."""
     for each in chain(error):
-        state: Any = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
-        if state in ("0A000", "58P01") and "extension" in str(each):
+        if says(each, {"0A000", "58P01"}) and "extension" in str(each):
             return (
                 "dbtestcase: the programs of this PostgreSQL have not got the extension. Use programs that have, with "
                 "DBTESTCASE_POSTGRES_BIN=/usr/lib/postgresql/17/bin and the extension's package beside them; or "

@@ -26,7 +26,6 @@ from .late_imports import when_imported
 from .mysql.watching import watch_session
 from .own_cursors import watch_cursors
 from .patience import patient, patiently
-from .said import says
 from .sockets import descriptor_of
 from .sqlalchemy_internals import (
     checked_out,
@@ -92,7 +91,6 @@ __all__ = [
     "pool_with_events",
     "record_of",
     "register",
-    "says",
     "schema_generator",
     "sequences_of",
     "set_creator",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from ..reporting import says
 from ..sandbox import Client, Kind, Rows, characteristics, classify
 from .dbapi import ProxyConnection, ProxyCursor
 from .loop_thread import LoopConnection, LoopWire
@@ -102,9 +103,7 @@ class AsyncpgWire(LoopWire):
         cause = error.__cause__ or error
         if getattr(cause, "severity", None):  # the server's: it has not heard of a wrong argument
             self.broken = True
-        if (
-            getattr(cause, "sqlstate", "") == "34000"
-        ):  # FETCH from a cursor that is not there has a plan without columns
+        if says(cause, {"34000"}):  # FETCH from a cursor that is not there has a plan without columns
             self._forget_statements()
 
     def cut_off(self, error: BaseException) -> None:

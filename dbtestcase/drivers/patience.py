@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Dialect, Engine, event
 
 from ..errors import ServerUnreachable
-from ..reporting import doing, shown, without_secrets
-from .said import says
+from ..reporting import doing, says, shown, without_secrets
 
 FULL_SECONDS = 60.0
 """How long to wait for a free connection."""

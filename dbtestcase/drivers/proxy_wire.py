@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
+from ..reporting import says
 from ..sandbox import NO_ARGUMENTS, Arguments, Rows, Rules, Sandbox
 from .arguments import asked_of, settings_beyond
-from .said import says
 from .sockets import descriptor_of, shut_down
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, event
 
-from ..drivers import says
-from ..reporting import shown
+from ..reporting import says, shown
 from ..server import MIB, is_out_of_room, what_fills
 
 _CODES = {"53100", 1021, 1114}  # PostgreSQL's disk_full, MySQL's ER_DISK_FULL and ER_RECORD_FILE_FULL

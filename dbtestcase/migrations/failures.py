@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError
 
-from ..drivers import says
 from ..errors import DBTestCaseError, MigrationError
+from ..reporting import says
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..drivers import says
+from ..reporting import says
 from .failures import first_line
 from .internals import dry_context
 from .schema_state import Difference, Item

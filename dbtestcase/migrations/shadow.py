@@ -25,7 +25,8 @@ from sqlalchemy import Connection, Constraint, Index, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateSchema, CreateSequence, CreateTable, ForeignKeyConstraint
 
-from ..drivers import constraints_of, creates_itself, says
+from ..drivers import constraints_of, creates_itself
+from ..reporting import says
 from .listeners import made_by
 from .making import Maker
 from .models import CONSTRAINTS, named_types

@@ -10,6 +10,7 @@ from .collecting import collecting_less, end_at_once
 from .imports import lazily, require_internals, version_of
 from .limits import limit_named_by
 from .progress import doing, say, warn_at
+from .said import says
 from .urls import for_driver, for_psycopg, pasteable, shown, without_secrets
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "report",
     "require_internals",
     "say",
+    "says",
     "shown",
     "site_of_statement",
     "together",

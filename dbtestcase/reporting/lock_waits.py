@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy import URL, Engine, event
 
 from .queries import Query, Recording
+from .said import says
 from .urls import for_psycopg
 
 LOCK_ERRORS = frozenset({"55P03", "40P01", "57014"})  # lock_not_available, deadlock_detected, query_canceled
@@ -183,7 +184,7 @@ class _Watcher:
         self._watches, self._thread, self._lock = (), None, threading.Lock()
 
     def _explain(self, context: Any) -> None:
-        if self._watches and getattr(context.original_exception, "sqlstate", None) in LOCK_ERRORS:
+        if self._watches and says(context.original_exception, LOCK_ERRORS):
             errors = [
                 error for error in (context.sqlalchemy_exception, context.original_exception) if error is not None
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import SandboxConflict
+from ..reporting import says
 from .advisory_locks import IS_HELD, AdvisoryLocks
 from .connections import Client, Wire
 from .constraint_modes import ConstraintModes
@@ -134,7 +135,7 @@ class SessionState:
 
     def explain(self, client: Client, error: BaseException) -> SandboxConflict | None:
         """The error in place of one that the server gives only because all share one session."""
-        if getattr(error, "sqlstate", None) != IS_HELD and getattr(error, "pgcode", None) != IS_HELD:
+        if not says(error, {IS_HELD}):
             return None
         return next(kind.conflict(client, error) for kind in self._kinds if isinstance(kind, AdvisoryLocks))
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
+from ...reporting import says
 from ...sandbox import Rows, Rules
 from ..connecting import arguments_of
 from ..dbapi import ProxyConnection
 from ..proxy_wire import ProxyWire
-from ..said import says
 from .connections import AsyncMySQLConnection, MySQLConnection
 
 _PROBE = "dbtc_probe"

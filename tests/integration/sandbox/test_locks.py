@@ -28,9 +28,9 @@ class LockTest(PostgreSQLTestCase):
         self.target = self.url.set(database="locks")
         self.ask(f"{CREATE}; INSERT INTO posts VALUES (1, 'a'), (2, 'b')", self.target)
 
-    def engine(self, name: str, options: str = "") -> Engine:
+    def engine(self, name: str, options: str = "", driver: str = "psycopg") -> Engine:
         engine = create_engine(
-            self.target.set(drivername="postgresql+psycopg"),
+            self.target.set(drivername=f"postgresql+{driver}"),
             poolclass=NullPool,
             connect_args={"application_name": name, "options": options},
         )
@@ -106,14 +106,17 @@ class LockTest(PostgreSQLTestCase):
         self.assertEqual(len([query for query in queries if "pg_blocking_pids" in query.statement]), 0)
 
     def test_a_wait_for_who_does_nothing_is_ended_and_names_both_sides(self) -> None:
-        holder, waiter = self.engine("the test"), self.engine("the application")
         self.enterContext(mock.patch.object(lock_waits, "PATIENCE", 0.3))
-        with recording() as queries, LockWatch(self.target, queries, after=0.1), holder.begin() as connection:
-            connection.execute(text("SELECT * FROM posts"))
-            with self.assertRaisesRegex(OperationalError, "canceling statement") as raised, waiter.begin() as second:
-                second.execute(text("DROP TABLE posts"))  # in the same thread: it would wait for ever
-        (note,) = raised.exception.__notes__
-        self.assertRegex(note, r"for a AccessExclusiveLock on relation posts:[^$]*idle in transaction for")
+        for driver in ("psycopg", "psycopg2"):  # which say what kind of error it is in two ways
+            holder, waiter = self.engine("the test"), self.engine("the application", driver=driver)
+            with self.subTest(driver), recording() as queries, LockWatch(self.target, queries, after=0.1):
+                with holder.begin() as connection:
+                    connection.execute(text("SELECT * FROM posts"))
+                    with self.assertRaisesRegex(OperationalError, "canceling statement") as raised:
+                        with waiter.begin() as second:
+                            second.execute(text("DROP TABLE posts"))  # in the same thread: it would wait for ever
+                (note,) = raised.exception.__notes__
+                self.assertRegex(note, r"for a AccessExclusiveLock on relation posts:[^$]*idle in transaction for")
 
     def test_a_deadlock_names_both_sides(self) -> None:
         first, second = (self.engine(name, "-c deadlock_timeout=1s") for name in ("first", "second"))
