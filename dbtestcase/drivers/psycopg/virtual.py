@@ -21,6 +21,7 @@ from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import Led, query_text, statement_of_caller
 from .hooks import Gen
+from .info import Info
 from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
 
@@ -79,7 +80,7 @@ class Virtual(Led):
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
-        return _Info(self)
+        return Info(self)
 
     def settle_settings(self) -> None:
         """Give the wire what the connection has set: psycopg reads what the server has told of it."""
@@ -425,25 +426,3 @@ _IN_BLOCK = {
     "commit": "(Transaction will be automatically committed on successful exit from context.)",
     "rollback": "(Either raise Rollback() or allow an exception to propagate out of the context.)",
 }
-
-
-class _Info(psycopg.ConnectionInfo):
-    """What a connection says of itself: the settings are its own, not the physical one's."""
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection.pgconn)
-        self._connection = connection
-
-    def get_parameters(self) -> dict[str, str]:
-        parameters: dict[str, str] = super().get_parameters()
-        parameters.update(self._connection.given)
-        return parameters
-
-    def parameter_status(self, param_name: str) -> str | None:
-        self._connection.settle_settings()
-        return super().parameter_status(param_name)
-
-    @property
-    def timezone(self) -> Any:
-        self._connection.settle_settings()
-        return super().timezone
