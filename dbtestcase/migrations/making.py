@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from sqlalchemy import Connection, Constraint, Index, Table, text
 from sqlalchemy.schema import (
@@ -39,7 +40,7 @@ class Maker:
         try:
             with self.connection.begin_nested():
                 self.drop(instead_of)
-                self._make()
+                self.create()
         except Exception:
             return False
         return True
@@ -58,33 +59,63 @@ class Maker:
                 name = preparer.format_type(type_)  # type: ignore[attr-defined]
                 self.send(f"DROP {kind} IF EXISTS {name} CASCADE")
 
-    def _make(self) -> None:
+    def create(self) -> None:
+        """Make all of it in the order of ``create_all()``."""
         connection, known, tables = self.connection, self.known, self.tables
         for schema in sorted({table.schema for table in tables if table.schema}):
-            connection.execute(CreateSchema(schema, if_not_exists=True))
-        for _, call in self.listeners.of_models("before_create"):
-            call()
+            element = CreateSchema(schema, if_not_exists=True)
+            self._attempt(Item("schema", schema, schema), partial(connection.execute, element))
+        self._call("before_create")
         for sequence in known.sequences(list(tables)):
-            connection.execute(CreateSequence(sequence))
+            item = Item("sequence", sequence.schema or known.default_schema, str(sequence.name))
+            self._attempt(item, partial(connection.execute, CreateSequence(sequence)))
         for table in tables:
             for type_ in named_types(table, connection):
-                type_.create(connection, checkfirst=True)
-        for table in tables:
-            for _, call in self.listeners.calls(table, "before_create"):
-                call()
-            self.create_table(table)
-            for index in self.indexes(table):
-                CreateIndex(index)(index, connection)
-            for element in self.comments(table):
-                connection.execute(element)
-            for _, call in self.listeners.calls(table, "after_create"):
-                call()
-        for table in tables:
+                kind = "enum" if hasattr(type_, "enums") else "domain"
+                item = Item(kind, type_.schema or known.default_schema, str(type_.name))
+                self._attempt(item, partial(type_.create, connection, checkfirst=True))
+        made = [table for table in tables if self._whole(table)]
+        for table in made:
             for constraint in table.constraints:
                 if isinstance(constraint, ForeignKeyConstraint):
-                    self.add(table, constraint)
-        for _, call in self.listeners.of_models("after_create"):
+                    self._part("foreign key", table, constraint, partial(self.add, table, constraint))
+        self._call("after_create")
+
+    def _whole(self, table: Table) -> bool:
+        """A table with all that is told with it but its foreign keys."""
+        self._call("before_create", table)
+        if not self._table(table):
+            return False
+        for index in self.indexes(table):
+            self._part("index", table, index, partial(CreateIndex(index), index, self.connection))
+        for element in self.comments(table):
+            self._attempt(None, partial(self.connection.execute, element))
+        self._call("after_create", table)
+        return True
+
+    # -- how each thing is made: here what fails is raised
+
+    def _attempt(self, item: Item | None, make: Callable[[], object]) -> bool:
+        """Make something; whether it is there."""
+        make()
+        return True
+
+    def _part(self, kind: str, table: Table, part: Constraint | Index, make: Callable[[], object]) -> None:
+        """Make a part of a table."""
+        make()
+
+    def _table(self, table: Table) -> bool:
+        """Make a table; whether it is there."""
+        self.create_table(table)
+        return True
+
+    def _call(self, moment: str, table: Table | None = None) -> None:
+        """Call the listeners of a table, or those of every ``MetaData``."""
+        for _, call in self._calls(moment, table):
             call()
+
+    def _calls(self, moment: str, table: Table | None) -> Iterator[tuple[str, Callable[[], object]]]:
+        return self.listeners.of_models(moment) if table is None else self.listeners.calls(table, moment)
 
     def create_table(self, table: Table) -> None:
         """Make a table, or the view that it is, with its columns in the order of the migrated one."""

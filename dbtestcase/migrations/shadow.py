@@ -23,13 +23,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Constraint, Index, Table
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateSchema, CreateSequence, CreateTable, ForeignKeyConstraint
+from sqlalchemy.schema import CreateTable
 
 from ..drivers import constraints_of, creates_itself
 from ..reporting import says
 from .listeners import made_by
 from .making import Maker
-from .models import CONSTRAINTS, named_types
+from .models import CONSTRAINTS
 from .schema_state import Item, SchemaState
 
 _WITH_TABLES = ("table", "view", "materialized view")  # views read tables, and are gone with them
@@ -68,7 +68,9 @@ def replaced(
             shadow = Shadow(set(migrated) - away)
             if not maker.make(away):
                 maker.drop(away)
-                shadow.refused = Piecemeal(maker, counts).create()
+                pieces = Piecemeal(maker, counts)
+                pieces.create()
+                shadow.refused = pieces.refused
             yield shadow
     finally:
         transaction.rollback()
@@ -100,53 +102,30 @@ _KIND_OF = {kind: name for name, kind in CONSTRAINTS.items()}
 _UNDEFINED_COLUMN = "42703"
 
 
-class Piecemeal:
+class Piecemeal(Maker):
     """Makes what can be made.
 
     :param counts: whether a part of a table is to be made.
     """
 
     def __init__(self, maker: Maker, counts: Callable[[Item], bool]) -> None:
-        self._maker = maker
-        self._connection = maker.connection
-        self._known = maker.known
+        vars(self).update(vars(maker))  # which knows the order of the columns from before anything was dropped
         self._counts = counts
         self._incomplete: set[Table] = set()
         self.refused: dict[Item, str] = {}
-        self.failing: list[str] = []  #: the statements of the listeners that failed
-
-    def create(self) -> dict[Item, str]:
-        """Make the models' things; what cannot be made is returned with the server's reason."""
-        connection, known, tables = self._connection, self._known, self._maker.tables
-        for schema in sorted({table.schema for table in tables if table.schema}):
-            self._try(Item("schema", schema, schema), partial(self._schema, schema))
-        self._call("before_create")
-        for sequence in known.sequences(list(tables)):
-            item = Item("sequence", sequence.schema or known.default_schema, str(sequence.name))
-            self._try(item, partial(connection.execute, CreateSequence(sequence)))
-        for table in tables:
-            for type_ in named_types(table, connection):
-                kind = "enum" if hasattr(type_, "enums") else "domain"
-                item = Item(kind, type_.schema or known.default_schema, str(type_.name))
-                self._try(item, partial(type_.create, connection, checkfirst=True))
-        made = [table for table in tables if self._whole(table)]
-        for table in made:
-            for constraint in table.constraints:
-                if isinstance(constraint, ForeignKeyConstraint):
-                    self._part("foreign key", table, constraint, partial(self._maker.add, table, constraint))
-        self._call("after_create")
-        return self.refused
+        """What cannot be made, with the server's reason."""
+        self.failing: list[str] = []
+        """The statements of the listeners that failed."""
 
     def _call(self, moment: str, table: Table | None = None) -> None:
-        """Call the listeners of a table, or those of every ``MetaData``."""
-        listeners = self._maker.listeners
-        for name, call in listeners.of_models(moment) if table is None else listeners.calls(table, moment):
-            before = len(listeners.sent)
+        sent_by_all = self.listeners.sent
+        for name, call in self._calls(moment, table):
+            before = len(sent_by_all)
             try:
-                with self._connection.begin_nested():
+                with self.connection.begin_nested():
                     call()
             except Exception as error:
-                sent = listeners.sent[before:]
+                sent = sent_by_all[before:]
                 self.failing += sent
                 self.refused[self._item(name, sent if isinstance(error, SQLAlchemyError) else [])] = _reason(error)
 
@@ -155,45 +134,30 @@ class Piecemeal:
         made = made_by(sent[-1]) if sent else []
         if not made:
             return Item("listener", "", name)
-        return Item(made[-1].kind, made[-1].schema or self._known.default_schema, made[-1].name)
-
-    def _whole(self, table: Table) -> bool:
-        """A table with all that is told with it but its foreign keys."""
-        self._call("before_create", table)
-        if not self._table(table):
-            return False
-        for index in self._maker.indexes(table):
-            self._part("index", table, index, partial(CreateIndex(index), index, self._connection))
-        for element in self._maker.comments(table):
-            self._try(None, partial(self._connection.execute, element))
-        self._call("after_create", table)
-        return True
-
-    def _schema(self, schema: str) -> None:
-        self._connection.execute(CreateSchema(schema, if_not_exists=True))
+        return Item(made[-1].kind, made[-1].schema or self.known.default_schema, made[-1].name)
 
     def _table(self, table: Table) -> bool:
-        """Make a table, of as many of its parts as there can be; whether there is one."""
-        item = Item("table", *self._known.key(table))
+        """Of as many of its parts as there can be."""
+        item = Item("table", *self.known.key(table))
         if creates_itself(table) is not None:
-            return self._try(item._replace(kind="view"), partial(self._maker.create_table, table))
-        if not self._misses(table) and self._try(None, partial(self._maker.create_table, table)):
+            return self._attempt(item._replace(kind="view"), partial(self.create_table, table))
+        if not self._misses(table) and self._attempt(None, partial(self.create_table, table)):
             return True
         columns = [each.name for each in table.columns if self._counts(Item("column", *item[1:3], each.name))]
-        if not self._try(None, partial(self._create, table, columns)):
+        if not self._attempt(None, partial(self._create, table, columns)):
             columns = [name for name in columns if self._makes(table, item, name)]
-            if not self._try(item, partial(self._create, table, columns)):
+            if not self._attempt(item, partial(self._create, table, columns)):
                 return False
         if len(columns) < len(table.columns):
             self._incomplete.add(table)
         for constraint in constraints_of(table):
             kind = next((name for type_, name in _KIND_OF.items() if isinstance(constraint, type_)), None)
             if kind is not None and kind != "foreign key" and not (kind == "primary key" and not constraint.columns):
-                self._part(kind, table, constraint, partial(self._maker.add, table, constraint))
+                self._part(kind, table, constraint, partial(self.add, table, constraint))
         return True
 
     def _misses(self, table: Table) -> bool:
-        key = self._known.key(table)
+        key = self.known.key(table)
         return any(not self._counts(Item("column", *key, column.name)) for column in table.columns)
 
     def _makes(self, table: Table, item: Item, column: str) -> bool:
@@ -203,7 +167,7 @@ class Piecemeal:
         if partition_by and column in partition_by:
             return True
         try:
-            with self._connection.begin_nested() as savepoint:
+            with self.connection.begin_nested() as savepoint:
                 self._create(table, [column], options=False)
                 savepoint.rollback()
         except SQLAlchemyError as error:
@@ -213,7 +177,7 @@ class Piecemeal:
 
     def _create(self, table: Table, columns: list[str], *, options: bool = True) -> None:
         """The table of these columns, without constraints."""
-        dialect = self._connection.dialect
+        dialect = self.connection.dialect
 
         class WithoutConstraints(dialect.ddl_compiler):  # type: ignore[name-defined, misc]
             def create_table_constraints(self, *_: Any, **__: Any) -> str:
@@ -224,26 +188,29 @@ class Piecemeal:
 
         element = CreateTable(table)
         element.columns = [column for column in element.columns if column.element.name in columns]
-        self._maker.send(str(WithoutConstraints(dialect, element)))
+        self.send(str(WithoutConstraints(dialect, element)))
 
     def _part(self, kind: str, table: Table, part: Constraint | Index, make: Callable[[], object]) -> None:
-        name = self._known.name(part) or f"on {', '.join(c.name for c in getattr(part, 'columns', ()))}"
-        item = Item(kind, *self._known.key(table), name)
-        if self._counts(item):
-            self._try(item, make, table)
+        name = self.known.name(part) or f"on {', '.join(c.name for c in getattr(part, 'columns', ()))}"
+        item = Item(kind, *self.known.key(table), name)
+        if self._counts(item) and (error := self._tried(make)) is not None:
+            # one of a column that could not be made is named already, with it
+            follows = table in self._incomplete and says(error, {_UNDEFINED_COLUMN})
+            self.refused[item] = "" if follows else _reason(error)
 
-    def _try(self, item: Item | None, make: Callable[[], object], table: Table | None = None) -> bool:
+    def _attempt(self, item: Item | None, make: Callable[[], object]) -> bool:
+        error = self._tried(make)
+        if error is not None and item is not None:
+            self.refused[item] = _reason(error)
+        return error is None
+
+    def _tried(self, make: Callable[[], object]) -> SQLAlchemyError | None:
         try:
-            with self._connection.begin_nested():
+            with self.connection.begin_nested():
                 make()
         except SQLAlchemyError as error:
-            follows = table in self._incomplete and says(error, {_UNDEFINED_COLUMN})
-            if item is not None and not (follows and item.kind != "column"):
-                self.refused[item] = _reason(error)
-            elif item is not None:
-                self.refused[item] = ""  # named already, with its column
-            return False
-        return True
+            return error
+        return None
 
 
 def _reason(error: Exception) -> str:
