@@ -158,7 +158,8 @@ class ClassLifecycle(Provisioning):
         run = self.run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.recorder, run.began, run.waited = recorder, began, waited
         run.engines = engines
-        run.said = settings_of(self.bases)
+        if self._has_own_set_up or self.bases.overrides("setUpTestData"):  # else nobody could change any
+            run.said = settings_of(self.bases)
         try:
             isolation.begin_class(self.label, engines, outside)
             run.begun = True
