@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Collection
 from types import FrameType
+from typing import Any
 
 from ..errors import SandboxClosed
 from ..reporting import is_application
@@ -49,10 +50,20 @@ class LeftThreads:
         self._jobs = _jobs()
         self._timers = _timers()
 
+    def begin_sandboxed_test(self) -> None:
+        """The same, where only the workers of pools are of interest: other threads are known as a whole."""
+        if _pools() or self._jobs:
+            self._jobs = _jobs()
+
     def new_jobs(self) -> set[int]:
         """The threads that are at something which was begun since :meth:`begin_test`."""
+        _frames_once_begun({each.ident or 0 for each in threading.enumerate()} - self._jobs.keys())
         new = {ident for ident, job in _jobs().items() if job is not None and self._jobs.get(ident) is not job}
         return new | {each.ident or 0 for each in _timers() if each not in self._timers}  # a number may be another's
+
+    def at_work(self) -> set[int]:
+        """The threads that are at anything at all."""
+        return {ident for ident, job in _jobs().items() if job is not None}
 
     def end_class(self) -> None:
         """Hold on to no thread, nor to what one that is gone was at."""
@@ -66,7 +77,9 @@ class LeftThreads:
 
     def end_test(self, label: str, besides: Collection[threading.Thread] = ()) -> None:
         """Note who is still at work, besides those that may be."""
-        running = threading.enumerate()
+        running, pools = threading.enumerate(), _pools()
+        if pools:
+            self._end_jobs(label, pools.keys() - set(besides))
         if running == self._running:
             return
         self._running = [] if besides else running  # those that may be are looked at again at the end of the test
@@ -78,13 +91,22 @@ class LeftThreads:
         fresh = [each for each in running if each not in known and each not in self._seen]
         if not fresh:
             return
-        frames = sys._current_frames()
+        frames = _frames_once_begun({each.ident or 0 for each in fresh})
         for thread in fresh:
             self._seen.add(thread)
             frame = frames.get(thread.ident or 0)
             if frame is None:
                 continue
             if isinstance(thread, threading.Timer) or not _waits(frame) or _wakes_by_itself(frame):
+                self._note(thread, label, frame)
+
+    def _end_jobs(self, label: str, workers: Collection[threading.Thread]) -> None:
+        """Note what pools are at since the test began; what waits in their queues is let begin, not in the next one."""
+        frames = _frames_once_begun({each.ident or 0 for each in workers})
+        for thread in workers:
+            frame = frames.get(thread.ident or 0)
+            job = _job_of(frame)
+            if job is not None and self._jobs.get(thread.ident or 0) is not job:
                 self._note(thread, label, frame)
 
     def bar(self, idents: Collection[int], label: str) -> dict[int, str]:
@@ -177,8 +199,36 @@ def _timers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
 
 
+def _frames_once_begun(idents: Collection[int]) -> dict[int, FrameType]:
+    """The frames of all threads, after these have come to what they were started for: ``start()`` is back before.
+
+    Jobs that wait in the queue of a pool are begun as well by then, unless all of its threads are at others.
+    """
+    queues = set(_pools().values())
+    for _ in range(_LOOKS):
+        frames = sys._current_frames()
+        begin = any(ident in idents and _begins(frame) for ident, frame in frames.items())
+        if not begin and all(each.empty() for each in queues):
+            break
+        time.sleep(_PAUSE)
+    return frames
+
+
+def _pools() -> dict[threading.Thread, Any]:
+    """The workers of pools, and the queues that they take their jobs from."""
+    pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", None)
+    return {thread: queue for thread, queue in list(pools.items()) if thread.is_alive()} if pools else {}
+
+
+def _begins(frame: FrameType | None) -> bool:
+    """Whether a thread has not come yet to what it was started for (or has just ended)."""
+    while frame is not None and _module_of(frame) == "threading" and frame.f_code.co_name != "wait":
+        frame = frame.f_back
+    return frame is None
+
+
 def _waits(frame: FrameType) -> bool:
-    return _module_of(frame) in _WAITING and frame.f_code.co_name not in _POLLING
+    return _module_of(frame) in _WAITING and frame.f_code.co_name not in _POLLING and not _begins(frame)
 
 
 def _rests(frame: FrameType) -> bool:

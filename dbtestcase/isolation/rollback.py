@@ -300,6 +300,7 @@ class SandboxIsolation(Isolation):
             if not self._at_rest:
                 self._at_rest = sandbox.is_at_rest
         sandbox.test_files = test_files
+        self._threads.begin_sandboxed_test()
         self._state = ClassState.TEST
         if self._border is not None:
             self._border.in_test = True
@@ -312,8 +313,7 @@ class SandboxIsolation(Isolation):
             raise problem
         return True
 
-    def _take_back(self) -> list[Exception]:
-        """After a rollback: let nothing that was left open reach into what comes next."""
+    def _take_back(self) -> list[Exception]:  # lets nothing that was left open reach into what comes next
         problems = self.run.open_sessions.roll_back(self.run.sandbox.is_open)
         self.run.board.take_back()
         return problems

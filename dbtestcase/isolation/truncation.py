@@ -266,6 +266,7 @@ class TruncatingIsolation(Isolation):
         try:
             while True:
                 refused, at_work = None, set[int | None]()
+                busy = checkouts.left_threads.new_jobs() & checkouts.users
                 try:
                     found_now = self._clean_once(look)
                     report = report.joined(found_now) if report else found_now
@@ -284,7 +285,7 @@ class TruncatingIsolation(Isolation):
                 # what has not used the database yet is refused when it does
                 self._restless += [name for ident, name in names.items() if ident in found and ident not in told]
                 # those that have ended may have written after the cleaning
-                waited |= not checkouts.meanwhile <= {each.ident for each in threading.enumerate()}
+                waited |= not busy | checkouts.meanwhile <= checkouts.left_threads.at_work()
                 if report and not (refused or waited or found & (restless | checkouts.meanwhile)):
                     return report
                 barred |= found | restless

@@ -1,8 +1,11 @@
 """What committing tests on PostgreSQL leave in sessions and in an existing database: the next test finds none of it."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -12,6 +15,7 @@ from dbtestcase.backends.postgresql.cleaner import PostgreSQLCleaner
 from dbtestcase.backends.sqlite.cleaning import SQLiteCleaner
 from dbtestcase.cases import scopes
 from dbtestcase.errors import CleaningError
+from dbtestcase.isolation.truncation import TruncatingIsolation
 from tests.support.inner import InnerRuns
 from tests.support.requirements import require_module
 from tests.support.samples import a_share
@@ -57,6 +61,37 @@ select coalesce(current_setting('my.thing', true), ''), current_setting('search_
 
 
 class SessionsTest(Committing):
+    def test_what_a_thread_commits_between_the_cleaning_and_the_look_at_threads_is_put_back(self) -> None:
+        pool, connected, cleaned = ThreadPoolExecutor(1), threading.Event(), threading.Event()
+        self.addCleanup(pool.shutdown)
+        pool.submit(int).result()
+        jobs: list[Any] = []
+        clean = TruncatingIsolation._clean_once
+
+        def work(engine: sa.Engine) -> None:
+            with engine.connect() as connection:
+                connected.set()
+                cleaned.wait(60)
+                connection.execute(sa.insert(Note).values(text="late"))
+
+        def test_a(test: Any) -> None:
+            jobs.append(pool.submit(work, test.app))
+            connected.wait(60)
+
+        def test_b(test: Any) -> None:
+            self.assertIsNone(jobs[0].result())
+            test.assertRowCount(Note, 0)
+
+        def clean_once(isolation: Any, *args: Any) -> Any:
+            report = clean(isolation, *args)
+            if jobs:
+                cleaned.set()
+                jobs[0].exception(60)
+            return report
+
+        with mock.patch.object(TruncatingIsolation, "_clean_once", clean_once):
+            self.assertPassed(self.case("psycopg", [], test_a=test_a, test_b=test_b), tests=2)
+
     def test_what_a_function_does_to_the_session_ends_with_its_test(self) -> None:
         made = [
             f"create function {name}() returns void language plpgsql as $$ begin {body}; end $$"

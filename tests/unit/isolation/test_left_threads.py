@@ -11,6 +11,7 @@ import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from dbtestcase.errors import SandboxClosed
 from dbtestcase.isolation.left_threads import LeftThreads
@@ -64,6 +65,81 @@ class LeftThreadsTest(unittest.TestCase):
             with self.subTest():
                 self.go.clear()
                 self.assertRegex(self.answer(poll), "'late' was started by the test before, which has ended")
+
+    def test_one_that_was_just_started_is_at_work(self) -> None:
+        answers = queue.SimpleQueue[str]()
+
+        def work() -> None:
+            self.begun.set()
+            while not self.go.is_set():
+                pass
+            try:
+                self.left.refuse()
+            except SandboxClosed as error:
+                answers.put(str(error))
+
+        registering = threading._active_limbo_lock  # type: ignore[attr-defined]
+
+        def let_go(seconds: float) -> None:
+            if not self.begun.is_set():
+                registering.release()
+                self.begun.wait(60)
+
+        for ends in (lambda: self.left.end_test("a"), lambda: self.left.bar(self.left.new_jobs(), "a")):
+            thread = threading.Thread(target=work)
+            self.left.begin_test()
+            registering.acquire()
+            thread.start()  # which waits no longer than until the thread is there
+            with mock.patch.object(time, "sleep", let_go):
+                ends()
+            let_go(0)
+            self.go.set()
+            thread.join(60)
+            self.assertRegex(answers.get_nowait(), "was started by a, which has ended")
+            self.go.clear()
+            self.begun.clear()
+
+    def test_a_job_that_waits_in_the_queue_of_a_pool_belongs_to_the_test_that_put_it_there(self) -> None:
+        of_class = threading.Event()
+
+        def work() -> None:
+            self.begun.set()
+            self.go.wait(60)
+            self.left.refuse()
+
+        def let_go(seconds: float) -> None:
+            of_class.set()
+            self.begun.wait(60)
+
+        for ends in (lambda: self.left.end_test("a"), lambda: self.left.bar(self.left.new_jobs(), "a")):
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(of_class.wait, 60)
+                while pool._work_queue.qsize():
+                    pass
+                self.left.begin_sandboxed_test()
+                job = pool.submit(work)
+                with mock.patch.object(time, "sleep", let_go):
+                    ends()
+                self.go.set()
+                self.assertRegex(str(job.exception(60)), "was started by a, which has ended")
+                self.assertIsNone(pool.submit(self.left.refuse).result(60))
+            for event in (of_class, self.begun, self.go):
+                event.clear()
+
+    def test_a_job_of_a_pool_that_began_before_the_test_goes_on(self) -> None:
+        def work() -> None:
+            self.begun.set()
+            self.go.wait(60)
+            self.left.refuse()
+
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(work)
+            self.begun.wait(60)
+            self.left.begin_class()
+            self.left.begin_sandboxed_test()
+            self.left.end_test("a")
+            self.go.set()
+            self.assertIsNone(job.exception(60))
 
     def test_one_that_waits_may_serve_the_next_test(self) -> None:
         self.assertEqual(self.answer(self.go.wait), "")
