@@ -8,7 +8,7 @@ from ..reporting import lazily
 from .behaviour import behaviour_of, watch_behaviour
 from .connecting import arguments_of, connect_as_asked, connecting
 from .direct_connections import watching
-from .direct_doors import guard, watch_files
+from .direct_doors import NAMED, OPEN, guard, watch_files
 from .endpoints import (
     Endpoint,
     address_beside,
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KEEPALIVES",
     "LOCK_TIMEOUT",
+    "NAMED",
+    "OPEN",
     "Endpoint",
     "OwnConnection",
     "WireFactory",

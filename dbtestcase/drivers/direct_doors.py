@@ -2,7 +2,8 @@
 
 ``psycopg.connect()`` and its like go past SQLAlchemy.  To the test database such a connection is real, and watched
 (:mod:`.direct_connections`); to the database of an engine that is led it would be a way around the lead.  One that was
-open before is refused at its next statement, where the driver is written in Python.
+open before is refused at its next statement, where the driver is written in Python.  So is a statement that names such
+a database, on a server where a connection reaches them all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -19,28 +21,35 @@ from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
 from .late_imports import replace_once, when_imported
 from .led_connections import unled
+from .mysql.other_databases import names_database
 
 Guards = Callable[[frozenset[Endpoint]], bool]
-Refuse = Callable[[str, Endpoint, bool], Exception]
+Refuse = Callable[[str, Endpoint, str], Exception]
+NEW, OPEN, NAMED = "new", "open", "named"
+"""How a driver reaches a database: by a connection that it makes, by one that was open before, or by a statement."""
 
-_guards: list[tuple[Guards, Refuse]] = []
+Databases = Callable[[], Iterable[str]]
+
+_guards: list[tuple[Guards, Refuse, Databases]] = []
 _done: set[str] = set()
 _MARK = "_dbtestcase_door"
 _ENDPOINTS = "_dbtestcase_endpoints"
 
 
-def guard(guards: Guards, refuse: Refuse) -> Callable[[], None]:
+def guard(guards: Guards, refuse: Refuse, databases: Databases = tuple) -> Callable[[], None]:
     """Refuse what drivers connect by themselves, until what is given back is called.
 
     :param guards: whether databases are out of reach.
-    :param refuse: makes the error from what was called, the database, and whether the connection was open already.
+    :param refuse: makes the error from what was called, the database, and how it was to be reached.
+    :param databases: the names of those that a statement may reach by name.
     """
     for name, install in _DOORS.items():
         if name not in _done:
             _done.add(name)
             when_imported(name, install)
-    _guards.append((guards, refuse))
-    return functools.partial(_guards.remove, (guards, refuse))
+    entry = (guards, refuse, databases)
+    _guards.append(entry)
+    return functools.partial(_guards.remove, entry)
 
 
 def watch_files() -> None:
@@ -60,21 +69,28 @@ def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str
     unled(what)
     if not _guards or is_harness():
         return
-    for guards, refuse in _guards:
+    for guards, refuse, _ in _guards:
         for target in endpoints_of_arguments(dialect, args, parameters):
             if guards(frozenset([target])) and not _asked_by_harness():
-                raise refuse(what, target, False)
+                raise refuse(what, target, NEW)
 
 
-def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpoint]]) -> None:
-    """A connection is about to send a statement."""
+def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpoint]], sent: str | bytes = "") -> None:
+    """A connection is about to send a statement, which may name other databases of its server."""
     own = getattr(connection, "__dict__", {})
     endpoints = own.get(_ENDPOINTS)
     if endpoints is None:
         endpoints = own[_ENDPOINTS] = find(connection)
-    for guards, refuse in _guards:  # its endpoints are names of one database
+    for guards, refuse, databases in _guards:  # its endpoints are names of one database
         if guards(endpoints) and not is_harness() and not _asked_by_harness():
-            raise refuse(what, next(iter(endpoints)), True)
+            raise refuse(what, next(iter(endpoints)), OPEN)
+        if not sent:
+            continue
+        for name in databases():
+            if endpoints and names_database(sent, name):
+                others = frozenset([replace(each, database=name) for each in endpoints])
+                if guards(others) and not is_harness() and not _asked_by_harness():
+                    raise refuse(what, next(iter(others)), NAMED)
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -85,11 +101,13 @@ _BETWEEN = tuple(
         ("drivers", "direct_doors.py"),
         ("drivers", "direct_connections.py"),
         ("drivers", "led_connections.py"),
+        ("drivers", "mysql", "watching.py"),
         ("drivers", "psycopg", "cursors.py"),
         ("drivers", "psycopg", "watching.py"),
         ("isolation", "border.py"),
         ("isolation", "switchboard.py"),
         ("migrations", "redirect.py"),
+        ("reporting", "queries.py"),
     )
 )
 
@@ -132,12 +150,17 @@ def _using(
     find: Callable[[Any], frozenset[Endpoint]],
     original: Callable[..., Any],
     passes: Callable[..., bool] = lambda *args: False,
+    sends: Callable[..., str | bytes] = lambda *args: "",
 ) -> Callable[..., Any]:
-    """A method by which a connection sends statements; ``passes`` knows arguments that only end what was begun."""
+    """A method by which a connection sends statements.
+
+    :param passes: knows arguments that only end what was begun.
+    :param sends: the statement in the arguments, where it may name other databases.
+    """
 
     def use(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _guards and not passes(*args):
-            _check_use(f"A connection of {driver}", self, find)
+            _check_use(f"A connection of {driver}", self, find, sends(*args))
         return original(self, *args, **kwargs)
 
     return use
@@ -215,26 +238,42 @@ def _of_attributes(driver: str, base: Any, connect: str, prefix: str) -> None:
         return endpoints_of_arguments("mysql", (), _said(connection, prefix))
 
     _replace(base, connect, make)
-    _replace(base, "_execute_command", lambda original: _using(driver, find, original, _ends))
+    _replace(base, "_execute_command", lambda original: _using(driver, find, original, _ends, _sends))
+
+
+def _sends(command: int, sql: str | bytes) -> str | bytes:
+    """What a command of MySQL's protocol says; one chooses a database."""
+    return sql if command != 2 else f"USE {sql if isinstance(sql, str) else sql.decode()}"
 
 
 def _ends(command: int, sql: str | bytes) -> bool:
     """Whether a command of MySQL's protocol is no statement, or a rollback."""
-    return command != 3 or sql[:8].upper() in ("ROLLBACK", b"ROLLBACK")
+    return command not in (2, 3) or sql[:8].upper() in ("ROLLBACK", b"ROLLBACK")
 
 
 def _mysqldb(module: Any) -> None:
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
             names = ("host", "user", "password", "database", "port", "unix_socket")
-            _check("MySQLdb.connect()", "mysql", (), {**dict(zip(names, args, strict=False)), **kwargs})
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            _check("MySQLdb.connect()", "mysql", (), given)
             original(self, *args, **kwargs)
+            self.__dict__[_ENDPOINTS] = endpoints_of_arguments("mysql", (), given)
 
         return __init__
 
     import MySQLdb.connections
 
-    _replace(MySQLdb.connections.Connection, "__init__", make)
+    base = MySQLdb.connections.Connection
+    _replace(base, "__init__", make)
+    for name, command in (("query", 3), ("select_db", 2)):
+        passes, sends = functools.partial(_ends, command), functools.partial(_sends, command)
+        _replace(base, name, functools.partial(_using, "MySQLdb", _unknown, passes=passes, sends=sends))
+
+
+def _unknown(connection: Any) -> frozenset[Endpoint]:
+    """Where one goes that was open before anybody looked: it does not say."""
+    return frozenset()
 
 
 def _asyncmy(module: Any) -> None:

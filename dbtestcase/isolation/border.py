@@ -22,6 +22,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from ..drivers import (
+    NAMED,
+    OPEN,
     Endpoint,
     checked_out,
     creator_of,
@@ -74,7 +76,7 @@ class Border:
             stack.callback(hooks.ask, hooks.ask(self))
             if self._outside:
                 stack.enter_context(letting_pass(self._outside))
-            stack.callback(guard(self._guards, self.refuse_driver))
+            stack.callback(guard(self._guards, self.refuse_driver, self._names_on_servers))
             stack.callback(_unbar, _bar(self._may_be_held, self._refuse_held))
             self.close = stack.pop_all().close
 
@@ -145,6 +147,10 @@ class Border:
             return False
         return meet(endpoints, self.leads.origins) and not meet(endpoints, self._elsewhere | self.endpoints)
 
+    def _names_on_servers(self) -> set[str]:
+        """The names of the databases that a statement may reach beside its own."""
+        return {each.database for each in self.leads.origins if each.dialect == "mysql"}
+
     def _may_be_held(self, pool: Pool) -> bool:
         return self.leads.holds(pool) or self._lets_pass(pool, dialect_of(pool))
 
@@ -180,18 +186,24 @@ class Border:
             f", and `{url}` on the class)" if url else ")"
         )
 
-    def refuse_driver(self, what: str, target: Endpoint, was_open: bool) -> DBTestCaseError:
-        """The error for a connection that a driver was about to make by itself, or has made before."""
+    def refuse_driver(self, what: str, target: Endpoint, how: str) -> DBTestCaseError:
+        """The error for a connection that a driver was about to make by itself, or has made before; or a statement."""
         where = find_call_site(2)
-        done = (
-            f"that was open before {self.cls} began was about to be used for" if was_open else "was about to connect to"
-        )
+        done = {
+            OPEN: f"that was open before {self.cls} began was about to be used for",
+            NAMED: "was about to send a statement that names",
+        }.get(how, "was about to connect to")
         return self.note(
             OutsideDatabase(
                 f"{what} {done} the database {target.database!r} of one of the engines that "
                 f"{self.cls} leads to the test database{_at(', at ', where)}; it was not let through.",
-                cause="a connection that the driver makes by itself, past SQLAlchemy, reaches the real database",
-                remedy="connect through the engine (engine.raw_connection() gives the driver's connection), or with "
+                cause="USE, or a table's name behind that of its database, reaches the real one on the same server"
+                if how == NAMED
+                else "a connection that the driver makes by itself, past SQLAlchemy, reaches the real database",
+                remedy="leave the database's name out; where it may reach the real one, name an engine of that URL in "
+                "`outside = [...]`"
+                if how == NAMED
+                else "connect through the engine (engine.raw_connection() gives the driver's connection), or with "
                 "self.database_url; where it may reach the real one, name an engine of that URL in `outside = [...]`",
             )
         )

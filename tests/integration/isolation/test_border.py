@@ -455,6 +455,50 @@ class MariaDBTest(Doors, BorderCase):
         cls.production = MariaDBProduction("border_production")
         cls.addClassCleanup(cls.production.close)
 
+    def test_a_statement_that_names_the_real_database_on_the_tests_own_server(self) -> None:
+        name = self.production.name
+        statements = (
+            f"INSERT INTO {name}.note (text) VALUES ('escaped')",
+            f"insert /* x */ `{name}` . `note` (text) values ('escaped')",
+            f"USE {name}",
+            f"DROP TABLE IF EXISTS {name}.note",
+            f"DROP DATABASE {name}",
+        )
+        for driver in self.drivers(self.production.drivers):
+            engine = self.engine(driver)
+
+            class Inner(TruncatingDatabaseTest):
+                metadata = Base.metadata
+                url = self.production.url(driver).set(database="beside")
+                engines = [engine]
+                to_real = engine
+
+                def test_named(self) -> None:
+                    for statement in statements:
+                        with self.subTest(statement), self.to_real.connect() as connection:
+                            with self.assertRaisesRegex(OutsideDatabase, f"names the database '{name}'"):
+                                connection.exec_driver_sql(statement)
+
+                def test_chosen(self) -> None:
+                    with self.to_real.connect() as connection, self.assertRaisesRegex(OutsideDatabase, name):
+                        connection.connection.driver_connection.select_db(name)
+
+                def test_by_the_driver_itself(self) -> None:
+                    url = self.url.set(database="")
+                    args, parameters = self.to_real.dialect.create_connect_args(url)
+                    connection = self.to_real.dialect.loaded_dbapi.connect(*args, **parameters)
+                    self.addCleanup(connection.close)
+                    with self.assertRaisesRegex(OutsideDatabase, name):
+                        connection.cursor().execute(statements[0])
+
+                def test_words_alone(self) -> None:
+                    with self.to_real.begin() as connection:
+                        connection.execute(sa.insert(Note).values(text=f"INSERT INTO {name}.note"))
+                        query = f"SELECT {name}.id FROM note AS {name} WHERE {name}.text LIKE 'INSERT%%'"
+                        self.assertEqual(len(connection.exec_driver_sql(query).all()), 1)
+
+            self.assertPassed(Inner, tests=4)
+
 
 del Doors, BorderCase
 

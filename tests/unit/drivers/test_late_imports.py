@@ -103,7 +103,7 @@ class DriversTest(unittest.TestCase):
         code = """
             from dbtestcase.drivers import guard
             class Refused(Exception): pass
-            def refuse(what, target, was_open): return Refused(what, target.database)
+            def refuse(what, target, how): return Refused(what, target.database)
             def expect(call):
                 try: call()
                 except Refused as error: print(*error.args)
