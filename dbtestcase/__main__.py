@@ -16,7 +16,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dbtestcase", description="The server side of tests on real databases."
     )
-    parser.add_argument("--version", action=_Version, help="print the versions of the library and of Python")
+    version = f"dbtestcase {version_of('dbtestcase')}, Python {platform.python_version()}"
+    about = "print the versions of the library and of Python"
+    parser.add_argument("--version", action="version", version=version, help=about)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, text in (
         ("doctor", _doctor, "show what a run would use, try it, and say what is missing"),
@@ -46,15 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-class _Version(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"dbtestcase {version_of('dbtestcase')}, Python {platform.python_version()}")
-        parser.exit()
 
 
 def _doctor(given: argparse.Namespace) -> int:

@@ -47,15 +47,12 @@ class DatabaseSummary(Plugin):  # type: ignore[misc]  # nose2 is not typed
         """Follow nose2's mp plugin into its worker processes."""
         event.pluginClasses.append(type(self))
 
-    def stopSubprocess(self, event: Any) -> None:
-        """Close what a worker process made."""
+    def afterTestRun(self, event: Any) -> None:
+        """Close what the run, or a worker process of it, made, before the runner's own work at the end."""
         self._end_layer()
         close_all()
 
-    def afterTestRun(self, event: Any) -> None:
-        """Close what the run made, before the runner's own work at the end."""
-        self._end_layer()
-        close_all()
+    stopSubprocess = afterTestRun
 
     # -- layers: nose2 calls no setUpClass() there
 
