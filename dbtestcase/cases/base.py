@@ -284,11 +284,14 @@ class DatabaseTest(FailureEvidence, QueryAssertions):
             life.dismiss()
 
     def debug(self) -> None:
-        """Run the test without collecting errors."""
+        """Run the test without collecting errors; one that fails can be looked at until the next one begins."""
         life = self._dbtestcase
         life.prepare()
         try:
             super().debug()
+        except unittest.SkipTest:
+            self.doCleanups()  # unittest leaves them, and nobody looks at a test that was skipped
+            raise
         finally:
             life.dismiss()
 

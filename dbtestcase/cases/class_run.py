@@ -62,6 +62,8 @@ class RunningTest(Protocol):
 
     def given(self, name: str) -> Any: ...
 
+    def end_left(self) -> None: ...
+
 
 class ClassRun:
     """What a class that is running owns."""

@@ -263,6 +263,8 @@ class ClassLifecycle(Provisioning):
         current.end(self)
 
     def end(self) -> None:
+        if self.run is not None and self.run.test is not None:
+            self.run.test.end_left()
         run, self.run = self.run, None
         if run is None:
             return

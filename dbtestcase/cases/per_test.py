@@ -212,6 +212,8 @@ class TestLifecycle:
             run = self.of_class.begin_test(self)
             if run.test is not None and run.test.is_running:
                 raise begun_inside(test.id(), run.test)
+            if run.test is not None:
+                run.test.end_left()
             self._began = perf_counter()
             self._label = test.id()
             self.failed = False
@@ -270,6 +272,12 @@ class TestLifecycle:
                 run.data.forget(self.test)
         if problems:
             raise together(problems, f"{self.test.id()} left {len(problems)} problems behind")
+
+    def end_left(self) -> None:
+        """End a test whose ``debug()`` has raised: unittest leaves its cleanups to whoever looks at it."""
+        if not (self.is_running or self.is_driven or self._is_held):
+            with contextlib.suppress(Exception):  # it has failed already
+                self.test.doCleanups()
 
     def _never_run(self) -> list[DBTestCaseError]:
         never_entered = self._blocks.take_problems(self._label) if self._blocks is not None else []
