@@ -26,7 +26,7 @@ from .late_imports import when_imported
 from .mysql.watching import watch_session
 from .own_cursors import watch_cursors
 from .patience import patient, patiently
-from .sockets import descriptor_of
+from .sockets import arrivals_at, descriptor_of
 from .sqlalchemy_internals import (
     checked_out,
     constraints_of,
@@ -58,6 +58,7 @@ __all__ = [
     "WireFactory",
     "address_beside",
     "arguments_of",
+    "arrivals_at",
     "behaviour_of",
     "checked_out",
     "connect_arguments",

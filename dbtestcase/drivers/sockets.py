@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+from collections.abc import Callable
 from typing import Any
 
 
@@ -16,6 +18,15 @@ def descriptor_of(connection: Any) -> int | None:
             return int(wire.fileno())
     fileno = getattr(connection, "fileno", None)
     return int(fileno()) if callable(fileno) else None
+
+
+def arrivals_at(descriptor: int) -> Callable[[], bool]:
+    """What tells, without waiting, whether something has arrived at a socket."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return lambda: bool(poller.poll(0))
 
 
 def shut_down(descriptor: int) -> None:

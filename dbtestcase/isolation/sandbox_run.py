@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import select
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine
 
-from ..drivers import descriptor_of, endpoints_of_url, open_wire
+from ..drivers import arrivals_at, descriptor_of, endpoints_of_url, open_wire
 from ..errors import ConfigurationError, LeakError
 from ..sandbox import Sandbox
 from .engines import Until
@@ -78,9 +77,7 @@ class SandboxRun(Run):
             stack.callback(self.board.shut)
             stack.callback(self._end_sandbox, self.sandbox)
             descriptor = descriptor_of(self.wire.connection)
-            self._poller = select.poll() if descriptor is not None and descriptor >= 0 else None
-            if self._poller is not None and descriptor is not None:
-                self._poller.register(descriptor, select.POLLIN)
+            self._arrived = arrivals_at(descriptor) if descriptor is not None and descriptor >= 0 else None
             self._stack = stack.pop_all()
         self.awake, self._lost = True, False
 
@@ -98,11 +95,11 @@ class SandboxRun(Run):
         """Whether the wire is lost, as far as can be told without a round trip: something has arrived unasked."""
         if self._lost or self.wire.gone:
             return True
-        if self._poller is None:
+        if self._arrived is None:
             with contextlib.suppress(LeakError):  # nobody's fault that can be told now
                 self.wire.settle()
             return bool(self.wire.gone)
-        if not self._poller.poll(0):
+        if not self._arrived():
             return False
         try:
             with self.sandbox.held():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from ...drivers import arguments_of, descriptor_of, patiently
+from ...drivers import arguments_of, arrivals_at, descriptor_of, patiently
 from ...errors import CannotCreateDatabase, ConfigurationError, DatabaseError, MissingExtra, ServerUnreachable
 from ...reporting import shown, without_secrets
 from ..admin_connections import AdminConnection
@@ -88,7 +87,7 @@ class Admin(AdminConnection):
         :raises DatabaseError: another run has taken a database of this one meanwhile.
         """
         descriptor = descriptor_of(self._connection)
-        if descriptor is None or not _readable(descriptor):  # nobody has asked for anything: it is the end
+        if descriptor is None or (descriptor >= 0 and not arrivals_at(descriptor)()):  # else it is the end
             return
         with suppress(self._dbapi.Error, OSError):
             self._connection.close()
@@ -168,12 +167,6 @@ class Admin(AdminConnection):
         with suppress(self._dbapi.Error):  # mysqlclient of one that is closed
             return descriptor_of(self._connection)
         return None
-
-
-def _readable(descriptor: int) -> bool:
-    watch = select.poll()
-    watch.register(descriptor, select.POLLIN)
-    return descriptor < 0 or bool(watch.poll(0))
 
 
 def lock_name(name: str) -> str:

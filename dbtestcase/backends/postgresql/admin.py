@@ -6,7 +6,6 @@ It speaks psycopg whatever driver the application uses, and costs no SQLAlchemy 
 from __future__ import annotations
 
 import os
-import select
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any, LiteralString, TypeVar
@@ -16,7 +15,7 @@ from psycopg import sql
 from psycopg.pq import Conninfo
 from sqlalchemy import URL
 
-from ...drivers import KEEPALIVES, OwnConnection, address_beside, patiently
+from ...drivers import KEEPALIVES, OwnConnection, address_beside, arrivals_at, patiently
 from ...errors import ConfigurationError, ServerUnreachable
 from ...reporting import for_driver, limit_named_by, shown, without_secrets
 from ..admin_connections import AdminConnection
@@ -217,10 +216,9 @@ def _is_lost(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
     if connection.closed:
         return True
     pgconn = connection.pgconn
-    watch = select.poll()
-    watch.register(pgconn.socket, select.POLLIN)
+    arrived = arrivals_at(pgconn.socket)
     try:
-        while watch.poll(0):  # nobody has asked for anything: a notice, or the end
+        while arrived():  # nobody has asked for anything: a notice, or the end
             pgconn.consume_input()
     except psycopg.OperationalError:
         return True
