@@ -178,13 +178,6 @@ class Stack:
         self.entries.append(entry)
         return steps
 
-    def at_once(self, owner: Owner, writes: bool, numbers: bool) -> list[Step] | None:
-        """:meth:`statement` where nobody but ``owner`` is in the middle of something; None where somebody is."""
-        for entry in self.entries:
-            if entry.fate is DOOMED or (entry.wrote and entry.fate is OPEN and entry.owner is not owner):
-                return None
-        return self.statement(owner, writes, numbers)
-
     def savepoint(self, owner: Owner, label: str) -> None:
         """The application sets a savepoint; the server hears of it with the next statement."""
         owner.active = True
@@ -269,6 +262,13 @@ class Stack:
             if entry.wrote and entry.fate is OPEN and entry.owner not in found:
                 found.append(entry.owner)
         return found
+
+    def is_free_for(self, owner: Owner) -> bool:
+        """Whether nobody else is in the middle of something."""
+        for entry in self.entries:
+            if entry.fate is DOOMED or (entry.wrote and entry.fate is OPEN and entry.owner is not owner):
+                return False
+        return True
 
     def has_others(self, owner: Owner) -> bool:
         """Whether somebody else has unfinished writes."""

@@ -45,6 +45,8 @@ class StatementFlows(TransactionFlows):
             facts.functions is None or ((statement.calls or facts.views) and facts.may_write(statement))
         ):
             return None
+        if not self.stack.is_free_for(client):
+            return None
         if (writes or statement.calls) and not self._locks_taken:
             self._locks_taken |= self.rules.takes_locks(statement)
         if not client.active:
@@ -52,9 +54,7 @@ class StatementFlows(TransactionFlows):
             client.settings.begin()
         if writes and self.test_files:
             self._note_writer(client, statement.text)
-        steps = self.stack.at_once(client, writes, statement.numbers)  # last: what it decides must be sent
-        if steps is None:
-            return None
+        steps = self.stack.statement(client, writes, statement.numbers)  # last: what it decides must be sent
         if writes:
             self._wrote = True
             client.writes[statement.text] = statement
