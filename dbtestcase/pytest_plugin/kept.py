@@ -48,13 +48,24 @@ class Kept:
         report.sections.extend(("Database (dbtestcase)", note) for note in notes)
         test = item.stash.get(TEST, None)
         if test is not None and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
-            if call.when != "teardown":
-                item.stash[_ERROR] = call.excinfo.value
             from ..reporting import evidence_once
 
-            for note in evidence_once(call.excinfo.value, test._dbtestcase.evidence):
+            error, life = call.excinfo.value, test._dbtestcase
+            for note in evidence_once(error, life.evidence):
                 report.sections.append(("Database (dbtestcase)", note))
+            if _is_expected(item, report, error):
+                life.failed = False  # nothing else tells of what it swallowed or left behind
+            elif call.when != "teardown":
+                item.stash[_ERROR] = error
         return report
+
+
+def _is_expected(item: pytest.Item, report: pytest.TestReport, error: BaseException) -> bool:
+    """Whether a test has failed as its mark says, and not because of this library."""
+    from ..cases import why_not_expected
+
+    lost = getattr(error, "_dbtestcase_lost", "")
+    return hasattr(report, "wasxfail") and why_not_expected(item.nodeid, error, lost) is None
 
 
 def kept_of(config: pytest.Config) -> Kept:

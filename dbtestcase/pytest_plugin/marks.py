@@ -38,11 +38,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     from ..cases import why_not_expected
 
     leak = why_not_expected(item.nodeid, error, getattr(error, "_dbtestcase_lost", ""))
-    if leak is not None:
+    if leak is not None or (call.when == "teardown" and _tells_of_ours(error)):
         del report.wasxfail
         report.outcome = "failed"
+    if leak is not None:
         report.longrepr = f"{report.longrepr}\n\nLeakError: {leak}"
     return report
+
+
+def _tells_of_ours(error: BaseException) -> bool:
+    """Whether the end of a test tells of what it left behind or swallowed, which is not what it is expected to."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(DBTestCaseError) is not None
+    return isinstance(error, DBTestCaseError)
 
 
 def _names_ours(mark: pytest.Mark) -> bool:

@@ -94,6 +94,7 @@ class XfailTest(PytestCase):
         output = self.run_pytest(
             textwrap.dedent("""
                 import pytest, unittest
+                import shop
                 import sqlalchemy as sa
                 from dbtestcase import ConfigurationError, OutsideDatabase
                 from conftest import Notes
@@ -123,6 +124,17 @@ class XfailTest(PytestCase):
                 def test_no_bad_border(db):
                     other.connect()
 
+                def test_swallowed(db):
+                    shop.swallow(other)
+                    assert 1 == 2
+
+                def test_left_behind(db):
+                    shop.leave(engine)
+                    assert 1 == 2
+
+                def test_swallowed_and_passed(db):
+                    shop.swallow(other)
+
                 def test_no_bad_lost(db):
                     with engine.connect() as connection:
                         connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -137,9 +149,29 @@ class XfailTest(PytestCase):
                     def test_no_bad_lost(self):
                         with engine.connect() as connection:
                             connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-            """)
+            """),
+            **{
+                "shop.py": """
+                    from sqlalchemy.orm import Session
+                    from models import Note
+
+                    def swallow(engine):
+                        try:
+                            engine.connect()
+                        except Exception:
+                            pass
+
+                    def leave(engine):
+                        global session
+                        session = Session(engine)
+                        session.add(Note(text="left"))
+                        session.flush()
+                """
+            },
         )
-        self.assertRegex(output, r"6 failed, 4 xfailed")
+        self.assertRegex(output, r"6 failed, 6 xfailed, 1 xpassed, 3 errors")
+        self.assertEqual(output.count("LeakError: OutsideDatabase was raised and swallowed during"), 2, output)
+        self.assertEqual(output.count("was left with unfinished writes by"), 1, output)
         self.assertEqual(output.count("is expected to fail, but not like this: OutsideDatabase"), 4, output)
         self.assertEqual(output.count("is expected to fail, but not like this: its connection was lost"), 2, output)
 
