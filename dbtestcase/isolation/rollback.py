@@ -79,6 +79,8 @@ class SandboxIsolation(Isolation):
 
     @property
     def needs_rebuild(self) -> bool:
+        if self._state is ClassState.TEST:  # a signal's handler has raised in the middle of its end, or before it
+            self._lose()
         if self._state is ClassState.CLASS and not self._each_test and self.run.look_for_loss():
             self._lose()
         return self._state is ClassState.LOST
@@ -166,7 +168,7 @@ class SandboxIsolation(Isolation):
                 self._renew_module(module)
             module.wrote |= self.run.sandbox.wrote
             self._check_before_mark()
-            self._restore_class = self._note_sequences()
+            self._restore_class = self.run.note_sequences() if self.reset_sequences else ""
             self.run.sandbox.mark(label)
 
         self._retried(mark, unless=lambda: module.is_ruined)
@@ -284,7 +286,7 @@ class SandboxIsolation(Isolation):
     def end_class_data(self) -> None:
         if not self._each_test and not self._marked:
             self._check_before_mark()
-            self._restore = self._note_sequences()
+            self._restore = self.run.note_sequences() if self.reset_sequences else ""
             self.run.sandbox.mark(self._label)
             self._marked = True
 
@@ -318,23 +320,20 @@ class SandboxIsolation(Isolation):
         self.run.board.take_back()
         return problems
 
-    def _note_sequences(self) -> str:
-        return self.run.note_sequences() if self.reset_sequences else ""
-
     def _check_before_mark(self) -> None:
-        problems = [p for p in self.run.sandbox.problems() if isinstance(p, LeakError)]
-        if problems:
-            raise problems[0]
+        for problem in self.run.sandbox.problems():
+            if isinstance(problem, LeakError):
+                raise problem
 
     def end_test(self, *, failed: bool, test_files: frozenset[str]) -> list[Exception]:
         sandbox, border = self.run.sandbox, self._border
         label = sandbox.label or self._label
-        self._state = ClassState.CLASS
         self._nested.clear()
         self._threads.end_test(label)
         is_untouched = self._at_rest and not sandbox.handed_out and not sandbox.raised
         self._at_rest = is_untouched
         problems = [] if is_untouched else self._end_undoing(label, failed=failed, test_files=test_files)
+        self._state = ClassState.CLASS if self._state is ClassState.TEST else self._state
         if border is not None:
             border.in_test = False
             problems += border.swallowed(label, test_files) if border.raised else ()
@@ -414,7 +413,7 @@ class SandboxIsolation(Isolation):
                 cause="a session_scope() that is open around it: the two would be rolled back and committed as one",
                 remedy="end it before the part begins, or open it inside",
             )
-        restore = self._note_sequences()
+        restore = self.run.note_sequences() if self.reset_sequences else ""
         self._at_rest = False  # what came before the part is undone at the test's end, whatever the part uses
         sandbox.mark(sandbox.label)
         self._nested.append((restore, frozenset(threading.enumerate())))

@@ -103,6 +103,7 @@ class SandboxRun(Run):
             return False
         try:
             with self.sandbox.held():
+                self.wire.settle()  # a signal's handler may have raised in the middle of a statement of ours
                 self.wire.run("SELECT 1")  # a notice or the like, unless this fails
         except Exception:
             if not self.wire.gone:

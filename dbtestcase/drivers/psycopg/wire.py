@@ -56,8 +56,14 @@ class PsycopgWire:
     def run(self, *statements: str) -> Rows:
         pgconn = self.pgconn
         encoding = encoding_of(pgconn)
-        pgconn.send_query(";".join(statements).encode(encoding))
-        return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
+        try:
+            pgconn.send_query(";".join(statements).encode(encoding))
+            return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self.cut("a signal's handler has raised in the middle of a statement of the test framework")
+            raise
 
     def aborted(self) -> bool:
         status: int = self.pgconn.transaction_status
