@@ -9,12 +9,11 @@ from ..reporting import lazily
 if TYPE_CHECKING:
     from .asynchronous import AsyncDatabaseTest, AsyncMigratedDatabaseTest, AsyncTruncatingDatabaseTest
     from .base import DatabaseTest
-    from .bases import is_ours
+    from .bases import is_ours, source_files_of
     from .hints import why_not_expected
     from .life import AsyncLife, Life
     from .migrated import MigratedDatabaseTest, MigrationChecks
     from .nested import each_example_alone
-    from .per_class import source_files_of
     from .scopes import close_all
     from .truncating import TruncatingDatabaseTest
 
@@ -40,12 +39,11 @@ __getattr__ = lazily(
     __name__,
     asynchronous="AsyncDatabaseTest AsyncMigratedDatabaseTest AsyncTruncatingDatabaseTest",
     base="DatabaseTest",
-    bases="is_ours",
+    bases="is_ours source_files_of",
     hints="why_not_expected",
     life="AsyncLife Life",
     migrated="MigratedDatabaseTest MigrationChecks",
     nested="each_example_alone",
-    per_class="source_files_of",
     scopes="close_all",
     truncating="TruncatingDatabaseTest",
 )

@@ -124,3 +124,12 @@ def _is_installed(module: str) -> bool:
         return False
     paths = sysconfig.get_paths()
     return any(Path(file).is_relative_to(paths[place]) for place in ("purelib", "platlib"))
+
+
+@lru_cache(maxsize=512)  # pytest's plugin asks for every test
+def source_files_of(cls: Any) -> frozenset[str]:
+    """Where a class and its bases outside of this library are written."""
+    modules = {base.__module__ for base in cls.__mro__}
+    own = [name for name in modules if name.partition(".")[0] not in ("dbtestcase", "unittest", "builtins")]
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
+    return frozenset(filter(None, files))

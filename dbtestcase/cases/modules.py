@@ -79,6 +79,8 @@ class Modules:
     def __init__(self) -> None:
         self.isolation: Isolation | None = None
         """That of the module whose rows are shared, of this process or of the one that it was forked from."""
+        self.entered: set[str] = set()
+        """The modules whose ``setUpModule()`` has called ``enterModule()``."""
         self._session: Session | None = None
         self._data: ModuleData | None = None
         self._module = self._tables = ""
@@ -89,6 +91,7 @@ class Modules:
         if current.running is not None and current.running.run is not None and current.running.cls.__module__ == module:
             raise _entered_late(running.cls, f"{current.running.cls.__qualname__} runs")
         current.replace(running)
+        self.entered.add(module)
         isolation = self._entered(running, module) or self._open(running, module)
         self._session = self._session or running.sync_session_class(isolation.own_engine, expire_on_commit=False)
         return self._session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import unittest
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType
@@ -76,6 +77,20 @@ def forgotten_set_up(bases: Bases) -> ConfigurationError:
         if owner not in bases.foreign
         else f"let {owner.__name__} come after the class of dbtestcase among the bases of {bases.cls.__qualname__}",
     )
+
+
+def refuse_never_entered(module: str, test: str) -> None:
+    """Refuse a test whose class no runner has begun, where the module's rows are made by what nobody has called.
+
+    :raises ConfigurationError: its ``setUpModule()`` calls ``enterModule()``, and has not been called.
+    """
+    if "enterModule" in (_names_in(getattr(sys.modules.get(module), "setUpModule", None)) or ()):
+        raise ConfigurationError(
+            f"{module}.setUpModule() has not been called before {test}: the rows that it makes are missing.",
+            cause="a runner that calls no set-up of modules: zope.testrunner, trial, a layer of nose2, run() by hand, "
+            "unittest-parallel with --level test",
+            remedy="run it with unittest, nose2 or pytest, or make the rows in setUpTestData() of a common base",
+        )
 
 
 def _check_clash(base: type, names: Collection[str], case: str) -> None:
@@ -233,14 +248,18 @@ def _is_passing_on(base: type) -> bool:
 
 def _reaches_super(static: Any, bases: Bases) -> bool:
     """Whether a method may hand on to the next class: by super(), or by the name of a class that is one of ours."""
-    function = inspect.unwrap(getattr(static, "__func__", static))
-    code = getattr(function, "__code__", None)
+    names = _names_in(static)
+    return names is None or not names.isdisjoint({"super"} | bases.on_ours)  # None: nothing is known of it
+
+
+def _names_in(static: Any) -> set[str] | None:
+    """The names that the code of a function reads, and of those within it; None for what has no code of Python's."""
+    code = getattr(inspect.unwrap(getattr(static, "__func__", static)), "__code__", None)
     if not isinstance(code, CodeType):
-        return True  # nothing is known of it
-    ways = {"super"} | bases.on_ours
+        return None
     pending, names = [code], set[str]()
     while pending:
         code = pending.pop()
         names.update(code.co_names, code.co_freevars)
         pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return not ways.isdisjoint(names)
+    return names

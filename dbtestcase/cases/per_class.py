@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,14 @@ from ..migrations import commands_led
 from ..reporting import add_class_cleanup, report
 from ..settings import Settings, read_settings
 from . import scopes
+from .bases import source_files_of
 from .class_run import ClassRun, NoSessionYet, RunningTest
 from .configuration import check_written, metadata_in
 from .hints import hints
 from .late_settings import refuse_changed, settings_of
 from .modules import current, modules
 from .never_ran import outliving_exits, refuse_unfinished, watch_module_cleanups, watch_unawaited
-from .order_of_bases import check_bases, forgotten_set_up, watches
+from .order_of_bases import check_bases, forgotten_set_up, refuse_never_entered, watches
 from .provisioning import Provisioning
 
 if TYPE_CHECKING:
@@ -186,6 +186,8 @@ class ClassLifecycle(Provisioning):
                 "in [dbtestcase]",
                 test,
             )
+            if self.cls.__module__ not in modules.entered:
+                refuse_never_entered(self.cls.__module__, test.test.id())
             self.begin()
             run = self.run
             assert run is not None
@@ -429,15 +431,6 @@ class ClassLifecycle(Provisioning):
         except BaseException:
             run.isolation.spoil()  # without its rows no test of the class may run
             raise
-
-
-@functools.lru_cache(maxsize=512)  # pytest's plugin asks for every test
-def source_files_of(cls: Any) -> frozenset[str]:
-    """Where a class and its bases outside of this library are written."""
-    modules = {base.__module__ for base in cls.__mro__}
-    own = [name for name in modules if name.partition(".")[0] not in ("dbtestcase", "unittest", "builtins")]
-    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
-    return frozenset(filter(None, files))
 
 
 def _recorder(settings: Settings) -> report.Recorder | None:

@@ -1,4 +1,4 @@
-"""Runners that call tests by themselves: ``debug()`` under a debugger; and a process that is not as Python made it."""
+"""Runners that call tests by themselves: ``debug()``, and those that know no hooks of modules; a patched process."""
 
 import tempfile
 import unittest
@@ -110,3 +110,29 @@ class WithoutPollTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             write_suite(folder, {"models.py": MODELS, "test_it.py": module})
             run_suite(folder, "unittest").expect(passed=4)
+
+
+class NeverCalledTest(unittest.TestCase):
+    def test_a_set_up_of_a_module_that_the_runner_does_not_call_is_named(self) -> None:
+        module = """
+            from dbtestcase import DatabaseTest
+            from models import Base, Note, engine
+
+            class Case(DatabaseTest):
+                metadata = Base.metadata
+                engines = [engine]
+
+            def setUpModule():
+                Case.enterModule().add(Note(text="one"))
+
+            class OfModule(Case):
+                def test(self):
+                    pass
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            write_suite(folder, {"models.py": MODELS, "test_it.py": module})
+            run_suite(folder, "unittest").expect(passed=1)
+            for runner in ("zope.testrunner", "unittest-parallel-test"):
+                with self.subTest(runner):
+                    outcome = run_suite(folder, runner).expect(passed=0, errors=1)
+                    self.assertIn("test_it.setUpModule() has not been called before test_it.OfModule.", outcome.output)
