@@ -191,6 +191,7 @@ class ClassLifecycle(Provisioning):
             self.begin()
             run = self.run
             assert run is not None
+        run.isolation.abandon_test()
         if run.isolation.needs_rebuild:
             self._rebuild(run)
         if not run.captured:

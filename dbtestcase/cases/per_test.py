@@ -209,11 +209,12 @@ class TestLifecycle:
         if self._is_held and self.of_class.run is not None and self.of_class.run.test is self:
             return
         with current.turn:
+            before = self.of_class.run.test if self.of_class.run is not None else None
+            if before is not None and before.is_running:
+                raise begun_inside(test.id(), before)
+            if before is not None:
+                before.end_left()
             run = self.of_class.begin_test(self)
-            if run.test is not None and run.test.is_running:
-                raise begun_inside(test.id(), run.test)
-            if run.test is not None:
-                run.test.end_left()
             self._began = perf_counter()
             self._label = test.id()
             self.failed = False

@@ -183,6 +183,9 @@ class Isolation(ABC):
         """The class could not be begun again: it still has to be."""
         raise NotImplementedError
 
+    def abandon_test(self) -> None:  # noqa: B027  (where tests commit, what one has left is put back before the next)
+        """A test is over, and its end was cut short or never came: let the next one see nothing of it."""
+
     @abstractmethod
     def begin_module(self, label: str) -> None:
         """A module begins; what is written from now on is seen by all of its classes."""

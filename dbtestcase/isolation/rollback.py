@@ -6,7 +6,6 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from threading import Thread
 from typing import Any
 
@@ -16,28 +15,10 @@ from ..drivers import Endpoint
 from ..errors import ConfigurationError, DirtyReadWarning, LeakError
 from ..sandbox import Client, outer_transaction_ended
 from .border import Border
+from .class_state import ClassState, SharedTransaction
 from .engines import Until
 from .interface import Isolation
 from .sandbox_run import RENEWAL, SandboxRun
-
-
-class ClassState(Enum):
-    IDLE = "idle"  # no class of ours runs
-    MODULE = "module"  # the outer transaction of a module is open, between its classes
-    CLASS = "class"  # a class has begun, between its tests
-    TEST = "test"
-    LOST = "lost"  # a class has begun, and the transaction that held its rows is gone
-
-
-class SharedTransaction:
-    """An outer transaction that several classes share."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.wrote = False
-        """Whether rows were written in it that its classes are to see."""
-        self.is_ruined = False
-        """Whether such rows are lost."""
 
 
 class SandboxIsolation(Isolation):
@@ -79,8 +60,6 @@ class SandboxIsolation(Isolation):
 
     @property
     def needs_rebuild(self) -> bool:
-        if self._state is ClassState.TEST:  # a signal's handler has raised in the middle of its end, or before it
-            self._lose()
         if self._state is ClassState.CLASS and not self._each_test and self.run.look_for_loss():
             self._lose()
         return self._state is ClassState.LOST
@@ -168,7 +147,7 @@ class SandboxIsolation(Isolation):
                 self._renew_module(module)
             module.wrote |= self.run.sandbox.wrote
             self._check_before_mark()
-            self._restore_class = self.run.note_sequences() if self.reset_sequences else ""
+            self._restore_class = self._note_sequences()
             self.run.sandbox.mark(label)
 
         self._retried(mark, unless=lambda: module.is_ruined)
@@ -212,6 +191,10 @@ class SandboxIsolation(Isolation):
 
     def spoil(self) -> None:
         self._lose()
+
+    def abandon_test(self) -> None:
+        if self._state is ClassState.TEST:
+            self._lose()
 
     def _begin_class(self, engines: Iterable[Any]) -> None:
         self._marked = False
@@ -286,7 +269,7 @@ class SandboxIsolation(Isolation):
     def end_class_data(self) -> None:
         if not self._each_test and not self._marked:
             self._check_before_mark()
-            self._restore = self.run.note_sequences() if self.reset_sequences else ""
+            self._restore = self._note_sequences()
             self.run.sandbox.mark(self._label)
             self._marked = True
 
@@ -315,10 +298,14 @@ class SandboxIsolation(Isolation):
             raise problem
         return True
 
-    def _take_back(self) -> list[Exception]:  # lets nothing that was left open reach into what comes next
+    def _take_back(self) -> list[Exception]:
+        """After a rollback: let nothing that was left open reach into what comes next."""
         problems = self.run.open_sessions.roll_back(self.run.sandbox.is_open)
         self.run.board.take_back()
         return problems
+
+    def _note_sequences(self) -> str:
+        return self.run.note_sequences() if self.reset_sequences else ""
 
     def _check_before_mark(self) -> None:
         for problem in self.run.sandbox.problems():
@@ -413,7 +400,7 @@ class SandboxIsolation(Isolation):
                 cause="a session_scope() that is open around it: the two would be rolled back and committed as one",
                 remedy="end it before the part begins, or open it inside",
             )
-        restore = self.run.note_sequences() if self.reset_sequences else ""
+        restore = self._note_sequences()
         self._at_rest = False  # what came before the part is undone at the test's end, whatever the part uses
         sandbox.mark(sandbox.label)
         self._nested.append((restore, frozenset(threading.enumerate())))

@@ -56,8 +56,9 @@ class PsycopgWire:
     def run(self, *statements: str) -> Rows:
         pgconn = self.pgconn
         encoding = encoding_of(pgconn)
+        text = ";".join(statements).encode(encoding)
         try:
-            pgconn.send_query(";".join(statements).encode(encoding))
+            pgconn.send_query(text)
             return rows_of(waiting.wait(generators.execute(pgconn), pgconn.socket, interval=0.1), encoding)
         except psycopg.Error:
             raise

@@ -48,12 +48,16 @@ class AtOnceTest(InnerRuns):
 
         class Inner(DatabaseTest):
             url = "sqlite://"
+            metadata = Base.metadata
 
             def setUp(self) -> None:
+                with self.engine.begin() as connection:
+                    connection.execute(INSERT)
                 both.wait()
 
             def test_a(self) -> None:
                 both.wait()
+                self.assertRowCount(Note, 1)
 
             def test_b(self) -> None:
                 raise AssertionError("not reached")
