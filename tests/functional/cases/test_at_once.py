@@ -73,6 +73,7 @@ class AtOnceTest(InnerRuns):
         Inner.setUpClass()
         self.in_threads(lambda: Inner("test_a").run(result), late)
         ((_, text),) = result.errors
+        self.assertEqual(result.failures, [])
         self.assertRegex(text, r"Inner.test_b was to begin while \S+Inner.test_a is running")
 
 
