@@ -35,6 +35,8 @@ class LeftThreads:
         self._loops: dict[str, tuple[weakref.ref[threading.Thread], str]] = {}
         """Packages whose loop a test has left, such as a scheduler's, which has a pool do its jobs."""
         self._jobs: dict[int, FrameType | None] = {}
+        self._waiting: dict[Any, int] = {}
+        """How much waited in the queue of each pool when the test began."""
         self._timers: list[threading.Thread] = []
         self.refused: dict[str, str] = {}
         """The threads that were refused a connection, and the tests that had started them."""
@@ -48,16 +50,19 @@ class LeftThreads:
     def begin_test(self) -> None:
         """What is being done now belongs to no test, or to an earlier one."""
         self._jobs = _jobs()
+        self._waiting = {queue: queue.qsize() for queue in _pools().values()}
         self._timers = _timers()
 
     def begin_sandboxed_test(self) -> None:
         """The same, where only the workers of pools are of interest: other threads are known as a whole."""
-        if _pools() or self._jobs:
+        pools = _pools()
+        if pools or self._jobs:
             self._jobs = _jobs()
+            self._waiting = {queue: queue.qsize() for queue in pools.values()}
 
     def new_jobs(self) -> set[int]:
         """The threads that are at something which was begun since :meth:`begin_test`."""
-        _frames_once_begun({each.ident or 0 for each in threading.enumerate()} - self._jobs.keys())
+        self._frames_once_begun({each.ident or 0 for each in threading.enumerate()} - self._jobs.keys())
         new = {ident for ident, job in _jobs().items() if job is not None and self._jobs.get(ident) is not job}
         return new | {each.ident or 0 for each in _timers() if each not in self._timers}  # a number may be another's
 
@@ -69,6 +74,7 @@ class LeftThreads:
         """Hold on to no thread, nor to what one that is gone was at."""
         self._running = []
         self._jobs.clear()
+        self._waiting.clear()
         self._timers.clear()
         self.refused.clear()
         if self._left:
@@ -91,7 +97,7 @@ class LeftThreads:
         fresh = [each for each in running if each not in known and each not in self._seen]
         if not fresh:
             return
-        frames = _frames_once_begun({each.ident or 0 for each in fresh})
+        frames = self._frames_once_begun({each.ident or 0 for each in fresh})
         for thread in fresh:
             self._seen.add(thread)
             frame = frames.get(thread.ident or 0)
@@ -102,12 +108,34 @@ class LeftThreads:
 
     def _end_jobs(self, label: str, workers: Collection[threading.Thread]) -> None:
         """Note what pools are at since the test began; what waits in their queues is let begin, not in the next one."""
-        frames = _frames_once_begun({each.ident or 0 for each in workers})
+        frames = self._frames_once_begun({each.ident or 0 for each in workers})
         for thread in workers:
             frame = frames.get(thread.ident or 0)
             job = _job_of(frame)
             if job is not None and self._jobs.get(thread.ident or 0) is not job:
                 self._note(thread, label, frame)
+
+    def _frames_once_begun(self, idents: Collection[int]) -> dict[int, FrameType]:
+        """The frames of all threads, after these have come to what they were started for: ``start()`` is back before.
+
+        Jobs that a pool was handed since are begun as well by then, unless all of its threads are at others.
+        """
+        for _ in range(_LOOKS):
+            frames = sys._current_frames()
+            begin = any(ident in idents and _begins(frame) for ident, frame in frames.items())
+            if not begin and not self._has_new_jobs_to_begin(frames):
+                break
+            time.sleep(_PAUSE)
+        return frames
+
+    def _has_new_jobs_to_begin(self, frames: dict[int, FrameType]) -> bool:
+        """Whether a job in a queue may be of this test: not where all that a pool has done since is what it was at."""
+        for thread, queue in _pools().items():
+            if size := queue.qsize():
+                job = _job_of(frames.get(thread.ident or 0))
+                if size > self._waiting.get(queue, 0) or job is not self._jobs.get(thread.ident or 0):
+                    return True
+        return False
 
     def bar(self, idents: Collection[int], label: str) -> dict[int, str]:
         """Let threads have no connection any more; one of a pool has none for what it does now.
@@ -197,21 +225,6 @@ def _jobs() -> dict[int, FrameType | None]:
 
 def _timers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
-
-
-def _frames_once_begun(idents: Collection[int]) -> dict[int, FrameType]:
-    """The frames of all threads, after these have come to what they were started for: ``start()`` is back before.
-
-    Jobs that wait in the queue of a pool are begun as well by then, unless all of its threads are at others.
-    """
-    queues = set(_pools().values())
-    for _ in range(_LOOKS):
-        frames = sys._current_frames()
-        begin = any(ident in idents and _begins(frame) for ident, frame in frames.items())
-        if not begin and all(each.empty() for each in queues):
-            break
-        time.sleep(_PAUSE)
-    return frames
 
 
 def _pools() -> dict[threading.Thread, Any]:

@@ -141,6 +141,29 @@ class LeftThreadsTest(unittest.TestCase):
             self.go.set()
             self.assertIsNone(job.exception(60))
 
+    def test_a_pool_that_is_busy_all_the_while_costs_no_test_a_wait(self) -> None:
+        def work() -> None:
+            self.begun.set()
+            self.go.wait(60)
+
+        pool = ThreadPoolExecutor(1)
+        for hand_over in (lambda: pool.submit(int), lambda: pool.shutdown(wait=False)):
+            pool.submit(work)
+            self.begun.wait(60)
+            hand_over()
+            for begin in (self.left.begin_test, self.left.begin_sandboxed_test):
+                begin()
+                with mock.patch.object(time, "sleep") as sleep:
+                    self.left.end_test("a")
+                    self.left.new_jobs()
+                sleep.assert_not_called()
+                self.left.end_class()
+            self.go.set()
+            for thread in list(pool._threads) if pool._shutdown else ():
+                thread.join(60)
+            self.begun.clear()
+            self.go.clear()
+
     def test_one_that_waits_may_serve_the_next_test(self) -> None:
         self.assertEqual(self.answer(self.go.wait), "")
 
