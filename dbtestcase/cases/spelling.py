@@ -6,8 +6,10 @@ import dis
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import cache, cached_property, lru_cache
+from itertools import chain, pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -61,13 +63,17 @@ def is_read(name: str, own: Iterable[type]) -> bool:
 @lru_cache(maxsize=512)
 def _names_read(cls: type) -> frozenset[str]:
     """Every name that the code of a class reads, as an attribute or otherwise."""
-    functions = filter(callable, [getattr(value, "__func__", value) for value in vars(cls).values()])
-    return frozenset(_names_in(map(inspect.unwrap, functions)))
+    return frozenset(name for code in _codes_of(_functions_of(cls)) for name in code.co_names)
 
 
-def _names_in(functions: Iterable[Any]) -> Iterator[str]:
-    for code in _codes_of(functions):
-        yield from code.co_names
+def _functions_of(cls: type) -> Iterator[Any]:
+    for value in vars(cls).values():
+        if isinstance(value, property):
+            yield from filter(None, (value.fget, value.fset, value.fdel))
+        else:
+            found = value.func if isinstance(value, cached_property) else getattr(value, "__func__", value)
+            if callable(found):
+                yield inspect.unwrap(found)
 
 
 def _codes_of(functions: Iterable[Any]) -> Iterator[CodeType]:
@@ -79,14 +85,30 @@ def _codes_of(functions: Iterable[Any]) -> Iterator[CodeType]:
             pending += code.co_consts
 
 
-def is_loaded(name: str, own: Iterable[type]) -> bool:
-    """Whether the code of these classes asks for a name, which setting it is not."""
-    functions = [getattr(value, "__func__", value) for cls in own for value in vars(cls).values()]
-    return any(
-        step.argval == name and step.opname.startswith("LOAD_")
-        for code in _codes_of(inspect.unwrap(each) for each in functions if isinstance(each, FunctionType))
-        for step in dis.get_instructions(code)
-    )
+def is_loaded(name: str, own: Collection[type]) -> bool:
+    """Whether the code of these classes asks itself for what it has set, by a name which setting it is not."""
+    classes = {cls.__name__ for cls in own}
+    return any(_loads(name, code, classes) for cls in own for code in _codes_of(_functions_of(cls)))
+
+
+def _loads(name: str, code: CodeType, classes: set[str]) -> bool:
+    """Whether code reads an attribute of ``self``; not of another object, nor for setting it (``+=``)."""
+    steps = [each for each in dis.get_instructions(code) if each.opname not in ("PRECALL", "CALL")]  # type(self)
+    lines = {_line(each) for each in steps if each.opname == "STORE_ATTR" and each.argval == name}
+    owners = {"self", "cls", "__class__", *code.co_varnames[:1], *classes}
+    for before, step in pairwise(steps):
+        if step.argval != name or _line(step) in lines:
+            continue
+        of = before.argval[-1] if isinstance(before.argval, tuple) else before.argval  # two loads in one step
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before.opname.startswith("LOAD_") and of in owners:
+            return True
+        if step.opname == "LOAD_SUPER_ATTR" or (step.opname == "LOAD_CONST" and "getattr" in code.co_names):
+            return True
+    return False
+
+
+def _line(step: dis.Instruction) -> int | None:
+    return step.positions.lineno if step.positions is not None else None
 
 
 _OF_MODULE = ("setUpModule", "tearDownModule")
@@ -119,7 +141,12 @@ def refuse_misspelt_hooks(module: str) -> None:
 
 
 def _is_used(name: str, own: dict[str, Any]) -> bool:
-    """Whether a function or class of a module uses a name."""
+    """Whether a module uses a name: in a function or class, or at once, as in ``setUpModule = setup_module``."""
     values = list(own.values())
     functions = [inspect.unwrap(each) for each in values if isinstance(each, FunctionType)]
-    return name in _names_in(functions) or is_read(name, [each for each in values if isinstance(each, type)])
+    functions += [function for each in values if isinstance(each, type) for function in _functions_of(each)]
+    codes = list(_codes_of(functions))
+    with suppress(OSError, TypeError, SyntaxError):  # one without a file
+        codes.append(compile(inspect.getsource(sys.modules[own["__name__"]]), "", "exec", dont_inherit=True))
+    steps = chain.from_iterable(map(dis.get_instructions, codes))
+    return any(each.argval == name and each.opname in ("LOAD_NAME", "LOAD_GLOBAL") for each in steps)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import MetaData, create_engine
@@ -92,5 +94,43 @@ class LateSettingsTest(InnerRuns):
 
             def test_it(self) -> None:
                 self.factories = None
+
+        self.assertPassed(Own, tests=1)
+
+    def test_what_is_read_of_others_or_for_setting_it_is_not_asked_for(self) -> None:
+        lines = (
+            "cls.engines = engines",
+            "engines = [*app.engines]\n    cls.engines = engines",
+            "cls.engines = app.engines",
+            "cls.engines = [*cls.engines, *engines]",
+            "cls.engines += (engines[0],)",
+        )
+        for line in lines:
+            with self.subTest(line):
+                words: dict[str, Any] = {"engines": [ENGINE], "app": SimpleNamespace(engines=[ENGINE])}
+                exec(f"def sets(cls):\n    {line}", words)
+                cls = made(DatabaseTest, setUpTestData=classmethod(words["sets"]))
+                self.assertFailed(cls, pattern=r"LateTest\.engines was changed when the class had begun")
+
+    def test_what_the_user_asks_for_in_any_way_is_the_users_own(self) -> None:
+        class Own(DatabaseTest):
+            def setUp(self) -> None:
+                self.url = "postgresql+psycopg://app@db.invalid/shop"
+                self.engines = [ENGINE]
+                self.metadata = MetaData()
+                self.outside = [ENGINE]
+
+            @property
+            def dsn(self) -> Any:
+                return self.url
+
+            @functools.cached_property
+            def first(self) -> Any:
+                return self.engines[0]
+
+            def test_it(self) -> None:
+                self.assertIs(getattr(self, "outside")[0], self.first)  # noqa: B009
+                self.assertTrue(self.dsn)
+                self.assertFalse((lambda: self.metadata.tables)())
 
         self.assertPassed(Own, tests=1)

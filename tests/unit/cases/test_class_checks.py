@@ -1,6 +1,7 @@
 """What a class is refused for when it begins, and what it is not: no database is needed to find out."""
 
 import functools
+import inspect
 import os
 import sys
 import types
@@ -315,6 +316,23 @@ class NeverRanTest(Checks):
             with self.subTest(lines):
                 refuse_misspelt_hooks.cache_clear()
                 self.assertAccepted(self.of_module(lines))
+
+    def test_hooks_of_the_module_that_it_uses_at_once_are_its_own(self) -> None:
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop("PYTEST_CURRENT_TEST", None)
+        for line, is_used in {
+            "setUpModule = setup_module": True,
+            "setup_module()": True,
+            "if __name__ == '__main__': setup_module()": True,
+            "HOOKS = [setup_module]": True,
+            "def helper(hook=setup_module): ...": True,
+            "module.setup_module = 'setup_module'": False,
+        }.items():
+            with self.subTest(line):
+                refuse_misspelt_hooks.cache_clear()
+                lines = f"import types as module\ndef setup_module(): ...\n{line}"
+                with mock.patch.object(inspect, "getsource", lambda module, lines=lines: lines):
+                    (self.assertAccepted if is_used else self.assertRefused)(self.of_module(lines))
 
     def test_pytest_has_names_of_its_own_for_the_hooks_of_a_module(self) -> None:
         self.enterContext(mock.patch.dict(os.environ, PYTEST_CURRENT_TEST="test_it (setup)"))
