@@ -159,8 +159,8 @@ def _using(
     """
 
     def use(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _guards and not passes(*args):
-            _check_use(f"A connection of {driver}", self, find, sends(*args))
+        if _guards and not passes(*(said := (*args, *kwargs.values()))):
+            _check_use(f"A connection of {driver}", self, find, sends(*said))
         return original(self, *args, **kwargs)
 
     return use
@@ -243,7 +243,10 @@ def _of_attributes(driver: str, base: Any, connect: str, prefix: str) -> None:
 
 def _sends(command: int, sql: str | bytes) -> str | bytes:
     """What a command of MySQL's protocol says; one chooses a database."""
-    return sql if command != 2 else f"USE {sql if isinstance(sql, str) else sql.decode()}"
+    if command != 2:
+        return sql
+    name = sql if isinstance(sql, str) else sql.decode()
+    return "USE `" + name.replace("`", "``") + "`"
 
 
 def _ends(command: int, sql: str | bytes) -> bool:

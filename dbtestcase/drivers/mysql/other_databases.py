@@ -1,7 +1,8 @@
 """Which databases a statement of MySQL's names: one connection reaches every database of its server.
 
-Found are those of ``USE`` and the ones before the dot of a table's name, where such a name stands after a word that a
-table follows; a column's (``shop.id``) is no database's.
+Found are those of ``USE``, the ones before the dot of a table's name, where such a name stands after a word that a
+table follows, and any other name before a dot that is no table's or alias's in the same statement: a column's
+(``shop.id``) stands beside its table (``FROM shop``).
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import functools
 import re
 
-_LONG = 20_000
-_PART = r"(?:`((?:[^`]|``)+)`|([\w$]+))"
 _BEFORE = (
     r"(?<!key )(?:from|join|into|update|table|exists|truncate|insert|replace|ignore|low_priority|delayed"
     r"|high_priority|quick|delete|call|to|view|trigger|procedure|function|sequence|event)"
 )
-_HIDDEN = r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"|/\*(?!M?!).*?\*/|--\s[^\n]*|#[^\n]*|extract\s*\([^)]*\)"
+_HIDDEN = (
+    r"'(?:[^'\\]++|\\.|'')*+'|\"(?:[^\"\\]++|\\.|\"\")*+\"(?:\s*\.)?|`(?:[^`]|``)+`"
+    r"|/\*(?!M?!).*?\*/|--\s[^\n]*|#[^\n]*"
+)
+_IN_FUNCTION = r"\b(?:extract|trim|substring|substr|mid) ?\([^()]*?\bfrom\b"
 _ONE = r"(?:use|database|schema)(?:\s+if(?:\s+not)?\s+exists)?"
+_OF_A_STRING = r"(?:prepare|execute immediate)\b"
 
 
 @functools.cache
@@ -25,19 +29,56 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def names_database(statement: str | bytes, name: str) -> bool:
-    """Whether a statement names a database; mostly its name is not even among the words."""
+    """Whether a statement names a database, in whatever case; mostly its name is not even among the words."""
+    name = name.lower()  # a server may not tell case
     if isinstance(statement, str):
-        return name in statement and name in named_databases(statement)
-    return name.encode() in statement and name in named_databases(bytes(statement).decode(errors="replace"))
+        return name in (lowered := statement.lower()) and _names(lowered, name)
+    data = bytes(statement).lower()
+    return name.encode() in data and _names(data.decode(errors="replace").lower(), name)
 
 
-def named_databases(text: str) -> frozenset[str]:
-    """The databases that a statement names."""
-    return _named(text) if len(text) < 500 else _named.__wrapped__(text[:_LONG])
+def _names(text: str, name: str) -> bool:
+    return (_short if len(text) < 500 else _names_it)(text, name)
 
 
-@functools.lru_cache(maxsize=512)
-def _named(text: str) -> frozenset[str]:
-    bare = " ".join(_pattern(_HIDDEN).sub(lambda match: " " if match[0][0] in "/-#" else " ' ", text).split())
-    found = [*_pattern(rf"\b{_BEFORE} {_PART} ?\.").findall(bare), *_pattern(rf"\b{_ONE} {_PART}").findall(bare)]
-    return frozenset(quoted.replace("``", "`") or plain for quoted, plain in found)
+def _names_it(text: str, name: str) -> bool:
+    bare = " ".join(_pattern(_HIDDEN).sub(_shown, text).split())
+    if _pattern(_OF_A_STRING).match(bare):
+        bare = " ".join(text.replace("'", " ").replace('"', " ").split())
+    if name not in bare:
+        return False
+    plain = re.escape(name)
+    word = rf"(?:`{plain}`|(?<![@\w$]){plain}(?![\w$]))"
+    if _pattern(rf"\b{_ONE} {word}").search(bare):
+        return True
+    if not _pattern(rf"{plain}`? ?\.").search(bare):
+        return False
+    bare = _pattern(_IN_FUNCTION).sub("(", bare)
+    return _pattern(rf"\b{_BEFORE} {word} ?\.").search(bare) is not None or _has_no_table(bare, word)
+
+
+_short = functools.lru_cache(maxsize=512)(_names_it)
+
+
+def _shown(match: re.Match[str]) -> str:
+    """What is left of a string, a comment, or a name in quotes, which the double ones may be."""
+    text = match[0]
+    if text[0] == "`":
+        return f" {text} "
+    if text[0] == '"' and text[-1] == ".":
+        return " `" + text[1:].rpartition('"')[0] + "` ."
+    return " " if text[0] in "/-#" else " ' "
+
+
+def _has_no_table(bare: str, word: str) -> bool:
+    """Whether a word stands before a dot, and nowhere as the name of a table."""
+    found = False
+    for match in _pattern(rf"(?P<itself>{word} ?\. ?)?(?P<last>{word})(?P<dot> ?\.)?").finditer(bare):
+        if match["dot"] is None and match["itself"] is None:
+            return False
+        found = (
+            found
+            or match["itself"] is not None
+            or not bare[max(match.start() - 2, 0) : match.start()].endswith((".", ". "))
+        )
+    return found

@@ -460,6 +460,7 @@ class MariaDBTest(Doors, BorderCase):
         statements = (
             f"INSERT INTO {name}.note (text) VALUES ('escaped')",
             f"insert /* x */ `{name}` . `note` (text) values ('escaped')",
+            f"UPDATE note, {name}.note SET {name}.note.text = 'escaped'",
             f"USE {name}",
             f"DROP TABLE IF EXISTS {name}.note",
             f"DROP DATABASE {name}",
