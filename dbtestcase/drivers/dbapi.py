@@ -167,7 +167,7 @@ class ProxyConnection:
                 try:
                     rows = wire.send(command)
                 except BaseException as error:
-                    if wire.is_cut_off(error):
+                    if wire.gone:
                         raise
                     wire.failed(error)
                     command = flow.throw(error)

@@ -51,24 +51,24 @@ class ProxyWire:
     def run(self, *statements: str) -> Rows:
         rows: Rows = []
         for statement in self.rules.outer(*statements):
-            try:
-                rows = self.send(statement) or rows
-            except Exception as error:
-                self.is_cut_off(error)
-                raise
+            rows = self.send(statement) or rows
         self.broken = False
         if self.rules.begin in statements or self.rules.end in statements:
             self._begun = self.rules.begin in statements
         return rows
 
     def send(self, command: str) -> Rows:
-        """Run one command of the sandbox's own."""
+        """Run one command of the sandbox's own; the wire has looked at what is raised (:meth:`is_cut_off`)."""
         cursor = self.connection.cursor()
         try:
             cursor.execute(command)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-        finally:
-            cursor.close()
+            rows = [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        except BaseException as error:
+            if not self.is_cut_off(error):
+                cursor.close()
+            raise
+        cursor.close()
+        return rows
 
     def aborted(self) -> bool:
         return self.broken

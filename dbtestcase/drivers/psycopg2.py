@@ -43,7 +43,11 @@ class Psycopg2Wire(ProxyWire):
 
     def send(self, command: str) -> Any:
         cursor = self._cursor  # one is enough, and to make one takes longer than to use it
-        cursor.execute(command)
+        try:
+            cursor.execute(command)
+        except BaseException as error:
+            self.is_cut_off(error)
+            raise
         return cursor.fetchall() if cursor.description else []
 
     @property

@@ -10,10 +10,12 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dbtestcase import DatabaseTest
+from dbtestcase.drivers.proxy_wire import ProxyWire
 from dbtestcase.isolation.left_threads import LeftThreads
 from dbtestcase.isolation.rollback import SandboxIsolation
 from dbtestcase.sandbox import Sandbox
 from tests.support.inner import run_inner
+from tests.support.mariadb import require_mariadb
 
 engine = create_engine("postgresql+psycopg://nowhere/app")
 
@@ -32,7 +34,7 @@ class TooLate(BaseException):
 
 
 def add(test: Any) -> None:
-    with engine.begin() as connection:
+    with test.engines[0].begin() as connection:
         test.assertEqual(connection.execute(sa.select(Note)).all(), [])
         connection.execute(sa.insert(Note).values(id=1))
 
@@ -92,13 +94,49 @@ class InterruptedEndsTest(unittest.TestCase):
         def slowly(sandbox: Any, label: str, **options: Any) -> None:
             if label.endswith("test_b"):
                 signal.setitimer(signal.ITIMER_REAL, 0.05)
-                sandbox.wire.run("SELECT pg_sleep(60)")
+                sandbox.wire.run("SELECT pg_sleep(1)" if sandbox.rules.name == "postgresql" else "SELECT sleep(1)")
             begin(sandbox, label, **options)
 
-        with mock.patch.object(Sandbox, "begin", slowly):
-            result = run_inner(make_case(transaction_scope="test", test_a=add, test_b=add, test_c=add))
-        self.assertEqual([test.id().rpartition(".")[2] for test, _ in result.errors], ["test_b"])
-        self.assertEqual(result.failures, [])
+        for url in (
+            *("postgresql+psycopg://", "postgresql+psycopg2://", "postgresql+pg8000://"),
+            *("mariadb+pymysql://", "mariadb+mysqldb://"),
+        ):
+            if url.startswith("mariadb"):
+                require_mariadb()
+            facts = {"url": url, "engines": [create_engine(f"{url}nowhere/app")], "transaction_scope": "test"}
+            with self.subTest(url), mock.patch.object(Sandbox, "begin", slowly):
+                result = run_inner(make_case(**facts, test_a=add, test_b=add, test_c=add))
+                ((test, trace),) = result.errors
+                self.assertEqual(test.id().rpartition(".")[2], "test_b")
+                self.assertIn("TooLate", trace.splitlines()[-1])
+                self.assertEqual(result.failures, [])
+
+    def test_in_the_middle_of_a_savepoint_before_a_statement(self) -> None:
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, raise_it))
+        send, armed = ProxyWire.send, []
+
+        def slowly(wire: Any, command: str) -> Any:
+            if armed and command.startswith("SAVEPOINT"):
+                armed.clear()
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                send(wire, "SELECT pg_sleep(1)")
+            return send(wire, command)
+
+        def test_a(test: Any) -> None:
+            with test.engines[0].connect() as connection:
+                connection.execute(sa.insert(Note).values(id=1))
+                connection.begin_nested()
+                armed.append("armed")
+                connection.execute(sa.insert(Note).values(id=2))
+
+        url = "postgresql+pg8000://"
+        facts = {"url": url, "engines": [create_engine(f"{url}nowhere/app")], "transaction_scope": "test"}
+        with mock.patch.object(ProxyWire, "send", slowly):
+            result = run_inner(make_case(**facts, test_a=test_a, test_b=add))
+        self.assertEqual({test.id().rpartition(".")[2] for test, _ in result.errors}, {"test_a"})
+        self.assertIn("TooLate", result.errors[0][1])
+        self.assertIn("lost the connection of the sandbox", result.errors[-1][1])
+        self.assertEqual((armed, result.failures), ([], []))
 
 
 if __name__ == "__main__":
