@@ -11,7 +11,7 @@ def says(error: BaseException | None, codes: Collection[object], words: Collecti
     :param codes: SQLSTATEs, and MySQL's numbers.
     :param words: in lower case; libpq gives no code of a connection that was refused.
     """
-    while error is not None:
+    while isinstance(error, BaseException):  # what an application calls `orig` may be anything
         code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
         first = error.args[0] if error.args else None
         if isinstance(first, dict):  # pg8000
