@@ -1,8 +1,8 @@
 """Which databases a statement of MySQL's names: one connection reaches every database of its server.
 
 Found are those of ``USE``, the ones before the dot of a table's name, where such a name stands after a word that a
-table follows, and any other name before a dot that is no table's or alias's in the same statement: a column's
-(``shop.id``) stands beside its table (``FROM shop``).
+table follows or in a list of tables, and any other name before a dot that is no table's or alias's in the same
+statement: a column's (``shop.id``) stands beside its table (``FROM shop``).
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import functools
 import re
 
 _BEFORE = (
-    r"(?<!key )(?:from|join|into|update|table|exists|truncate|insert|replace|ignore|low_priority|delayed"
+    r"(?<!key )(?:from|(?:straight_)?join|into|update|table|exists|truncate|insert|replace|ignore|low_priority|delayed"
     r"|high_priority|quick|delete|call|to|view|trigger|procedure|function|sequence|event)"
+)
+_AMONG_TABLES = (
+    r"(?<!key )(?:from|join|update|tables?) "
+    r"(?:(?!\b(?:where|set|select|group|order|having|returning|limit|window|into)\b)[^()])*?,"
 )
 _HIDDEN = (
     r"'(?:[^'\\]++|\\.|'')*+'|\"(?:[^\"\\]++|\\.|\"\")*+\"(?:\s*\.)?|`(?:[^`]|``)+`"
     r"|/\*(?!M?!).*?\*/|--\s[^\n]*|#[^\n]*"
 )
-_IN_FUNCTION = r"\b(?:extract|trim|substring|substr|mid) ?\([^()]*?\bfrom\b"
+_IN_FUNCTION = r"\b(?:extract|trim|substring|substr|mid) ?\((?:[^()]|\([^()]*\))*?\bfrom\b"
 _ONE = r"(?:use|database|schema)(?:\s+if(?:\s+not)?\s+exists)?"
 _OF_A_STRING = r"(?:prepare|execute immediate)\b"
 
@@ -54,7 +58,9 @@ def _names_it(text: str, name: str) -> bool:
     if not _pattern(rf"{plain}`? ?\.").search(bare):
         return False
     bare = _pattern(_IN_FUNCTION).sub("(", bare)
-    return _pattern(rf"\b{_BEFORE} {word} ?\.").search(bare) is not None or _has_no_table(bare, word)
+    return _pattern(rf"\b(?:{_BEFORE}|{_AMONG_TABLES}) {word} ?\.(?! ?\*)").search(bare) is not None or _has_no_table(
+        bare, word
+    )
 
 
 _short = functools.lru_cache(maxsize=512)(_names_it)
