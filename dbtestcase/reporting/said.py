@@ -18,8 +18,9 @@ def says(error: BaseException | None, codes: Collection[object], words: Collecti
             code, first = first.get("C"), first.get("M")
         if code in codes or (isinstance(first, int) and first in codes):
             return True
-        text = str(first if isinstance(first, str) else error).lower()
-        if any(word in text for word in words):
-            return True
+        if words:  # an application's may have no text
+            text = str(first if isinstance(first, str) else error).lower()
+            if any(word in text for word in words):
+                return True
         error = getattr(error, "orig", None)
     return False

@@ -31,3 +31,10 @@ class SaysTest(unittest.TestCase):
         for orig in ("text", {"a": 1}, 53100, object()):
             self.assertFalse(says(error("mine", orig=orig), {"53100"}, ["full"]))
         self.assertFalse(says(None, {"53100"}))
+
+    def test_nor_is_it_asked_for_its_text_where_a_code_is_looked_for(self) -> None:
+        class WithoutText(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        self.assertFalse(says(WithoutText(3), {"53100"}))
