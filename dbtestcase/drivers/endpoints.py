@@ -172,6 +172,7 @@ def parts_of_file_name(name: str) -> tuple[str, str]:
     if not name.startswith("file:"):
         return name, ""
     path, _, query = map(unquote, name.removeprefix("file:").partition("#")[0].partition("?"))
+    path = path.partition("\0")[0]  # %00 ends it
     if path.startswith("//"):  # a host, which can only be this one
         path = "/" + path[2:].partition("/")[2]
     return path, query

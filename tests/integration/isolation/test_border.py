@@ -412,6 +412,7 @@ class SQLiteTest(Doors, BorderCase):
         link, in_letters = file.with_name("link.db"), str(file).replace("r", "%72")
         os.link(file, link)
         uris = [f"file:{file}?mode=ro", f"file://localhost{file}#part", f"file://{in_letters}", f"file:{in_letters}"]
+        uris.append(f"file:{file}%00rest")
 
         class Inner(DatabaseTest):
             metadata = Base.metadata
