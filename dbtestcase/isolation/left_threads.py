@@ -101,9 +101,7 @@ class LeftThreads:
         for thread in fresh:
             self._seen.add(thread)
             frame = frames.get(thread.ident or 0)
-            if frame is None:
-                continue
-            if isinstance(thread, threading.Timer) or not _waits(frame) or _wakes_by_itself(frame):
+            if frame is not None and (isinstance(thread, threading.Timer) or _goes_on(frame)):
                 self._note(thread, label, frame)
 
     def _end_jobs(self, label: str, workers: Collection[threading.Thread]) -> None:
@@ -112,7 +110,9 @@ class LeftThreads:
         for thread in workers:
             frame = frames.get(thread.ident or 0)
             job = _job_of(frame)
-            if job is not None and self._jobs.get(thread.ident or 0) is not job:
+            if frame is None or job is None or self._jobs.get(thread.ident or 0) is job:
+                continue
+            if _goes_on(frame) or _uses_database(frame):
                 self._note(thread, label, frame)
 
     def _frames_once_begun(self, idents: Collection[int]) -> dict[int, FrameType]:
@@ -242,6 +242,11 @@ def _begins(frame: FrameType | None) -> bool:
 
 def _waits(frame: FrameType) -> bool:
     return _module_of(frame) in _WAITING and frame.f_code.co_name not in _POLLING and not _begins(frame)
+
+
+def _goes_on(frame: FrameType) -> bool:
+    """Whether a thread does something without being asked; one that waits may well serve the next test."""
+    return not _waits(frame) or _wakes_by_itself(frame)
 
 
 def _rests(frame: FrameType) -> bool:

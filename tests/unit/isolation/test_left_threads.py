@@ -164,6 +164,35 @@ class LeftThreadsTest(unittest.TestCase):
             self.begun.clear()
             self.go.clear()
 
+    def test_a_job_of_a_pool_that_waits_for_work_may_serve_the_next_test(self) -> None:
+        inner = queue.Queue[Callable[[], Any]]()
+        answers = queue.SimpleQueue[Any]()
+        library: dict[str, Any] = {"__name__": "sqlalchemy.pool"}
+        exec("def fetch(get): return get()", library)
+
+        def serve(get: Callable[[], Any]) -> None:
+            self.begun.set()
+            try:
+                answers.put(get()())
+            except SandboxClosed as error:
+                answers.put(error)
+
+        for get, is_refused in ((inner.get, False), (functools.partial(library["fetch"], inner.get), True)):
+            for is_new in (True, False):
+                with self.subTest(is_refused=is_refused, is_new=is_new), ThreadPoolExecutor(1) as pool:
+                    if not is_new:
+                        pool.submit(int).result()
+                        self.left.begin_class()
+                    self.left.begin_sandboxed_test()
+                    pool.submit(serve, get)
+                    self.begun.wait(60)
+                    while not self.is_inside(next(iter(pool._threads)), queue.Queue.get):
+                        pass
+                    self.left.end_test("a")
+                    inner.put(self.left.refuse)
+                    self.assertEqual(isinstance(answers.get(timeout=60), SandboxClosed), is_refused)
+                self.begun.clear()
+
     def test_one_that_waits_may_serve_the_next_test(self) -> None:
         self.assertEqual(self.answer(self.go.wait), "")
 
