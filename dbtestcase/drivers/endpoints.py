@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import functools
 import getpass
@@ -12,7 +11,7 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -239,12 +238,24 @@ def service_of(name: str) -> dict[str, str]:
         return {}
     folder = os.environ.get("PGSYSCONFDIR", "/etc")
     for path in (os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf", os.path.join(folder, "pg_service.conf")):
-        parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
-        with contextlib.suppress(configparser.Error, OSError):
-            parser.read(os.path.expanduser(path), encoding="utf-8")
-            if parser.has_section(name):
-                return dict(parser[name])
+        with contextlib.suppress(OSError), open(os.path.expanduser(path), encoding="utf-8", errors="replace") as file:
+            if (found := _section(file, name)) is not None:
+                return found
     return {"host": f"service {name}"}
+
+
+def _section(lines: Iterable[str], name: str) -> dict[str, str] | None:
+    """As libpq reads it: whatever stands in other sections, without lines that go on, the first of two that differ."""
+    found: dict[str, str] | None = None
+    for line in map(str.strip, lines):
+        if line.startswith("["):
+            if found is not None:
+                break
+            found = {} if line.startswith(f"[{name}]") else None
+        elif found is not None and line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(key.strip(), value.strip())
+    return found
 
 
 def _listed(value: Any) -> list[str]:
