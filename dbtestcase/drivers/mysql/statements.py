@@ -242,12 +242,18 @@ class Setting:
     escapes: bool = False
 
 
-@functools.lru_cache(maxsize=1024)
+_NOTHING = Setting()
+
+
 def settings_of(part: str) -> Setting:
     """Take a ``SET`` apart; anything else changes nothing."""
-    part = part.strip().rstrip(";")
-    if _first_word(part) != "set" or _CHARACTERISTICS.match(part) or _SET_STATEMENT.match(part):
-        return Setting()
+    return _settings_of(part.strip().rstrip(";")) if _first_word(part) == "set" else _NOTHING
+
+
+@functools.lru_cache(maxsize=1024)
+def _settings_of(part: str) -> Setting:
+    if _CHARACTERISTICS.match(part) or _SET_STATEMENT.match(part):
+        return _NOTHING
     if _SET_NAMES.match(part):
         return Setting(_NAMES)
     special = _SET_SPECIAL.match(part)
