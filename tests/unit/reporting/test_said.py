@@ -31,6 +31,9 @@ class SaysTest(unittest.TestCase):
         for orig in ("text", {"a": 1}, 53100, object()):
             self.assertFalse(says(error("mine", orig=orig), {"53100"}, ["full"]))
         self.assertFalse(says(None, {"53100"}))
+        itself = error("mine")
+        vars(itself)["orig"] = itself
+        self.assertFalse(says(itself, {"53100"}))
 
     def test_nor_is_it_asked_for_its_text_where_a_code_is_looked_for(self) -> None:
         class WithoutText(Exception):
