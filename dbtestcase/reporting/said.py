@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-
 _DEPTH = 4  # SQLAlchemy's error, that of an async driver's adapter, the driver's
 
 
