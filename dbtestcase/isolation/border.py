@@ -149,7 +149,7 @@ class Border:
 
     def _names_on_servers(self) -> set[str]:
         """The names of the databases that a statement may reach beside its own."""
-        return {each.database for each in self.leads.origins if each.dialect == "mysql"}
+        return {each.database for each in self.leads.origins if each.dialect == "mysql" and each.database}
 
     def _may_be_held(self, pool: Pool) -> bool:
         return self.leads.holds(pool) or self._lets_pass(pool, dialect_of(pool))
