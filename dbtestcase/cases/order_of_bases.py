@@ -8,12 +8,12 @@ import inspect
 import sys
 import unittest
 from collections.abc import Callable, Collection, Iterator
-from types import CodeType
 from typing import Any
 
 from ..errors import ConfigurationError
 from .bases import HOOKS, Bases, is_ours
 from .never_ran import outliving, refuse_unfinished
+from .spelling import codes_of
 
 _CHAINED = ("run", "debug")  # what each class hands on to the next
 _UNITTESTS = ("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown", "run")
@@ -254,12 +254,5 @@ def _reaches_super(static: Any, bases: Bases) -> bool:
 
 def _names_in(static: Any) -> set[str] | None:
     """The names that the code of a function reads, and of those within it; None for what has no code of Python's."""
-    code = getattr(inspect.unwrap(getattr(static, "__func__", static)), "__code__", None)
-    if not isinstance(code, CodeType):
-        return None
-    pending, names = [code], set[str]()
-    while pending:
-        code = pending.pop()
-        names.update(code.co_names, code.co_freevars)
-        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return names
+    codes = list(codes_of([inspect.unwrap(getattr(static, "__func__", static))]))
+    return {name for code in codes for name in (*code.co_names, *code.co_freevars)} if codes else None

@@ -63,7 +63,7 @@ def is_read(name: str, own: Iterable[type]) -> bool:
 @lru_cache(maxsize=512)
 def _names_read(cls: type) -> frozenset[str]:
     """Every name that the code of a class reads, as an attribute or otherwise."""
-    return frozenset(name for code in _codes_of(_functions_of(cls)) for name in code.co_names)
+    return frozenset(name for code in codes_of(_functions_of(cls)) for name in code.co_names)
 
 
 def _functions_of(cls: type) -> Iterator[Any]:
@@ -76,7 +76,8 @@ def _functions_of(cls: type) -> Iterator[Any]:
                 yield inspect.unwrap(found)
 
 
-def _codes_of(functions: Iterable[Any]) -> Iterator[CodeType]:
+def codes_of(functions: Iterable[Any]) -> Iterator[CodeType]:
+    """The code of functions, and of all that is written within it; nothing of what has no code of Python's."""
     pending = [getattr(function, "__code__", None) for function in functions]
     while pending:
         code = pending.pop()
@@ -88,7 +89,7 @@ def _codes_of(functions: Iterable[Any]) -> Iterator[CodeType]:
 def is_loaded(name: str, own: Collection[type]) -> bool:
     """Whether the code of these classes asks itself for what it has set, by a name which setting it is not."""
     classes = {cls.__name__ for cls in own}
-    return any(_loads(name, code, classes) for cls in own for code in _codes_of(_functions_of(cls)))
+    return any(_loads(name, code, classes) for cls in own for code in codes_of(_functions_of(cls)))
 
 
 def _loads(name: str, code: CodeType, classes: set[str]) -> bool:
@@ -145,7 +146,7 @@ def _is_used(name: str, own: dict[str, Any]) -> bool:
     values = list(own.values())
     functions = [inspect.unwrap(each) for each in values if isinstance(each, FunctionType)]
     functions += [function for each in values if isinstance(each, type) for function in _functions_of(each)]
-    codes = list(_codes_of(functions))
+    codes = list(codes_of(functions))
     with suppress(OSError, TypeError, SyntaxError):  # one without a file
         codes.append(compile(inspect.getsource(sys.modules[own["__name__"]]), "", "exec", dont_inherit=True))
     steps = chain.from_iterable(map(dis.get_instructions, codes))
