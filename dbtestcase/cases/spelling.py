@@ -93,23 +93,24 @@ def is_loaded(name: str, own: Collection[type]) -> bool:
 
 
 def _loads(name: str, code: CodeType, classes: set[str]) -> bool:
-    """Whether code reads an attribute of ``self``; not of another object, nor for setting it (``+=``)."""
+    """Whether code reads an attribute of ``self``; not of another object, nor in a statement that sets it (``+=``)."""
     steps = [each for each in dis.get_instructions(code) if each.opname not in ("PRECALL", "CALL")]  # type(self)
-    lines = {_line(each) for each in steps if each.opname == "STORE_ATTR" and each.argval == name}
     owners = {"self", "cls", "__class__", *code.co_varnames[:1], *classes}
+    lines: list[int] = []
     for before, step in pairwise(steps):
-        if step.argval != name or _line(step) in lines:
+        if step.argval != name:
             continue
+        line = (step.positions.lineno if step.positions is not None else None) or 0
         of = before.argval[-1] if isinstance(before.argval, tuple) else before.argval  # two loads in one step
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before.opname.startswith("LOAD_") and of in owners:
-            return True
-        if step.opname == "LOAD_SUPER_ATTR" or (step.opname == "LOAD_CONST" and "getattr" in code.co_names):
-            return True
-    return False
-
-
-def _line(step: dis.Instruction) -> int | None:
-    return step.positions.lineno if step.positions is not None else None
+        if step.opname == "STORE_ATTR":
+            lines = [each for each in lines if each < line]  # the value comes first, and its lines stand below
+        elif (
+            (step.opname in ("LOAD_ATTR", "LOAD_METHOD") and before.opname.startswith("LOAD_") and of in owners)
+            or step.opname == "LOAD_SUPER_ATTR"
+            or (step.opname == "LOAD_CONST" and "getattr" in code.co_names)
+        ):
+            lines.append(line)
+    return bool(lines)
 
 
 _OF_MODULE = ("setUpModule", "tearDownModule")

@@ -103,6 +103,7 @@ class LateSettingsTest(InnerRuns):
             "engines = [*app.engines]\n    cls.engines = engines",
             "cls.engines = app.engines",
             "cls.engines = [*cls.engines, *engines]",
+            "cls.engines = [\n        *cls.engines,\n        *engines,\n    ]",
             "cls.engines += (engines[0],)",
         )
         for line in lines:
