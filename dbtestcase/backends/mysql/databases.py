@@ -2,8 +2,8 @@
 
 There is no way to clone a database, so what was made stays, and a run whose fingerprint is known creates no tables.  At
 the end its owner compares definitions, counters and rows with what was made: a database that is the same is marked
-clean.  One that is not, or whose owner was killed before it could look, is compared by the next who wants it, and made
-anew where it differs.
+clean.  One that is not, whose owner was killed before it could look, or that lies on a server that goes on after the
+run, is compared by the next who wants it, and made anew where it differs.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class MySQLDatabase(Database):
             found = self._register.read(name)  # now that nobody else can change it
             if found is not None:
                 content, clean = found
-                if clean or self._restored(name, content):
+                # a process that outlives its run can still write there, but not on a server that has ended with the run
+                if (clean and self._request.disposable) or self._restored(name, content):
                     self._content = content
                     self._register.write(name, self._key, content, "in use")
                     self._named(name)

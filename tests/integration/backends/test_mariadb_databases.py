@@ -104,6 +104,13 @@ class CreateTest(DatabasesTestCase):
             self.assertEqual(again.name, made.name)
         self.assertEqual((len(first.built), second.built), (1, []))
 
+    def test_what_is_written_after_its_run_has_ended_is_noticed_by_the_next(self) -> None:
+        with self.make(CountingRecipe("author")) as made:
+            name = made.name
+        self.ask("INSERT INTO author (title) VALUES ('late')", name)  # by a process that has outlived the run
+        with self.make(CountingRecipe("author")) as again:
+            self.assertEqual(self.ask("SELECT count(*) FROM author", again.name), [(2,)])
+
     def test_two_at_once_are_apart_and_another_model_has_its_own(self) -> None:
         with self.make(CountingRecipe("a")) as first, self.make(CountingRecipe("a")) as second:
             with self.make(CountingRecipe("b")) as third:
