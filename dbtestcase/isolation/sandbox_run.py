@@ -37,7 +37,7 @@ class SandboxRun(Run):
         self.awake = self._lost = False
         self._async_engines: tuple[Any, Any] | None = None
         self.board = Switchboard(endpoints_of_url(url))
-        self.wake()
+        self._open()
         self.open_sessions = OpenSessions(self.board.application_client_of)
         self.open_sessions.__enter__()
         self.full_disks = FullDisks(url)
@@ -62,7 +62,10 @@ class SandboxRun(Run):
 
     def wake(self) -> None:
         if not self.awake and not self._lost:  # a database that may hold what was committed waits for make_ready()
-            self._open()
+            # nobody was connected meanwhile: with its lease lost as well, another run may have dropped the database
+            self._lost = self.database.renew_lease()
+            if not self._lost:
+                self._open()
 
     def rest(self) -> None:
         if self.awake and self.database.crowded and not self.sandbox.begun:

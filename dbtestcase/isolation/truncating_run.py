@@ -174,6 +174,8 @@ class TruncatingRun(Run):
 
     def wake(self) -> None:
         if not self.awake:
+            if self.database.renew_lease():  # dropped by another run, as nobody was connected and its lease was lost
+                self.database.reclone()
             self.cleaner = cleaning.cleaner_for(self.url, self.database)
             self.awake = True
 
