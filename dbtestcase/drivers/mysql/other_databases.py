@@ -12,7 +12,7 @@ import re
 
 _BEFORE = (
     r"(?<!key )(?:from|(?:straight_)?join|into|update|table|exists|truncate|insert|replace|ignore|low_priority|delayed"
-    r"|high_priority|quick|delete|call|to|view|trigger|procedure|function|sequence|event)"
+    r"|high_priority|quick|delete|call|to|view|trigger|procedure|function|sequence|event|references|handler)"
 )
 _AMONG_TABLES = (
     r"(?<!key )(?:from|join|update|tables?) "
@@ -20,10 +20,13 @@ _AMONG_TABLES = (
 )
 _HIDDEN = (
     r"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'|\"[^\"\\]*(?:(?:\\.|\"\")[^\"\\]*)*\"(?:\s*\.)?|`[^`]*(?:``[^`]*)*`"
-    r"|/\*(?!M?!).*?\*/|--\s[^\n]*|#[^\n]*"
+    r"|/\*(?!M?!).*?\*/|--(?=\s)[^\n]*|#[^\n]*"
+    r"|/\*M?!\d*|\*/(?!\*)"  # what stands between these is sent to the server
 )
+_MODIFIERS = r"(?<=\bselect )(?:(?:all|distinct|distinctrow|straight_join|high_priority|sql_\w+) )+"
 _IN_FUNCTION = r"\b(?:extract|trim|substring|substr|mid) ?\((?:[^()]|\([^()]*\))*?\bfrom\b"
 _ONE = r"(?:use|database|schema)(?:\s+if(?:\s+not)?\s+exists)?"
+_SHOWN = r"show (?:.* )?(?:(?:tables|status|triggers|events) (?:from|in)|(?:from|in) \S+ (?:from|in))"
 _OF_A_STRING = r"(?:prepare|execute immediate)\b"
 
 
@@ -53,14 +56,14 @@ def _names_it(text: str, name: str) -> bool:
         return False
     plain = re.escape(name)
     word = rf"(?:`{plain}`|(?<![@\w$]){plain}(?![\w$]))"
-    if _pattern(rf"\b{_ONE} {word}").search(bare):
+    if _pattern(rf"\b{_ONE} {word}").search(bare) or _pattern(rf"{_SHOWN} {word}").match(bare):
         return True
     if not _pattern(rf"{plain}`? ?\.").search(bare):
         return False
-    bare = _pattern(_IN_FUNCTION).sub("(", bare)
-    return _pattern(rf"\b(?:{_BEFORE}|{_AMONG_TABLES}) {word} ?\.(?! ?\*)").search(bare) is not None or _has_no_table(
-        bare, word
-    )
+    bare = _pattern(_IN_FUNCTION).sub("(", _pattern(_MODIFIERS).sub("", bare))
+    a_table = rf"\b(?:{_BEFORE}|{_AMONG_TABLES}) {word} ?\.(?! ?\*)"
+    a_function = rf"(?<![.\w$`]){word} ?\. ?(?:`[^`]*`|[\w$]+) ?\("
+    return _pattern(rf"{a_table}|{a_function}").search(bare) is not None or _has_no_table(bare, word)
 
 
 _short = functools.lru_cache(maxsize=512)(_names_it)
@@ -71,9 +74,10 @@ def _shown(match: re.Match[str]) -> str:
     text = match[0]
     if text[0] == "`":
         return f" {text} "
-    if text[0] == '"' and text[-1] == ".":
-        return " `" + text[1:].rpartition('"')[0] + "` ."
-    return " " if text[0] in "/-#" else " ' "
+    if text[0] == '"' and (text[-1] == "." or _pattern(r'"[\w$-]+"').fullmatch(text)):
+        inner, _, after = text[1:].rpartition('"')
+        return f" `{inner}` {after.strip()}"
+    return " " if text[0] in "/-#*" else " ' "
 
 
 def _has_no_table(bare: str, word: str) -> bool:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_LEAD = r"(?:[\s(]+|--\s[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*"
+_LEAD = r"(?:[\s(]+|--(?=\s)[^\n]*\n|#[^\n]*\n|/\*(?!M?!).*?\*/)*"
 # compiled when they are first used: who imports this is mostly on another server
 _HARMLESS = (
     _LEAD + r"(?:select|insert|update|delete|replace|with|values|begin|start\s+transaction|commit|rollback|savepoint"
