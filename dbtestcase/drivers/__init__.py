@@ -8,7 +8,7 @@ from ..reporting import lazily
 from .behaviour import behaviour_of, watch_behaviour
 from .connecting import arguments_of, connect_as_asked, connecting
 from .direct_connections import watching
-from .direct_doors import NAMED, OPEN, guard, watch_files
+from .direct_doors import ATTACHED, NAMED, OPEN, guard, watch_attaching, watch_files
 from .endpoints import (
     Endpoint,
     address_beside,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .own_connections import OwnConnection
 
 __all__ = [
+    "ATTACHED",
     "KEEPALIVES",
     "LOCK_TIMEOUT",
     "NAMED",
@@ -97,6 +98,7 @@ __all__ = [
     "schema_generator",
     "sequences_of",
     "set_creator",
+    "watch_attaching",
     "watch_behaviour",
     "watch_cursors",
     "watch_files",

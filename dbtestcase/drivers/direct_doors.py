@@ -17,6 +17,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from sqlalchemy import Dialect
+
 from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
 from .late_imports import replace_once, when_imported
@@ -25,8 +27,9 @@ from .mysql.other_databases import names_database
 
 Guards = Callable[[frozenset[Endpoint]], bool]
 Refuse = Callable[[str, Endpoint, str], Exception]
-NEW, OPEN, NAMED = "new", "open", "named"
-"""How a driver reaches a database: by a connection that it makes, by one that was open before, or by a statement."""
+NEW, OPEN, NAMED, ATTACHED = "new", "open", "named", "attached"
+"""How a driver reaches a database: by a connection that it makes, by one that was open before, by a statement that
+names it, or by one that opens its file."""
 
 Databases = Callable[[], Iterable[str]]
 
@@ -59,6 +62,14 @@ def watch_files() -> None:
         sys.addaudithook(_audit)
 
 
+def watch_attaching(dialect: Dialect, args: Sequence[Any], parameters: dict[str, Any]) -> None:
+    """Have a connection that is about to be made look at the files of SQLite that it attaches."""
+    if dialect.name == "sqlite":
+        from .sqlite.attaching import watch
+
+        watch(dialect, args, parameters)
+
+
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "sqlite3.connect" and _guards:
         with contextlib.suppress(TypeError):  # no path: sqlite3 will say so
@@ -73,6 +84,14 @@ def _check(what: str, dialect: str, args: Sequence[Any], parameters: Mapping[str
         for target in endpoints_of_arguments(dialect, args, parameters):
             if guards(frozenset([target])) and not _asked_by_harness():
                 raise refuse(what, target, NEW)
+
+
+def check_attached(file: str) -> None:
+    """A connection of SQLite is about to open a file beside its own."""
+    for guards, refuse, _ in _guards:
+        for target in endpoints_of_arguments("sqlite", (file,), {}):
+            if guards(frozenset([target])) and not is_harness():
+                raise refuse("ATTACH", target, ATTACHED)
 
 
 def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpoint]], sent: str | bytes = "") -> None:

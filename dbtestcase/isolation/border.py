@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from ..drivers import (
+    ATTACHED,
     NAMED,
     OPEN,
     Endpoint,
@@ -189,22 +190,28 @@ class Border:
     def refuse_driver(self, what: str, target: Endpoint, how: str) -> DBTestCaseError:
         """The error for a connection that a driver was about to make by itself, or has made before; or a statement."""
         where = find_call_site(2)
-        done = {
-            OPEN: f"that was open before {self.cls} began was about to be used for",
-            NAMED: "was about to send a statement that names",
-        }.get(how, "was about to connect to")
+        cause = "a connection that the driver makes by itself, past SQLAlchemy, reaches the real database"
+        remedy = (
+            "connect through the engine (engine.raw_connection() gives the driver's connection), or with "
+            "self.database_url"
+        )
+        done = "was about to connect to"
+        if how == OPEN:
+            done = f"that was open before {self.cls} began was about to be used for"
+        elif how == NAMED:
+            done = "was about to send a statement that names"
+            cause = "USE, or a table's name behind that of its database, reaches the real one on the same server"
+            remedy = "leave the database's name out"
+        elif how == ATTACHED:
+            done = "was about to open"
+            cause = "what is attached is the real file, beside the test database"
+            remedy = "attach a file of the test's own"
         return self.note(
             OutsideDatabase(
                 f"{what} {done} the database {target.database!r} of one of the engines that "
                 f"{self.cls} leads to the test database{_at(', at ', where)}; it was not let through.",
-                cause="USE, or a table's name behind that of its database, reaches the real one on the same server"
-                if how == NAMED
-                else "a connection that the driver makes by itself, past SQLAlchemy, reaches the real database",
-                remedy="leave the database's name out; where it may reach the real one, name an engine of that URL in "
-                "`outside = [...]`"
-                if how == NAMED
-                else "connect through the engine (engine.raw_connection() gives the driver's connection), or with "
-                "self.database_url; where it may reach the real one, name an engine of that URL in `outside = [...]`",
+                cause=cause,
+                remedy=remedy + "; where it may reach the real one, name an engine of that URL in `outside = [...]`",
             )
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import arguments_of, connecting, family_of, patiently
+from ..drivers import arguments_of, connecting, family_of, patiently, watch_attaching
 from ..errors import ConfigurationError
 from ..reporting import for_driver, shown
 from .engines import Leads
@@ -44,6 +44,7 @@ class Rerouting(Leads):
         admit: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
+        self.database = url.database
         self._admit = admit
         self._spare = spare
         self._url = url
@@ -87,6 +88,7 @@ class Rerouting(Leads):
         def open_there(_: list[Any], given: dict[str, Any]) -> Any:
             # whatever is said of the options may stay, but the place is ours
             chosen = {name: value for name, value in given.items() if name not in _PLACE} | dict(place)
+            watch_attaching(dialect, args, chosen)
             return patiently(lambda: dialect.connect(*args, **chosen), url, spare=spare)
 
         theirs = connecting(original, dialect, open_there, name)

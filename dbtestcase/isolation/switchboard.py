@@ -31,6 +31,7 @@ from ..drivers import (
     is_harness,
     meet,
     pool_of,
+    watch_attaching,
     watching,
 )
 from ..errors import NotRunning, SandboxEscape
@@ -49,6 +50,7 @@ class Switchboard(Leads):
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         super().__init__()
         self.endpoints = frozenset(endpoints)
+        self.database = next((each.database for each in self.endpoints), None)
         self.used: set[Pool] = set()
         self.handed_out: dict[Any, Client] = {}  # what the pools have handed out, by their records
         self._wire: Any = None
@@ -282,6 +284,7 @@ class Hooks:
                 return connection
         if border is not None and not is_harness():
             border.admits_arguments(dialect, args, parameters)
+            watch_attaching(dialect, args, parameters)
         return None
 
     def _connect(self, connection: Any, record: Any) -> None:

@@ -216,7 +216,7 @@ class SQLiteConnection(Features, Flags):
             replacement = self._pragma(pragma)
             if replacement is not None:
                 operation = replacement
-        elif first in "a-/" and (attach := words.parse_attach(operation)) is not None:
+        elif first in "a-/" and (attach := words.parse_attach(operation, *args[:1])) is not None:
             operation, args = self._attach(operation, *attach, args)
         self._run(operation, lambda changed: real.execute(changed or operation, *args, **kwargs), real)
         return cursor

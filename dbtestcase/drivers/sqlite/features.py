@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 from ...errors import SandboxEscape
 from ...sandbox import COMMITTING, Kind, Statement
 from ..dbapi import ProxyConnection
+from ..direct_doors import check_attached
 from ..endpoints import parts_of_file_name
 from .pragmas import NOTHING
+from .statements import attach_as_file
 from .wire import Function, FunctionKey, SQLiteWire
 
 
@@ -130,20 +131,13 @@ class Features(ProxyConnection):
 
     def _attach(self, operation: str, file: str, alias: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         """Attach a file once, for all connections share one; a name that stands for another file is refused."""
-        parameters = args[0] if args else ()
-        if file == "?" and parameters:
-            file = str(parameters[0])
-        elif file.startswith(":") and file != ":memory:" and isinstance(parameters, Mapping):
-            file = str(parameters.get(file[1:], file))
+        check_attached(file)
         self._attached.add(alias)
         self._wire.changed = True
         if self._is_attached(file, alias):
             return NOTHING, ()
-        if not self._wire.in_memory or file in ("", ":memory:") or file.startswith("file:"):
-            return operation, args
-        # what is attached to a database of SQLite's memdb would be looked for in there
-        uri = f"file:{quote(os.path.abspath(file))}?vfs={'win32' if os.name == 'nt' else 'unix'}"
-        return f'ATTACH DATABASE ? AS "{alias}"', ((uri,),)
+        changed = attach_as_file(file, alias) if self._wire.in_memory else None
+        return (changed[0], (changed[1],)) if changed is not None else (operation, args)
 
     def _is_attached(self, file: str, alias: str) -> bool:
         for _, name, there in self._wire.send("PRAGMA database_list"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 from ...sandbox import (
     FILL,
@@ -217,13 +220,32 @@ def is_on(value: str) -> bool:
     return value.lower() in ("1", "on", "yes", "true") or (value.isdigit() and int(value) != 0)
 
 
-def parse_attach(text: str) -> tuple[str, str] | None:
-    """The file (as it was written, ``?`` for a parameter) and the alias of an ``ATTACH``."""
+def parse_attach(text: str, parameters: Any = ()) -> tuple[str, str] | None:
+    """The file and the alias of an ``ATTACH``; a file that an expression makes as it was written."""
     match = _ATTACH.match(SQLITE.mask(text))
     if match is None:
         return None
     file, alias = (text[slice(*match.span(group))] for group in ("file", "alias"))
-    return file.strip("'\""), alias.strip("'\"`[]").lower()
+    return _file_of(file, parameters), alias.strip("'\"`[]").lower()
+
+
+def attach_as_file(file: str, alias: str) -> tuple[str, tuple[str]] | None:
+    """Attach a file to a database of SQLite's memdb, which would look for it in there; None: as it was."""
+    if file in ("", ":memory:") or file.startswith("file:"):
+        return None
+    uri = f"file:{quote(os.path.abspath(file))}?vfs={'win32' if os.name == 'nt' else 'unix'}"
+    return f'ATTACH DATABASE ? AS "{alias}"', (uri,)
+
+
+def _file_of(written: str, parameters: Any) -> str:
+    if (first := written[0]) in "'\"":
+        return written[1:-1].replace(first * 2, first)
+    name, value = written[1:], None
+    if first in "?:@$" and isinstance(parameters, Mapping):
+        value = parameters.get(name)
+    elif first in "?:@$":
+        value = [*parameters, None][min(int(name) - 1 if name.isdigit() else 0, len(parameters))]
+    return os.fsdecode(value) if isinstance(value, str | bytes) else written
 
 
 def _objects(rules: Rules, wire: Wire, facts: SchemaFacts, stack: Stack, fail: Fail) -> list[SessionObjects]:

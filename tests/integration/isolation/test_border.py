@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import tempfile
 import unittest
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, event, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dbtestcase import (
@@ -432,6 +435,57 @@ class SQLiteTest(Doors, BorderCase):
 
         self.assertPassed(Inner, tests=2)
 
+    def test_the_real_file_is_not_attached(self) -> None:
+        import sqlite3
+
+        engine, file = self.engine("pysqlite"), str(self.production.file)
+        quoted = f"ATTACH '{file}' AS shelf"
+
+        def by_a_listener() -> None:
+            other = create_engine(f"sqlite:///{file}")
+            event.listen(other, "connect", lambda connection, _: connection.execute(quoted))
+            other.connect()
+
+        def by_the_driver(name: str, *args: Any) -> None:
+            with closing(engine.raw_connection()) as connection:
+                getattr(connection.driver_connection, name)(*args)
+
+        def by_statement(*args: Any) -> None:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(*args)
+
+        attempts: dict[str, Callable[[], None]] = {
+            "literal": lambda: by_statement(quoted),
+            "uri": lambda: by_statement(f"/* x */ attach database 'file:{file}?mode=rw' as shelf"),
+            "parameter": lambda: by_statement("ATTACH ? AS shelf", (file,)),
+            "named": lambda: by_statement("ATTACH DATABASE :file AS shelf", {"file": file}),
+            "by itself": lambda: by_the_driver("execute", quoted),
+            "script": lambda: by_the_driver("executescript", f"SELECT 1; {quoted}; DELETE FROM shelf.note"),
+            "listener": by_a_listener,
+        }
+        beside = file + ".beside"
+        with closing(sqlite3.connect(beside)) as connection:
+            connection.execute("CREATE TABLE thing (x)")
+        for kind, url in itertools.product(KINDS, ("sqlite://", f"sqlite:///{file}.test")):
+
+            class Inner(kind):  # type: ignore[misc,valid-type]
+                metadata = Base.metadata
+                engines = [engine]
+
+                def test_refused(self) -> None:
+                    for name, attempt in attempts.items():
+                        with self.subTest(name), self.assertRaisesRegex(OutsideDatabase, "ATTACH was about to open"):
+                            attempt()
+
+                def test_another_file(self) -> None:
+                    with engine.connect() as connection:
+                        connection.exec_driver_sql("ATTACH ? AS beside", (beside,))
+                        self.assertEqual(connection.exec_driver_sql("SELECT * FROM beside.thing").all(), [])
+
+            Inner.url = url
+            with self.subTest(kind=kind.__name__, url=url):
+                self.assertPassed(Inner, tests=2)
+
     def test_an_application_on_sqlite_beside_a_test_database_on_postgresql(self) -> None:
         engine = self.engine("pysqlite")
         for kind in KINDS:
@@ -500,6 +554,31 @@ class MariaDBTest(Doors, BorderCase):
                         self.assertEqual(len(connection.exec_driver_sql(query).all()), 1)
 
             self.assertPassed(Inner, tests=4)
+
+    def test_what_is_reflected_is_the_test_database(self) -> None:
+        production = self.production
+        for driver in self.drivers(production.drivers):
+            for kind, is_early in itertools.product(KINDS, (True, False)):
+                engine = self.engine(driver)
+                if is_early:
+                    engine.connect().close()  # its dialect asks for the database's name once, and for good
+
+                class Inner(kind):  # type: ignore[misc,valid-type]
+                    metadata = Base.metadata
+                    url = production.url(driver).set(database="beside")
+                    engines = [engine]
+                    app = engine
+
+                    def test_it(self) -> None:
+                        with self.app.connect() as connection:
+                            here = connection.exec_driver_sql("SELECT DATABASE()").scalar()
+                        self.assertEqual(sa.inspect(self.app).default_schema_name, here)
+                        self.assertEqual(sa.inspect(self.app).get_table_names(), ["note"])
+                        sa.MetaData().reflect(self.app)
+
+                with self.subTest(kind=kind.__name__, is_early=is_early):
+                    self.assertPassed(Inner, tests=1)
+                    self.assertEqual(engine.dialect.default_schema_name, production.name)
 
 
 del Doors, BorderCase

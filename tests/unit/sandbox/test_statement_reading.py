@@ -247,13 +247,18 @@ class SQLiteWordsTest(unittest.TestCase):
         self.assertIsNone(sqlite.parse_pragma("pragma x; select 1"))
 
     def test_attached_files_are_named(self) -> None:
-        for text, found in (
-            ("attach 'a b' as x", ("a b", "x")),
-            ('/* x */ ATTACH DATABASE ? AS "Y" ;', ("?", "y")),
-            ("attach :f as [q]", (":f", "q")),
+        for text, parameters, found in (
+            ("attach 'a b' as x", (), ("a b", "x")),
+            ("attach 'it''s :f' as x", (), ("it's :f", "x")),
+            ("attach ':memory:' as x", {"memory:": "no"}, (":memory:", "x")),
+            ('/* x */ ATTACH DATABASE ? AS "Y" ;', (), ("?", "y")),
+            ("attach ? as y", ("f",), ("f", "y")),
+            ("attach ?2 as y", ["e", b"f"], ("f", "y")),
+            ("attach :f as [q]", (), (":f", "q")),
+            ("attach @f as q", {"f": "g"}, ("g", "q")),
         ):
             with self.subTest(text):
-                self.assertEqual(sqlite.parse_attach(text), found)
+                self.assertEqual(sqlite.parse_attach(text, parameters), found)
 
     def test_or_rollback_is_replaced_where_it_stands(self) -> None:
         text = "/* or rollback */ insert or rollback into t values ('or rollback')"
