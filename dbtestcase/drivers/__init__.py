@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..reporting import lazily
 from .behaviour import behaviour_of, watch_behaviour
-from .connecting import arguments_of, connect_as_asked, connecting
+from .connecting import arguments_of, connect_as_asked, connecting, watch_attaching
 from .direct_connections import watching
-from .direct_doors import ATTACHED, NAMED, OPEN, guard, watch_attaching, watch_files
+from .direct_doors import ATTACHED, NAMED, OPEN, guard, watch_files
 from .endpoints import (
     Endpoint,
     address_beside,

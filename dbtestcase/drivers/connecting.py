@@ -78,5 +78,13 @@ def connect_as_asked(
     return open(args, parameters)
 
 
+def watch_attaching(dialect: Dialect, args: Sequence[Any], parameters: dict[str, Any]) -> None:
+    """Have a connection that is about to be made look at the files of SQLite that it attaches."""
+    if dialect.name == "sqlite":
+        from .sqlite.attaching import watch
+
+        watch(dialect, args, parameters)
+
+
 def _lead(dialect: Dialect, open: Open) -> Lead:
     return Lead(dialect, lambda keywords: open([], keywords))

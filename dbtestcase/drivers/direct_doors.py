@@ -17,8 +17,6 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from sqlalchemy import Dialect
-
 from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
 from .late_imports import replace_once, when_imported
@@ -60,14 +58,6 @@ def watch_files() -> None:
     if "sqlite3" not in _done:
         _done.add("sqlite3")
         sys.addaudithook(_audit)
-
-
-def watch_attaching(dialect: Dialect, args: Sequence[Any], parameters: dict[str, Any]) -> None:
-    """Have a connection that is about to be made look at the files of SQLite that it attaches."""
-    if dialect.name == "sqlite":
-        from .sqlite.attaching import watch
-
-        watch(dialect, args, parameters)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
