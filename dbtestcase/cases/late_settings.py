@@ -22,7 +22,7 @@ def settings_of(bases: Bases) -> Said:
 
 
 def refuse_changed(bases: Bases, said: Said) -> None:
-    """Refuse what ``setUpClass()``, after ours, or ``setUpTestData()`` has set on the class.
+    """Refuse what ``setUpClass()``, after ours, ``setUpTestData()`` or a fixture has set on the class.
 
     :raises ConfigurationError: the first such setting that is found.
     """
@@ -34,7 +34,8 @@ def refuse_changed(bases: Bases, said: Said) -> None:
             raise ConfigurationError(
                 f"{bases.cls.__module__}.{bases.cls.__qualname__}.{name} was changed when the class had begun: it "
                 "would be ignored.",
-                cause="setUpTestData(), or lines of setUpClass() after super().setUpClass()",
+                cause="setUpTestData(), lines of setUpClass() after super().setUpClass(), or a fixture of pytest, which "
+                "comes after setUpClass()",
                 remedy=f"write {name} = … in the body of the class, or before super().setUpClass(); an engine that is "
                 "made later is returned by a function in `engines`, or handed to self.enlist(engine)",
             )

@@ -158,7 +158,8 @@ class ClassLifecycle(Provisioning):
         run = self.run = ClassRun(self.label, isolation, settings, source_files_of(self.cls))
         run.recorder, run.began, run.waited = recorder, began, waited
         run.engines = engines
-        if self._has_own_set_up or self.bases.overrides("setUpTestData"):  # else nobody could change any
+        fixtures = "pytest" in sys.modules  # those of a class come after setUpClass()
+        if fixtures or self._has_own_set_up or self.bases.overrides("setUpTestData"):  # else nobody could change any
             run.said = settings_of(self.bases)
         try:
             isolation.begin_class(self.label, engines, outside)
@@ -196,6 +197,9 @@ class ClassLifecycle(Provisioning):
             self._rebuild(run)
         if not run.captured:
             self._complete(run)
+        if run.said:
+            refuse_changed(self.bases, run.said)
+            run.said = {}
         return run
 
     def refuse_early_use(self, remedy: str, test: RunningTest | None = None) -> None:

@@ -362,6 +362,38 @@ class AroundCasesTest(PytestCase):
         """)
         self.assertOutcome(output, passed=2)
 
+    def test_a_setting_that_a_fixture_of_the_class_makes_comes_too_late(self) -> None:
+        output = self.run_pytest("""
+            import pytest
+            from dbtestcase import AsyncDatabaseTest, DatabaseTest, TruncatingDatabaseTest
+            from models import Base, engine
+
+            SETTINGS = {
+                "UrlTest": ("url", "sqlite://"),
+                "EnginesTest": ("engines", [engine]),
+                "ScopeTest": ("transaction_scope", "test"),
+                "OwnTest": ("base_url", "http://localhost"),
+            }
+
+            @pytest.fixture(scope="class")
+            def sets(request):
+                setattr(request.cls, *SETTINGS[request.cls.__name__])
+
+            @pytest.mark.usefixtures("sets")
+            class Late:
+                metadata = Base.metadata
+                def test_one(self): pass
+                test_two = test_one
+
+            class UrlTest(Late, DatabaseTest): pass
+            class EnginesTest(Late, TruncatingDatabaseTest): pass
+            class ScopeTest(Late, AsyncDatabaseTest): pass
+            class OwnTest(Late, DatabaseTest): pass
+        """)
+        self.assertOutcome(output, failed=6, passed=2)
+        for name in ("UrlTest.url", "EnginesTest.engines", "ScopeTest.transaction_scope"):
+            self.assertRegex(output, rf"{name} was changed when the class had begun(.*\n)+.*a fixture of pytest")
+
 
 class AsyncFunctionTest(PytestCase):
     BODY = """
