@@ -34,8 +34,8 @@ def refuse_changed(bases: Bases, said: Said) -> None:
             raise ConfigurationError(
                 f"{bases.cls.__module__}.{bases.cls.__qualname__}.{name} was changed when the class had begun: it "
                 "would be ignored.",
-                cause="setUpTestData(), lines of setUpClass() after super().setUpClass(), or a fixture of pytest, which "
-                "comes after setUpClass()",
+                cause="setUpTestData(), lines of setUpClass() after super().setUpClass(), or a fixture of pytest, "
+                "which comes after setUpClass()",
                 remedy=f"write {name} = … in the body of the class, or before super().setUpClass(); an engine that is "
                 "made later is returned by a function in `engines`, or handed to self.enlist(engine)",
             )
