@@ -51,6 +51,11 @@ def hints(
             "otherwise, and in async code reading them again has to be awaited: await self.session.refresh(instance). "
             "An application need not be given the test's session: whatever its own ones commit is undone as well."
         )
+    if isinstance(error, TypeError) and "must be psycopg2.extensions." in str(error):
+        yield (
+            "dbtestcase: what psycopg2 has written in C, such as prepare() of an adapter, takes its own connections and "
+            f"cursors only, and not those of the sandbox: {COMMITTING}."
+        )
     if isinstance(error, AssertionError | AttributeError | TypeError):
         if not resets and dialect != "sqlite" and _is_about_an_id(error):
             way = "the id of the row that it made, or TruncatingDatabaseTest"

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from dbtestcase import AsyncDatabaseTest, DatabaseTest, TruncatingDatabaseTest
 from tests.support.forgetful import executes
 from tests.support.inner import InnerRuns, run_inner
+from tests.support.requirements import require_module
 from tests.support.runners import run_suite, write_suite
 
 METADATA = MetaData()
@@ -30,6 +31,21 @@ class Base(DeclarativeBase):
 class Task(Base):
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class WrittenInCTest(InnerRuns):
+    def test_what_takes_only_a_connection_of_psycopg2_says_where_to_go(self) -> None:
+        require_module("psycopg2")
+        from psycopg2.extensions import adapt
+
+        class Adapted(DatabaseTest):
+            metadata = Base.metadata
+            url = "postgresql+psycopg2://"
+
+            def test_it(self) -> None:
+                adapt("é").prepare(self.session.connection().connection.dbapi_connection)
+
+        self.assertFailed(Adapted, pattern="written in C[^$]*use TruncatingDatabaseTest")
 
 
 class ExpiredTest(InnerRuns):
