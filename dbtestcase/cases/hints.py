@@ -53,8 +53,8 @@ def hints(
         )
     if isinstance(error, TypeError) and "must be psycopg2.extensions." in str(error):
         yield (
-            "dbtestcase: what psycopg2 has written in C, such as prepare() of an adapter, takes its own connections and "
-            f"cursors only, and not those of the sandbox: {COMMITTING}."
+            "dbtestcase: what psycopg2 has written in C, such as prepare() of an adapter, takes its own connections "
+            f"and cursors only, and not those of the sandbox: {COMMITTING}."
         )
     if isinstance(error, AssertionError | AttributeError | TypeError):
         if not resets and dialect != "sqlite" and _is_about_an_id(error):
