@@ -15,6 +15,7 @@ from sqlalchemy import URL, Dialect, Engine, event
 
 from ..errors import ServerUnreachable
 from ..reporting import doing, says, shown, without_secrets
+from .connecting import watch_attaching
 
 FULL_SECONDS = 60.0
 """How long to wait for a free connection."""
@@ -104,6 +105,7 @@ def patient(engine: Engine, spare: Callable[[], object] | None = None) -> Engine
     """Let an engine of our own connect :func:`patiently`; the engine."""
 
     def connect(dialect: Dialect, _record: object, arguments: Any, parameters: Any) -> Any:
+        watch_attaching(dialect, arguments, parameters)
         return patiently(lambda: dialect.connect(*arguments, **parameters), engine.url, spare=spare)
 
     event.listen(engine, "do_connect", connect)

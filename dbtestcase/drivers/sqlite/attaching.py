@@ -13,12 +13,14 @@ from ...sandbox import SQLITE, split
 from ..direct_doors import check_attached
 from .statements import attach_as_file, parse_attach
 
+_MARK = "_dbtestcase_watched"
+
 
 def watch(dialect: Dialect, args: Sequence[Any], parameters: dict[str, Any]) -> None:
     """Have ``sqlite3.connect()`` make connections that look; those of a function, or of another module, are left."""
     factory = parameters.get("factory", sqlite3.Connection)
     is_ours = dialect.is_async or getattr(dialect.loaded_dbapi, "connect", None) is sqlite3.connect
-    if is_ours and isinstance(factory, type):
+    if is_ours and isinstance(factory, type) and not hasattr(factory, _MARK):
         parameters["factory"] = _connection(factory, "vfs=memdb" in str(args[:1]))
 
 
@@ -59,4 +61,5 @@ def _cursor(base: Any, in_memory: bool) -> Any:
 
 def _named_as(cls: type, base: type) -> type:
     cls.__name__, cls.__qualname__, cls.__module__ = base.__name__, base.__qualname__, base.__module__
+    setattr(cls, _MARK, True)
     return cls

@@ -477,6 +477,11 @@ class SQLiteTest(Doors, BorderCase):
                         with self.subTest(name), self.assertRaisesRegex(OutsideDatabase, "ATTACH was about to open"):
                             attempt()
 
+                def test_by_the_tests_own(self) -> None:
+                    for use in (self.session.execute, self.enterContext(self.engine.connect()).execute):
+                        with self.assertRaisesRegex(OutsideDatabase, "ATTACH was about to open"):
+                            use(sa.text(quoted))
+
                 def test_another_file(self) -> None:
                     with engine.connect() as connection:
                         connection.exec_driver_sql("ATTACH ? AS beside", (beside,))
@@ -484,7 +489,7 @@ class SQLiteTest(Doors, BorderCase):
 
             Inner.url = url
             with self.subTest(kind=kind.__name__, url=url):
-                self.assertPassed(Inner, tests=2)
+                self.assertPassed(Inner, tests=3)
 
     def test_an_application_on_sqlite_beside_a_test_database_on_postgresql(self) -> None:
         engine = self.engine("pysqlite")
