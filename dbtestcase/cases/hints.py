@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import linecache
 import re
+import traceback
 from collections.abc import Iterator
-from types import TracebackType
 
 from sqlalchemy import MetaData
 
@@ -45,7 +45,7 @@ def hints(
     table = _missing_table(error)
     if table:
         yield _about_tables(table, name, metadata, made_by)
-    if any(type(each).__name__ == "MissingGreenlet" for each in chain(error)):
+    if any(type(each).__name__ == "MissingGreenlet" for each in chain(error)) and _passed(error, "_load_expired"):
         yield (
             "dbtestcase: a commit() of `session` has expired its instances, as SQLAlchemy does unless it is told "
             "otherwise, and in async code reading them again has to be awaited: await self.session.refresh(instance). "
@@ -118,14 +118,17 @@ def _about_tables(table: str, name: str, metadata: list[MetaData], made_by: str)
     )
 
 
+def _passed(error: BaseException, function: str) -> bool:
+    """Whether an error, or one behind it, went through a function of that name."""
+    tracebacks = [each.__traceback__ for each in chain(error)]
+    return any(frame.f_code.co_name == function for each in tracebacks for frame, _ in traceback.walk_tb(each))
+
+
 def _lines(error: BaseException) -> Iterator[str]:
     """The source lines that the error passed through, from the test's on; the library's own are left out."""
-    traceback: TracebackType | None = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
+    for frame, line in traceback.walk_tb(error.__traceback__):
         if not frame.f_globals.get("__unittest"):
-            yield linecache.getline(frame.f_code.co_filename, traceback.tb_lineno, frame.f_globals)
-        traceback = traceback.tb_next
+            yield linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
 
 
 def _is_about_an_id(error: BaseException) -> bool:

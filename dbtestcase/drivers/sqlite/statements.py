@@ -231,7 +231,7 @@ def parse_attach(text: str, parameters: Any = ()) -> tuple[str, str] | None:
 
 def attach_as_file(file: str, alias: str) -> tuple[str, tuple[str]] | None:
     """Attach a file to a database of SQLite's memdb, which would look for it in there; None: as it was."""
-    if file in ("", ":memory:") or file.startswith("file:"):
+    if not file or file.startswith(("file:", "?", ":", "@", "$")):  # one in memory, or a parameter that is not there
         return None
     uri = f"file:{quote(os.path.abspath(file))}?vfs={'win32' if os.name == 'nt' else 'unix'}"
     return f'ATTACH DATABASE ? AS "{alias}"', (uri,)

@@ -61,6 +61,18 @@ class ExpiredTest(InnerRuns):
 
         self.assertFailed(Expired, pattern="MissingGreenlet[^$]*await self.session.refresh")
 
+    def test_nothing_is_said_of_commits_where_nothing_had_expired(self) -> None:
+        engine = create_engine("postgresql+asyncpg://app@db.invalid/shop")
+
+        class Blocking(AsyncDatabaseTest):
+            metadata = Base.metadata
+            engines = [engine]
+
+            async def test_it(self) -> None:
+                engine.connect()
+
+        self.assertFailed(Blocking, pattern=r"MissingGreenlet(?![^$]*self\.session\.refresh)")
+
 
 class TablesTest(InnerRuns):
     def test_a_missing_table_says_what_metadata_holds(self) -> None:

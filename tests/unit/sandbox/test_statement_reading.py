@@ -260,6 +260,13 @@ class SQLiteWordsTest(unittest.TestCase):
             with self.subTest(text):
                 self.assertEqual(sqlite.parse_attach(text, parameters), found)
 
+    def test_attached_files_are_found_beside_a_database_in_memory(self) -> None:
+        self.assertEqual(sqlite.attach_as_file("/a b", "x"), ('ATTACH DATABASE ? AS "x"', ("file:/a%20b?vfs=unix",)))
+        for text in ("attach ? as x", "attach :memory: as x", "attach ':memory:' as x", "attach '' as x"):
+            attach = sqlite.parse_attach(text)
+            assert attach is not None
+            self.assertIsNone(sqlite.attach_as_file(*attach))
+
     def test_or_rollback_is_replaced_where_it_stands(self) -> None:
         text = "/* or rollback */ insert or rollback into t values ('or rollback')"
         self.assertEqual(sqlite.read(text).rewrite, "/* or rollback */ insert or ABORT into t values ('or rollback')")
