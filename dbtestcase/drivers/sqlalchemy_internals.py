@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import sqlalchemy
-from sqlalchemy import Connection, Dialect, MetaData, Sequence, Table
+from sqlalchemy import Connection, Dialect, Engine, MetaData, Sequence, Table
 from sqlalchemy.event.attr import _EmptyListener
 from sqlalchemy.pool import NullPool, Pool, QueuePool, base
 from sqlalchemy.pool.base import _ConnectionFairy
@@ -122,6 +122,16 @@ def schema_generator(connection: Connection) -> SchemaGenerator:
     return SchemaGenerator(connection.dialect, connection, checkfirst=True)  # type: ignore[no-untyped-call]
 
 
+def initialize(engine: Engine, connection: Any, record: Any) -> None:
+    """Do what ``create_engine()`` arranges for an engine's first connection, which nothing public does once more."""
+    adhoc = base._AdhocProxiedConnection(connection, record)
+    options = {"_has_events": False, "_allow_revalidate": False, "_allow_autobegin": False}
+    asking = Connection(engine, connection=adhoc, **options)
+    engine.dialect.initialize(asking)
+    if not asking.invalidated and not asking.closed:
+        engine.dialect.do_rollback(adhoc)
+
+
 def in_greenlet() -> bool:
     """Whether SQLAlchemy runs this in a greenlet of its own, so that it may await."""
     import greenlet
@@ -144,7 +154,7 @@ require_internals(
         (QueuePool(_no_connection), ("_creator", "_dialect", "_invoke_creator", "_is_asyncio", "_overflow")),
         (_ConnectionFairy, ("_pool", "_connection_record")),
         (finalize, ("_registry",)) if _FINALIZERS else (base, ("_strong_ref_connection_records",)),
-        (base, ("_finalize_fairy",)),
+        (base, ("_finalize_fairy", "_AdhocProxiedConnection")),
         (Dialect, ("_has_events",)),
         (Connection, ("_commit_impl", "_rollback_impl")),  # of reporting/queries, as _allow_autobegin and
         (_EmptyListener, ("parent_listeners",)),  # this

@@ -20,6 +20,7 @@ from sqlalchemy.pool import Pool
 from ..drivers import Endpoint, creator_of, endpoints_of_pool, environment, meet, set_creator, watch_files
 from ..errors import ConfigurationError
 from ..reporting import shown
+from . import first_connections
 
 
 def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
@@ -95,8 +96,6 @@ class _Lead:
     """What can be changed of the own pool, and what listens to it, as it was when it was led."""
     listeners: list[list[object]]
     """What listened to our pool when it was made."""
-    schema: str | None
-    """The name by which the dialect knew its database, if it had connected."""
 
 
 class Leads(ABC):
@@ -114,8 +113,8 @@ class Leads(ABC):
     """Databases whose engines are led as if they were named."""
 
     def __init__(self) -> None:
-        self.database: str | None = None
-        """Where engines are led: the name of the database."""
+        self.place = first_connections.OWN
+        """Where engines are led: the database by all its names."""
         self.of_test = False
         """Whether an engine is led until the end of the test that runs."""
         self._led: list[_Lead] = []
@@ -131,13 +130,14 @@ class Leads(ABC):
         kept = self._kept.pop(engine, None)
         if kept is not None:
             is_same = until is kept.until and not own and kept.original is original and kept.original_url is url
+            is_same = is_same and not first_connections.is_of_another(engine.dialect, self.place)
             if is_same and kept.looks == _looks(engine):
                 engine.pool = kept.pool
                 self._led.append(kept)
-                _know_as(engine.dialect, self.database)
                 return
             self._forget(engine, kept.pool, kept.pool)
         self._refuse(engine)
+        first_connections.note(engine)
         self.of_test |= until is Until.TEST
         endpoints = endpoints_of_pool(original, engine.dialect, url)
         pool = original.recreate()
@@ -149,8 +149,7 @@ class Leads(ABC):
         if any(target.dialect == "sqlite" for target in endpoints):
             watch_files()
         reference, looks = weakref.ref(engine, self._drop), _looks(engine, original)
-        schema = _know_as(engine.dialect, self.database)
-        self._led.append(_Lead(reference, pool, original, url, until, endpoints, looks, _listeners(pool), schema))
+        self._led.append(_Lead(reference, pool, original, url, until, endpoints, looks, _listeners(pool)))
 
     def holds(self, pool: Pool) -> bool:
         """Whether a pool connects to where engines are led; also after ``dispose()``, which leaves the creator only."""
@@ -168,7 +167,7 @@ class Leads(ABC):
             if engine is not None:
                 # whatever became of the pool meanwhile (dispose() recreates it), the original comes back
                 current, engine.pool, engine.url = engine.pool, lead.original, lead.original_url
-                _know_as(engine.dialect, lead.schema or lead.original_url.database)
+                first_connections.give_back(engine.dialect)
                 if until is lead.until is Until.CLASS and current is lead.pool and self._may_keep(lead):
                     self._kept[engine] = lead
                 else:
@@ -222,14 +221,6 @@ class Leads(ABC):
     @abstractmethod
     def _forget(self, engine: Engine, current: Pool, pool: Pool) -> None:
         """An engine has its own pool back: dispose of the other one."""
-
-
-def _know_as(dialect: Dialect, database: str | None) -> str | None:
-    """Tell a dialect of MySQL or MariaDB, which asks once and for good, its database's name; what it knew."""
-    known = dialect.default_schema_name
-    if dialect.name in ("mysql", "mariadb"):
-        dialect.default_schema_name = database
-    return known
 
 
 def is_engine(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import Pool
 
-from ..drivers import arguments_of, connecting, family_of, patiently, watch_attaching
+from ..drivers import arguments_of, connecting, endpoints_of_url, family_of, patiently, watch_attaching
 from ..errors import ConfigurationError
 from ..reporting import for_driver, shown
 from .engines import Leads
@@ -44,7 +44,7 @@ class Rerouting(Leads):
         admit: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
-        self.database = url.database
+        self.place = endpoints_of_url(url)
         self._admit = admit
         self._spare = spare
         self._url = url

@@ -23,6 +23,7 @@ from ..drivers import (
     Endpoint,
     connect_as_asked,
     connecting,
+    dialect_of,
     endpoints_of_arguments,
     endpoints_of_connection,
     forbid_overflow,
@@ -37,6 +38,7 @@ from ..drivers import (
 from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import NO_ARGUMENTS, Arguments, Client, Sandbox, Wire
+from . import first_connections
 from .early_uses import early_uses
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
@@ -50,7 +52,7 @@ class Switchboard(Leads):
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         super().__init__()
         self.endpoints = frozenset(endpoints)
-        self.database = next((each.database for each in self.endpoints), None)
+        self.place = self.endpoints
         self.used: set[Pool] = set()
         self.handed_out: dict[Any, Client] = {}  # what the pools have handed out, by their records
         self._wire: Any = None
@@ -208,6 +210,7 @@ class Guard(Protocol):
     """What decides about engines while a class runs (:class:`.border.Border`)."""
 
     passing: weakref.WeakSet[sa.Dialect]
+    leads: Leads
 
     def is_admitted(self, pool: Pool) -> bool: ...
     def admit(self, engine: Engine) -> None: ...
@@ -288,10 +291,14 @@ class Hooks:
         return None
 
     def _connect(self, connection: Any, record: Any) -> None:
-        if client_of_dbapi(connection) is not None or is_harness():
-            return
         border = self.border
         pool = getattr(record, "_ConnectionRecord__pool", None)
+        if pool is not None:
+            leads = (*self._boards, border.leads) if border is not None else self._boards
+            place = next((each.place for each in leads if each.holds(pool)), first_connections.OWN)
+            first_connections.connected(dialect_of(pool), connection, record, place)
+        if client_of_dbapi(connection) is not None or is_harness():
+            return
         if border is not None and pool is not None and border.is_admitted(pool):
             return
         endpoints = endpoints_of_connection(connection)

@@ -583,6 +583,8 @@ class MariaDBTest(Doors, BorderCase):
 
                 with self.subTest(kind=kind.__name__, is_early=is_early):
                     self.assertPassed(Inner, tests=1)
+                    if not is_early:
+                        engine.connect().close()
                     self.assertEqual(engine.dialect.default_schema_name, production.name)
 
 

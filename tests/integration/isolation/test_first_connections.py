@@ -1,0 +1,106 @@
+"""What a dialect asks at its engine's first connection is of the database at hand, whichever class is the first."""
+
+from __future__ import annotations
+
+import itertools
+import unittest
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import create_engine, select
+from sqlalchemy.dialects.postgresql import HSTORE
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from dbtestcase import AsyncDatabaseTest, AsyncTruncatingDatabaseTest, DatabaseTest, TruncatingDatabaseTest
+from tests.support.inner import InnerRuns
+from tests.support.production import PostgreSQLProduction
+from tests.support.requirements import require_module
+
+ATTRIBUTES = {"colour": "red"}
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Bag(Base):
+    __tablename__ = "bag"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attributes: Mapped[dict[str, str]] = mapped_column(HSTORE)
+
+
+class Extended:
+    """A class whose database has the type under another number than those of other classes."""
+
+    metadata = Base.metadata
+    tables_before: ClassVar[int]
+    app: ClassVar[Any]
+
+    @classmethod
+    def load_initial_schema(cls, connection: Any) -> None:
+        for number in range(cls.tables_before):
+            connection.exec_driver_sql(f"CREATE TABLE before_{number} (a int)")
+        connection.exec_driver_sql("CREATE EXTENSION hstore")
+
+
+class Blocking(Extended):
+    def test_it(self: Any) -> None:
+        with Session(self.app) as session:
+            session.add(Bag(attributes=ATTRIBUTES))
+            session.commit()
+            self.assertEqual(session.scalar(select(Bag.attributes)), ATTRIBUTES)
+
+
+class Awaiting(Extended):
+    async def test_it(self: Any) -> None:
+        async with AsyncSession(self.app) as session:
+            session.add(Bag(attributes=ATTRIBUTES))
+            await session.commit()
+            self.assertEqual(await session.scalar(select(Bag.attributes)), ATTRIBUTES)
+
+
+def made(base: Any, test: Any, tables_before: int, engine: Any) -> Any:
+    words = {"__module__": __name__, "tables_before": tables_before, "app": engine, "engines": [engine]}
+    return type(f"{base.__name__}With{tables_before}", (test, base), words)
+
+
+class TypesOfExtensionsTest(InnerRuns):
+    def test_in_one_class_after_another(self) -> None:
+        for driver in ("psycopg", "psycopg2"):
+            require_module(driver)
+            engine = create_engine(f"postgresql+{driver}://app@db.invalid/shop")
+            for base, tables_before in itertools.product((DatabaseTest, TruncatingDatabaseTest), (2, 0, 2)):
+                with self.subTest(driver=driver, base=base.__name__, tables_before=tables_before):
+                    self.assertPassed(made(base, Blocking, tables_before, engine), tests=1)
+
+    def test_of_an_async_engine(self) -> None:
+        engine = create_async_engine("postgresql+psycopg://app@db.invalid/shop")
+        for base, tables_before in itertools.product((AsyncDatabaseTest, AsyncTruncatingDatabaseTest), (2, 0, 2)):
+            with self.subTest(base=base.__name__, tables_before=tables_before):
+                self.assertPassed(made(base, Awaiting, tables_before, engine), tests=1)
+
+    def test_of_the_applications_own_database_before_and_after(self) -> None:
+        production = PostgreSQLProduction("first_connections")
+        self.addCleanup(production.close)
+        with create_engine(production.url("psycopg"), poolclass=sa.NullPool).begin() as connection:
+            connection.exec_driver_sql("CREATE EXTENSION hstore")
+        for driver, is_early in itertools.product(("psycopg", "psycopg2"), (True, False)):
+            with self.subTest(driver=driver, is_early=is_early):
+                engine = create_engine(production.url(driver))
+                self.addCleanup(engine.dispose)
+                before = self.stored(engine) if is_early else ATTRIBUTES
+                self.assertPassed(made(DatabaseTest, Blocking, 0, engine), tests=1)
+                after = self.stored(engine)  # on the connection from before, if there is one
+                engine.dispose()
+                self.assertEqual([before, after, self.stored(engine)], [ATTRIBUTES] * 3)
+
+    def stored(self, engine: sa.Engine) -> Any:
+        with engine.connect() as connection:
+            value = sa.literal(ATTRIBUTES, HSTORE())
+            return connection.scalar(select(sa.cast(value, HSTORE())))
+
+
+if __name__ == "__main__":
+    unittest.main()
