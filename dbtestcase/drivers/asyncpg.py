@@ -35,6 +35,21 @@ class AsyncpgWire(LoopWire):
         self.executing: Callable[[], Client | None] = lambda: None
         """Whose ``EXECUTE`` the driver has described last."""
 
+    @classmethod
+    def parameters(cls) -> dict[str, Any]:
+        import asyncpg
+
+        class Connection(asyncpg.Connection):  # type: ignore[misc]
+            __slots__ = ()
+
+            def _cancel_current_command(self: Any, *waiters: Any) -> None:
+                # asyncpg ends a connection whose cancellation takes as long as a statement may; there is only this one
+                self._config = self._config._replace(command_timeout=None)
+                asyncpg.Connection._cancel_current_command(self, *waiters)
+
+        Connection.__module__ = asyncpg.Connection.__module__
+        return {"connection_class": Connection}
+
     def execute_for(self, client: Client) -> None:
         """Forget how another connection's ``EXECUTE`` was described: of that name it may have nothing, or another."""
         self._forget_statements()

@@ -142,6 +142,11 @@ class LoopWire(ProxyWire):
 
     connection: BlockingConnection
 
+    @classmethod
+    def parameters(cls) -> dict[str, Any]:
+        """What the driver is told beside the URL."""
+        return {}
+
     @property
     def proxy_class(self) -> type[ProxyConnection]:
         return LoopConnection
@@ -288,7 +293,7 @@ def open_loop_wire(dialect: Dialect, url: URL, rules: Rules, wire_class: type[Lo
     loop_thread = LoopThread(f"dbtestcase {dialect.driver}")
     try:
         args, parameters = dialect.create_connect_args(url)
-        real = loop_thread.call(dialect.connect, *args, **parameters)
+        real = loop_thread.call(dialect.connect, *args, **parameters, **wire_class.parameters())
         loop_thread.call(dialect.set_isolation_level, real, "AUTOCOMMIT")
         on_connect = dialect.on_connect()
         if on_connect is not None:

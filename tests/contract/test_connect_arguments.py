@@ -495,6 +495,25 @@ class AsyncpgArgumentsTest(SandboxTestCase):
                 self.on_connection(use, connect_args={name: wrong})
             self.assertIn(repr(name), caught.exception.what)
 
+    def test_a_cancellation_may_take_longer_than_a_statement(self) -> None:
+        from asyncpg import connect_utils
+
+        cancel = connect_utils._cancel
+
+        async def slowly(**arguments: Any) -> None:
+            await asyncio.sleep(0.3)  # a busy server: asyncpg would end the connection after 0.05
+            await cancel(**arguments)
+
+        async def slow(connection: Any) -> Any:
+            return await connection.execute(text("SELECT pg_sleep(5)"))
+
+        async def use(connection: Any) -> Any:
+            return await self.one(connection, "SELECT 1")
+
+        with mock.patch.object(connect_utils, "_cancel", slowly), self.assertRaises(TimeoutError):
+            self.on_connection(slow, connect_args={"command_timeout": 0.05})
+        self.assertEqual(self.on_connection(use), 1)
+
     def test_codecs_hold_on_the_connection_that_they_were_set_on(self) -> None:
         async def loud(connection: Any) -> Any:
             raw = await connection.get_raw_connection()
