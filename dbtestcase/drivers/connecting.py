@@ -10,7 +10,7 @@ from sqlalchemy import URL, Dialect
 from sqlalchemy.pool import Pool
 
 from .endpoints import connect_arguments
-from .led_connections import Lead, made_by
+from .led_connections import Lead, led, made_by
 from .sqlalchemy_internals import call_creator, has_events
 
 _OURS = __name__.partition(".")[0] + "."
@@ -37,7 +37,7 @@ def connecting(original: Pool, dialect: Dialect, open: Open, name: str) -> Calla
 
     def call(record: Any) -> Any:
         return made_by(
-            lambda: call_creator(original, record), _lead(dialect, open), f"The creator of the engine {name}"
+            lambda: call_creator(original, record, led), _lead(dialect, open), f"The creator of the engine {name}"
         )
 
     def connect(record: Any) -> Any:
@@ -73,7 +73,10 @@ def connect_as_asked(
             return made
     if dialect.is_async and parameters.get("async_creator_fn") is not None:
         module: Any = dialect.loaded_dbapi
-        connect = functools.partial(module.connect, *args, **parameters)
+
+        def connect() -> Any:
+            return module.connect(*args, **parameters | {"async_creator_fn": led(parameters["async_creator_fn"])})
+
         return made_by(connect, _lead(dialect, open), f"The async_creator_fn of the engine {name}")
     return open(args, parameters)
 

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -157,13 +157,23 @@ def _leading(driver: str) -> Lead | None:
 
 _replace = functools.partial(replace_once, mark=_MARK)
 
+_replaced: dict[Any, Callable[..., Any]] = {}
+"""By a driver's own function what stands in its place, for who has taken it before: ``creator=partial(connect, …)``."""
+
+
+def led(function: Any) -> Any:
+    """What an engine calls to connect; ours in the place of a driver's own function, with arguments or without."""
+    if type(function) is functools.partial and (inner := led(function.func)) is not function.func:
+        return functools.partial(inner, *function.args, **function.keywords)
+    return _replaced.get(function, function) if isinstance(function, Hashable) else function
+
 
 def _everywhere(modules: Sequence[Any], name: str, make: Callable[[Any], Any]) -> None:
     """Replace a function in the modules that have it, and in those that have imported it by its name."""
     original = getattr(modules[0], name)
     if hasattr(original, _MARK):
         return
-    replacement = functools.wraps(original)(make(original))
+    replacement = _replaced[original] = functools.wraps(original)(make(original))
     setattr(replacement, _MARK, True)
     for module in [*modules, *sys.modules.values()]:
         if getattr(module, "__dict__", {}).get(name) is original:
@@ -220,9 +230,10 @@ def _class(driver: str, module: str) -> Callable[[Any], None]:
 
 def _psycopg(module: Any) -> None:
     for cls in (module.Connection, module.AsyncConnection):
-        original = cls.__dict__["connect"].__func__
+        bound, original = cls.connect, cls.__dict__["connect"].__func__
         if not hasattr(original, _MARK):
             cls.connect = classmethod(_led_psycopg(original, cls))
+            _replaced[bound] = cls.connect
     _everywhere([module], "connect", lambda original: lambda *args, **kw: module.Connection.connect(*args, **kw))
 
 

@@ -24,9 +24,13 @@ def creator_of(pool: Pool) -> Any:
     return pool._creator
 
 
-def call_creator(pool: Pool, record: Any) -> Any:
-    """Connect as the pool would: a creator takes the record of the connection, or nothing."""
-    return pool._invoke_creator(record)
+def call_creator(pool: Pool, record: Any, led: Callable[[Any], Any]) -> Any:
+    """Connect as the pool would: a creator takes the record of the connection, or nothing.
+
+    :param led: gives what is to be called in the place of a driver's own function.
+    """
+    creator = led(pool._creator)
+    return pool._invoke_creator(record) if creator is pool._creator else creator()
 
 
 _originals: WeakKeyDictionary[Callable[..., Any], Pool] = WeakKeyDictionary()

@@ -24,6 +24,7 @@ from dbtestcase.isolation.sandbox_run import running_sandbox
 from tests.support.mariadb import connect as connect_mariadb
 from tests.support.mariadb import mariadb_url
 from tests.support.requirements import require_module
+from tests.support.runners import run_suite, write_suite
 from tests.support.scratch import connect
 from tests.support.servers import postgresql_url
 
@@ -356,6 +357,82 @@ class ReroutedCreatorsTest(_Databases):
 
 
 del _Databases
+
+
+class TakenBeforeTest(unittest.TestCase):
+    def test_a_drivers_own_function_that_an_engine_has_taken_before_any_test_is_led(self) -> None:
+        for module in ("psycopg", "psycopg2", "aiosqlite"):
+            require_module(module)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        suite = {
+            "app.py": """
+                import functools, sqlite3
+                import aiosqlite, psycopg, psycopg2
+                from sqlalchemy import create_engine
+                from sqlalchemy.ext.asyncio import create_async_engine
+
+                shop = {"host": "db.invalid", "user": "shop", "dbname": "shop"}
+                first = {"application_name": "first"}
+                by_psycopg = [
+                    create_engine("postgresql+psycopg://", creator=functools.partial(psycopg.connect, **shop, **first)),
+                    create_engine("postgresql+psycopg://", creator=psycopg.connect),
+                    create_engine(
+                        "postgresql+psycopg://",
+                        creator=functools.partial(functools.partial(psycopg.Connection.connect, **shop), **first),
+                    ),
+                ]
+                create = functools.partial(psycopg2.connect, **shop)
+                by_psycopg2 = [create_engine("postgresql+psycopg2://", creator=create)]
+                by_sqlite = [create_engine("sqlite://", creator=functools.partial(sqlite3.connect, "/no/shop.db"))]
+                by_aiosqlite = create_async_engine(
+                    "sqlite+aiosqlite:////no/shop.db",
+                    connect_args={"async_creator_fn": functools.partial(aiosqlite.connect, timeout=9)},
+                )
+            """,
+            "test_early.py": """
+                import app
+                import sqlalchemy as sa
+                from dbtestcase import AsyncDatabaseTest, DatabaseTest, TruncatingDatabaseTest
+
+                metadata = sa.MetaData()
+                note = sa.Table("note", metadata, sa.Column("id", sa.Integer, primary_key=True))
+
+                class Rows:
+                    metadata = metadata
+                    def test_rows(self):
+                        for number, engine in enumerate(self.engines):
+                            with engine.begin() as connection:
+                                connection.execute(note.insert())
+                            self.assertRowCount(note, number + 1)
+
+                class ByPsycopg(Rows):
+                    engines = app.by_psycopg
+                    def test_what_it_gives(self):
+                        with self.engines[0].connect() as connection:
+                            name = connection.exec_driver_sql("SHOW application_name").scalar()
+                        self.assertEqual(name, "first")
+
+                class ByPsycopg2(Rows):
+                    engines = app.by_psycopg2
+                class BySQLite(Rows):
+                    engines, url = app.by_sqlite, "sqlite://"
+
+                class PsycopgTest(ByPsycopg, DatabaseTest): pass
+                class Psycopg2Test(ByPsycopg2, DatabaseTest): pass
+                class SQLiteTest(BySQLite, DatabaseTest): pass
+                class CommittingPsycopgTest(ByPsycopg, TruncatingDatabaseTest): pass
+                class CommittingPsycopg2Test(ByPsycopg2, TruncatingDatabaseTest): pass
+                class CommittingSQLiteTest(BySQLite, TruncatingDatabaseTest): pass
+                class AsyncTest(AsyncDatabaseTest):
+                    metadata = metadata
+                    engines, url = [app.by_aiosqlite], "sqlite://"
+                    async def test_rows(self):
+                        async with app.by_aiosqlite.begin() as connection:
+                            await connection.execute(note.insert())
+                        self.assertRowCount(note, 1)
+            """,
+        }
+        run_suite(write_suite(folder, suite), "unittest", new=True).expect(passed=9)
 
 
 if __name__ == "__main__":
