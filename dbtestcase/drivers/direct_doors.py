@@ -19,7 +19,7 @@ from typing import Any
 
 from .endpoints import Endpoint, endpoints_of_arguments, endpoints_of_connection
 from .harness import is_harness
-from .late_imports import replace_once, when_imported
+from .late_imports import replace_everywhere, replace_once, when_imported
 from .led_connections import unled
 from .mysql.other_databases import names_database
 
@@ -288,9 +288,14 @@ def _unknown(connection: Any) -> frozenset[Endpoint]:
     return frozenset()
 
 
-def _asyncmy(module: Any) -> None:
-    for owner in (module, module.connection):
-        _replace(owner, "connect", lambda original: _function("asyncmy.connect()", "mysql", original))
+def _by_name(driver: str, *inner: str) -> Callable[[Any], None]:
+    """A driver in C: its function is replaced wherever somebody has it."""
+
+    def install(module: Any) -> None:
+        make = functools.partial(_function, f"{driver}.connect()", "mysql")
+        replace_everywhere([module, *(getattr(module, name) for name in inner)], "connect", make, _MARK)
+
+    return install
 
 
 _DOORS: dict[str, Callable[[Any], None]] = {
@@ -301,6 +306,6 @@ _DOORS: dict[str, Callable[[Any], None]] = {
     "pymysql": lambda module: _of_attributes("pymysql", module.connections.Connection, "connect", ""),
     "aiomysql": lambda module: _of_attributes("aiomysql", module.connection.Connection, "_connect", "_"),
     "MySQLdb": _mysqldb,
-    "asyncmy": _asyncmy,
-    "mariadb": lambda module: _replace(module, "connect", lambda own: _function("mariadb.connect()", "mysql", own)),
+    "asyncmy": _by_name("asyncmy", "connection"),
+    "mariadb": _by_name("mariadb"),
 }

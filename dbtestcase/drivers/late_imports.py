@@ -35,6 +35,24 @@ def replace_once(owner: Any, name: str, make: Callable[[Any], Any], mark: str) -
         setattr(owner, name, replacement)
 
 
+def replace_everywhere(
+    modules: Sequence[Any], name: str, make: Callable[[Any], Any], mark: str
+) -> tuple[Any, Any] | None:
+    """The same for a function in the modules that have it, and in those that have imported it by its name.
+
+    :returns: what stood there and what does now; None if the mark was there already.
+    """
+    original = getattr(modules[0], name)
+    if hasattr(original, mark):
+        return None
+    replacement = functools.wraps(original, updated=())(make(original))
+    setattr(replacement, mark, True)
+    for module in [*modules, *sys.modules.values()]:
+        if getattr(module, "__dict__", {}).get(name) is original:
+            setattr(module, name, replacement)
+    return original, replacement
+
+
 class _Finder:
     """Finds nothing by itself; what the others find of the modules that are waited for is told when it is executed."""
 

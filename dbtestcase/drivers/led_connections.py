@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..errors import ConfigurationError
-from .late_imports import replace_once, when_imported
+from .late_imports import replace_everywhere, replace_once, when_imported
 
 Open = Callable[[dict[str, Any]], Any]
 
@@ -169,15 +168,10 @@ def led(function: Any) -> Any:
 
 
 def _everywhere(modules: Sequence[Any], name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a function in the modules that have it, and in those that have imported it by its name."""
-    original = getattr(modules[0], name)
-    if hasattr(original, _MARK):
-        return
-    replacement = _replaced[original] = functools.wraps(original)(make(original))
-    setattr(replacement, _MARK, True)
-    for module in [*modules, *sys.modules.values()]:
-        if getattr(module, "__dict__", {}).get(name) is original:
-            setattr(module, name, replacement)
+    found = replace_everywhere(modules, name, make, _MARK)
+    if found is not None:
+        original, replacement = found
+        _replaced[original] = replacement
 
 
 def _bound(function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from dbtestcase import (
 from tests.support.border import ASYNC_DOORS, COUNT, DOORS, INSERT, Base, BorderCase, Note, by_pool, by_session
 from tests.support.mariadb import require_mariadb
 from tests.support.production import MariaDBProduction, PostgreSQLProduction, SQLiteProduction
+from tests.support.requirements import require_module
+from tests.support.runners import run_suite, write_suite
 from tests.support.samples import a_share
 
 KINDS = (DatabaseTest, TruncatingDatabaseTest)
@@ -559,6 +561,35 @@ class MariaDBTest(Doors, BorderCase):
                         self.assertEqual(len(connection.exec_driver_sql(query).all()), 1)
 
             self.assertPassed(Inner, tests=4)
+
+    def test_a_drivers_function_that_the_application_has_taken_before_is_refused(self) -> None:
+        require_module("asyncmy")
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        suite = {
+            "shop.py": """
+                from asyncmy import connect
+                from sqlalchemy.ext.asyncio import create_async_engine
+
+                engine = create_async_engine("mysql+asyncmy://shop@db.invalid/shop")
+            """,
+            "test_shop.py": """
+                import os
+                import shop
+                import sqlalchemy as sa
+                from dbtestcase import AsyncTruncatingDatabaseTest, OutsideDatabase
+
+                class ShopTest(AsyncTruncatingDatabaseTest):
+                    metadata = sa.MetaData()
+                    url = os.environ["SHOPS_SERVER"]
+                    engines = [shop.engine]
+
+                    async def test_it(self):
+                        with self.assertRaisesRegex(OutsideDatabase, r"asyncmy\\.connect\\(\\) was about to connect"):
+                            await shop.connect(host="db.invalid", user="shop", db="shop")
+            """,
+        }
+        server = self.production.url("asyncmy").set(database="beside").render_as_string(False)
+        run_suite(write_suite(folder, suite), "unittest", env={"SHOPS_SERVER": server}, new=True).expect(passed=1)
 
     def test_what_is_reflected_is_the_test_database(self) -> None:
         production = self.production
