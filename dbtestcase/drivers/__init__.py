@@ -8,7 +8,7 @@ from ..reporting import lazily
 from .behaviour import behaviour_of, watch_behaviour
 from .connecting import arguments_of, connect_as_asked, connecting, watch_attaching
 from .direct_connections import watching
-from .direct_doors import ATTACHED, NAMED, OPEN, guard, watch_files
+from .direct_doors import ATTACHED, NAMED, OPEN, check_names, guard, watch_files
 from .endpoints import (
     Endpoint,
     address_beside,
@@ -62,6 +62,7 @@ __all__ = [
     "arguments_of",
     "arrivals_at",
     "behaviour_of",
+    "check_names",
     "checked_out",
     "connect_arguments",
     "connect_as_asked",

@@ -90,14 +90,19 @@ def _check_use(what: str, connection: Any, find: Callable[[Any], frozenset[Endpo
     endpoints = own.get(_ENDPOINTS)
     if endpoints is None:
         endpoints = own[_ENDPOINTS] = find(connection)
-    for guards, refuse, databases in _guards:  # its endpoints are names of one database
+    for guards, refuse, _ in _guards:  # its endpoints are names of one database
         if guards(endpoints) and not is_harness() and not _asked_by_harness():
             raise refuse(what, next(iter(endpoints)), OPEN)
-        if not sent:
-            continue
+    if sent:
+        check_names(what, lambda: endpoints, sent)
+
+
+def check_names(what: str, find: Callable[[], frozenset[Endpoint]], sent: str | bytes) -> None:
+    """A statement is about to be sent to one of the databases of a server; ``find`` says which."""
+    for guards, refuse, databases in _guards:
         for name in databases():
-            if endpoints and names_database(sent, name):
-                others = frozenset([replace(each, database=name) for each in endpoints])
+            if names_database(sent, name):
+                others = frozenset([replace(each, database=name) for each in find()])
                 if guards(others) and not is_harness() and not _asked_by_harness():
                     raise refuse(what, next(iter(others)), NAMED)
 
@@ -114,6 +119,7 @@ _BETWEEN = tuple(
         ("drivers", "psycopg", "cursors.py"),
         ("drivers", "psycopg", "watching.py"),
         ("isolation", "border.py"),
+        ("isolation", "pool_checkouts.py"),
         ("isolation", "switchboard.py"),
         ("migrations", "redirect.py"),
         ("reporting", "queries.py"),

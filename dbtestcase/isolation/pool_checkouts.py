@@ -23,11 +23,21 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from ..backends import cleaning
-from ..drivers import behaviour_of, is_asyncio, pool_of, watch_behaviour, watch_cursors, watch_session
+from ..drivers import (
+    behaviour_of,
+    check_names,
+    endpoints_of_url,
+    is_asyncio,
+    pool_of,
+    watch_behaviour,
+    watch_cursors,
+    watch_session,
+)
 from ..reporting import CallSite, find_call_site
 from .left_threads import LeftThreads
 
 _KEY = "dbtestcase_checkout"
+_IN_C = {"asyncmy", "mariadbconnector"}  # MySQL's drivers whose own methods cannot be watched
 _IN_TRANSACTION = 1  # a flag of PyMySQL's; a pool with reset_on_return=None ends nothing
 
 
@@ -390,6 +400,9 @@ class Checkouts:
         if checkout is not None and checkout.cursor is not cursor:  # batches of rows share one
             checkout.cursor = cursor
             checkout.cursors -= 1
+        if connection.dialect.driver in _IN_C:
+            url = connection.engine.url
+            check_names(f"An engine of {connection.dialect.driver}", lambda: endpoints_of_url(url), statement)
         self._sent(checkout, statement, parameters)
 
     def _sent(self, checkout: Checkout | None, statement: str, parameters: Any = None) -> None:

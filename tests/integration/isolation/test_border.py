@@ -517,9 +517,10 @@ class MariaDBTest(Doors, BorderCase):
         cls.production = MariaDBProduction("border_production")
         cls.addClassCleanup(cls.production.close)
 
-    def test_a_statement_that_names_the_real_database_on_the_tests_own_server(self) -> None:
+    def naming(self) -> tuple[str, ...]:
+        """Statements that name the real database."""
         name = self.production.name
-        statements = (
+        return (
             f"INSERT INTO {name}.note (text) VALUES ('escaped')",
             f"insert /* x */ `{name}` . `note` (text) values ('escaped')",
             f"UPDATE note, {name}.note SET {name}.note.text = 'escaped'",
@@ -527,6 +528,35 @@ class MariaDBTest(Doors, BorderCase):
             f"DROP TABLE IF EXISTS {name}.note",
             f"DROP DATABASE {name}",
         )
+
+    def test_a_statement_of_an_async_engine_that_names_the_real_database(self) -> None:
+        name, statements = self.production.name, self.naming()
+        for driver in self.drivers(self.production.async_drivers):
+            engine = create_async_engine(self.production.url(driver))
+
+            class Inner(AsyncTruncatingDatabaseTest):
+                metadata = Base.metadata
+                url = self.production.url(driver).set(database="beside")
+                engines = [engine]
+                to_real = engine
+
+                async def test_named(self) -> None:
+                    for statement in statements:
+                        with self.subTest(statement):
+                            async with self.to_real.connect() as connection:
+                                with self.assertRaisesRegex(OutsideDatabase, f"names the database '{name}'"):
+                                    await connection.exec_driver_sql(statement)
+
+                async def test_words_alone(self) -> None:
+                    async with self.to_real.begin() as connection:
+                        await connection.execute(sa.insert(Note).values(text=f"INSERT INTO {name}.note"))
+                        query = f"SELECT {name}.id FROM note AS {name} WHERE {name}.text LIKE 'INSERT%%'"
+                        self.assertEqual(len((await connection.exec_driver_sql(query)).all()), 1)
+
+            self.assertPassed(Inner, tests=2)
+
+    def test_a_statement_that_names_the_real_database_on_the_tests_own_server(self) -> None:
+        name, statements = self.production.name, self.naming()
         for driver in self.drivers(self.production.drivers):
             engine = self.engine(driver)
 
