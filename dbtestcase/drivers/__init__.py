@@ -28,6 +28,7 @@ from .own_cursors import watch_cursors
 from .patience import patient, patiently
 from .sockets import arrivals_at, descriptor_of
 from .sqlalchemy_internals import (
+    adapters_of,
     checked_out,
     constraints_of,
     creates_itself,
@@ -58,6 +59,7 @@ __all__ = [
     "Endpoint",
     "OwnConnection",
     "WireFactory",
+    "adapters_of",
     "address_beside",
     "arguments_of",
     "arrivals_at",

@@ -130,8 +130,7 @@ class Leads(ABC):
         kept = self._kept.pop(engine, None)
         if kept is not None:
             is_same = until is kept.until and not own and kept.original is original and kept.original_url is url
-            is_same = is_same and not first_connections.is_of_another(engine.dialect, self.place)
-            if is_same and kept.looks == _looks(engine):
+            if is_same and kept.looks == _looks(engine) and first_connections.switch(engine.dialect, self.place):
                 engine.pool = kept.pool
                 self._led.append(kept)
                 return
@@ -167,7 +166,7 @@ class Leads(ABC):
             if engine is not None:
                 # whatever became of the pool meanwhile (dispose() recreates it), the original comes back
                 current, engine.pool, engine.url = engine.pool, lead.original, lead.original_url
-                first_connections.give_back(engine.dialect)
+                first_connections.switch(engine.dialect, first_connections.OWN)
                 if until is lead.until is Until.CLASS and current is lead.pool and self._may_keep(lead):
                     self._kept[engine] = lead
                 else:

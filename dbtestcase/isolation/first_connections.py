@@ -7,14 +7,14 @@ a dialect keeps them for good, where one engine serves the application's own dat
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Dialect, Engine
 
-from ..drivers import Endpoint, initialize
+from ..drivers import Endpoint, adapters_of, initialize
 
-_MISSING = object()
+_HSTORE = "_has_native_hstore"
 Place = frozenset[Endpoint]
 OWN: Place = frozenset()
 """The database of the engine's URL."""
@@ -22,15 +22,17 @@ OWN: Place = frozenset()
 
 @dataclass
 class _Known:
-    """Of which database a dialect knows something, and what that was of its own one, where it is to be put back.
+    """What a dialect knows.
 
-    ``mixed``: what it has told psycopg, by which later connections read types, is still of another database.
+    ``place``: the database that this is of.  ``of_others``: what it knew of those before.  ``asked``: the names of what
+    it asks for.  ``told``: the database whose ``hstore`` psycopg's later connections read and write.
     """
 
     engine: weakref.ref[Engine]
     place: Place = OWN
-    own: dict[str, Any] | None = None
-    mixed: bool = False
+    of_others: dict[Place, dict[str, Any]] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    told: Place | None = None
 
 
 _known: weakref.WeakKeyDictionary[Dialect, _Known] = weakref.WeakKeyDictionary()
@@ -42,39 +44,37 @@ def note(engine: Engine) -> None:
         _known[engine.dialect] = _Known(weakref.ref(engine))
 
 
-def is_of_another(dialect: Dialect, place: Place) -> bool:
-    """Whether what a dialect knows is of another database."""
+def switch(dialect: Dialect, place: Place) -> bool:
+    """Let a dialect know again what it knew of a database; whether it need not ask."""
     known = _known.get(dialect)
-    return known is not None and known.place != place and _has_asked(dialect)
+    if known is None or getattr(dialect, "server_version_info", None) is None:
+        return True  # it has never asked, and will by itself
+    if known.place != place and place in known.of_others:
+        now = vars(dialect)
+        known.of_others[known.place] = now.copy()
+        before = known.of_others.pop(place)
+        for name in known.asked:
+            if name in before:
+                now[name] = before[name]
+            else:
+                now.pop(name, None)
+        known.place = place
+    return known.place == place and (known.told in (None, place) or not getattr(dialect, _HSTORE, False))
 
 
 def connected(dialect: Any, connection: Any, record: Any, place: Place) -> None:
-    """A pool has connected: let the dialect ask again, unless what it knows is of this database."""
+    """A pool has connected: let the dialect ask what it does not know of this database."""
     known = _known.get(dialect) if isinstance(dialect, Dialect) else None
-    if known is None or (known.place == place and not known.mixed):
+    if known is None:
         return
     engine = known.engine()
-    if engine is not None and _has_asked(dialect):
+    if engine is not None and not switch(dialect, place):
         now, before = vars(dialect), vars(dialect).copy()
         now.pop("_hstore_oids", None)  # psycopg2's own memory of them
         initialize(engine, connection, record)
-        if known.place == OWN != place:
-            changed = (name for name in {*before, *now} if before.get(name, _MISSING) is not now.get(name, _MISSING))
-            known.own = {name: before.get(name, _MISSING) for name in changed}
-    known.place, known.mixed = place, False
-
-
-def give_back(dialect: Dialect) -> None:
-    """An engine has its own database again, and connections from before: its dialect knows what it knew."""
-    known = _known.get(dialect)
-    if known is not None and known.own is not None:
-        for name, value in known.own.items():
-            if value is _MISSING:
-                vars(dialect).pop(name, None)
-            else:
-                vars(dialect)[name] = value
-        known.own, known.place, known.mixed = None, OWN, True
-
-
-def _has_asked(dialect: Dialect) -> bool:
-    return getattr(dialect, "server_version_info", None) is not None
+        known.asked.update(name for name in {*before, *now} if before.get(name, known) is not now.get(name, known))
+        if known.place != place:
+            known.of_others[known.place] = before
+    known.place = place
+    if adapters_of(dialect) is not None and getattr(dialect, _HSTORE, False):
+        known.told = place

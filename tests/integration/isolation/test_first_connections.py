@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import unittest
 from typing import Any, ClassVar
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlalchemy import create_engine, select
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbtestcase import AsyncDatabaseTest, AsyncTruncatingDatabaseTest, DatabaseTest, TruncatingDatabaseTest
+from dbtestcase.isolation import first_connections
 from tests.support.inner import InnerRuns
 from tests.support.production import PostgreSQLProduction
 from tests.support.requirements import require_module
@@ -74,6 +76,19 @@ class TypesOfExtensionsTest(InnerRuns):
             for base, tables_before in itertools.product((DatabaseTest, TruncatingDatabaseTest), (2, 0, 2)):
                 with self.subTest(driver=driver, base=base.__name__, tables_before=tables_before):
                     self.assertPassed(made(base, Blocking, tables_before, engine), tests=1)
+
+    def test_what_is_known_of_a_database_is_not_asked_again(self) -> None:
+        engine = create_engine("postgresql+psycopg://app@db.invalid/shop")
+
+        def test_it(test: Any) -> None:
+            engine.connect().close()
+
+        words = {"__module__": __name__, "engines": [engine], "test_it": test_it}
+        kinds = [type(f"{base.__name__}Asks", (base,), words) for base in (DatabaseTest, TruncatingDatabaseTest)]
+        with mock.patch.object(first_connections, "initialize", wraps=first_connections.initialize) as asks:
+            for cls in kinds * 3:
+                self.assertPassed(cls, tests=1)
+        self.assertEqual(asks.call_count, 1, "the first asks by itself, the second anew")
 
     def test_of_an_async_engine(self) -> None:
         engine = create_async_engine("postgresql+psycopg://app@db.invalid/shop")
