@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine
 
 from ..backends import Recipe, cleaning
-from ..drivers import creator_of, endpoints_of_connection, endpoints_of_url, meet, own, patient
+from ..drivers import creator_of, endpoints_of_connection, endpoints_of_url, family_of, meet, own, patient
 from ..reporting import for_driver
 from .engines import Until
 from .full_disks import FullDisks
@@ -79,7 +79,7 @@ class TruncatingRun(Run):
         blocking = url.set(drivername=_BLOCKING[url.get_backend_name()]) if url.get_dialect().is_async else url
         blocking = for_driver(blocking, blocking.drivername)
         self.engine = patient(_engine(blocking), database.spare)
-        self.own_engine = patient(_engine(blocking), database.spare)
+        self.own_engine = patient(_engine(blocking, **_own_options(blocking)), database.spare)
         self.database_url = blocking.render_as_string(hide_password=False)
         self.checkouts.watch(self.engine, self.engine.pool)
         self.checkouts.watch(self.own_engine, self.own_engine.pool, own=True)
@@ -97,7 +97,7 @@ class TruncatingRun(Run):
             url = self.url
             if not url.get_dialect().get_async_dialect_cls(url).is_async:
                 url = url.set(drivername=_ASYNCHRONOUS[url.get_backend_name()])
-            self._async_engines = create_async_engine(url), create_async_engine(url)
+            self._async_engines = create_async_engine(url), create_async_engine(url, **_own_options(url))
             for engine in self._async_engines:
                 patient(engine.sync_engine, self.database.spare)
             for engine, is_own in zip(self._async_engines, (False, True), strict=True):
@@ -180,10 +180,18 @@ class TruncatingRun(Run):
             self.awake = True
 
 
-def _engine(url: URL) -> Engine:
+def _own_options(url: URL) -> dict[str, Any]:
+    """What the sessions of the test itself are like: what the application has committed since they began, they see.
+
+    MySQL's own level would show them the database as it was at their first statement, in every later assertion.
+    """
+    return {"isolation_level": "READ COMMITTED"} if family_of(url.get_backend_name()) == "mysql" else {}
+
+
+def _engine(url: URL, **options: Any) -> Engine:
     by_socket = url.get_driver_name() == "pymysql" and "unix_socket" in url.query
     # PyMySQL would read the machine's certificates for each connection, which takes 20 to 60 ms
-    return create_engine(url, connect_args={"ssl_disabled": True} if by_socket else {})
+    return create_engine(url, connect_args={"ssl_disabled": True} if by_socket else {}, **options)
 
 
 @contextlib.contextmanager

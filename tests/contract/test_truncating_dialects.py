@@ -132,6 +132,22 @@ class _Truncating(InnerRuns):
 
         self.assertPutBack(adds, changes, deletes, adds)
 
+    def test_the_tests_own_session_sees_what_is_committed_after_its_first_statement(self) -> None:
+        def test_it(test: Any) -> None:
+            test.assertRowCount(Author, 1)
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+            test.assertRowCount(Author, 2)
+            test.assertEqual(test.session.scalar(sa.select(sa.func.max(Author.name))), "base")
+            test.session.add(Author(name="not yet committed"))
+            test.assertRowCount(Author, 3)
+            test.session.rollback()
+            with test.app.begin() as connection:
+                connection.execute(text("DELETE FROM author WHERE name = 'Ada'"))
+            test.assertRowCount(Author, 1)
+
+        self.assertPassed(self.case(test_it=test_it), tests=1)
+
     def test_counters_start_from_the_same_number_also_after_a_rollback(self) -> None:
         def check(test: Any) -> None:
             with Session(test.app) as session:
@@ -446,10 +462,16 @@ class AsyncTest(InnerRuns):
                 async with self.app.connect() as connection:
                     self.assertEqual(await connection.scalar(text("SELECT COUNT(*) FROM author")), 2)
 
+            async def test_its_own_session(self) -> None:
+                for number in range(2):
+                    self.assertEqual(await self.session.scalar(text("SELECT COUNT(*) FROM author")), number)
+                    async with self.app.begin() as connection:
+                        await connection.execute(sa.insert(Author).values(name=f"Ada {number}"))
+
             test_1 = test_2 = test_3 = check
 
         Case.metadata = Base.metadata
-        self.assertPassed(Case, tests=3)
+        self.assertPassed(Case, tests=4)
 
     def test_aiosqlite(self) -> None:
         self.run_with("aiosqlite", "sqlite+aiosqlite://", "sqlite+aiosqlite://")
