@@ -87,8 +87,10 @@ class StatementFlows(TransactionFlows):
         if client.failed:
             raise self._aborted()
         kind = statement.kind
-        if statement.cursor and client.each_statement and not (statement.holdable or statement.several):
-            raise self.wire.error("NoActiveSqlTransaction", "DECLARE CURSOR can only be used in transaction blocks")
+        if client.each_statement and not (statement.plain or statement.holdable or statement.several):
+            alone = "DECLARE CURSOR" if statement.cursor else statement.label
+            if alone:
+                raise self.wire.error("NoActiveSqlTransaction", f"{alone} can only be used in transaction blocks")
         if kind is Kind.CHARACTERISTICS:
             yield from self._characterize(client, statement)
         if statement.writes and client.refuses_writes and not self.rules.read_only:

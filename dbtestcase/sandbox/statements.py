@@ -46,14 +46,14 @@ WRITE = Kind.WRITE  # each time that a member is asked of its class costs as muc
 class Statement:
     """What was read off a string of SQL.
 
-    ``text`` is the string itself; ``label`` the name of the application's savepoint; ``settings`` the names of the
-    server's settings that it changes (``*`` for all); ``local`` says that they end with the transaction, ``resets``
-    that they come back to what they were at the beginning; ``calls`` are the functions that a read calls, or the
-    procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives its transaction);
-    ``several`` says that the string has more than one statement, see :func:`parts`;
-    ``counts`` says that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to
-    send in its place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or
-    writes rows and does nothing of the rest; ``numbers`` that a write may take the next number of a sequence.
+    ``text`` is the string itself; ``label`` the name of the application's savepoint, or ``LOCK TABLE``; ``settings``
+    the names of the server's settings that it changes (``*`` for all); ``local`` says that they end with the
+    transaction, ``resets`` that they come back to what they were at the beginning; ``calls`` are the functions that a
+    read calls, or the procedure; ``cursor`` the server-side cursor that it declares (``holdable``: one that outlives
+    its transaction); ``several`` says that the string has more than one statement, see :func:`parts`; ``counts`` says
+    that the number of rows in the server's answer is everything that it wrote; ``rewrite`` is what to send in its
+    place; ``topics`` are the things of the session that it speaks of; ``plain`` says that it reads or writes rows and
+    does nothing of the rest; ``numbers`` that a write may take the next number of a sequence.
     """
 
     kind: Kind
@@ -282,7 +282,7 @@ def _one(text: str, masked: str) -> Statement:
     if word in _READS or (word == "copy" and _copies_out(masked)):
         return _read(word, text, masked)
     if word == "lock":
-        return Statement(Kind.LOCK, text)
+        return Statement(Kind.LOCK, text, label="LOCK TABLE")
     if word in _NEUTRAL:
         return Statement(Kind.READ if word not in ("discard", "analyze", "analyse") else Kind.WRITE, text)
     if word in _DML:

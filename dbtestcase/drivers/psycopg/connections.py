@@ -11,7 +11,7 @@ from psycopg import waiting
 
 from ...errors import SandboxBusy
 from ...sandbox import classify
-from .hooks import Gen
+from .hooks import Gen, sync_only
 from .virtual import Virtual
 
 _psycopgs_wait = psycopg.Connection.wait
@@ -69,8 +69,7 @@ class VirtualConnection(Virtual, psycopg.Connection[Any]):  # type: ignore[misc]
 
     def _commit_pipeline(self) -> None:
         self._leave_pipeline()
-        if self._client.each_statement and self._client.active:
-            self.wait(self._drive(self._sandbox.commit(self._client)))
+        self.wait(self._commit_synced())
 
     def commit(self) -> None:
         with self.lock:
@@ -143,8 +142,7 @@ class VirtualAsyncConnection(Virtual, psycopg.AsyncConnection[Any]):  # type: ig
 
     async def _commit_pipeline(self) -> None:
         self._leave_pipeline()
-        if self._client.each_statement and self._client.active:
-            await self.wait(self._drive(self._sandbox.commit(self._client)))
+        await self.wait(self._commit_synced())
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         if self._stream is not self._wire.stream:
@@ -195,7 +193,7 @@ class _TransactionGenerators:
     def _enter_gen(self) -> Gen:
         conn = self._conn
         if conn._pipeline:
-            yield from conn._pipeline._sync_gen()
+            yield from sync_only(conn._pipeline)
         if conn._client.each_statement:  # what the last statement has left is not the block's
             yield from conn._drive(conn._sandbox.recover_for(conn._client))
         self._push_savepoint()
@@ -234,7 +232,7 @@ class _TransactionGenerators:
     def _end_gen(self, error: Exception | None, end_outer: Callable[[], Gen], *verbs: str) -> Gen:
         conn = self._conn
         if conn._pipeline:
-            yield from conn._pipeline._sync_gen()
+            yield from sync_only(conn._pipeline)
         try:
             if error:
                 raise error

@@ -28,6 +28,7 @@ class Led:
 
 _BASE: Any = psycopg.Cursor.__mro__[1]
 _SERVER: Any = psycopg.ServerCursor.__mro__[1]
+_PIPELINE: Any = psycopg.Pipeline.__mro__[1]
 _psycopgs_start_query, _psycopgs_execute_gen = (vars(_BASE)[name] for name in ("_start_query", "_execute_gen"))
 
 
@@ -111,6 +112,13 @@ def _close_gen(original: Original, self: Any) -> Gen:
         yield from original(self)
 
 
+def _sync(original: Original, self: Any) -> Gen:
+    """A Sync of the application's ends the transaction that PostgreSQL has begun by itself for what went before it."""
+    yield from original(self)
+    if self._conn._pipeline is self:  # not one that a test has left open
+        yield from self._conn._commit_synced()
+
+
 @contextlib.contextmanager
 def _copy(original: Original, self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
     stream = None
@@ -181,6 +189,8 @@ def _lead(owner: Any, name: str, ours: Callable[..., Any]) -> None:
 
 
 _OURS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (_PIPELINE, "_sync_gen", _sync),
+    (_PIPELINE, "_exit_gen", _sync),
     (_BASE, "_executemany_gen_pipeline", _executemany_gen_pipeline),
     (_BASE, "_executemany_gen_no_pipeline", _executemany_gen_no_pipeline),
     (_BASE, "_start_copy_gen", _start_copy_gen),

@@ -60,3 +60,5 @@ def as_written(cls: type, *names: str) -> list[Any]:
 
 
 check_hooks()
+sync_only: Any = psycopg.Pipeline._sync_gen
+"""A Sync among commands of the sandbox's own, which ends nothing of the application's."""

@@ -14,7 +14,7 @@ from psycopg import errors as pg_errors
 from psycopg.pq import ExecStatus
 
 from ...sandbox import Rows
-from .hooks import Gen
+from .hooks import Gen, sync_only
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that the rest of an answer may take when nobody wants it."""
@@ -78,7 +78,7 @@ def results_in_pipeline(pipeline: Any, commands: Iterable[bytes]) -> Gen:
         pipeline.command_queue.append(functools.partial(pipeline.pgconn.send_query_params, command, None))
         pipeline.result_queue.append((answer, None))
     try:
-        yield from pipeline._sync_gen()
+        yield from sync_only(pipeline)
     except pg_errors.Error:
         # an error may come before the rest of its answer, which must not meet whoever asks next
         with contextlib.suppress(pg_errors.Error):

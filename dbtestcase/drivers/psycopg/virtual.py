@@ -20,7 +20,7 @@ from ...sandbox import COMMITTING, Flow, Sandbox, Statement, WireLock, classify,
 from ..arguments import Asked, settings_beyond
 from .adapting import CountingAdaptersMap, SharedPrepareManager
 from .cursors import Led, query_text, statement_of_caller
-from .hooks import Gen
+from .hooks import Gen, sync_only
 from .info import Info
 from .results import encoding_of, results, results_in_pipeline
 from .wire import PsycopgWire
@@ -132,7 +132,7 @@ class Virtual(Led):
             statement = statement_of_caller(sys._getframe(1), self)
         pipeline = self._pipeline
         if pipeline and pipeline.result_queue and self._wire.aborted():
-            return self._start_after(pipeline._sync_gen(), statement)
+            return self._start_after(sync_only(pipeline), statement)
         self._last = statement
         self._wire.notices.target = self._notice
         command = self._sandbox.at_once(self._client, statement)
@@ -159,7 +159,7 @@ class Virtual(Led):
             self._check_connection_ok()
         self._refuse_end("commit")
         if self._pipeline:
-            yield from self._pipeline._sync_gen()
+            yield from sync_only(self._pipeline)
         if self.status == "failed":
             yield from self._drive(self._sandbox.rollback(self._client))
         else:
@@ -175,7 +175,7 @@ class Virtual(Led):
     def _rollback_gen(self) -> Gen:
         self._refuse_end("rollback")
         if self._pipeline:
-            yield from self._pipeline._sync_gen()
+            yield from sync_only(self._pipeline)
         sandbox, client = self._sandbox, self._client
         aborted = self._wire.aborted()
         if not (sandbox.has_nothing(client, aborted=aborted) or sandbox.rollback_at_once(client, aborted=aborted)):
@@ -253,7 +253,7 @@ class Virtual(Led):
     def _finish(self, rowcount: int) -> Gen:
         statement = self._last
         if self._pipeline and statement is not None and not statement.plain:
-            yield from self._pipeline._sync_gen()  # what it has set or opened must be known before the next one runs
+            yield from sync_only(self._pipeline)  # what it has set or opened must be known before the next one runs
             rowcount = -1
         if statement is not None and not (self._pipeline and statement.plain):
             yield from self._drive(self._sandbox.after(self._client, statement, rowcount))
@@ -265,6 +265,10 @@ class Virtual(Led):
         if self.status != "failed":
             for name in self._prepared.drop_others():
                 yield from self._deallocate(name)  # type: ignore[attr-defined]
+
+    def _commit_synced(self) -> Gen:
+        if self._client.each_statement and self._client.active:
+            yield from self._drive(self._sandbox.commit(self._client))
 
     def _leave_pipeline(self) -> None:
         self._client.piped = False
@@ -278,7 +282,7 @@ class Virtual(Led):
     def _control(self, statement: Statement) -> Gen:
         """SAVEPOINT, RELEASE and ROLLBACK TO as SQL text."""
         if self._pipeline:
-            yield from self._pipeline._sync_gen()
+            yield from sync_only(self._pipeline)
         yield from self._drive(self._sandbox.savepoint(self._client, statement))
 
     def _is_over(self) -> bool:

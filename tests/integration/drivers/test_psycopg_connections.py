@@ -309,6 +309,39 @@ class Cases:
         seen += [outcome(c.execute, "SELECT 1"), outcome(c.rollback), outcome(c.commit), raw_status(c)]
         return [*seen, outcome(c.close)]
 
+    def synced_pipelines(self, c: Any) -> Any:
+        """With ``autocommit``, a Sync ends the transaction that PostgreSQL has begun by itself."""
+        c.autocommit = True
+        c.execute("CREATE TEMP TABLE synced (x text)")
+        add = "INSERT INTO synced VALUES (%s)"
+
+        def work() -> None:
+            with c.pipeline() as pipeline:
+                c.execute(add, ["synced"])
+                pipeline.sync()
+                with c.pipeline():
+                    c.execute(add, ["a block's end"])
+                c.execute(add, ["not synced"])
+                c.execute("SELECT 1 / 0")
+
+        def in_a_block() -> None:
+            with c.pipeline() as pipeline, c.transaction():
+                c.execute(add, ["a transaction's"])
+                pipeline.sync()
+                raise ZeroDivisionError("left")
+
+        seen = [outcome(work), outcome(in_a_block), status(c)]
+        return [*seen, c.execute("SELECT x FROM synced ORDER BY x").fetchall()]
+
+    def locked_tables(self, c: Any) -> Any:
+        c.execute("CREATE TEMP TABLE locked (x int)")
+        c.commit()
+        c.autocommit = True
+        seen = [outcome(c.execute, "LOCK TABLE locked"), outcome(c.execute, "SELECT 1; LOCK locked")]
+        with c.transaction():
+            c.execute("LOCK locked")
+        return [isinstance(each, psycopg.Cursor) or each for each in seen]
+
     def closed_in_a_block(self, c: Any) -> Any:
         with c.transaction() as block:
             c.execute("SELECT 1")
