@@ -72,7 +72,7 @@ class SQLiteWire(ProxyWire):
 
         :raises LeakError: it is not; the wire is lost.
         """
-        if not self._file or self._gone or self._identity() == self._opened:
+        if not self._file or self.gone or self._identity() == self._opened:
             return
         self._gone = f"its file {self._file} was deleted or overwritten"
         raise LeakError(
@@ -108,8 +108,17 @@ class SQLiteWire(ProxyWire):
     def send(self, command: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.connection.execute(command).fetchall()]
 
+    @property
+    def gone(self) -> str:
+        if not self._gone:
+            try:
+                _ = self.connection.in_transaction  # it has no other word for it
+            except sqlite3.ProgrammingError:
+                self._gone = "it was closed"
+        return self._gone
+
     def in_transaction(self) -> bool:
-        return bool(self.connection.in_transaction) and not self.ended_by and not self._gone
+        return not self.gone and bool(self.connection.in_transaction) and not self.ended_by
 
     def reset(self) -> None:
         for name, default in self.flags.items():

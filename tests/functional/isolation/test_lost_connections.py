@@ -265,6 +265,37 @@ GONE = """
         def test_b(self): self.put()
 """
 
+# What no statement of the application's can do, and a bug in a driver might.
+CLOSED = """
+    def close():
+        with engine.connect() as connection:
+            connection.connection.dbapi_connection._wire.connection.close()
+
+    class ATest(Case):
+        transaction_scope = "test"
+        def run(self, result=None):
+            if self._testMethodName == "test_b": close_idle()
+            return super().run(result)
+        def test_a(self):
+            self.put()
+            global close_idle
+            with engine.connect() as connection:
+                close_idle = connection.connection.dbapi_connection._wire.connection.close
+        def test_b(self): self.put()
+        def test_c(self): self.put()
+
+    class BTest(Case):
+        def test_a(self):
+            self.put()
+            close()
+            self.session.execute(sa.select(item))
+        def test_b(self): self.put()
+        def test_c(self):
+            self.put()
+            close()
+        def test_d(self): self.put()
+"""
+
 # What watches over its server is killed, and the server with it.
 UNWATCHED = """
     import contextlib, os, signal
@@ -359,6 +390,15 @@ class LostConnectionsTest(unittest.TestCase):
         expected = ["test_a_deleted", "test_c_emptied", "test_e_replaced"]
         self.assertEqual(failed, [*((test, "ATest") for test in expected), ("test_a_deleted", "BTest")])
         self.assertEqual(outcome.output.count("LeakError: The file of the test database was deleted or overwritten"), 4)
+
+    def test_a_connection_of_sqlite_that_is_closed(self) -> None:
+        for url in ("sqlite:///closed.db", "sqlite://"):
+            with self.subTest(url):
+                outcome = self.run_with(url, CLOSED)
+                failed = re.findall(r"^ERROR: (\w+) \(test_lost\.(\w+)\.", outcome.output, re.MULTILINE)
+                self.assertEqual({*failed}, {("test_a", "BTest"), ("test_c", "BTest")}, outcome.output)
+                for name in ("test_a", "test_c"):
+                    self.assertIn(f"BTest.{name} lost the connection of the sandbox: it was closed", outcome.output)
 
     def test_nobody_waits_for_a_server_whose_watcher_was_killed(self) -> None:
         outcome = self.run_with("", suite=UNWATCHED, own_server=True)
