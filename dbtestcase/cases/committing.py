@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData
+from sqlalchemy.orm import Session
 
 from ..backends import Recipe
 from ..isolation import CleanedRecipe, Isolation, TruncatingIsolation, open_truncating_run
@@ -66,6 +67,16 @@ class CommittingTest(MigratedTest):
         yield
         for session in self.sessions:
             session.expire_all()
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Session]:
+        """The test's own session where it is in a transaction, else one that leaves none, nor a lock on SQLite."""
+        with super().counting() as session:
+            if session.in_transaction():
+                yield session
+                return
+        with self.of_class.sync_session_class(self.isolation.own_engine) as counting:
+            yield counting
 
     def end(self) -> None:
         try:

@@ -148,6 +148,23 @@ class _Truncating(InnerRuns):
 
         self.assertPassed(self.case(test_it=test_it), tests=1)
 
+    def test_counting_rows_leaves_no_transaction_that_the_application_would_wait_for(self) -> None:
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+        def counts(test: Any) -> None:
+            test.assertRowCount(Author, 1)
+            with test.app.begin() as connection:
+                connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
+            test.assertRowCount(Author, 2)
+            test.assertFalse(test.session.in_transaction())
+            test.session.add(Author(name="not yet committed"))
+            test.assertRowCount(Author, 3)
+
+        event.listen(sa.Engine, "begin", begin)  # as SQLAlchemy's page on SQLite says: a SELECT takes a lock then
+        self.addCleanup(event.remove, sa.Engine, "begin", begin)
+        self.assertPassed(self.case(test_it=counts), tests=1)
+
     def test_counters_start_from_the_same_number_also_after_a_rollback(self) -> None:
         def check(test: Any) -> None:
             with Session(test.app) as session:
