@@ -192,6 +192,7 @@ class _TransactionGenerators:
 
     def _enter_gen(self) -> Gen:
         conn = self._conn
+        conn.refuse_in_stream()
         if conn._pipeline:
             yield from sync_only(conn._pipeline)
         if conn._client.each_statement:  # what the last statement has left is not the block's

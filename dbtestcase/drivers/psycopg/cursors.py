@@ -142,7 +142,7 @@ def _stream(original: Original, self: Any, *args: Any, **kwargs: Any) -> Iterato
             yield row
     finally:
         rows.close()
-        self._conn._end_stream(stream or self._conn._stream)
+        self._conn._end_copy(stream or self._conn._stream)
 
 
 @contextlib.asynccontextmanager
@@ -168,7 +168,7 @@ async def _stream_async(original: Original, self: Any, *args: Any, **kwargs: Any
             yield row
     finally:
         await rows.aclose()
-        self._conn._end_stream(stream or self._conn._stream)
+        self._conn._end_copy(stream or self._conn._stream)
 
 
 _COPIES = re.compile(r"\bcopy\b[^;]*\b(?:to\s+stdout|from\s+stdin)\b", re.IGNORECASE)

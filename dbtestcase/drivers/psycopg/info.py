@@ -27,3 +27,8 @@ class Info(psycopg.ConnectionInfo):
     def timezone(self) -> Any:
         self._connection.settle_settings()
         return super().timezone
+
+    @property
+    def encoding(self) -> str:
+        self._connection.settle_settings()
+        return super().encoding

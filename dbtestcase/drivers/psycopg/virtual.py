@@ -187,9 +187,16 @@ class Virtual(Led):
                 f"Explicit {what}() forbidden within a Transaction context. {_IN_BLOCK[what]}"
             )
 
-        streams = self._stream is not None and not self._is_stale
-        if streams and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        self.refuse_in_stream()
+
+    def refuse_in_stream(self) -> None:
+        if self._is_streaming:
             raise psycopg.OperationalError("sending query failed: another command is already in progress")
+
+    @property
+    def _is_streaming(self) -> bool:
+        streams = self._stream is not None and not self._is_stale
+        return streams and self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
     @property
     def status(self) -> str:
@@ -198,7 +205,7 @@ class Virtual(Led):
 
     def _check_intrans_gen(self, attribute: str) -> Gen:
         self._check_connection_ok()
-        if self.status != "idle":
+        if self.status != "idle" or self._is_streaming:
             why = (
                 "connection.transaction() context in progress"
                 if self._num_transactions

@@ -342,6 +342,17 @@ class Cases:
             c.execute("LOCK locked")
         return [isinstance(each, psycopg.Cursor) or each for each in seen]
 
+    def a_copy_that_a_stream_has_begun(self, c: Any) -> Any:
+        """psycopg leaves the connection in the middle of it."""
+
+        def block() -> None:
+            with c.transaction():
+                raise ArithmeticError("reached")
+
+        seen = [outcome(list, c.cursor().stream("COPY (SELECT 1) TO STDOUT")), outcome(c.rollback)]
+        seen += [outcome(c.commit), outcome(setattr, c, "autocommit", True), outcome(setattr, c, "read_only", True)]
+        return [*seen, outcome(block), outcome(c.execute, "SELECT 1"), raw_status(c), outcome(c.close)]
+
     def closed_in_a_block(self, c: Any) -> Any:
         with c.transaction() as block:
             c.execute("SELECT 1")
@@ -363,6 +374,14 @@ class PsycopgConnectionsTest(SandboxTestCase):
                     self.assertEqual(getattr(cases, name)(virtual.driver_connection), expected)
                     virtual.invalidate()
                 self.sandbox.rollback_to_mark("the next case")
+
+    def test_each_knows_its_own_encoding(self) -> None:
+        fairies = [self.enterContext(contextlib.closing(self.engine.raw_connection())) for _ in range(2)]
+        one, two = (each.driver_connection for each in fairies)
+        one.execute("SET client_encoding TO latin1")
+        self.assertEqual((one.info.encoding, two.info.encoding), ("iso8859-1", "utf-8"))
+        one.rollback()
+        self.assertEqual(one.info.encoding, "utf-8")
 
     def test_who_waits_for_a_notification_is_refused_by_name(self) -> None:
         connection: Any = self.engine.raw_connection().driver_connection
