@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..reporting import lazily
+from . import first_connections
 from .behaviour import behaviour_of, watch_behaviour
 from .connecting import arguments_of, connect_as_asked, connecting, watch_attaching
 from .direct_connections import watching
@@ -28,17 +29,16 @@ from .own_cursors import watch_cursors
 from .patience import patient, patiently
 from .sockets import arrivals_at, descriptor_of
 from .sqlalchemy_internals import (
-    adapters_of,
     checked_out,
     constraints_of,
     creates_itself,
     creator_of,
     dialect_of,
     forbid_overflow,
-    initialize,
     is_asyncio,
     original_of,
     pool_of,
+    pool_of_record,
     pool_with_events,
     record_of,
     schema_generator,
@@ -59,7 +59,6 @@ __all__ = [
     "Endpoint",
     "OwnConnection",
     "WireFactory",
-    "adapters_of",
     "address_beside",
     "arguments_of",
     "arrivals_at",
@@ -80,11 +79,11 @@ __all__ = [
     "endpoints_of_url",
     "environment",
     "family_of",
+    "first_connections",
     "forbid_overflow",
     "get_ready_for_wire",
     "guard",
     "harness_connections",
-    "initialize",
     "is_asyncio",
     "is_harness",
     "is_let_pass",
@@ -97,6 +96,7 @@ __all__ = [
     "patient",
     "patiently",
     "pool_of",
+    "pool_of_record",
     "pool_with_events",
     "record_of",
     "register",

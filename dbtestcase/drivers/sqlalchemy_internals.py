@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Dialect, Engine, MetaData, Sequence, Table
 from sqlalchemy.event.attr import _EmptyListener
 from sqlalchemy.pool import NullPool, Pool, QueuePool, base
-from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from sqlalchemy.sql.ddl import SchemaGenerator
 
 from ..reporting import require_internals
@@ -74,6 +74,12 @@ def pool_of(fairy: Any) -> Pool:
 def record_of(fairy: Any) -> Any:
     """The record of a connection that is checked out, to detach it from."""
     return fairy._connection_record
+
+
+def pool_of_record(record: Any) -> Pool:
+    """The pool that a connection was made for."""
+    pool: Pool = record._ConnectionRecord__pool
+    return pool
 
 
 def checked_out() -> list[Any]:
@@ -157,6 +163,7 @@ require_internals(
     [
         (QueuePool(_no_connection), ("_creator", "_dialect", "_invoke_creator", "_is_asyncio", "_overflow")),
         (_ConnectionFairy, ("_pool", "_connection_record")),
+        (_ConnectionRecord(QueuePool(_no_connection), connect=False), ("_ConnectionRecord__pool",)),
         (finalize, ("_registry",)) if _FINALIZERS else (base, ("_strong_ref_connection_records",)),
         (base, ("_finalize_fairy", "_AdhocProxiedConnection")),
         (Dialect, ("_has_events",)),

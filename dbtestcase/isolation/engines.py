@@ -17,10 +17,18 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import Pool
 
-from ..drivers import Endpoint, creator_of, endpoints_of_pool, environment, meet, set_creator, watch_files
+from ..drivers import (
+    Endpoint,
+    creator_of,
+    endpoints_of_pool,
+    environment,
+    first_connections,
+    meet,
+    set_creator,
+    watch_files,
+)
 from ..errors import ConfigurationError
 from ..reporting import shown
-from . import first_connections
 
 
 def sync_engine_of(engine: Any, attribute: str = "engines") -> Engine:
@@ -113,7 +121,7 @@ class Leads(ABC):
     """Databases whose engines are led as if they were named."""
 
     def __init__(self) -> None:
-        self.place = first_connections.OWN
+        self.place = frozenset[Endpoint]()
         """Where engines are led: the database by all its names."""
         self.of_test = False
         """Whether an engine is led until the end of the test that runs."""
@@ -136,12 +144,12 @@ class Leads(ABC):
                 return
             self._forget(engine, kept.pool, kept.pool)
         self._refuse(engine)
-        first_connections.note(engine)
         self.of_test |= until is Until.TEST
         endpoints = endpoints_of_pool(original, engine.dialect, url)
         pool = original.recreate()
         creator = self._creator(engine, original, own=own)
         self.adopt(creator)
+        first_connections.leads_to(engine, creator, self.place)
         set_creator(pool, creator, original)
         self._prepare(engine, pool)
         engine.pool = pool
@@ -166,7 +174,7 @@ class Leads(ABC):
             if engine is not None:
                 # whatever became of the pool meanwhile (dispose() recreates it), the original comes back
                 current, engine.pool, engine.url = engine.pool, lead.original, lead.original_url
-                first_connections.switch(engine.dialect, first_connections.OWN)
+                first_connections.give_back(engine.dialect)
                 if until is lead.until is Until.CLASS and current is lead.pool and self._may_keep(lead):
                     self._kept[engine] = lead
                 else:

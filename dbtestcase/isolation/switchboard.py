@@ -23,7 +23,6 @@ from ..drivers import (
     Endpoint,
     connect_as_asked,
     connecting,
-    dialect_of,
     endpoints_of_arguments,
     endpoints_of_connection,
     forbid_overflow,
@@ -32,13 +31,13 @@ from ..drivers import (
     is_harness,
     meet,
     pool_of,
+    pool_of_record,
     watch_attaching,
     watching,
 )
 from ..errors import NotRunning, SandboxEscape
 from ..reporting import shown
 from ..sandbox import NO_ARGUMENTS, Arguments, Client, Sandbox, Wire
-from . import first_connections
 from .early_uses import early_uses
 from .engines import Leads, sync_engine_of
 from .left_threads import LeftThreads
@@ -210,7 +209,6 @@ class Guard(Protocol):
     """What decides about engines while a class runs (:class:`.border.Border`)."""
 
     passing: weakref.WeakSet[sa.Dialect]
-    leads: Leads
 
     def is_admitted(self, pool: Pool) -> bool: ...
     def admit(self, engine: Engine) -> None: ...
@@ -291,15 +289,10 @@ class Hooks:
         return None
 
     def _connect(self, connection: Any, record: Any) -> None:
-        border = self.border
-        pool = getattr(record, "_ConnectionRecord__pool", None)
-        if pool is not None:
-            leads = (*self._boards, border.leads) if border is not None else self._boards
-            place = next((each.place for each in leads if each.holds(pool)), first_connections.OWN)
-            first_connections.connected(dialect_of(pool), connection, record, place)
         if client_of_dbapi(connection) is not None or is_harness():
             return
-        if border is not None and pool is not None and border.is_admitted(pool):
+        border = self.border
+        if border is not None and border.is_admitted(pool_of_record(record)):
             return
         endpoints = endpoints_of_connection(connection)
         for board in self._answering(border):

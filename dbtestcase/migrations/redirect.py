@@ -28,7 +28,9 @@ from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 from ..drivers import (
     connect_arguments,
     connecting,
+    endpoints_of_url,
     family_of,
+    first_connections,
     harness_connections,
     is_let_pass,
     original_of,
@@ -170,6 +172,7 @@ class _Redirection:
                     return self._open(dialect, connection_record, found[1])
                 return connect(connection_record)
 
+            first_connections.leads_to(engine, create, endpoints_of_url(self._target.url))
             made = pool_with_events(create, theirs, engine.dialect)
             ours = own(made)
             self._pools[theirs] = ours

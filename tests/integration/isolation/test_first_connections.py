@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import unittest
 from typing import Any, ClassVar
 from unittest import mock
@@ -14,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbtestcase import AsyncDatabaseTest, AsyncTruncatingDatabaseTest, DatabaseTest, TruncatingDatabaseTest
-from dbtestcase.isolation import first_connections
+from dbtestcase.drivers import first_connections
 from tests.support.inner import InnerRuns
+from tests.support.mariadb import mariadb_url, require_mariadb
 from tests.support.production import PostgreSQLProduction
 from tests.support.requirements import require_module
+from tests.support.runners import run_suite, write_suite
 
 ATTRIBUTES = {"colour": "red"}
 
@@ -115,6 +118,71 @@ class TypesOfExtensionsTest(InnerRuns):
         with engine.connect() as connection:
             value = sa.literal(ATTRIBUTES, HSTORE())
             return connection.scalar(select(sa.cast(value, HSTORE())))
+
+
+ENV = """
+    from alembic import context
+    from shop import engine, metadata
+
+    with engine.connect() as connection:
+        context.configure(connection=connection, target_metadata=metadata)
+        with context.begin_transaction():
+            context.run_migrations()
+"""
+REVISION = """
+    import sqlalchemy as sa
+    from alembic import op
+
+    revision, down_revision = "one", None
+
+    def upgrade():
+        if not sa.inspect(op.get_bind()).has_table("note"):
+            op.create_table("note", sa.Column("id", sa.Integer, primary_key=True))
+
+    def downgrade():
+        op.drop_table("note")
+"""
+
+
+class DefaultSchemaTest(unittest.TestCase):
+    def test_an_env_py_on_mysql_migrates_one_database_after_another_with_the_applications_engine(self) -> None:
+        require_mariadb()
+        suite = {
+            "shop.py": """
+                import sqlalchemy as sa
+
+                engine = sa.create_engine("mysql+pymysql://shop@db.invalid/shop")
+                metadata = sa.MetaData()
+                note = sa.Table("note", metadata, sa.Column("id", sa.Integer, primary_key=True))
+            """,
+            "test_shop.py": """
+                import os
+                from dbtestcase import MigratedDatabaseTest, TruncatingDatabaseTest
+                from shop import engine, note
+
+                class Migrated:
+                    url, engines = os.environ["SHOPS_SERVER"], [engine]
+
+                    def test_a_row(self):
+                        with engine.begin() as connection:
+                            connection.execute(note.insert())
+                        self.assertRowCount(note, 1)
+
+                class FirstTest(Migrated, MigratedDatabaseTest):
+                    migrations = "first.ini"
+                class SecondTest(Migrated, MigratedDatabaseTest):
+                    migrations = "second.ini"
+                class ThirdTest(Migrated, TruncatingDatabaseTest):
+                    migrations = "first.ini"
+            """,
+        }
+        for name in ("first", "second"):
+            suite[f"{name}.ini"] = f"[alembic]\nscript_location = %(here)s/{name}\n"
+            suite[f"{name}/env.py"] = ENV
+            suite[f"{name}/versions/one.py"] = REVISION
+        server = mariadb_url().set(drivername="mysql+pymysql", database="beside").render_as_string(False)
+        folder = write_suite(self.enterContext(tempfile.TemporaryDirectory()), suite)
+        run_suite(folder, "unittest", env={"SHOPS_SERVER": server}).expect(passed=3)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ a dialect keeps them for good, where one engine serves the application's own dat
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Dialect, Engine
+from sqlalchemy import Dialect, Engine, Pool, event
 
-from ..drivers import Endpoint, adapters_of, initialize
+from .endpoints import Endpoint
+from .sqlalchemy_internals import adapters_of, creator_of, dialect_of, initialize, pool_of_record
 
 _HSTORE = "_has_native_hstore"
 Place = frozenset[Endpoint]
@@ -36,11 +38,20 @@ class _Known:
 
 
 _known: weakref.WeakKeyDictionary[Dialect, _Known] = weakref.WeakKeyDictionary()
+_places: weakref.WeakKeyDictionary[Callable[..., Any], Place] = weakref.WeakKeyDictionary()
 
 
-def note(engine: Engine) -> None:
-    """An engine is led elsewhere, maybe for the first time."""
-    if engine.dialect not in _known and engine.dialect.name != "sqlite":  # whose dialect asks nothing of a file
+def leads_to(engine: Engine, creator: Callable[..., Any], place: Place) -> None:
+    """A pool that has this creator connects for an engine to another database than its own.
+
+    :param place: that database, by all its names.
+    """
+    if engine.dialect.name == "sqlite":  # whose dialect asks nothing of a file
+        return
+    if not event.contains(Pool, "connect", _connected):
+        event.listen(Pool, "connect", _connected)
+    _places[creator] = place
+    if engine.dialect not in _known:
         _known[engine.dialect] = _Known(weakref.ref(engine))
 
 
@@ -62,12 +73,19 @@ def switch(dialect: Dialect, place: Place) -> bool:
     return known.place == place and (known.told in (None, place) or not getattr(dialect, _HSTORE, False))
 
 
-def connected(dialect: Any, connection: Any, record: Any, place: Place) -> None:
+def give_back(dialect: Dialect) -> None:
+    """An engine has its own pool again, with the connections that it has from before."""
+    switch(dialect, OWN)
+
+
+def _connected(connection: Any, record: Any) -> None:
     """A pool has connected: let the dialect ask what it does not know of this database."""
+    pool = pool_of_record(record)
+    dialect = dialect_of(pool)
     known = _known.get(dialect) if isinstance(dialect, Dialect) else None
     if known is None:
         return
-    engine = known.engine()
+    engine, place = known.engine(), _places.get(creator_of(pool), OWN)
     if engine is not None and not switch(dialect, place):
         now, before = vars(dialect), vars(dialect).copy()
         now.pop("_hstore_oids", None)  # psycopg2's own memory of them
