@@ -1,5 +1,6 @@
 """DatabaseTest on SQLite, in memory and in a file: every door of ``sqlite3``, judged by the next test."""
 
+import gc
 import sqlite3
 import sys
 import tempfile
@@ -484,6 +485,41 @@ class _SQLite(sandbox_contract.SandboxContract):
         self.assertPassed(self.case(app=app, **tests), tests=len(tests))
         for found in seen[1:]:
             self.assertEqual(found, seen[0])
+
+    def test_a_function_ends_with_its_test_though_a_statement_that_uses_it_is_half_read(self) -> None:
+        def change(test: Any) -> None:
+            gc.disable()
+            self.addCleanup(gc.enable)
+            with test.app.connect() as connection:
+                raw = connection.connection.driver_connection
+                raw.create_function("mine", 1, lambda value: value)
+                raw.create_collation("backwards", lambda a, b: 0)
+                cycle: list[Any] = [raw.execute("SELECT mine(1) UNION ALL SELECT 'a' = 'b' COLLATE backwards")]
+                cycle += [cycle, cycle[0].fetchone()]
+
+        def look(test: Any) -> None:
+            with test.app.connect() as connection:
+                raw = connection.connection.driver_connection
+                test.assertEqual(self.says(raw, "SELECT mine(1)"), "no such function: mine")
+                no = "no such collation sequence: backwards"
+                test.assertEqual(self.says(raw, "SELECT 'a' = 'b' COLLATE backwards"), no)
+
+        self.assertPassed(self.case(app=self.engine(), test_1=change, test_2=look), tests=2)
+
+    def test_a_statement_that_a_test_holds_half_read_is_nobody_elses_failure(self) -> None:
+        def hold(test: Any) -> None:
+            with test.app.connect() as connection:
+                raw = connection.connection.driver_connection
+                raw.create_function("mine", 1, lambda value: value)
+                test.held = raw.execute("SELECT mine(1) UNION ALL SELECT 2")
+                test.held.fetchone()
+
+        def look(test: Any) -> None:
+            with test.app.begin() as connection:
+                connection.execute(ADD)
+                test.assertEqual(connection.scalar(text("SELECT count(*) FROM author")), 1)
+
+        self.assertPassed(self.case(app=self.engine(), test_1=hold, test_2=look, test_3=look), tests=3)
 
     def says(self, raw: Any, sql: str) -> Any:
         try:

@@ -8,7 +8,8 @@ with the first ``INSERT``, ``UPDATE``, ``DELETE`` or ``REPLACE`` and everything 
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import gc
 import os
 import sqlite3
 import weakref
@@ -138,34 +139,42 @@ class SQLiteWire(ProxyWire):
         wanted: dict[FunctionKey, Function] = {}
         for each in living:
             wanted |= each._functions
-        for key, function in [*self.functions.items()]:
-            if wanted.get(key) != function:
-                self._change_function(key, function, wanted.get(key))
+        changed = [(key, function) for key, function in self.functions.items() if wanted.get(key) != function]
+        for key, function in changed:
+            change = functools.partial(self._change_function, key, function, wanted.get(key))
+            if not self._takes_back(change):
+                gc.collect()  # a statement that is half read, and that nobody holds
+                self.changed |= not self._takes_back(change)
         aliases = {alias for each in living for alias in each._attached}
         for _, name, _ in self.send("PRAGMA database_list"):
             if name not in ("main", "temp") and name.lower() not in aliases:
-                try:
-                    self.send(f'DETACH "{name}"')
-                except sqlite3.OperationalError:  # it was used: its transaction ends with this one
-                    self.changed = True
+                # where it was used its transaction ends with this one
+                self.changed |= not self._takes_back(functools.partial(self.send, f'DETACH "{name}"'))
         on = self.usual_foreign_keys
         if not self.can_switch_foreign_keys and bool(self.send("PRAGMA foreign_keys")[0][0]) != on:
             restart(f"PRAGMA foreign_keys = {int(on)}")
         self.foreign_keys = on
 
+    def _takes_back(self, change: Callable[[], object]) -> bool:
+        """Whether SQLite does what it does not while a statement uses the thing."""
+        try:
+            change()
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
+            return False
+        return True
+
     def _change_function(self, key: FunctionKey, function: Function, wanted: Function | None) -> None:
         name = function.name
-        with contextlib.suppress(sqlite3.OperationalError):  # a statement that uses it is not read to its end
-            if wanted is not None:
-                getattr(self.connection, wanted.how)(wanted.name, *wanted.arguments, **dict(wanted.options))
-                self.functions[key] = wanted
-            elif function.how == "create_collation":
-                self.connection.create_collation(name, None)
-                del self.functions[key]
-            elif not self.connection.execute(_BUILT_IN, (name,)).fetchone()[0]:
-                # create_function(…, None) does not take a function away; SQLite's own would not come back
-                self.connection.create_window_function(name, function.arguments[0], None)
-                del self.functions[key]
+        if wanted is not None:
+            getattr(self.connection, wanted.how)(wanted.name, *wanted.arguments, **dict(wanted.options))
+            self.functions[key] = wanted
+        elif function.how == "create_collation":
+            self.connection.create_collation(name, None)
+            del self.functions[key]
+        elif not self.connection.execute(_BUILT_IN, (name,)).fetchone()[0]:
+            # create_function(…, None) does not take a function away; SQLite's own would not come back
+            self.connection.create_window_function(name, function.arguments[0], None)
+            del self.functions[key]
 
     def lost(self, text: str) -> bool:
         """After a statement: whether it ended the outer transaction."""
