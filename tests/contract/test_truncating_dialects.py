@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from dbtestcase import AsyncTruncatingDatabaseTest, DatabaseTest, TruncatingDatabaseTest
 from tests.support.inner import InnerRuns
@@ -158,12 +158,29 @@ class _Truncating(InnerRuns):
                 connection.execute(text("INSERT INTO author (name) VALUES ('Ada')"))
             test.assertRowCount(Author, 2)
             test.assertFalse(test.session.in_transaction())
+            author = test.session.scalars(sa.select(Author).limit(1)).one()
+            test.session.expire_on_commit = False
+            test.session.commit()
+            test.assertRowCount(Author, 2)
+            test.assertFalse(sa.inspect(author).expired)
             test.session.add(Author(name="not yet committed"))
             test.assertRowCount(Author, 3)
 
         event.listen(sa.Engine, "begin", begin)  # as SQLAlchemy's page on SQLite says: a SELECT takes a lock then
         self.addCleanup(event.remove, sa.Engine, "begin", begin)
         self.assertPassed(self.case(test_it=counts), tests=1)
+
+    def test_counting_rows_by_the_applications_own_registry(self) -> None:
+        app = self.engine()
+        sessions = scoped_session(sessionmaker(app))
+
+        def counts(test: Any) -> None:
+            test.session = sessions
+            test.session.add(Author(name="Ada"))
+            test.assertRowCount(Author, 2)
+            test.session.remove()
+
+        self.assertPassed(self.case(test_1=counts, test_2=counts, app=app), tests=2)
 
     def test_counters_start_from_the_same_number_also_after_a_rollback(self) -> None:
         def check(test: Any) -> None:
