@@ -51,7 +51,8 @@ def _cursor(base: Any, in_memory: bool) -> Any:
             return super().execute(sql, parameters)
 
         def executescript(self, script: str, /) -> Any:
-            for statement in split(script, SQLITE) if isinstance(script, str) else ():
+            is_to_be_read = isinstance(script, str) and "attach" in script.lower()  # a dump may be long
+            for statement in split(script, SQLITE) if is_to_be_read else ():
                 if (attach := parse_attach(statement)) is not None:
                     check_attached(attach[0])
             return super().executescript(script)

@@ -222,7 +222,7 @@ def is_on(value: str) -> bool:
 
 def parse_attach(text: str, parameters: Any = ()) -> tuple[str, str] | None:
     """The file and the alias of an ``ATTACH``; a file that an expression makes as it was written."""
-    match = _ATTACH.match(SQLITE.mask(text))
+    match = _ATTACH.match(SQLITE.mask(text)) if "attach" in text.lower() else None
     if match is None:
         return None
     file, alias = (text[slice(*match.span(group))] for group in ("file", "alias"))
