@@ -12,7 +12,7 @@ from sqlalchemy import URL, Dialect
 from ..reporting import says
 from ..sandbox import NO_ARGUMENTS, Arguments, Rows, Rules, Sandbox
 from .arguments import asked_of, settings_beyond
-from .sockets import descriptor_of, shut_down
+from .sockets import closing_files, descriptor_of, shut_down
 
 
 class ProxyWire:
@@ -147,7 +147,8 @@ class ProxyWire:
     def close(self) -> None:
         module: Any = self.dialect.loaded_dbapi
         # a server that has ended meanwhile may be noticed only now; there is nothing left to close then
-        with contextlib.suppress(Exception) if self.gone else contextlib.suppress(module.Error, OSError):
+        expected = (Exception,) if self.gone else (module.Error, OSError)
+        with contextlib.suppress(*expected), closing_files(self.connection):
             self.connection.close()
 
     def connect(self, sandbox: Sandbox, dialect: Dialect, given: Arguments = NO_ARGUMENTS, *, own: bool = False) -> Any:

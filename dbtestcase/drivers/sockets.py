@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -18,6 +18,19 @@ def descriptor_of(connection: Any) -> int | None:
             return int(wire.fileno())
     fileno = getattr(connection, "fileno", None)
     return int(fileno()) if callable(fileno) else None
+
+
+@contextlib.contextmanager
+def closing_files(connection: Any) -> Iterator[None]:
+    """Close what PyMySQL and pg8000 read from with the socket: in the frames of an error it would keep that open."""
+    files = [getattr(connection, name, None) for name in ("_rfile", "_sock")]
+    try:
+        yield
+    finally:
+        for file in files:
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 def arrivals_at(descriptor: int) -> Callable[[], bool]:
