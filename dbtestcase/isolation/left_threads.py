@@ -21,6 +21,7 @@ _POLLING = {"is_set", "is_alive", "empty", "full", "qsize", "done", "cancelled",
 
 _AT_A_SOCKET = {"socket", "ssl", "select"}
 _FEW_LOOKS, _LOOKS, _MORE_LOOKS = 5, 25, 50
+_LOOKS_OF_BARRED = 500  # what still runs on the server then is ended there
 _PAUSE = 0.002  # seconds
 _DATABASE = {"sqlalchemy", "psycopg", "psycopg2", "pg8000", "asyncpg", "pymysql", "MySQLdb", "aiosqlite", "dbtestcase"}
 
@@ -38,6 +39,8 @@ class LeftThreads:
         self._waiting: dict[Any, int] = {}
         """How much waited in the queue of each pool when the test began."""
         self._timers: list[threading.Thread] = []
+        self._turned_away: set[int] = set()
+        """The threads that were refused since they were barred."""
         self.refused: dict[str, str] = {}
         """The threads that were refused a connection, and the tests that had started them."""
         _all.add(self)
@@ -146,8 +149,17 @@ class LeftThreads:
         frames = sys._current_frames()
         barred = [thread for thread in threading.enumerate() if thread.ident in idents]
         for thread in barred:
+            self._turned_away.discard(thread.ident or 0)
             self._note(thread, label, frames.get(thread.ident or 0))
         return {thread.ident or 0: thread.name for thread in barred}
+
+    def let_arrive(self, idents: Collection[int]) -> None:
+        """Wait until threads that were barred have sent what they were about to send; what comes after is refused."""
+        for _ in range(_LOOKS_OF_BARRED):
+            frames = sys._current_frames()
+            if not any(_uses_database(frames.get(ident)) for ident in set(idents) - self._turned_away):
+                return
+            time.sleep(_PAUSE)
 
     def restless(self, idents: Collection[int], users: Collection[int]) -> tuple[set[int], bool]:
         """Those of these threads that go on by themselves: that use the database all the while, or sleep in between.
@@ -200,6 +212,7 @@ class LeftThreads:
             raise self._refusal(thread, f"was started by {label}", label)
 
     def _refusal(self, thread: threading.Thread, how: str, label: str) -> SandboxClosed:
+        self._turned_away.add(threading.get_ident())
         self.refused[thread.name] = label
         return SandboxClosed(
             f"The thread {thread.name!r} {how}, which has ended; it asked for a connection and got none.",

@@ -289,6 +289,7 @@ class TruncatingIsolation(Isolation):
                 if report and not (refused or waited or found & (restless | checkouts.meanwhile)):
                     return report
                 barred |= found | restless
+                checkouts.left_threads.let_arrive(found | restless)
                 checkouts.meanwhile.clear()
         finally:
             checkouts.meanwhile = None
