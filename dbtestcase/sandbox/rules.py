@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import SandboxEscape
@@ -9,6 +10,8 @@ from .connections import Client, characteristics
 from .savepoints import Step
 from .session_settings import Rows, literal, read_settings, report, write_settings
 from .statements import Kind, Statement
+
+_SNAPSHOT = re.compile(r"\btransaction\b.*\bsnapshot\b", re.IGNORECASE | re.DOTALL)
 
 COMMITTING = "use TruncatingDatabaseTest, where commits are real, for what this test needs"
 
@@ -207,6 +210,12 @@ class PostgreSQLRules(Rules):
         return _is_on(client.settings.at_beginning.get("default_transaction_deferrable"))
 
     def refuse_characteristics(self, client: Client, text: str) -> str:
+        if _SNAPSHOT.search(text):
+            raise SandboxEscape(
+                f"The statement {' '.join(text.split())[:200]!r} asks for another's snapshot; it was not sent.",
+                cause="all connections share one transaction here, which has no snapshot of its own to exchange",
+                remedy=COMMITTING,
+            )
         level, read_only = characteristics(text)
         changes = level and level != self.level_of(client)
         if changes and client.labels:

@@ -58,7 +58,15 @@ _COMMANDS = _compiled_late(
     ("discard", r"\bdiscard\b", Topic.DISCARD | Topic.TEMPORARY | Topic.PREPARED),
 )
 _ANYWHERE = {
-    "temp": _compiled_late(("temp", r"\btemp(?:orary)?\b", Topic.TEMPORARY)),
+    "temp": _compiled_late(
+        ("temp", r"\btemp(?:orary)?\b", Topic.TEMPORARY),
+        (
+            "pg_temp",  # in what is made; what only reads there makes nothing
+            r"\bcreate\s[\w\s]*\b(?:table|view|sequence)\s+(?:if\s+not\s+exists\s+)?\"?pg_temp\"?\s*\."
+            r"|\binto\s+(?:table\s+)?\"?pg_temp\"?\s*\.",
+            Topic.TEMPORARY,
+        ),
+    ),
     "pg_": _compiled_late(
         ("pg_prepared_statements", r"\bpg_prepared_statements\b", Topic.PLANS),
         ("pg_listening_channels", r"\bpg_listening_channels\b", Topic.LISTENING),

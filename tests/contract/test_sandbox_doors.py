@@ -515,6 +515,29 @@ class _Doors(SandboxTestCase):
                 connection.exec_driver_sql("INSERT INTO scratchpad VALUES (1)")
             self.sandbox.rollback_to_mark("the next test")
 
+    def test_temporary_tables_by_the_name_of_their_schema_end_as_those_with_the_word(self) -> None:
+        for name in ("pg_temp.scratchpad", "pg_temp . scratchpad", '"pg_temp".scratchpad'):
+            for create in (f"CREATE TABLE {name}", f"CREATE TABLE IF NOT EXISTS {name}"):
+                with self.subTest(create), self.engine.connect() as connection, self.engine.connect() as other:
+                    connection.exec_driver_sql(f"{create} (id int) ON COMMIT DELETE ROWS")
+                    connection.exec_driver_sql("INSERT INTO scratchpad VALUES (1)")
+                    connection.commit()
+                    self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM pg_temp.scratchpad").scalar(), 0)
+                    with self.assertRaisesRegex(sa.exc.DBAPIError, "does not exist"):
+                        other.exec_driver_sql("SELECT * FROM pg_temp.scratchpad")
+                    connection.exec_driver_sql("DROP TABLE scratchpad")
+                    connection.exec_driver_sql(f"{create} (id int) ON COMMIT DROP")
+                    self.assertEqual(connection.exec_driver_sql("SELECT count(*) FROM scratchpad").scalar(), 0)
+                    connection.commit()
+                    with self.assertRaisesRegex(sa.exc.DBAPIError, "does not exist"):
+                        connection.exec_driver_sql("SELECT * FROM pg_temp.scratchpad")
+
+    def test_a_snapshot_of_another_transaction_is_refused(self) -> None:
+        for text in ("SET TRANSACTION SNAPSHOT '00000003-0000001B-1'", "set local\ntransaction /* x */ snapshot '1'"):
+            with self.subTest(text), self.engine.connect() as connection:
+                with self.assertRaisesRegex(SandboxEscape, r"(?is)snapshot.*TruncatingDatabaseTest"):
+                    connection.exec_driver_sql(text)
+
     def test_indexes_are_created_concurrently_without_the_word(self) -> None:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("CREATE INDEX CONCURRENTLY by_name ON item (name)")

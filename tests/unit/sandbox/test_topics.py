@@ -45,6 +45,10 @@ class TopicsTest(unittest.TestCase):
             "SELECT current_setting('a.b')": Topic.REPORTING,
             "SELECT * FROM pg_prepared_statements": Topic.PLANS,
             "SELECT 1 INTO TEMP t": Topic.TEMPORARY,
+            "SELECT 1 INTO pg_temp.t": Topic.TEMPORARY,
+            "CREATE OR REPLACE VIEW pg_temp.t AS SELECT 1": Topic.TEMPORARY,
+            "CREATE TABLE t AS SELECT * FROM pg_temp.t": Topic.NONE,
+            "SELECT * FROM pg_temp.t": Topic.NONE,
         }.items():
             with self.subTest(text):
                 self.assertEqual(classify(text).topics, topic)
