@@ -468,6 +468,7 @@ class _Doors(SandboxTestCase):
                 connection.rollback()
                 connection.exec_driver_sql("INSERT INTO item VALUES (1, 'x')")
                 connection.rollback()
+        self.engine.dispose()  # after postgresql_readonly a connection says READ WRITE at each BEGIN, as in production
         with self.engine.connect() as connection:
             connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             connection.commit()
